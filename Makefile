@@ -1,0 +1,46 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet
+DEMO = .demo
+
+.PHONY: demo test lint types unit clean
+
+demo: $(VENV)/local.stamp
+	$(BIN)/nbce-rag index examples/corpus --index $(DEMO)/index
+	$(BIN)/nbce-rag ask "Who is the chief pilot at Skarrowmouth?" --index $(DEMO)/index
+	$(BIN)/nbce-rag ask "Who designed the Tide Engine Mark IV?" --index $(DEMO)/index
+	$(BIN)/nbce-rag ask "石榴渡椒盐芡实糕要蒸多少分钟？" --index $(DEMO)/index
+
+test: lint types unit
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/dev.stamp
+	$(BIN)/mypy
+
+unit: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nbce-rag needs Python 3.11 or later; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+
+# torch first and alone: another package's range would take the registry's newest, with CUDA.
+$(VENV)/torch.stamp: $(VENV)/bin/python constraints.txt
+	$(PIP) --constraint constraints.txt torch
+	touch $@
+
+$(VENV)/local.stamp: $(VENV)/torch.stamp pyproject.toml
+	$(PIP) --constraint constraints.txt --editable '.[local]'
+	touch $@
+
+$(VENV)/dev.stamp: $(VENV)/torch.stamp pyproject.toml
+	$(PIP) --constraint constraints.txt --editable '.[dev]'
+	touch $@

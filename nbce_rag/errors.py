@@ -1,0 +1,75 @@
+"""The exceptions that nbce-rag raises: one tree, so that `except NbceError` catches them all.
+
+Every message names the value that was wrong and the way out. Each kind also derives from the
+built-in exception that a Python user would expect, so that generic handlers keep working.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ContextLengthError",
+    "EmbedderMismatchError",
+    "IndexDamagedError",
+    "IndexLockedError",
+    "IndexNotFoundError",
+    "InputError",
+    "MissingDependencyError",
+    "ModelError",
+    "NbceError",
+    "NbceWarning",
+    "NumericalError",
+    "PassageIndexError",
+    "ReadError",
+]
+
+
+class NbceError(Exception):
+    """Base of everything that nbce-rag raises on purpose."""
+
+
+class InputError(NbceError, ValueError):
+    """An argument has a value that cannot be used: an empty question, an unknown option, k = 0."""
+
+
+class ContextLengthError(InputError):
+    """The question, the choices or the answer asked for do not fit into the model's window."""
+
+
+class ReadError(NbceError, OSError):
+    """A file cannot be read or holds no text. Names the file."""
+
+
+class ModelError(NbceError, RuntimeError):
+    """A model cannot be found, loaded, or used for lock-step decoding."""
+
+
+class NumericalError(ModelError, ArithmeticError):
+    """The model produced NaN instead of probabilities."""
+
+
+class MissingDependencyError(NbceError, ImportError):
+    """An optional package is needed. Names the extra that installs it."""
+
+
+class PassageIndexError(NbceError, RuntimeError):
+    """A passage index cannot do what was asked. Base of the kinds below."""
+
+
+class IndexNotFoundError(PassageIndexError, FileNotFoundError):
+    """There is no passage index at the given path."""
+
+
+class IndexLockedError(PassageIndexError):
+    """Another process is writing to the passage index."""
+
+
+class IndexDamagedError(PassageIndexError):
+    """The passage index holds data that cannot be trusted and cannot be rebuilt."""
+
+
+class EmbedderMismatchError(PassageIndexError, ValueError):
+    """The index was made with another embedder than the one given."""
+
+
+class NbceWarning(UserWarning):
+    """Something was done that the caller may not expect: no passages, a passage split into windows."""
