@@ -1,0 +1,123 @@
+"""What may be set for an engine or for one call, in one place, checked when it is set."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import InputError
+from .fusion import Rule, resolve_rule
+
+__all__ = ["Options"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of `NBCE`, of each call, and of the command line; all have defaults.
+
+    Attributes:
+        fusion: a rule's name or an object with a `fuse` method (see `nbce_rag.fusion`).
+        max_tokens: most tokens of the answer, >= 1.
+        stop: strings that end the answer; they are not part of it. Leading white space is not part of
+            the answer either, so a stop string cannot match in it. The prompt template may add some.
+        temperature: 0 is greedy; otherwise fused scores are divided by it and sampled from.
+        top_k: sample from the k best only; 0 is off.
+        top_p: sample from the smallest set with this mass, in (0, 1]; 1 is off. This acts on the fused
+            distribution; rules truncate their rows by a number of their own.
+        min_p: sample from tokens with at least this share of the best one's probability, in [0, 1].
+        repetition_penalty: > 0; 1 is off. Sees the answer so far, not the prompts.
+        no_repeat_ngram_size: no n-gram of the answer comes twice; 0 is off.
+        bad_words: strings that the answer must not contain.
+        seed: makes sampling repeatable; each call has a generator of its own.
+        json_schema: the answer is JSON that fits this schema (dict or JSON text). Extra `[grammar]`.
+        regex: the answer matches this regular expression. Extra `[grammar]`.
+        passages_per_row: passages that share a row, in the given order; 1 is NBCE, n or more is one
+            concatenated prompt.
+        joint_row: one more row that reads all passages, where it fits into the window; fusion weighs it
+            like any other. For questions whose answer needs several passages at once.
+        order_labels: write "Part i of n" over each passage, for passages whose order matters.
+        abstain_below: abstain when `Answer.grounding` (nats a token) is below this; None never does.
+        abstention: what an abstaining answer says.
+        refusal_threshold: a row refuses when its probability of the prompt's refusal reaches this; when
+            all rows refuse, the answer is an abstention. In (0, 1].
+        relevance: compute `passage.relevance` even for rules that do not use it.
+        citation_threshold: least share of the evidence at which a passage is cited, in (0, 1].
+
+    Raises:
+        InputError: a value out of range, named with its range.
+    """
+
+    fusion: str | Rule = "posterior"
+    max_tokens: int = 128
+    stop: tuple[str, ...] = ()
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
+    bad_words: tuple[str, ...] = ()
+    seed: int | None = None
+    json_schema: Mapping[str, Any] | str | None = None
+    regex: str | None = None
+    passages_per_row: int = 1
+    joint_row: bool = False
+    order_labels: bool = False
+    abstain_below: float | None = None
+    abstention: str = "The passages do not answer this question."
+    refusal_threshold: float = 0.5
+    relevance: bool = False
+    citation_threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("stop", "bad_words"):
+            value = getattr(self, name)
+            if isinstance(value, str) or not all(isinstance(text, str) and text for text in value):
+                raise InputError(f"{name}={value!r} must be a sequence of non-empty strings.")
+            object.__setattr__(self, name, tuple(value))
+        for name, (valid, wanted) in _RANGES.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+                raise InputError(f"{name}={value!r} must be a number: {wanted}.")
+            if not valid(value):
+                raise InputError(f"{name}={value!r} is out of range; use {wanted}.")
+        if self.abstain_below is not None and not math.isfinite(self.abstain_below):
+            raise InputError(
+                f"abstain_below={self.abstain_below!r} must be a finite number of nats, or None."
+            )
+        if self.json_schema is not None and self.regex is not None:
+            raise InputError("json_schema and regex exclude each other; give one of them.")
+        object.__setattr__(self, "fusion", resolve_rule(self.fusion))
+
+    @property
+    def rule(self) -> Rule:
+        """The fusion rule, resolved."""
+        return resolve_rule(self.fusion)
+
+    def updated(self, **changes: Any) -> Options:
+        """These options with some changed.
+
+        Raises:
+            InputError: an unknown option, or a value out of range.
+        """
+        known = [field.name for field in dataclasses.fields(self)]
+        if unknown := sorted(set(changes) - set(known)):
+            raise InputError(f"Unknown option {', '.join(unknown)}; the options are {', '.join(known)}.")
+        return dataclasses.replace(self, **changes) if changes else self
+
+
+_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "max_tokens": (lambda v: isinstance(v, int) and v >= 1, "a whole number >= 1"),
+    "temperature": (lambda v: v >= 0, "0 (greedy) or more"),
+    "top_k": (lambda v: isinstance(v, int) and v >= 0, "a whole number, 0 for off"),
+    "top_p": (lambda v: 0 < v <= 1, "a number in (0, 1]"),
+    "min_p": (lambda v: 0 <= v <= 1, "a number in [0, 1]"),
+    "repetition_penalty": (lambda v: v > 0, "a number above 0, 1 for off"),
+    "no_repeat_ngram_size": (lambda v: isinstance(v, int) and v >= 0, "a whole number, 0 for off"),
+    "passages_per_row": (lambda v: isinstance(v, int) and v >= 1, "a whole number >= 1"),
+    "refusal_threshold": (lambda v: 0 < v <= 1, "a number in (0, 1]"),
+    "citation_threshold": (lambda v: 0 < v <= 1, "a number in (0, 1]"),
+}

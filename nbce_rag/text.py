@@ -1,0 +1,116 @@
+"""Tokens into text as they come: no half characters, no white space at the ends, stop strings held back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["TextBuilder"]
+
+_UNFINISHED = "\ufffd"
+# A character has at most four bytes; more pending tokens than this are not going to become one.
+_MOST_PENDING = 8
+
+
+class TextBuilder:
+    """The text of one answer, token by token.
+
+    Leading and trailing white space is not part of the text. Text that may turn out to be the beginning
+    of a stop string, a trailing blank, or part of a character is held back until it is known, so that
+    the pieces that `push` and `finish` return always join to the final text.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        stop: strings that end the text and are not part of it.
+
+    Attributes:
+        stopped: whether a stop string was met.
+    """
+
+    def __init__(self, tokenizer: Any, stop: Sequence[str] = ()) -> None:
+        self.stopped = False
+        self._tokenizer = tokenizer
+        self._stop = [text for text in stop if text]
+        self._ids: list[int] = []
+        self._decoded = 0  # tokens whose text is settled
+        self._window = 0  # where decoding starts: a few tokens back, since text depends on neighbours
+        self._raw = ""  # settled text, with leading white space gone
+        self._spans: list[tuple[int, int]] = []  # of each settled token, in self._raw
+        self._released = 0
+        self._end: int | None = None
+        self._finished = False
+
+    @property
+    def text(self) -> str:
+        """What was released so far; after `finish`, the whole."""
+        return self._raw[: self._released]
+
+    def span(self, index: int) -> tuple[int, int]:
+        """Character span of a token in the text; tokens that spell one character share its span.
+
+        Spans are cut to the text released so far; a token that stands outside it has an empty span.
+        """
+        if index >= len(self._spans):
+            return self._released, self._released
+        start, end = self._spans[index]
+        return min(start, self._released), min(end, self._released)
+
+    def certain(self, index: int) -> bool:
+        """Whether a token's span will not change any more."""
+        return self._finished or (index < len(self._spans) and self._spans[index][1] <= self._released)
+
+    def push(self, token: int) -> str:
+        """Add a token; returns the text that is now certain."""
+        self._ids.append(token)
+        before = self._decode(self._window, self._decoded)
+        after = self._decode(self._window, len(self._ids))
+        pending = len(self._ids) - self._decoded
+        if after.endswith(_UNFINISHED) and pending <= _MOST_PENDING:
+            return ""
+        self._settle(after[len(before) :])
+        self._window, self._decoded = self._decoded, len(self._ids)
+        return self._release()
+
+    def finish(self) -> str:
+        """No more tokens: returns what was held back and belongs to the text."""
+        self._finished = True
+        if self._end is None:
+            self._end = len(self._raw)
+        self._end = len(self._raw[: self._end].rstrip())
+        return self._advance(self._end)
+
+    def _decode(self, start: int, stop: int) -> str:
+        text: str = self._tokenizer.decode(
+            self._ids[start:stop], skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    def _settle(self, new: str) -> None:
+        if not self._raw:
+            new = new.lstrip()
+        start = len(self._raw)
+        self._raw += new
+        self._spans += [(start, len(self._raw))] * (len(self._ids) - self._decoded)
+
+    def _release(self) -> str:
+        if self.stopped:
+            return ""
+        longest = max(map(len, self._stop), default=0)
+        search = max(0, self._released - longest)
+        hits = [at for stop in self._stop if (at := self._raw.find(stop, search)) >= 0]
+        if hits:
+            self.stopped = True
+            self._end = min(hits)
+            return self.finish()
+        sure = len(self._raw)
+        for stop in self._stop:
+            for length in range(min(len(stop) - 1, len(self._raw)), 0, -1):
+                if self._raw.endswith(stop[:length]):
+                    sure = min(sure, len(self._raw) - length)
+                    break
+        return self._advance(len(self._raw[:sure].rstrip()))
+
+    def _advance(self, to: int) -> str:
+        new = self._raw[self._released : to]
+        self._released = max(self._released, to)
+        return new
