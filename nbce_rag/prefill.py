@@ -1,0 +1,209 @@
+"""Reading prompts: contexts into keys and values, suffixes into the first log-probs.
+
+Contexts (prefix + passage) are read without padding masks, in length-sorted chunks, or taken from the
+KV store. A question's suffix is then read by all of its rows at once, over their contexts.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from .cache import ContextKV, RowCache
+from .errors import NumericalError
+from .kv_store import PassageKVStore, context_key
+from .models import LoadedModel
+
+__all__ = ["Reading", "forward", "read_contexts", "read_suffix"]
+
+LOGITS_BYTES = 256 * 2**20  # of logits at once, in float32
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What reading a suffix tells before the first token is chosen.
+
+    Attributes:
+        log_probs: [R, V] next-token log-probs of each row, float32.
+        question: [R] log p(question tokens | row), nats, or None if it was not asked for. A question
+            token that is the very first token of a row has no prediction and is left out in all rows.
+        refusal: [R] probability of the refusal, or None.
+    """
+
+    log_probs: Tensor
+    question: Tensor | None
+    refusal: Tensor | None
+
+
+def read_contexts(
+    loaded: LoadedModel,
+    contexts: Sequence[tuple[int, ...]],
+    store: PassageKVStore | None,
+    max_batch_tokens: int,
+) -> tuple[dict[tuple[int, ...], ContextKV], set[tuple[int, ...]]]:
+    """Keys and values of each distinct context.
+
+    Args:
+        loaded: the model.
+        contexts: token ids of prefix + passage; empty ones are skipped.
+        store: asked first, and given what was computed.
+        max_batch_tokens: rows times length of one forward pass, at most (a longer row goes alone).
+
+    Returns:
+        (keys and values by ids, the ids that came from the store).
+    """
+    found: dict[tuple[int, ...], ContextKV] = {}
+    missing: list[tuple[int, ...]] = []
+    keys: dict[tuple[int, ...], str] = {}
+    for ids in dict.fromkeys(contexts):
+        if not ids:
+            continue
+        if store is not None:
+            keys[ids] = context_key(loaded.fingerprint, ids)
+            if (kept := store.get(keys[ids])) is not None:
+                found[ids] = kept
+                continue
+        missing.append(ids)
+    reused = set(found)
+    for chunk in _chunks(sorted(missing, key=len), max_batch_tokens):
+        for ids, context in zip(chunk, _prefill(loaded, chunk), strict=True):
+            found[ids] = context
+            if store is not None:
+                store.put(keys[ids], context)
+    return found, reused
+
+
+def read_suffix(
+    loaded: LoadedModel,
+    cache: RowCache,
+    suffix: Sequence[int],
+    *,
+    question: tuple[int, int] | None,
+    refusal: Sequence[int],
+    max_batch_tokens: int,
+) -> Reading:
+    """Read one question's suffix in all of its rows.
+
+    The refusal's tokens, if any, are read behind the suffix to see how probable they are; their columns
+    are free again afterwards. So is the output layer run only where something is asked: at the
+    question's tokens, at the last one, and along the refusal.
+
+    Args:
+        loaded: the model.
+        cache: the question's rows, contexts in place. Left filled up to the end of the suffix.
+        suffix: its token ids, not empty.
+        question: half-open range of the question's tokens within `suffix`, or None not to score them.
+        refusal: token ids to score, may be empty.
+        max_batch_tokens: as in `read_contexts`.
+
+    Raises:
+        NumericalError: the model gave NaN.
+    """
+    ids = torch.tensor([*suffix, *refusal[:-1]])
+    start, rows = cache.length, len(cache.begins)
+    last = len(suffix) - 1
+    # The token in column c is predicted in column c - 1.
+    scored = list(range(max(question[0], 1), question[1])) if question else []
+    kept = [position - 1 for position in scored]
+    keep = torch.tensor([*kept, *range(last, last + max(len(refusal), 1))])
+    targets = torch.tensor([*(suffix[p] for p in scored), *refusal], dtype=torch.long)
+    step = max(1, min(max_batch_tokens // len(ids), LOGITS_BYTES // (4 * loaded.vocab_size * len(keep))))
+    next_log_probs, likelihoods, refusals = [], [], []
+    for first in range(0, rows, step):
+        view = cache.view(first, min(first + step, rows), start)
+        batch = ids.expand(len(view.begins), -1)
+        log_probs = forward(loaded, view, batch, keep)
+        next_log_probs.append(log_probs[:, len(kept)])
+        if len(targets):
+            index = targets.to(log_probs.device)[None, :, None].expand(len(view.begins), -1, 1)
+            values = log_probs[:, : len(targets)].gather(-1, index)[..., 0]
+            likelihoods.append(values[:, : len(kept)].sum(-1))
+            refusals.append(values[:, len(kept) :].sum(-1).exp())
+    cache.length = start + len(suffix)
+    return Reading(
+        torch.cat(next_log_probs),
+        torch.cat(likelihoods) if question else None,
+        torch.cat(refusals) if len(refusal) else None,
+    )
+
+
+def forward(loaded: LoadedModel, cache: RowCache, ids: Tensor, keep: Tensor | None = None) -> Tensor:
+    """One pass of new tokens over a cache.
+
+    Args:
+        loaded: the model.
+        cache: rows with something or nothing in them; grows by the tokens.
+        ids: [R, T] the new tokens.
+        keep: positions within T whose log-probs are wanted; None wants the last alone.
+
+    Returns:
+        [R, K, V] log-probs at the kept positions, float32, on the model's device.
+
+    Raises:
+        NumericalError: NaN among the logits.
+    """
+    device, new_tokens = loaded.device, ids.shape[1]
+    kept = torch.tensor([new_tokens - 1]) if keep is None else keep
+    whole = "logits_to_keep" not in inspect.signature(loaded.model.forward).parameters
+    arguments: dict[str, Any] = {} if whole else {"logits_to_keep": kept.to(device)}
+    with loaded.lock, torch.no_grad():
+        logits = loaded.model(
+            input_ids=ids.to(device),
+            attention_mask=cache.attention_mask(new_tokens).to(device),
+            position_ids=cache.position_ids(new_tokens).to(device),
+            past_key_values=cache,
+            use_cache=True,
+            **arguments,
+        ).logits
+        if whole:
+            logits = logits[:, kept.to(device)]
+        log_probs: Tensor = logits.float().log_softmax(-1)
+    # One NaN in a row's logits makes its whole log-softmax NaN, so one value a row tells.
+    if bool(log_probs[..., 0].isnan().any()):
+        raise NumericalError(
+            f"{loaded.name!r} gave NaN instead of probabilities (dtype {loaded.dtype}); "
+            "load it with dtype='float32', or check its weights."
+        )
+    return log_probs
+
+
+def _prefill(loaded: LoadedModel, chunk: Sequence[tuple[int, ...]]) -> list[ContextKV]:
+    """Keys and values of contexts of similar length in one pass.
+
+    Padding stands behind the tokens, where causal attention never looks, so no mask is needed.
+    """
+    longest = max(map(len, chunk))
+    ids = torch.zeros(len(chunk), longest, dtype=torch.long)
+    for row, tokens in enumerate(chunk):
+        ids[row, : len(tokens)] = torch.tensor(tokens)
+    cache = DynamicCache()
+    with loaded.lock, torch.no_grad():
+        # The model without its output layer: nobody asks what follows a passage.
+        loaded.model.base_model(input_ids=ids.to(loaded.device), past_key_values=cache, use_cache=True)
+    # Copies, so that the store does not keep the whole padded batch alive.
+    layers: list[Any] = cache.layers  # plain ones: a cache made without a config has no others
+    return [
+        tuple(
+            (layer.keys[row, :, : len(tokens)].clone(), layer.values[row, :, : len(tokens)].clone())
+            for layer in layers
+        )
+        for row, tokens in enumerate(chunk)
+    ]
+
+
+def _chunks(contexts: Sequence[tuple[int, ...]], max_batch_tokens: int) -> Iterator[list[tuple[int, ...]]]:
+    """Runs of contexts, sorted by length, whose rows times longest stay within the budget."""
+    chunk: list[tuple[int, ...]] = []
+    for ids in contexts:
+        if chunk and (len(chunk) + 1) * len(ids) > max_batch_tokens:
+            yield chunk
+            chunk = []
+        chunk.append(ids)
+    if chunk:
+        yield chunk

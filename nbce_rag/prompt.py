@@ -1,0 +1,303 @@
+"""From a question and its passages to rows of token ids: prefix | passage | suffix.
+
+A row is cut at fixed places. Prefix, passage and suffix are tokenized apart and joined as ids, so that
+the ids of prefix + passage, and hence their keys and values, are the same under every question and
+can be reused exactly. The row without a passage leaves the passage part out.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import InputError, ModelError
+
+__all__ = ["PASSAGES", "PromptEncoder", "PromptTemplate", "Suffix"]
+
+# Unicode noncharacters never occur in interchanged text, so they can mark the seams of a rendered chat
+# template. They are taken out of everything that users and documents contribute.
+_NONCHARACTERS = dict.fromkeys(range(64976, 65008))
+PASSAGES = "\ufdd3"
+"""Stands in a prompt where the passages go."""
+_QUESTION = "\ufdd4"
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """The wording around passages and question; `PromptTemplate.plain()` and `.chat()` are the defaults.
+
+    Fields in braces are filled in: `{heading}` (the title and a line break, or nothing), `{title}`,
+    `{text}`, `{source}` and `{id}` in `passage`; `{question}` in `suffix`. Other braces stay as they
+    are, so JSON examples need no escaping.
+
+    Attributes:
+        prefix: stands before the passage, the same for all questions.
+        passage: one passage; left out in the row that reads none.
+        suffix: stands after the passage and holds the question.
+        chat: whether the three make up a user message, rendered by the tokenizer's chat template.
+        system: system message for chat models, or None. Where a chat template knows no system role, it
+            is put at the head of the user message.
+        stop: strings that end the answer, beside the model's own end tokens.
+        refusal: the reply that the wording asks for when the text holds no answer, or None. Its
+            probability in each row tells how far that row refuses.
+
+    Raises:
+        InputError: a part lacks its field, or the prefix holds the question (its ids could not be
+            reused).
+    """
+
+    prefix: str
+    passage: str
+    suffix: str
+    chat: bool = False
+    system: str | None = None
+    stop: tuple[str, ...] = ()
+    refusal: str | None = None
+
+    def __post_init__(self) -> None:
+        if "{text}" not in self.passage:
+            raise InputError(f"PromptTemplate.passage={self.passage!r} lacks the field {{text}}.")
+        if "{question}" not in self.suffix:
+            raise InputError(f"PromptTemplate.suffix={self.suffix!r} lacks the field {{question}}.")
+        if "{question}" in self.prefix:
+            raise InputError("PromptTemplate.prefix must not hold {question}; put it into the suffix.")
+        if isinstance(self.stop, str):  # type: ignore[unreachable]
+            raise InputError(f"PromptTemplate.stop={self.stop!r} is one string; give a tuple of strings.")
+
+    @classmethod
+    def plain(cls) -> PromptTemplate:
+        """For base models: text, question, answer; the answer ends with its line."""
+        return cls(
+            prefix="",
+            passage="{heading}{text}\n\n",
+            suffix="Question: {question}\nAnswer:",
+            stop=("\n",),
+        )
+
+    @classmethod
+    def for_chat(cls) -> PromptTemplate:
+        """For instruction-tuned models: asks for a short answer from the text, or a fixed refusal."""
+        refusal = "I don't know."
+        return cls(
+            prefix="Answer the question from the text, in as few words as possible. "
+            f"If the text does not contain the answer, reply exactly: {refusal}\n\nText:\n",
+            passage="{heading}{text}\n\n",
+            suffix="Question: {question}",
+            chat=True,
+            refusal=refusal,
+        )
+
+    @classmethod
+    def for_tokenizer(cls, tokenizer: Any) -> PromptTemplate:
+        """`for_chat()` when the tokenizer has a chat template, else `plain()`."""
+        return cls.for_chat() if getattr(tokenizer, "chat_template", None) else cls.plain()
+
+
+@dataclass(frozen=True, slots=True)
+class Suffix:
+    """The token ids that follow the passage.
+
+    Attributes:
+        ids: all of them.
+        question: half-open range within `ids` of the tokens that spell the question.
+    """
+
+    ids: tuple[int, ...]
+    question: tuple[int, int]
+
+
+class PromptEncoder:
+    """A wording bound to a tokenizer. Safe to use from several threads.
+
+    Args:
+        template: the wording.
+        tokenizer: a transformers tokenizer.
+        messages: a conversation in place of the template's own prefix and suffix, as
+            `apply_chat_template` takes it; one content holds `PASSAGES` where the passages go. Tokenizers
+            without a chat template get "role: content" lines. The template still words the passages.
+        text: likewise a plain prompt that holds `PASSAGES`; what stands before it is the prefix.
+        tools: tools for the chat template, with `messages`.
+
+    Raises:
+        InputError: `template.chat` without a chat template in the tokenizer, or no `PASSAGES`.
+        ModelError: a chat template that swallows or repeats the user's message.
+    """
+
+    def __init__(
+        self,
+        template: PromptTemplate,
+        tokenizer: Any,
+        *,
+        messages: Sequence[Mapping[str, Any]] | None = None,
+        text: str | None = None,
+        tools: Sequence[Any] | None = None,
+    ) -> None:
+        self.template = template
+        self._tokenizer = tokenizer
+        # Fast tokenizers change their own state while encoding ("Already borrowed" in threads).
+        self._lock = threading.Lock()
+        specials = sorted({t for t in tokenizer.all_special_tokens if t.strip()}, key=len, reverse=True)
+        self._specials = re.compile("|".join(map(re.escape, specials))) if specials else None
+        self._given = messages is not None or text is not None
+        rendered = template.chat
+        if text is not None:
+            before, after = self._cut(self._defuse(text, keep=PASSAGES))
+            rendered = False
+        elif messages is not None:
+            rendered = bool(getattr(tokenizer, "chat_template", None))
+            before, after = self._cut(self._conversation(messages, tools))
+        else:
+            before, after = self._scaffold()
+        head, _, tail = after.partition(_QUESTION)
+        self._suffix_head, self._suffix_tail = head, tail
+        # Chat templates write their own BOS.
+        self.prefix: tuple[int, ...] = (*(() if rendered else self._bos()), *self._encode(before))
+        self.refusal: tuple[int, ...] = ()
+        # A plain prompt ends with "Answer:", after which a word starts with its blank.
+        self._lead = "" if rendered else " "
+        if template.refusal:
+            self.refusal = self._encode(self._lead + template.refusal)
+
+    def passage_ids(
+        self, title: str | None, text: str, source: str | None = None, id: str = ""
+    ) -> tuple[int, ...]:
+        """Token ids of one passage in the template's wording."""
+        values = {
+            "heading": f"{title}\n" if title else "",
+            "title": title or "",
+            "text": text,
+            "source": source or "",
+            "id": id,
+        }
+        values = {name: self._defuse(value) for name, value in values.items()}
+        filled = re.sub(
+            r"\{(heading|title|text|source|id)\}", lambda match: values[match[1]], self.template.passage
+        )
+        return self._encode(filled)
+
+    def suffix(self, question: str) -> Suffix:
+        """Token ids of everything after the passage, with the place of the question in them.
+
+        Raises:
+            InputError: empty question.
+        """
+        question = self._defuse(question).strip()
+        if self._given:
+            # The question stands somewhere in the given prompt; else all that follows counts as one.
+            text = self._suffix_head
+            start = text.rfind(question) if question else -1
+            start, end = (start, start + len(question)) if start >= 0 else (0, len(text))
+        elif not question:
+            raise InputError("The question is empty; ask something.")
+        else:
+            start, end = len(self._suffix_head), len(self._suffix_head) + len(question)
+            text = self._suffix_head + question + self._suffix_tail
+        if not self._tokenizer.is_fast:  # no offsets: count the question's tokens from both sides
+            ids = self._encode(text)
+            first = len(self._encode(text[:start]))
+            last = len(ids) - len(self._encode(text[end:]))
+            return Suffix(ids, (min(first, len(ids)), max(last, first)))
+        with self._lock:
+            encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        inside = [i for i, (a, b) in enumerate(encoded["offset_mapping"]) if a < end and b > start and a < b]
+        return Suffix(tuple(encoded["input_ids"]), (inside[0], inside[-1] + 1) if inside else (0, 0))
+
+    def count(self, text: str) -> int:
+        """Number of tokens of a text within a passage."""
+        return len(self._encode(text))
+
+    def encode_answer(self, text: str) -> tuple[int, ...]:
+        """Token ids of a given answer, as they would follow the suffix."""
+        return self._encode(self._lead + self._defuse(text).strip())
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        if not text:
+            return ()
+        with self._lock:
+            return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _defuse(self, text: str, keep: str = "") -> str:
+        """Text that can neither mark a seam nor spell a special token such as `<|im_end|>`."""
+        parts = [part.translate(_NONCHARACTERS) for part in (text.split(keep) if keep else [text])]
+        if self._specials is not None:
+            parts = [self._specials.sub(lambda m: f"{m[0][0]} {m[0][1:]}", part) for part in parts]
+        return keep.join(parts)
+
+    def _bos(self) -> tuple[int, ...]:
+        with self._lock:
+            ids = tuple(self._tokenizer("", add_special_tokens=True)["input_ids"])
+        return ids[:1] if ids and ids[0] == self._tokenizer.bos_token_id else ()
+
+    def _cut(self, text: str) -> tuple[str, str]:
+        before, mark, after = text.partition(PASSAGES)
+        if not mark or PASSAGES in after:
+            raise InputError(
+                "The prompt must hold the mark for passages (nbce_rag.prompt.PASSAGES) exactly once; it "
+                f"holds it {text.count(PASSAGES)} times."
+            )
+        return before, after
+
+    def _conversation(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None) -> str:
+        """The messages as one text, special tokens in their contents made harmless."""
+        safe = [
+            {**message, "content": self._defuse(str(message.get("content") or ""), keep=PASSAGES)}
+            for message in messages
+        ]
+        if not getattr(self._tokenizer, "chat_template", None):
+            lines = [f"{message['role']}: {message['content']}" for message in safe]
+            return "\n\n".join([*lines, "assistant:"])
+        return self._apply(safe, tools)
+
+    def _scaffold(self) -> tuple[str, str]:
+        """The fixed text before the passage and, with the question marked, after it."""
+        template = self.template
+        suffix = template.suffix.replace("{question}", _QUESTION, 1)
+        if not template.chat:
+            return template.prefix, suffix
+        if not getattr(self._tokenizer, "chat_template", None):
+            raise InputError(
+                f"{self._tokenizer.name_or_path!r} has no chat template; use PromptTemplate.plain() or "
+                "another template with chat=False."
+            )
+        user = f"{template.prefix}{PASSAGES}{suffix}"
+        messages = [{"role": "user", "content": user}]
+        if template.system:
+            messages.insert(0, {"role": "system", "content": template.system})
+        rendered = self._apply(messages, None)
+        if rendered.count(PASSAGES) != 1 or rendered.count(_QUESTION) != 1:
+            raise ModelError(
+                f"The chat template of {self._tokenizer.name_or_path!r} drops or repeats the user's message; "
+                "pass a tokenizer with another chat_template, or PromptTemplate.plain()."
+            )
+        before, _, after = rendered.partition(PASSAGES)
+        return before, after
+
+    def _apply(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None) -> str:
+        """The chat template; where it has no system role, that message heads the next one."""
+        attempts = [list(messages)]
+        if messages and messages[0]["role"] == "system" and len(messages) > 1:
+            head, following, *others = messages
+            joined = {**following, "content": f"{head['content']}\n\n{following['content']}"}
+            attempts.append([joined, *others])
+        for messages_tried in attempts:
+            last = messages_tried is attempts[-1]
+            try:
+                text = self._tokenizer.apply_chat_template(
+                    messages_tried,
+                    tokenize=False,
+                    add_generation_prompt=True,
+                    **({"tools": list(tools)} if tools else {}),
+                )
+            except Exception as error:  # jinja raises whatever the template's author chose
+                if last:
+                    raise ModelError(
+                        f"The chat template of {self._tokenizer.name_or_path!r} fails: {error}"
+                    ) from error
+                continue
+            # Some templates skip the system role silently instead of refusing it.
+            if last or str(messages[0]["content"]).strip() in text:
+                return str(text)
+        raise AssertionError("unreachable")

@@ -1,0 +1,102 @@
+"""Fused log-probs of given answers: classification and multiple choice over any number of passages.
+
+The task of the NAACL 2024 paper (arXiv 2403.17552), where passages hold worked examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from .decoder import Group, LockstepDecoder
+from .errors import InputError
+from .fusion import FusionRule, FusionState
+from .prompting import Engine, Request, read_prompts
+from .sampling import ForcedTokens
+
+__all__ = ["ChoiceScores", "score"]
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceScores:
+    """How probable each choice is.
+
+    Attributes:
+        choices: the texts, as given.
+        log_probs: fused log-prob of each, nats, summed over its tokens.
+        tokens: number of tokens of each.
+    """
+
+    choices: tuple[str, ...]
+    log_probs: tuple[float, ...]
+    tokens: tuple[int, ...]
+
+    @property
+    def per_token(self) -> tuple[float, ...]:
+        """Log-probs divided by length, nats a token: fair to long choices."""
+        return tuple(value / count for value, count in zip(self.log_probs, self.tokens, strict=True))
+
+    @property
+    def best(self) -> str:
+        """The most probable choice as a whole; the first of equals."""
+        return self.choices[max(range(len(self.choices)), key=lambda i: (self.log_probs[i], -i))]
+
+    @property
+    def best_per_token(self) -> str:
+        """The most probable choice by `per_token`; the first of equals."""
+        return self.choices[max(range(len(self.choices)), key=lambda i: (self.per_token[i], -i))]
+
+    @property
+    def probabilities(self) -> tuple[float, ...]:
+        """Softmax of `log_probs`: given that the answer is one of the choices."""
+        return tuple(torch.tensor(self.log_probs, dtype=torch.float64).softmax(-1).tolist())
+
+
+def score(engine: Engine, request: Request, choices: Sequence[str]) -> ChoiceScores:
+    """Score given answers to a question, all in one batch.
+
+    The prompt is read once; then each choice is a group of rows of its own whose tokens are given. Rules
+    of `nbce_rag.fusion` score without truncation, since a truncated token would cost a choice everything.
+
+    Args:
+        engine: model and wording.
+        request: question, passages and options; sampling options have no effect.
+        choices: at least one non-empty text.
+
+    Raises:
+        InputError: no choices, or an empty one.
+        ContextLengthError: a choice does not fit behind the question.
+    """
+    if isinstance(choices, str) or not choices:
+        raise InputError(f"choices={choices!r} must be a sequence of at least one text.")
+    ids = [engine.encoder_of(request).encode_answer(choice) for choice in choices]
+    for choice, tokens in zip(choices, ids, strict=True):
+        if not choice.strip() or not tokens:
+            raise InputError(f"The choice {choice!r} is empty; leave it out.")
+    request = replace(request, options=request.options.updated(max_tokens=max(map(len, ids))))
+    cache, log_probs, [prompted] = read_prompts(engine, [request], [engine.plan(request)])
+    width = len(prompted.rows)
+    every = torch.arange(width).repeat(len(ids))
+    rule = request.options.rule
+    if isinstance(rule, FusionRule):
+        rule = rule.untruncated()
+    forced = [ForcedTokens(tokens) for tokens in ids]
+    groups = [
+        Group(
+            tuple(range(i * width, (i + 1) * width)),
+            rule,
+            chooser,
+            FusionState(prompted.state.scores, prompted.state.relevance, prompted.state.refusal),
+        )
+        for i, chooser in enumerate(forced)
+    ]
+    decoder = LockstepDecoder(engine.loaded, cache.keep(every), log_probs[every.to(log_probs.device)], groups)
+    totals = [0.0] * len(ids)
+    while decoder.active:
+        for step in decoder.step():
+            totals[step.group] += step.log_prob
+            if forced[step.group].finished:
+                decoder.finish(step.group)
+    return ChoiceScores(tuple(choices), tuple(totals), tuple(map(len, ids)))
