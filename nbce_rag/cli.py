@@ -1,0 +1,246 @@
+"""The command line: `nbce-rag index` and `nbce-rag ask`.
+
+Nothing heavy is imported before a command needs it, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from contextlib import redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .errors import IndexNotFoundError, InputError
+from .reporting import errors_in_one_line, notes, progress_bar, say, spinner
+
+if TYPE_CHECKING:
+    from .answer import Answer
+    from .index import PassageIndex
+
+__all__ = ["app", "main"]
+
+_NOTHING_READ = 1
+
+app = typer.Typer(
+    help="Answers questions from your documents, reading every passage on its own, and cites them.",
+    no_args_is_help=True,
+    add_completion=False,
+    # An error that is not ours is a bug, and its plain traceback is what a report of it needs.
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Runs the command line and exits."""
+    for out in (sys.stdout, sys.stderr):
+        if isinstance(out, io.TextIOWrapper):
+            # A terminal or pipe that cannot show a character gets a question mark, not a traceback.
+            out.reconfigure(errors="replace")
+    app(prog_name="nbce-rag")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from . import __version__
+
+        typer.echo(f"nbce-rag {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _nbce_rag(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command("index")
+def index_documents(
+    documents: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DOCS...",
+            help="Files and folders: .txt, .md, .rst, .html, .pdf, .jsonl.",
+            show_default=False,
+        ),
+    ],
+    path: Annotated[
+        Path,
+        typer.Option("--index", metavar="DIR", help="The index; made if there is none.", show_default=False),
+    ],
+    embedder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="sentence-transformers model of a new index.",
+            show_default="all-MiniLM-L6-v2",
+        ),
+    ] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Most tokens of a passage.",
+            show_default="what the embedder reads, at most 200",
+        ),
+    ] = None,
+    overlap: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=0, help="Tokens that a passage repeats from the one before.", show_default="32"
+        ),
+    ] = None,
+) -> None:
+    """Put documents into an index. Run again, it takes in only what has changed."""
+    with errors_in_one_line("what was finished is in the index; run the same command again to go on"):
+        with notes() as found, redirect_stdout(sys.stderr), _open_or_create(path, embedder) as index:
+            with progress_bar() as progress:
+                report = index.add_files(
+                    documents, progress=progress, **_given(max_tokens=max_tokens, overlap=overlap)
+                )
+            size = len(index)
+        for reasons in report.files_failed.values():
+            for reason in reasons.splitlines():
+                say(f"failed: {reason}")
+        for warning in (*report.warnings, *found):
+            say(f"warning: {warning}")
+        typer.echo(
+            f"Files: {report.files_added} added, {report.files_unchanged} unchanged, "
+            f"{len(report.files_failed)} failed. Passages: {report.passages_added} added, "
+            f"{report.passages_removed} removed, {size} in the index."
+        )
+        if not report.files_added and not report.files_unchanged:
+            raise typer.Exit(_NOTHING_READ)
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(metavar="QUESTION", show_default=False)],
+    path: Annotated[
+        Path, typer.Option("--index", metavar="DIR", help="The index to search.", show_default=False)
+    ],
+    k: Annotated[int, typer.Option("-k", metavar="K", min=1, help="How many passages to read.")] = 8,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="M",
+            help="Hub id, folder or GGUF file of a causal language model.",
+            show_default="packaged",
+        ),
+    ] = None,
+    fusion: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RULE",
+            help="min-entropy, mean, max, experts or posterior.",
+            show_default=False,
+        ),
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Most tokens of the answer.", show_default=False)
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(metavar="T", min=0.0, help="Sample; 0 takes the likeliest token.", show_default=False),
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(
+            metavar="P", min=0.0, max=1.0, help="Sample from the likeliest tokens only.", show_default=False
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="S", help="Same seed, same sample.", show_default=False)
+    ] = None,
+    abstain_below: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Do not answer when the passages add less than this over no passage (nats a token).",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    device: Annotated[
+        str | None, typer.Option(metavar="NAME", help="cpu, cuda, mps, ...", show_default="the best there is")
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="auto, float32, bfloat16 or float16.", show_default="auto"),
+    ] = None,
+) -> None:
+    """Answer a question from an index, and say which passages the answer rests on."""
+    options = _given(
+        fusion=fusion,
+        device=device,
+        dtype=dtype,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        abstain_below=abstain_below,
+    )
+    with errors_in_one_line():
+        if not question.strip():
+            raise InputError("the question is empty; write it after `ask`, in quotation marks")
+        stdout = sys.stdout
+        with notes() as found, redirect_stdout(sys.stderr):
+            with spinner("searching"):
+                from .index import PassageIndex
+
+                with PassageIndex.open(path) as index:
+                    # Loads the embedder, so that the time of the search is that of searching.
+                    _ = index.embedder.dimension
+                    started = perf_counter()
+                    passages = index.search(question, k=k)
+                    retrieve = perf_counter() - started
+            with spinner("loading the model"):
+                from .engine import NBCE
+
+                # The options of the answer go here too: they are checked before the model is loaded.
+                engine = NBCE.from_pretrained(model, **options)
+            if as_json:
+                answer = _with_retrieval(engine.answer(question, passages), retrieve)
+                # ASCII, so that no locale can garble it.
+                typer.echo(json.dumps(answer.to_dict(), ensure_ascii=True, allow_nan=False), file=stdout)
+            else:
+                from rich.console import Console
+
+                from .terminal import stream
+
+                answer = stream(engine.stream(question, passages), Console(file=stdout))
+        for note in found:
+            # The answer's own warnings are part of what was printed.
+            if note not in answer.warnings:
+                say(f"warning: {note}")
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that were given, so that the others keep the library's own defaults."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _with_retrieval(answer: Answer, seconds: float) -> Answer:
+    """`answer` with the time of the search, which took place before the engine began to count."""
+    timings = answer.timings
+    return replace(answer, timings=replace(timings, retrieve=seconds, total=timings.total + seconds))
+
+
+def _open_or_create(path: Path, embedder: str | None) -> PassageIndex:
+    with spinner("opening the index"):
+        from .index import PassageIndex
+
+        try:
+            return PassageIndex.open(path, embedder=embedder)
+        except IndexNotFoundError:
+            return PassageIndex.create(path, **_given(embedder=embedder))

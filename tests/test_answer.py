@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nbce_rag.answer import Answer, Citation, Piece, Timings, TokenEvidence, Usage, leading
+from nbce_rag.passages import Passage
+
+
+def token(weights: tuple[float, ...]) -> TokenEvidence:
+    return TokenEvidence(id=1, text="a", start=0, end=1, logprob=-0.5, weights=weights, gain=0.1)
+
+
+def an_answer(**changes: Any) -> Answer:
+    values: dict[str, Any] = {
+        "question": "Who?",
+        "text": "Ada Lovelace.",
+        "tokens": (token((0.25, 0.75)),),
+        "citations": (Citation(0, 3, "b", 0.75), Citation(4, 12, "a", 0.5)),
+        "passages": (Passage("A.", id="a", title="T", source="a.txt", score=0.5), Passage("B.", id="b")),
+        "usage": Usage(prompt_tokens=30, cached_tokens=4, generated_tokens=3, row_tokens=(8, 11, 11)),
+        "timings": Timings(retrieve=None, prefill=0.5, first_token=0.6, decode=0.25, total=0.75),
+        "finish_reason": "stop",
+        "grounding": 1.5,
+        "fusion": "posterior",
+        "warnings": (),
+    }
+    return Answer(**(values | changes))
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [((), None), ((1.0,), 0), ((0.2, 0.8), 1), ((0.5, 0.5), 0), ((0.2, 0.4, 0.4), 1)],
+)
+def test_leading_passage_of_a_token(weights: tuple[float, ...], expected: int | None) -> None:
+    assert token(weights).passage == expected
+
+
+def test_leading_is_the_first_of_equals() -> None:
+    assert leading([0.1, 0.3, 0.3]) == 1
+
+
+def test_to_dict_has_the_shape_that_the_command_line_prints() -> None:
+    assert an_answer().to_dict() == {
+        "question": "Who?",
+        "answer": "Ada Lovelace.",
+        "citations": [
+            {"start": 0, "end": 3, "passage_id": "b", "share": 0.75},
+            {"start": 4, "end": 12, "passage_id": "a", "share": 0.5},
+        ],
+        "passages": [
+            {"id": "a", "score": 0.5, "source": "a.txt", "title": "T", "text": "A."},
+            {"id": "b", "score": None, "source": None, "title": None, "text": "B."},
+        ],
+        "usage": {
+            "prompt_tokens": 30,
+            "cached_tokens": 4,
+            "generated_tokens": 3,
+            "row_tokens": [8, 11, 11],
+        },
+        "timings": {"retrieve": None, "prefill": 0.5, "first_token": 0.6, "decode": 0.25, "total": 0.75},
+        "finish_reason": "stop",
+        "grounding": 1.5,
+        "fusion": "posterior",
+        "warnings": [],
+    }
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, np.float32("nan")])
+def test_what_is_not_finite_becomes_null(bad: float) -> None:
+    answer = an_answer(
+        grounding=bad,
+        citations=(Citation(0, 3, "b", bad),),
+        passages=(Passage("B.", id="b", score=bad),),
+        timings=Timings(bad, bad, bad, bad, bad),
+    )
+    printed = json.loads(json.dumps(answer.to_dict(), allow_nan=False))
+    assert printed["grounding"] is None
+    assert printed["citations"][0]["share"] is None
+    assert printed["passages"][0]["score"] is None
+    assert set(printed["timings"].values()) == {None}
+
+
+def test_numpy_numbers_become_pythons_own() -> None:
+    answer = an_answer(
+        grounding=np.float32(0.5),
+        citations=(Citation(np.int64(0), np.int64(3), "b", np.float32(0.5)),),  # type: ignore[arg-type]
+        passages=(Passage("B.", id="b", score=np.float32(0.25)),),  # type: ignore[arg-type]
+        usage=Usage(np.int64(9), np.int64(0), np.int64(1), (np.int64(4), np.int64(5))),  # type: ignore[arg-type]
+    )
+    again = json.loads(json.dumps(answer.to_dict()))
+    assert again == answer.to_dict()
+    assert again["usage"]["row_tokens"] == [4, 5]
+    assert again["passages"][0]["score"] == 0.25
+
+
+def test_cited_passages_come_in_the_order_of_their_first_citation_and_once() -> None:
+    answer = an_answer(
+        citations=(Citation(0, 3, "b", 0.9), Citation(4, 6, "a", 0.9), Citation(6, 12, "b", 0.9))
+    )
+    assert [passage.id for passage in answer.cited_passages] == ["b", "a"]
+    assert an_answer(citations=()).cited_passages == ()
+
+
+def test_answers_cannot_be_changed_and_compare_by_value() -> None:
+    answer = an_answer()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        answer.text = "other"  # type: ignore[misc]
+    assert answer == an_answer()
+    assert answer != an_answer(text="other")
+    assert Piece("a", (), None) == Piece("a", (), None)
+
+
+def test_importing_it_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, nbce_rag.answer, nbce_rag.citations;"
+        "print([m for m in ('torch', 'numpy', 'faiss', 'transformers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
