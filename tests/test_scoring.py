@@ -85,7 +85,8 @@ def test_the_answer_given_greedily_scores_what_its_tokens_said(make_nbce: Make) 
 
 def test_without_passages_it_is_the_model_alone(make_nbce: Make) -> None:
     nbce = make_nbce("gpt2", prompt=TEMPLATE)
-    found = nbce.score(QUESTION, [], CHOICES)
+    with pytest.warns(NbceWarning, match="question alone"):
+        found = nbce.score(QUESTION, [], CHOICES)
     [row] = row_prompts(nbce, QUESTION, [])
     for choice, log_prob in zip(CHOICES, found.log_probs, strict=True):
         ids = encode(nbce, " " + choice)
