@@ -20,7 +20,7 @@ from engine_reference import (
     slow_decode,
 )
 
-from nbce_rag.errors import InputError
+from nbce_rag.errors import InputError, NbceWarning
 from nbce_rag.fusion import Experts, Max, Mean, MinEntropy, Posterior
 
 Make = Callable[..., Any]
