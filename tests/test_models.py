@@ -18,7 +18,7 @@ import torch
 import transformers as tf
 from conftest import FAMILIES, build_model, build_tokenizer
 
-from nbce_rag import models
+from nbce_rag import models, unpacking
 from nbce_rag.errors import InputError, MissingDependencyError, ModelError
 from nbce_rag.models import DEFAULT_MODEL, LoadedModel, cache_dir, load_model, wrap_model
 
@@ -506,7 +506,7 @@ def test_a_gguf_file_is_unpacked_once(tiny_gguf: Path, cache: Path, monkeypatch:
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {
         file.name for file in unpacked.iterdir()
     }
-    monkeypatch.setattr(models, "_convert", no_conversion)
+    monkeypatch.setattr(unpacking, "_convert", no_conversion)
     second = load(tiny_gguf)
     assert second.fingerprint == first.fingerprint
     assert torch.equal(logits(second.model, tokenizer), logits(first.model, tokenizer))
