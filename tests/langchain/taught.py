@@ -1,0 +1,87 @@
+"""A tiny model that is taught a few answers on the spot, for tests that need a model which does as it is told.
+
+The suites of langchain-tests ask for tool calls with certain arguments and for JSON objects whose strings end.
+Constrained decoding gives the form; what stands in it has to come from a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from conftest import build_model, build_tokenizer
+
+TOOL_TEMPLATE = (
+    "{{ bos_token }}{% if tools %}<|tools|>\n{% for t in tools %}{{ t['function']['name'] }}\n{% endfor %}{% endif %}"
+    "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}"
+    "{% for c in m.get('tool_calls', []) %}<tool_call>{{ c['function'] | tojson }}</tool_call>{% endfor %}"
+    "{{ eos_token }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is asked, with which tools at hand, and what the model shall say."""
+
+    asked: str
+    answer: str
+    tools: Sequence[str] = ()
+    passage: str | None = None
+    system: str | None = None
+    more: Sequence[dict[str, Any]] = field(default=())
+
+
+def tokenizer_with_tools() -> Any:
+    tokenizer = build_tokenizer(chat=True)
+    tokenizer.chat_template = TOOL_TEMPLATE
+    return tokenizer
+
+
+def teach(lessons: Sequence[Lesson], *, steps: int = 400, enough: float = 0.02) -> tuple[Any, Any]:
+    """(model, tokenizer) after learning the lessons by heart."""
+    import torch
+
+    from langchain_nbce.wording import chat_encoder
+    from nbce_rag.marks import PASSAGES
+    from nbce_rag.prompt import PromptTemplate
+
+    tokenizer = tokenizer_with_tools()
+    model = build_model("llama", len(tokenizer), window=2048)
+    for parameter in model.parameters():  # large random weights suit tests of exactness, not learning
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.08)
+    template = PromptTemplate.for_chat()
+    rows, starts = [], []
+    for lesson in lessons:
+        tools = [{"type": "function", "function": {"name": name, "parameters": {}}} for name in lesson.tools]
+        content = f"{PASSAGES}{lesson.asked}" if lesson.passage else lesson.asked
+        messages: list[dict[str, Any]] = [{"role": "user", "content": content}, *lesson.more]
+        if lesson.system:
+            messages.insert(0, {"role": "system", "content": lesson.system})
+        encoder = chat_encoder(tokenizer, template, messages, tools)
+        passage = encoder.passage_ids(None, lesson.passage) if lesson.passage else ()
+        prompt = [*encoder.prefix, *passage, *encoder.suffix(lesson.asked).ids]
+        starts.append(len(prompt))
+        rows.append([*prompt, *encoder.encode_answer(lesson.answer), tokenizer.eos_token_id])
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), tokenizer.pad_token_id)
+    labels = torch.full((len(rows), width), -100)
+    for i, (row, start) in enumerate(zip(rows, starts, strict=True)):
+        ids[i, : len(row)] = torch.tensor(row)
+        labels[i, start : len(row)] = torch.tensor(row[start:])
+    mask = (torch.arange(width)[None] < torch.tensor([len(row) for row in rows])[:, None]).long()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
+    model.train()
+    for step in range(steps):
+        loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
+        if loss.item() < enough:
+            break
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    else:
+        raise AssertionError(f"The model did not learn its lessons: loss {loss.item():.3f} after {step + 1} steps.")
+    return model.eval(), tokenizer
