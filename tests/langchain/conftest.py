@@ -54,10 +54,10 @@ LESSONS = [
 
 
 @pytest.fixture(scope="session")
-def taught_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def taught_folder(tmp_path_factory: pytest.TempPathFactory, chat_tokenizer: Any) -> Path:
     """A model folder whose model answers as LESSONS say."""
     folder = tmp_path_factory.mktemp("taught")
-    model, tokenizer = teach(LESSONS)
+    model, tokenizer = teach(chat_tokenizer, LESSONS)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -6,11 +6,11 @@ Constrained decoding gives the form; what stands in it has to come from a model.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from conftest import build_model, build_tokenizer
 
 TOOL_TEMPLATE = (
     "{{ bos_token }}{% if tools %}<|tools|>\n{% for t in tools %}{{ t['function']['name'] }}\n{% endfor %}{% endif %}"
@@ -33,25 +33,36 @@ class Lesson:
     more: Sequence[dict[str, Any]] = field(default=())
 
 
-def tokenizer_with_tools() -> Any:
-    tokenizer = build_tokenizer(chat=True)
-    tokenizer.chat_template = TOOL_TEMPLATE
-    return tokenizer
-
-
-def teach(lessons: Sequence[Lesson], *, steps: int = 400, enough: float = 0.02) -> tuple[Any, Any]:
-    """(model, tokenizer) after learning the lessons by heart."""
+def teach(
+    tokenizer: Any, lessons: Sequence[Lesson], *, steps: int = 400, enough: float = 0.02
+) -> tuple[Any, Any]:
+    """(model, tokenizer with a template that knows tools) after learning the lessons by heart."""
     import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
 
     from langchain_nbce.wording import chat_encoder
     from nbce_rag.marks import PASSAGES
     from nbce_rag.prompt import PromptTemplate
 
-    tokenizer = tokenizer_with_tools()
-    model = build_model("llama", len(tokenizer), window=2048)
-    for parameter in model.parameters():  # large random weights suit tests of exactness, not learning
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.08)
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = TOOL_TEMPLATE
+    torch.manual_seed(0)
+    model: Any = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=2048,
+            initializer_range=0.06,
+            tie_word_embeddings=False,
+            bos_token_id=0,
+            eos_token_id=1,
+            pad_token_id=2,
+        )
+    )
     template = PromptTemplate.for_chat()
     rows, starts = [], []
     for lesson in lessons:
