@@ -36,7 +36,16 @@ from .wording import chat_encoder
 
 __all__ = ["ChatNBCE"]
 
-_CALL = ("contexts", "model", "tools", "tool_choice", "response_format", "parallel_tool_calls", "strict", "stream")
+_CALL = (
+    "contexts",
+    "model",
+    "tools",
+    "tool_choice",
+    "response_format",
+    "parallel_tool_calls",
+    "strict",
+    "stream",
+)
 
 
 @dataclass(frozen=True)
@@ -228,7 +237,9 @@ class ChatNBCE(NBCESettings, BaseChatModel):
             engine.model.tokenizer, engine.prompt, template_messages(messages, found.texts), shown
         )
         request = Request(found.question, found.passages, self.options(engine, stop, given), encoder)
-        return _Call(engine, request, self.name_of(model), () if choice == "none" else tuple(names), found.notes)
+        return _Call(
+            engine, request, self.name_of(model), () if choice == "none" else tuple(names), found.notes
+        )
 
     def _result(self, call: _Call, answer: Answer) -> ChatResult:
         reader = CallReader(call.tools)

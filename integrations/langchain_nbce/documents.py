@@ -75,7 +75,9 @@ def to_passage(context: ContextLike, *, score_key: str = SCORE_KEY) -> Passage:
         fields: Mapping[str, Any] = context
         if _CONSTRUCTOR <= fields.keys() and isinstance(fields["kwargs"], Mapping):
             fields = fields["kwargs"]
-        text = next((fields[k] for k in ("page_content", "text", "content") if isinstance(fields.get(k), str)), None)
+        text = next(
+            (fields[k] for k in ("page_content", "text", "content") if isinstance(fields.get(k), str)), None
+        )
         if text is not None:
             metadata = {k: fields[k] for k in ("title", "source", score_key) if fields.get(k) is not None}
             metadata.update(fields.get("metadata") or {})
@@ -205,7 +207,10 @@ class PassagePrompt(StringPromptTemplate):
 def _document_of(caller: FrameType, fields: Mapping[str, Any]) -> Document | None:
     """The document that a caller formats, if it is one with these fields."""
     document = caller.f_locals.get("doc")
-    if isinstance(document, Document) and fields.get("page_content", document.page_content) == document.page_content:
+    if (
+        isinstance(document, Document)
+        and fields.get("page_content", document.page_content) == document.page_content
+    ):
         return document
     return None
 

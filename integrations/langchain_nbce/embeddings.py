@@ -87,5 +87,7 @@ def as_embedder(embeddings: Embeddings) -> Embedder:
     if isinstance(embeddings, NBCEEmbeddings):
         return embeddings.embedder
     kind = f"langchain:{type(embeddings).__name__}"
-    model = next((getattr(embeddings, n) for n in ("model", "model_name", "model_id") if hasattr(embeddings, n)), None)
+    model = next(
+        (getattr(embeddings, n) for n in ("model", "model_name", "model_id") if hasattr(embeddings, n)), None
+    )
     return _LangChainEmbedder(embeddings, f"{kind}:{model}" if isinstance(model, str) and model else kind)

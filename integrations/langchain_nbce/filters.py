@@ -42,7 +42,9 @@ def as_where(given: Filter) -> Where:
 
 def _own(fields: Mapping[str, Any]) -> dict[str, Any]:
     # The index says None of passages that have no title or source; their documents do not have the key.
-    return {key: value for key, value in fields.items() if value is not None or key not in ("title", "source")}
+    return {
+        key: value for key, value in fields.items() if value is not None or key not in ("title", "source")
+    }
 
 
 def _all(given: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], bool]:

@@ -78,7 +78,9 @@ async def abatch_together(
     size = _group_size(configs)
     for start in range(0, len(inputs), size):
         part = list(zip(inputs[start : start + size], configs[start : start + size], strict=True))
-        group = AsyncGathering(model, len(part), lambda engine, asked: aanswer_all(engine, asked, model.timeout))
+        group = AsyncGathering(
+            model, len(part), lambda engine, asked: aanswer_all(engine, asked, model.timeout)
+        )
 
         async def call(given: Any, config: Any, group: AsyncGathering = group) -> Any:
             async_gathering.set(group)

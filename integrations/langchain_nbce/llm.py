@@ -131,7 +131,9 @@ class NBCELLM(NBCESettings, BaseLLM):
                     await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
 
-    def _folded(self, prompts: Sequence[str], kwargs: dict[str, Any]) -> tuple[NBCELLM, list[str], dict[str, Any]]:
+    def _folded(
+        self, prompts: Sequence[str], kwargs: dict[str, Any]
+    ) -> tuple[NBCELLM, list[str], dict[str, Any]]:
         """Contexts into the prompts and options into the fields: LangChain's cache keys see nothing else."""
         callback_names = ("tags", "metadata", "run_name", "run_id")
         kept = {name: value for name, value in kwargs.items() if name in callback_names}
@@ -171,7 +173,9 @@ class NBCELLM(NBCESettings, BaseLLM):
     def _result(self, engine: NBCE, answers: Sequence[Answer]) -> LLMResult:
         usage = [usage_metadata(answer) for answer in answers]
         return LLMResult(
-            generations=[[Generation(text=answer.text, generation_info=self._info(answer))] for answer in answers],
+            generations=[
+                [Generation(text=answer.text, generation_info=self._info(answer))] for answer in answers
+            ],
             llm_output={
                 "model_name": engine.model.name,
                 "token_usage": {

@@ -142,7 +142,11 @@ def _passages(block: Mapping[str, Any], kind: str, score_key: str) -> list[Passa
         return _passages(value, str(value.get("type") or ""), score_key)
     text: Any = None
     extras = {**(block.get("extras") or {}), **(block.get("metadata") or {})}
-    fields = {"title": block.get("title"), "source": block.get("url") or block.get("source"), "id": block.get("id")}
+    fields = {
+        "title": block.get("title"),
+        "source": block.get("url") or block.get("source"),
+        "id": block.get("id"),
+    }
     if kind == "text-plain":
         text = block.get("text")
     elif kind == "search_result":

@@ -148,7 +148,9 @@ class NBCESettings(BaseModel):
         for alias, name in (("max_new_tokens", "max_tokens"), ("stop_sequences", "stop")):
             if alias in call:
                 call[name] = call.pop(alias)
-        changes.update((name, value) for name, value in call.items() if value is not None or name not in OPTION_NAMES)
+        changes.update(
+            (name, value) for name, value in call.items() if value is not None or name not in OPTION_NAMES
+        )
         if stop is not None:
             changes["stop"] = stop
         if isinstance(changes.get("stop"), str):

@@ -15,17 +15,21 @@ from nbce_rag.errors import InputError
 
 __all__ = ["CallReader", "call_schema", "forced_names", "instruction", "tool_dicts"]
 
-_OPENERS = ("<tool_call>", "<|tool_call|>", "[TOOL_CALLS]", "<|python_tag|>", "<function_call>", "```tool_call")
+_OPENERS = (
+    "<tool_call>",
+    "<|tool_call|>",
+    "[TOOL_CALLS]",
+    "<|python_tag|>",
+    "<function_call>",
+    "```tool_call",
+)
 _LEAD = re.compile("|".join(map(re.escape, _OPENERS)))
 
 
 def tool_dicts(tools: Sequence[Any]) -> list[dict[str, Any]]:
-    """Tools as OpenAI-style dicts, which is what chat templates take. Names must differ."""
+    """Tools as OpenAI-style dicts, which is what chat templates take; of one name the last one counts."""
     made = [convert_to_openai_tool(tool) for tool in tools]
-    names = [tool["function"]["name"] for tool in made]
-    if len(set(names)) < len(names):
-        raise InputError(f"Two tools have one name; the names are {names}.")
-    return made
+    return list({tool["function"]["name"]: tool for tool in made}.values())
 
 
 def forced_names(tool_choice: Any, tools: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -149,10 +153,12 @@ def _objects(text: str) -> list[Any]:
     decoder = json.JSONDecoder()
     found: list[Any] = []
     place = 0
-    while (start := min((i for i in (text.find("{", place), text.find("[", place)) if i >= 0), default=-1)) >= 0:
+    while (
+        start := min((i for i in (text.find("{", place), text.find("[", place)) if i >= 0), default=-1)
+    ) >= 0:
         try:
             value, place = decoder.raw_decode(text, start)
-        except ValueError:
+        except (ValueError, RecursionError):
             place = start + 1
             continue
         found += value if isinstance(value, list) else [value]

@@ -25,7 +25,7 @@ from .documents import to_document, to_passage
 from .embeddings import NBCEEmbeddings, as_embedder
 from .filters import Filter, as_where
 
-__all__ = ["PassageVectorStore"]
+__all__ = ["PassageVectorStore", "stored_passage"]
 
 
 class PassageVectorStore(VectorStore):
@@ -67,7 +67,9 @@ class PassageVectorStore(VectorStore):
             self._path = os.fspath(path)
             try:
                 # Without embedding the index says itself which model it was made with.
-                self._index = PassageIndex.open(self._path, None if embedding is None else as_embedder(embedding))
+                self._index = PassageIndex.open(
+                    self._path, None if embedding is None else as_embedder(embedding)
+                )
             except IndexNotFoundError:
                 self._embedding = embedding or NBCEEmbeddings()
         else:
@@ -211,7 +213,10 @@ class PassageVectorStore(VectorStore):
         self, embedding: list[float], k: int = 4, filter: Filter | None = None, **kwargs: Any
     ) -> list[Document]:
         """The k documents most similar to a vector."""
-        return [document for document, _ in self.similarity_search_with_score_by_vector(embedding, k, filter, **kwargs)]
+        return [
+            document
+            for document, _ in self.similarity_search_with_score_by_vector(embedding, k, filter, **kwargs)
+        ]
 
     def similarity_search_with_score_by_vector(
         self, embedding: list[float], k: int = 4, filter: Filter | None = None, **kwargs: Any
@@ -248,12 +253,8 @@ class PassageVectorStore(VectorStore):
         **kwargs: Any,
     ) -> list[Document]:
         """Of the `fetch_k` most similar documents k that differ; `lambda_mult` 1 is similarity alone."""
-        if self._index is None:
-            return []
-        vector = self._index.embedder.embed_query(query)
-        return self.max_marginal_relevance_search_by_vector(
-            vector.tolist(), k, fetch_k, lambda_mult, filter, **kwargs
-        )
+        _refuse(kwargs)
+        return list(map(to_document, self.diverse_passages(query, k, fetch_k, lambda_mult, filter)))
 
     def max_marginal_relevance_search_by_vector(
         self,
@@ -266,15 +267,27 @@ class PassageVectorStore(VectorStore):
     ) -> list[Document]:
         """As `max_marginal_relevance_search`, of a vector."""
         _refuse(kwargs)
+        return list(map(to_document, self.diverse_passages(embedding, k, fetch_k, lambda_mult, filter)))
+
+    def diverse_passages(
+        self,
+        query: str | Sequence[float],
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        filter: Filter | None = None,
+    ) -> list[Passage]:
+        """As `max_marginal_relevance_search`, with `score` set."""
         if self._index is None:
             return []
-        found = self.search_passages(embedding, max(k, fetch_k), filter)
+        vector = self._index.embedder.embed_query(query) if isinstance(query, str) else query
+        found = self.search_passages(vector, max(k, fetch_k), filter)
         vectors = self._index.vectors([passage.id for passage in found])
         found = [passage for passage in found if passage.id in vectors]  # another process may delete some
         chosen = maximal_marginal_relevance(
-            np.asarray(embedding, dtype=np.float32), [vectors[p.id] for p in found], lambda_mult, k
+            np.asarray(vector, dtype=np.float32), [vectors[p.id] for p in found], lambda_mult, k
         )
-        return [to_document(replace(found[place], score=None)) for place in chosen]
+        return [found[place] for place in chosen]
 
     async def amax_marginal_relevance_search(self, query: str, *args: Any, **kwargs: Any) -> list[Document]:
         """As `max_marginal_relevance_search`, in a worker thread."""
@@ -284,7 +297,9 @@ class PassageVectorStore(VectorStore):
         self, embedding: list[float], *args: Any, **kwargs: Any
     ) -> list[Document]:
         """As `max_marginal_relevance_search_by_vector`, in a worker thread."""
-        return await asyncio.to_thread(self.max_marginal_relevance_search_by_vector, embedding, *args, **kwargs)
+        return await asyncio.to_thread(
+            self.max_marginal_relevance_search_by_vector, embedding, *args, **kwargs
+        )
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         return lambda cosine: (1 + cosine) / 2
@@ -338,12 +353,12 @@ class PassageVectorStore(VectorStore):
             if given is not None and len(given) != len(every):
                 raise InputError(f"{len(given)} {name} were given for {len(every)} texts; give one for each.")
         return [
-            _stored(text, metadatas[place] if metadatas else {}, ids[place] if ids else None)
+            stored_passage(text, metadatas[place] if metadatas else {}, ids[place] if ids else None)
             for place, text in enumerate(every)
         ]
 
 
-def _stored(text: str, metadata: Mapping[str, Any], id_: str | None) -> Passage:
+def stored_passage(text: str, metadata: Mapping[str, Any], id_: str | None) -> Passage:
     """The passage of a document, which `to_document` makes the same document of again."""
     passage = to_passage(Document(page_content=text, metadata=dict(metadata)))
     moved = {name for name in ("title", "source") if getattr(passage, name) is not None}

@@ -45,7 +45,9 @@ def chat_encoder(
     if not getattr(tokenizer, "chat_template", None):
         messages = _as_text(_told(messages, tools) if tools else messages)
         if len(messages) == 1 and messages[0]["role"] == "user":
-            return text_encoder(tokenizer, template, _plain(template, str(messages[0]["content"])), template.stop)
+            return text_encoder(
+                tokenizer, template, _plain(template, str(messages[0]["content"])), template.stop
+            )
         return PromptEncoder(_around(template, template.stop), tokenizer, messages=messages)
     form, with_tools = _fitting(tokenizer, messages, tools)
     return PromptEncoder(
@@ -68,7 +70,14 @@ def _around(template: PromptTemplate, stop: tuple[str, ...]) -> PromptTemplate:
     # `resolve` takes the blank lines after passages away, so each has to bring its own.
     passage = template.passage if template.passage.endswith("\n") else f"{template.passage}\n\n"
     return replace(
-        template, prefix="", passage=passage, suffix="{question}", system=None, stop=stop, refusal=None, chat=False
+        template,
+        prefix="",
+        passage=passage,
+        suffix="{question}",
+        system=None,
+        stop=stop,
+        refusal=None,
+        chat=False,
     )
 
 
