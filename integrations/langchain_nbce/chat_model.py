@@ -29,7 +29,7 @@ from .group_calls import abatch_together, batch_together, current, current_async
 from .messages import template_messages, to_turns
 from .output import PROVIDER, response_metadata, text_content, usage_metadata
 from .running import aanswer_all, answer_all, apieces, pieces
-from .settings import NBCESettings, check_options
+from .settings import STRICT, NBCESettings, check_options
 from .structured import structured_output
 from .tools import CallReader, call_schema, forced_names, tool_dicts
 from .wording import chat_encoder
@@ -76,6 +76,8 @@ class ChatNBCE(NBCESettings, BaseChatModel):
         >>> llm.invoke("Who runs the ferry?", contexts=["Ada runs the ferry."]).text  # doctest: +SKIP
         'Ada'
     """
+
+    model_config = STRICT
 
     use_tool_artifacts: bool = True
     """Whether documents in a `ToolMessage.artifact` are passages."""

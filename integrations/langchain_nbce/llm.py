@@ -26,7 +26,7 @@ from .documents import to_passages
 from .messages import to_turns
 from .output import PROVIDER, response_metadata, usage_metadata
 from .running import aanswer_all, answer_all, apieces, pieces
-from .settings import OPTION_NAMES, NBCESettings, check_options
+from .settings import OPTION_NAMES, STRICT, NBCESettings, check_options
 from .wording import text_encoder
 
 __all__ = ["NBCELLM"]
@@ -41,6 +41,8 @@ class NBCELLM(NBCESettings, BaseLLM):
     `PassagePrompt`. The prompt is completed as it stands; give `stop=["\\n"]` to a base model that shall
     answer in one line. `generation_info` has what `ChatNBCE` puts into `response_metadata`.
     """
+
+    model_config = STRICT
 
     def generate(
         self, prompts: list[str], stop: list[str] | None = None, callbacks: Any = None, **kwargs: Any

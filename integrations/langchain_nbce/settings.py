@@ -20,7 +20,9 @@ from nbce_rag.options import Options
 
 from .documents import SCORE_KEY
 
-__all__ = ["OPTION_NAMES", "NBCESettings"]
+__all__ = ["OPTION_NAMES", "STRICT", "NBCESettings", "check_options"]
+
+STRICT = ConfigDict(extra="forbid", populate_by_name=True, arbitrary_types_allowed=True)
 
 OPTION_NAMES = tuple(field.name for field in dataclasses.fields(Options))
 _HELD = 2  # engines that one model object keeps alive: its own and one given per call
@@ -33,7 +35,7 @@ _loading = threading.Lock()
 class NBCESettings(BaseModel):
     """Fields of `ChatNBCE` and `NBCELLM`. Options that are None are the engine's own defaults."""
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True, arbitrary_types_allowed=True)
+    model_config = STRICT
 
     model: str = Field(default_factory=from_env("NBCE_MODEL", default=DEFAULT_MODEL))
     """Hub id, folder or GGUF file; default: the environment variable NBCE_MODEL, else the packaged model. The

@@ -56,7 +56,9 @@ def structured_output(
         return bound | parser
     parsed = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)
     failed = RunnablePassthrough.assign(parsed=lambda _: None)
-    return RunnableMap(raw=bound) | parsed.with_fallbacks([failed], exception_key="parsing_error")
+    # The model first, so that what is given to a call reaches it.
+    raw: Any = RunnableMap(raw=RunnablePassthrough())
+    return bound | raw | parsed.with_fallbacks([failed], exception_key="parsing_error")
 
 
 class _Whole:

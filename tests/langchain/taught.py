@@ -94,5 +94,7 @@ def teach(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
     else:
-        raise AssertionError(f"The model did not learn its lessons: loss {loss.item():.3f} after {step + 1} steps.")
+        raise AssertionError(
+            f"The model did not learn its lessons: loss {loss.item():.3f} after {step + 1} steps."
+        )
     return model.eval(), tokenizer

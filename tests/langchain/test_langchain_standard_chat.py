@@ -62,7 +62,7 @@ class TestChatNBCEIntegration(_Flags, ChatModelIntegrationTests):
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        return {"model": self.taught, "device": "cpu", "dtype": "float32", "max_tokens": 96}
+        return {"model": self.taught, "device": "cpu", "dtype": "float32", "max_tokens": 160}
 
     @property
     def model_override_value(self) -> str | None:
