@@ -73,7 +73,7 @@ def to_passage(context: ContextLike, *, score_key: str = SCORE_KEY) -> Passage:
         return _from_fields(context.page_content, context.metadata, context.id, score_key)
     if isinstance(context, Mapping):
         fields: Mapping[str, Any] = context
-        if _CONSTRUCTOR <= fields.keys() and isinstance(fields["kwargs"], Mapping):
+        if fields.keys() >= _CONSTRUCTOR and isinstance(fields["kwargs"], Mapping):
             fields = fields["kwargs"]
         text = next(
             (fields[k] for k in ("page_content", "text", "content") if isinstance(fields.get(k), str)), None

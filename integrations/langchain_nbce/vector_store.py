@@ -118,6 +118,7 @@ class PassageVectorStore(VectorStore):
             texts: none of them empty.
             metadatas: one for each text.
             ids: one for each text; None lets one be made.
+            **kwargs: `batch_size`, which `langchain_core.indexing` gives, is accepted.
 
         Returns:
             The ids.
@@ -347,7 +348,7 @@ class PassageVectorStore(VectorStore):
         ids: Sequence[str | None] | None,
         kwargs: Mapping[str, Any],
     ) -> list[Passage]:
-        _refuse(kwargs)
+        _refuse({name: value for name, value in kwargs.items() if name != "batch_size"})
         every = list(texts)
         for name, given in (("metadatas", metadatas), ("ids", ids)):
             if given is not None and len(given) != len(every):

@@ -338,12 +338,12 @@ def test_structured_output(chat: Chat, taught_folder: Any) -> None:
 def test_forced_and_forbidden_tools(chat: Chat) -> None:
     llm = chat(max_tokens=60)
 
-    class find(BaseModel):  # noqa: N801
+    class find(BaseModel):
         """Finds."""
 
         kind: bool
 
-    class stay(BaseModel):  # noqa: N801
+    class stay(BaseModel):
         """Stays."""
 
     for choice, allowed in (
