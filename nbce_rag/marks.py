@@ -276,7 +276,13 @@ def _parse(header: str, body: str) -> Passage:
     except ValueError:
         score = None
     score = score if score is not None and math.isfinite(score) else None
-    return Passage(body, score=score, **values)  # type: ignore[arg-type]
+    return Passage(
+        body,
+        id=values.get("id", ""),
+        title=values.get("title"),
+        source=values.get("source"),
+        score=score,
+    )
 
 
 def _quote(value: str) -> str:

@@ -20,7 +20,6 @@ from langchain_core.tools import BaseTool
 
 from nbce_rag import NBCE
 from nbce_rag.answer import Answer, Piece
-from nbce_rag.errors import InputError
 from nbce_rag.marks import resolve
 from nbce_rag.prompting import Request
 
@@ -30,7 +29,7 @@ from .messages import template_messages, to_turns
 from .output import PROVIDER, response_metadata, text_content, usage_metadata
 from .running import aanswer_all, answer_all, apieces, pieces
 from .settings import STRICT, NBCESettings, check_options
-from .structured import structured_output
+from .structured import structured_output, wanted_schema
 from .tools import CallReader, call_schema, forced_names, tool_dicts
 from .wording import chat_encoder
 
@@ -232,7 +231,7 @@ class ChatNBCE(NBCESettings, BaseChatModel):
         if forced := forced_names(choice, tools):
             given["json_schema"] = call_schema(tools, forced)
         elif wanted is not None:
-            given["json_schema"] = _wanted_schema(wanted)
+            given["json_schema"] = wanted_schema(wanted)
         engine = self.nbce(model)
         shown = () if choice == "none" else tools
         encoder = chat_encoder(
@@ -309,20 +308,3 @@ class ChatNBCE(NBCESettings, BaseChatModel):
         params["ls_provider"] = PROVIDER
         params["ls_model_name"] = self.name_of(kwargs.get("model"))
         return params
-
-
-def _wanted_schema(wanted: Any) -> Any:
-    """The schema of an OpenAI-style `response_format`.
-
-    Raises:
-        InputError: a format that is not known.
-    """
-    if isinstance(wanted, Mapping) and wanted.get("type") == "json_object":
-        return {"type": "object"}
-    if isinstance(wanted, Mapping) and wanted.get("type") == "json_schema":
-        inner = wanted.get("json_schema")
-        return inner.get("schema", inner) if isinstance(inner, Mapping) else wanted.get("schema")
-    raise InputError(
-        f"response_format={wanted!r} is not known; give {{'type': 'json_object'}} or {{'type': 'json_schema', "
-        "'json_schema': {'schema': ...}}."
-    )

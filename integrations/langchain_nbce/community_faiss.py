@@ -1,4 +1,4 @@
-"""Taking over folders written by langchain-community's FAISS store, without running what is in their pickle."""
+"""Taking over folders of langchain-community's FAISS store without running what is in their pickle."""
 
 from __future__ import annotations
 
@@ -154,7 +154,8 @@ def _read_vectors(file: Path, places: list[int]) -> Any:
         raise ReadError(f"{file}: cannot be read by FAISS ({str(error).splitlines()[0]}).") from error
     if places != list(range(index.ntotal)):
         raise ReadError(
-            f"{file}: has {index.ntotal} vectors for {len(places)} documents; the two files were not saved together."
+            f"{file}: has {index.ntotal} vectors for {len(places)} documents; the two files were not "
+            "saved together."
         )
     try:
         return index.reconstruct_n(0, index.ntotal) if index.ntotal else np.empty((0, index.d), np.float32)

@@ -87,8 +87,8 @@ def to_passage(context: ContextLike, *, score_key: str = SCORE_KEY) -> Passage:
         passage = to_passage(context[0], score_key=score_key)
         return _scored(passage, _number(context[1]))
     raise InputError(
-        f"A {type(context).__name__} is no context; give a Document, a text, a dict with 'page_content', or a "
-        f"tuple of one of these and its score. It was {_short(context)}."
+        f"A {type(context).__name__} is no context; give a Document, a text, a dict with 'page_content', or "
+        f"a tuple of one of these and its score. It was {_short(context)}."
     )
 
 
@@ -176,7 +176,7 @@ class PassagePrompt(StringPromptTemplate):
 
     def __init__(self, template: str = "{page_content}", **kwargs: Any) -> None:
         variables = PromptTemplate.from_template(template).input_variables
-        super().__init__(template=template, **{"input_variables": variables, **kwargs})
+        super().__init__(**{"input_variables": variables, **kwargs, "template": template})
 
     def format(self, **kwargs: Any) -> str:
         """The document between marks."""

@@ -129,7 +129,7 @@ def _parts(message: BaseMessage, place: int, score_key: str) -> list[str | Passa
             parts.append(json.dumps(block, ensure_ascii=False, default=str))
         else:
             raise InputError(
-                f"Message {place + 1} has a block of type {kind!r}, which a text model cannot read; give text, "
+                f"Message {place + 1} has a block of type {kind!r}, which a text model cannot read; "
                 "or documents as 'text-plain' blocks."
             )
     return parts

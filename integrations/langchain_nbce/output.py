@@ -30,7 +30,7 @@ def citations(answer: Answer) -> list[Citation]:
                 start_index=cited.start,
                 end_index=cited.end,
                 cited_text=text,
-                **{name: value for name, value in optional.items() if value},  # type: ignore[arg-type]
+                **{name: value for name, value in optional.items() if value},
                 passage_id=cited.passage_id,
                 share=float(cited.share),
             )

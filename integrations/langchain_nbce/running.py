@@ -56,5 +56,6 @@ async def aanswer_all(engine: NBCE, requests: Sequence[Request], timeout: float 
 def _check(begun: float, timeout: float | None, piece: Piece) -> None:
     if timeout is not None and piece.answer is None and time.monotonic() - begun > timeout:
         raise TimeoutError(
-            f"The answer took longer than timeout={timeout} s; raise it, lower max_tokens, or give fewer passages."
+            f"The answer took longer than timeout={timeout} s; raise it, lower max_tokens, or "
+            "give fewer passages."
         )

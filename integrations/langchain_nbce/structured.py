@@ -16,7 +16,7 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 
 from nbce_rag.errors import InputError
 
-__all__ = ["structured_output"]
+__all__ = ["structured_output", "wanted_schema"]
 
 _METHODS = ("json_schema", "function_calling", "json_mode")
 
@@ -58,7 +58,27 @@ def structured_output(
     failed = RunnablePassthrough.assign(parsed=lambda _: None)
     # The model first, so that what is given to a call reaches it.
     raw: Any = RunnableMap(raw=RunnablePassthrough())
-    return bound | raw | parsed.with_fallbacks([failed], exception_key="parsing_error")
+    chain: Runnable[LanguageModelInput, Any] = (
+        bound | raw | parsed.with_fallbacks([failed], exception_key="parsing_error")
+    )
+    return chain
+
+
+def wanted_schema(wanted: Any) -> Any:
+    """The schema of an OpenAI-style `response_format`.
+
+    Raises:
+        InputError: a format that is not known.
+    """
+    if isinstance(wanted, Mapping) and wanted.get("type") == "json_object":
+        return {"type": "object"}
+    if isinstance(wanted, Mapping) and wanted.get("type") == "json_schema":
+        inner = wanted.get("json_schema")
+        return inner.get("schema", inner) if isinstance(inner, Mapping) else wanted.get("schema")
+    raise InputError(
+        f"response_format={wanted!r} is not known; give {{'type': 'json_object'}} or "
+        "{'type': 'json_schema', 'json_schema': {'schema': ...}}."
+    )
 
 
 class _Whole:

@@ -48,8 +48,8 @@ def forced_names(tool_choice: Any, tools: Sequence[Mapping[str, Any]]) -> list[s
         tool_choice = function.get("name") if isinstance(function, Mapping) else tool_choice.get("name")
     if tool_choice not in names:
         raise InputError(
-            f"tool_choice={tool_choice!r} names no tool; the tools are {names}, and 'auto', 'any' and 'none' are "
-            "understood too."
+            f"tool_choice={tool_choice!r} names no tool; the tools are {names}, and 'auto', 'any' and 'none' "
+            "are understood too."
         )
     return [cast(str, tool_choice)]
 

@@ -1,7 +1,7 @@
-"""A tiny model that is taught a few answers on the spot, for tests that need a model which does as it is told.
+"""A tiny model that is taught a few answers on the spot, for tests that need one which does as it is told.
 
-The suites of langchain-tests ask for tool calls with certain arguments and for JSON objects whose strings end.
-Constrained decoding gives the form; what stands in it has to come from a model.
+The suites of langchain-tests ask for tool calls with certain arguments and for JSON objects whose strings
+end. Constrained decoding gives the form; what stands in it has to come from a model.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 TOOL_TEMPLATE = (
-    "{{ bos_token }}{% if tools %}<|tools|>\n{% for t in tools %}{{ t['function']['name'] }}\n{% endfor %}{% endif %}"
+    "{{ bos_token }}{% if tools %}<|tools|>\n"
+    "{% for t in tools %}{{ t['function']['name'] }}\n{% endfor %}{% endif %}"
     "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}"
     "{% for c in m.get('tool_calls', []) %}<tool_call>{{ c['function'] | tojson }}</tool_call>{% endfor %}"
     "{{ eos_token }}\n{% endfor %}"
@@ -84,7 +85,7 @@ def teach(
     mask = (torch.arange(width)[None] < torch.tensor([len(row) for row in rows])[:, None]).long()
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
     model.train()
-    for step in range(steps):
+    for _ in range(steps):
         loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
         if loss.item() < enough:
             break
@@ -94,6 +95,6 @@ def teach(
         optimizer.step()
     else:
         raise AssertionError(
-            f"The model did not learn its lessons: loss {loss.item():.3f} after {step + 1} steps."
+            f"The model did not learn its lessons: loss {loss.item():.3f} after {steps} steps."
         )
     return model.eval(), tokenizer

@@ -229,9 +229,7 @@ async def test_the_event_loop_stays_free(chat: Chat) -> None:
             ticks += 1
 
     ticker = asyncio.ensure_future(tick())
-    seen = []
-    async for _ in llm.astream("Who?", contexts=PASSAGES):
-        seen.append(ticks)
+    seen = [ticks async for _ in llm.astream("Who?", contexts=PASSAGES)]
     await llm.ainvoke("Who?", contexts=PASSAGES)
     ticker.cancel()
     assert seen[-1] > 0

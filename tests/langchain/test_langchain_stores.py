@@ -1,4 +1,4 @@
-"""Vector store, retriever, embeddings and retriever tool: LangChain's own suites, and what they do not ask."""
+"""Vector store, retriever, embeddings, retriever tool: LangChain's own suites, and what they do not ask."""
 
 from __future__ import annotations
 
