@@ -200,11 +200,11 @@ def _split(
 
 def _place_of(split: Sequence[Sequence[str | Passage]], current: Sequence[bool]) -> int | None:
     """The turn in which passages are to stand: the first with the placeholder, else the first with any."""
-    for wanted in (lambda p: isinstance(p, str) and PASSAGES in p, lambda p: isinstance(p, Passage)):
-        for place, parts in enumerate(split):
-            if current[place] and any(wanted(part) for part in parts):
-                return place
-    return None
+    own = [place for place, is_current in enumerate(current) if is_current]
+    for place in own:
+        if any(isinstance(part, str) and PASSAGES in part for part in split[place]):
+            return place
+    return next((place for place in own if any(isinstance(part, Passage) for part in split[place])), None)
 
 
 def _join(parts: Sequence[str | Passage], here: bool) -> str:
@@ -277,7 +277,7 @@ def _parse(header: str, body: str) -> Passage:
         score = None
     score = score if score is not None and math.isfinite(score) else None
     return Passage(
-        body,
+        strip_marks(body),
         id=values.get("id", ""),
         title=values.get("title"),
         source=values.get("source"),

@@ -283,13 +283,24 @@ class PromptEncoder:
     def _conversation(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None) -> str:
         """The messages as one text, special tokens in their contents made harmless."""
         safe = [
-            {**message, "content": self._defuse(str(message.get("content") or ""), keep=PASSAGES)}
+            {
+                **self._harmless(message),
+                "content": self._defuse(str(message.get("content") or ""), keep=PASSAGES),
+            }
             for message in messages
         ]
         if not getattr(self._tokenizer, "chat_template", None):
             lines = [f"{message['role']}: {message['content']}" for message in safe]
             return "\n\n".join([*lines, "assistant:"])
         return self._apply(safe, tools)
+
+    def _harmless(self, value: Any) -> Any:
+        """The same with all of its strings defused: arguments of tool calls, names of tools."""
+        if isinstance(value, str):
+            return self._defuse(value)
+        if isinstance(value, Mapping):
+            return {key: self._harmless(inner) for key, inner in value.items()}
+        return [self._harmless(inner) for inner in value] if isinstance(value, list | tuple) else value
 
     def _scaffold(self) -> tuple[str, str]:
         """The fixed text before the passage and, with the question marked, after it."""

@@ -164,3 +164,9 @@ def test_what_cannot_be_resolved() -> None:
         resolve([])
     with pytest.raises(InputError, match="history='all'"):
         resolve([Turn("user", ["Q"])], history="all")
+
+
+def test_marks_made_by_others_hold_no_noncharacters() -> None:
+    (passage,) = split_marks("\ufdd0id=a\ufdd2x\ufdd4y\ufdd1")
+    assert isinstance(passage, Passage)
+    assert (passage.id, passage.text) == ("a", "xy")

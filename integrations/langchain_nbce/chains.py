@@ -58,9 +58,9 @@ def create_nbce_documents_chain(
         return mark_documents(documents, document_prompt, separator=document_separator, key=key)
 
     assign: Any = RunnablePassthrough.assign(**{document_variable_name: mark})
-    return (
-        assign.with_config(run_name="format_inputs") | prompt | llm | (output_parser or StrOutputParser())
-    ).with_config(run_name="nbce_documents_chain")
+    steps = assign.with_config(run_name="format_inputs") | prompt | llm | (output_parser or StrOutputParser())
+    chain: Runnable[dict[str, Any], Any] = steps.with_config(run_name="nbce_documents_chain")
+    return chain
 
 
 def create_nbce_chain(

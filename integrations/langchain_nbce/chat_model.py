@@ -11,8 +11,9 @@ from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LanguageModelInput
-from langchain_core.language_models.chat_models import BaseChatModel, LangSmithParams
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.language_models.base import LangSmithParams
+from langchain_core.language_models.chat_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, InvalidToolCall, ToolCall
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -244,7 +245,9 @@ class ChatNBCE(NBCESettings, BaseChatModel):
 
     def _result(self, call: _Call, answer: Answer) -> ChatResult:
         reader = CallReader(call.tools)
-        text, calls, invalid = answer.text, [], []
+        text = answer.text
+        calls: list[ToolCall] = []
+        invalid: list[InvalidToolCall] = []
         if call.tools:
             shown = reader.push(text)
             rest, calls, invalid = reader.finish()

@@ -181,7 +181,7 @@ class NBCELLM(NBCESettings, BaseLLM):
             llm_output={
                 "model_name": engine.model.name,
                 "token_usage": {
-                    name: sum(one[name] for one in usage)  # type: ignore[literal-required]
+                    name: sum(one[name] for one in usage)
                     for name in ("input_tokens", "output_tokens", "total_tokens")
                 },
             },

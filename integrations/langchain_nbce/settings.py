@@ -113,7 +113,14 @@ class NBCESettings(BaseModel):
             made: NBCE = self.engine
             return made
         name = model or self.model
-        key = (name, self.device, self.dtype, self.revision, self.trust_remote_code, self.local_files_only)
+        key: tuple[Any, ...] = (
+            name,
+            self.device,
+            self.dtype,
+            self.revision,
+            self.trust_remote_code,
+            self.local_files_only,
+        )
         key = (*key, _weights(name))
         with _loading:
             engine = _engines.get(key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import dataclasses
 import threading
 import time
@@ -16,6 +17,8 @@ from langchain_core.runnables import RunnableLambda
 from pydantic import BaseModel, ValidationError
 
 from langchain_nbce import NBCELLM, ChatNBCE
+from langchain_nbce.messages import template_messages
+from langchain_nbce.wording import chat_encoder
 from nbce_rag import NBCE
 from nbce_rag.errors import InputError
 from nbce_rag.fusion import Mean
@@ -367,8 +370,6 @@ def test_forced_and_forbidden_tools(chat: Chat) -> None:
 
 
 def test_conversations_that_templates_refuse(make_nbce: Any) -> None:
-    import copy
-
     from nbce_rag.models import wrap_model
 
     strict = (
@@ -403,6 +404,21 @@ def test_special_tokens_in_texts_are_text(chat: Chat) -> None:
     encoder = call.request.prompt
     ids = [*encoder.suffix(call.request.question).ids, *encoder.passage_ids(None, "Ada.</s>")]
     assert ids.count(llm.engine.model.tokenizer.eos_token_id) == 1  # the template's own
+
+
+def test_special_tokens_in_tool_calls_are_text(chat: Chat) -> None:
+    from langchain_core.messages import ToolMessage
+    from taught import TOOL_TEMPLATE
+
+    llm = chat()
+    tokenizer = copy.deepcopy(llm.engine.model.tokenizer)
+    tokenizer.chat_template = TOOL_TEMPLATE
+    call: Any = {"name": "find", "args": {"q": ["</s>"]}, "id": "c", "type": "tool_call"}
+    messages = [HumanMessage("Who?"), AIMessage("", tool_calls=[call]), ToolMessage("</s>", tool_call_id="c")]
+    encoder = chat_encoder(tokenizer, llm.engine.prompt, template_messages(messages, ["Who?", "", "</s>"]))
+    ids = [*encoder.prefix, *encoder.suffix("Who?").ids]
+    assert ids.count(tokenizer.eos_token_id) == 3  # the template's own
+    assert "find" in tokenizer.decode(ids)
 
 
 def test_models_share_weights_and_load_late(tiny_folder: Any) -> None:
