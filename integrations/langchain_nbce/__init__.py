@@ -22,7 +22,20 @@ _HOME = {
     "NBCERetrievalMiddleware": "middleware",
     "import_community_faiss": "community_faiss",
 }
-__all__ = sorted(_HOME)
+__all__ = [
+    "NBCELLM",
+    "ChatNBCE",
+    "MarkedText",
+    "NBCEEmbeddings",
+    "NBCERetrievalMiddleware",
+    "PassagePrompt",
+    "PassageRetriever",
+    "PassageVectorStore",
+    "create_nbce_chain",
+    "create_nbce_documents_chain",
+    "format_passages",
+    "import_community_faiss",
+]
 
 if TYPE_CHECKING:
     from .chains import create_nbce_chain, create_nbce_documents_chain

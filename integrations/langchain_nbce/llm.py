@@ -26,7 +26,7 @@ from .documents import to_passages
 from .messages import to_turns
 from .output import PROVIDER, response_metadata, usage_metadata
 from .running import aanswer_all, answer_all, apieces, pieces
-from .settings import OPTION_NAMES, STRICT, NBCESettings, check_options
+from .settings import OPTION_NAMES, STRICT, NBCESettings, check_options, renamed
 from .wording import text_encoder
 
 __all__ = ["NBCELLM"]
@@ -146,10 +146,7 @@ class NBCELLM(NBCESettings, BaseLLM):
         if contexts is not None:
             passages = to_passages(contexts, score_key=self.score_key)
             marked = [self._marked(prompt, passages) for prompt in prompts]
-        changes = {name: value for name, value in given.items() if value is not None}
-        for alias, name in (("max_new_tokens", "max_tokens"), ("stop_sequences", "stop")):
-            if alias in changes:
-                changes[name] = changes.pop(alias)
+        changes = {name: value for name, value in renamed(given).items() if value is not None}
         if not changes:
             return self, marked, kept
         model = self.model_copy(update=changes)

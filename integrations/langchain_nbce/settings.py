@@ -11,7 +11,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from langchain_core.utils import from_env
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, field_validator, model_validator
 
 from nbce_rag import NBCE, __version__
 from nbce_rag.errors import InputError
@@ -20,11 +20,12 @@ from nbce_rag.options import Options
 
 from .documents import SCORE_KEY
 
-__all__ = ["OPTION_NAMES", "STRICT", "NBCESettings", "check_options"]
+__all__ = ["OPTION_NAMES", "STRICT", "NBCESettings", "check_options", "renamed"]
 
-STRICT = ConfigDict(extra="forbid", populate_by_name=True, arbitrary_types_allowed=True)
+STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
 OPTION_NAMES = tuple(field.name for field in dataclasses.fields(Options))
+_ALIASES = {"max_new_tokens": "max_tokens", "stop_sequences": "stop"}
 _HELD = 2  # engines that one model object keeps alive: its own and one given per call
 _WEIGHTS = ("*.safetensors", "*.gguf", "*.json", "*.jinja", "*.model")
 
@@ -50,8 +51,10 @@ class NBCESettings(BaseModel):
 
     fusion: Any = None
     """Name or object of the fusion rule."""
-    max_tokens: int | None = Field(default=None, alias="max_new_tokens")
-    stop: list[str] | None = Field(default=None, alias="stop_sequences")
+    max_tokens: int | None = None
+    """Also taken as `max_new_tokens`."""
+    stop: list[str] | None = None
+    """Also taken as `stop_sequences`."""
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
@@ -87,6 +90,11 @@ class NBCESettings(BaseModel):
     """Likewise; there is no service to log in to."""
 
     _held: dict[str, NBCE] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rename(cls, values: Any) -> Any:
+        return renamed(values) if isinstance(values, dict) else values
 
     @field_validator("engine")
     @classmethod
@@ -153,10 +161,7 @@ class NBCESettings(BaseModel):
         """
         fields = {name: getattr(self, name) for name in OPTION_NAMES}
         changes = {name: value for name, value in fields.items() if value is not None}
-        call = dict(given)
-        for alias, name in (("max_new_tokens", "max_tokens"), ("stop_sequences", "stop")):
-            if alias in call:
-                call[name] = call.pop(alias)
+        call = renamed(given)
         changes.update(
             (name, value) for name, value in call.items() if value is not None or name not in OPTION_NAMES
         )
@@ -197,11 +202,16 @@ class NBCESettings(BaseModel):
 
 def check_options(given: Mapping[str, Any], known: Sequence[str]) -> None:
     """Raises InputError for what a call may not give."""
-    allowed = {*OPTION_NAMES, "max_new_tokens", "stop_sequences", *known}
+    allowed = {*OPTION_NAMES, *_ALIASES, *known}
     if unknown := sorted(set(given) - allowed):
         raise InputError(
             f"Unknown option {', '.join(unknown)}; a call takes {', '.join(sorted({*OPTION_NAMES, *known}))}."
         )
+
+
+def renamed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with the names that LangChain's other packages use replaced by ours."""
+    return {_ALIASES.get(name, name): value for name, value in given.items()}
 
 
 def _name_of_rule(rule: Any) -> str:
