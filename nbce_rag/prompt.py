@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from .errors import InputError, ModelError
 
@@ -24,6 +25,16 @@ _NONCHARACTERS = dict.fromkeys(range(64976, 65008))
 PASSAGES = "\ufdd3"
 """Stands in a prompt where the passages go."""
 _QUESTION = "\ufdd4"
+
+
+_locks: WeakKeyDictionary[Any, threading.Lock] = WeakKeyDictionary()
+_locks_lock = threading.Lock()
+
+
+def _lock_of(tokenizer: Any) -> threading.Lock:
+    """One lock a tokenizer, however many encoders it is bound to."""
+    with _locks_lock:
+        return _locks.setdefault(tokenizer, threading.Lock())
 
 
 @dataclass(frozen=True)
@@ -142,7 +153,7 @@ class PromptEncoder:
         self.template = template
         self._tokenizer = tokenizer
         # Fast tokenizers change their own state while encoding ("Already borrowed" in threads).
-        self._lock = threading.Lock()
+        self._lock = _lock_of(tokenizer)
         specials = _special_tokens(tokenizer)
         self._unwanted = _NONCHARACTERS | {ord(token): None for token in specials if len(token) == 1}
         longer = sorted((token for token in specials if len(token) > 1), key=len, reverse=True)
@@ -272,13 +283,24 @@ class PromptEncoder:
     def _conversation(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None) -> str:
         """The messages as one text, special tokens in their contents made harmless."""
         safe = [
-            {**message, "content": self._defuse(str(message.get("content") or ""), keep=PASSAGES)}
+            {
+                **self._harmless(message),
+                "content": self._defuse(str(message.get("content") or ""), keep=PASSAGES),
+            }
             for message in messages
         ]
         if not getattr(self._tokenizer, "chat_template", None):
             lines = [f"{message['role']}: {message['content']}" for message in safe]
             return "\n\n".join([*lines, "assistant:"])
         return self._apply(safe, tools)
+
+    def _harmless(self, value: Any) -> Any:
+        """The same with all of its strings defused: arguments of tool calls, names of tools."""
+        if isinstance(value, str):
+            return self._defuse(value)
+        if isinstance(value, Mapping):
+            return {key: self._harmless(inner) for key, inner in value.items()}
+        return [self._harmless(inner) for inner in value] if isinstance(value, list | tuple) else value
 
     def _scaffold(self) -> tuple[str, str]:
         """The fixed text before the passage and, with the question marked, after it."""

@@ -1,0 +1,313 @@
+"""ChatNBCE: a chat model that reads each passage as a context of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, closing
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import LanguageModelInput
+from langchain_core.language_models.base import LangSmithParams
+from langchain_core.language_models.chat_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, InvalidToolCall, ToolCall
+from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.tools import BaseTool
+
+from nbce_rag import NBCE
+from nbce_rag.answer import Answer, Piece
+from nbce_rag.marks import resolve
+from nbce_rag.prompting import Request
+
+from .documents import to_passages
+from .group_calls import abatch_together, batch_together, current, current_async
+from .messages import template_messages, to_turns
+from .output import PROVIDER, response_metadata, text_content, usage_metadata
+from .running import aanswer_all, answer_all, apieces, pieces
+from .settings import STRICT, NBCESettings, check_options
+from .structured import structured_output, wanted_schema
+from .tools import CallReader, call_schema, forced_names, tool_dicts
+from .wording import chat_encoder
+
+__all__ = ["ChatNBCE"]
+
+_CALL = (
+    "contexts",
+    "model",
+    "tools",
+    "tool_choice",
+    "response_format",
+    "parallel_tool_calls",
+    "strict",
+    "stream",
+)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call, ready to be answered."""
+
+    engine: NBCE
+    request: Request
+    model: str
+    tools: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+class ChatNBCE(NBCESettings, BaseChatModel):
+    """A chat model over `nbce_rag.NBCE`: no limit on passages together, citations, reuse of their KV.
+
+    Passages reach it as `contexts=` of a call (documents, texts, dicts, or pairs with a score), between the
+    marks of `format_passages` or `PassagePrompt`, as "text-plain" content blocks (and Anthropic's documents
+    and search results), or as the artifact of a retriever tool; `nbce_rag.marks.resolve` says which count.
+    Without any it is an ordinary chat model.
+
+    Every option of `nbce_rag.options.Options` is a field and may be given per call, and unknown ones are
+    refused. Citations are in `response_metadata["nbce"]` and, as annotations of the text, in
+    `content_blocks` (in the content itself with `output_version="v1"`).
+
+    Example:
+        >>> llm = ChatNBCE()                                                          # doctest: +SKIP
+        >>> llm.invoke("Who runs the ferry?", contexts=["Ada runs the ferry."]).text  # doctest: +SKIP
+        'Ada'
+    """
+
+    model_config = STRICT
+
+    use_tool_artifacts: bool = True
+    """Whether documents in a `ToolMessage.artifact` are passages."""
+
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: str | dict[str, Any] | bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Let the model call tools.
+
+        The chat template tells it of them where it knows tools, else the system message does. With
+        `tool_choice` "any" or a tool's name the output is constrained to a call (extra `[grammar]`).
+
+        Args:
+            tools: what LangChain converts to tools.
+            tool_choice: "auto" (default), "none", "any" (or "required", True), or the name of a tool.
+            **kwargs: options of the calls.
+
+        Raises:
+            InputError: a `tool_choice` that names no tool.
+        """
+        made = tool_dicts(tools)
+        choice: Any = tool_choice
+        if isinstance(choice, str) and choice not in ("auto", "none", "any", "required"):
+            names = [tool["function"]["name"] for tool in made]
+            forced_names(choice if choice in names else {"name": choice}, made)
+        return super().bind(tools=made, **({"tool_choice": choice} if choice is not None else {}), **kwargs)
+
+    def with_structured_output(
+        self, schema: Any = None, *, method: str = "json_schema", include_raw: bool = False, **kwargs: Any
+    ) -> Runnable[LanguageModelInput, Any]:
+        """Answers that fit a schema, by constrained decoding (extra `[grammar]`).
+
+        Args:
+            schema: a pydantic class, TypedDict, JSON schema, or OpenAI function.
+            method: "json_schema"; "function_calling", a forced call of a tool; or "json_mode", any JSON
+                object, whose members the prompt has to ask for.
+            include_raw: give `{"raw", "parsed", "parsing_error"}`.
+            **kwargs: options of the calls; `strict` is accepted, since decoding always is.
+
+        Raises:
+            InputError: no schema, or an unknown method.
+        """
+        return structured_output(self, schema, method=method, include_raw=include_raw, **kwargs)
+
+    def batch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[Any]:
+        """Answers several inputs in one decoding batch, or in several of `max_concurrency`."""
+        return batch_together(self, super().invoke, inputs, config, return_exceptions, kwargs)
+
+    async def abatch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[Any]:
+        """As `batch`; the event loop stays free."""
+        return await abatch_together(self, super().ainvoke, inputs, config, return_exceptions, kwargs)
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Ids of the model's own tokenizer, without special tokens. Loads the model."""
+        ids: list[int] = self.nbce().model.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        call = self._prepare(messages, stop, kwargs)
+        group = current(self)
+        if group is not None:
+            return self._result(call, group.ask(call.engine, call.request))
+        return self._result(call, answer_all(call.engine, [call.request], self.timeout)[0])
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        call = await self._aprepare(messages, stop, kwargs)
+        group = current_async(self)
+        if group is not None:
+            return self._result(call, await group.ask(call.engine, call.request))
+        return self._result(call, (await aanswer_all(call.engine, [call.request], self.timeout))[0])
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        call = self._prepare(messages, stop, kwargs)
+        reader = CallReader(call.tools)
+        with closing(pieces(call.engine, [call.request], self.timeout)) as stream:  # type: ignore[type-var]
+            for _, piece in stream:
+                for chunk in self._chunks(call, reader, piece):
+                    if run_manager:
+                        run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                    yield chunk
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        call = await self._aprepare(messages, stop, kwargs)
+        reader = CallReader(call.tools)
+        async with aclosing(apieces(call.engine, [call.request], self.timeout)) as stream:  # type: ignore[type-var]
+            async for _, piece in stream:
+                for chunk in self._chunks(call, reader, piece):
+                    if run_manager:
+                        await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                    yield chunk
+
+    async def _aprepare(
+        self, messages: Sequence[BaseMessage], stop: Sequence[str] | None, kwargs: Mapping[str, Any]
+    ) -> _Call:
+        return await asyncio.to_thread(self._prepare, messages, stop, kwargs)  # it may load the model
+
+    def _prepare(
+        self, messages: Sequence[BaseMessage], stop: Sequence[str] | None, kwargs: Mapping[str, Any]
+    ) -> _Call:
+        given = dict(kwargs)
+        check_options(given, _CALL)
+        contexts, model, tools, choice, wanted = (given.pop(name, None) for name in _CALL[:5])
+        for name in _CALL[5:]:
+            given.pop(name, None)
+        turns = to_turns(messages, artifacts=self.use_tool_artifacts, score_key=self.score_key)
+        passages = None if contexts is None else to_passages(contexts, score_key=self.score_key)
+        found = resolve(turns, passages, key=self.key, history=self.history_contexts)
+        tools = tool_dicts(tools or ())
+        names = [tool["function"]["name"] for tool in tools]
+        if forced := forced_names(choice, tools):
+            given["json_schema"] = call_schema(tools, forced)
+        elif wanted is not None:
+            given["json_schema"] = wanted_schema(wanted)
+        engine = self.nbce(model)
+        shown = () if choice == "none" else tools
+        encoder = chat_encoder(
+            engine.model.tokenizer, engine.prompt, template_messages(messages, found.texts), shown
+        )
+        request = Request(found.question, found.passages, self.options(engine, stop, given), encoder)
+        return _Call(
+            engine, request, self.name_of(model), () if choice == "none" else tuple(names), found.notes
+        )
+
+    def _result(self, call: _Call, answer: Answer) -> ChatResult:
+        reader = CallReader(call.tools)
+        text = answer.text
+        calls: list[ToolCall] = []
+        invalid: list[InvalidToolCall] = []
+        if call.tools:
+            shown = reader.push(text)
+            rest, calls, invalid = reader.finish()
+            text = shown + rest
+        message = AIMessage(
+            content=text_content(text, answer) if self.output_version == "v1" and text else text,
+            tool_calls=calls,
+            invalid_tool_calls=invalid,
+            usage_metadata=usage_metadata(answer),
+            response_metadata=self._metadata(call, answer),
+        )
+        info = {"finish_reason": answer.finish_reason}
+        return ChatResult(generations=[ChatGeneration(message=message, generation_info=info)])
+
+    def _chunks(self, call: _Call, reader: CallReader, piece: Piece) -> Iterator[ChatGenerationChunk]:
+        text = reader.push(piece.text) if call.tools else piece.text
+        calls: list[Any] = []
+        if piece.answer is not None and call.tools:
+            rest, found, invalid = reader.finish()
+            text += rest
+            every: list[Any] = [*found, *invalid]
+            calls = [
+                tool_call_chunk(
+                    name=one["name"],
+                    args=one["args"] if isinstance(one["args"], str) else json.dumps(one["args"]),
+                    id=one["id"],
+                    index=index,
+                )
+                for index, one in enumerate(every)
+            ]
+        if text:
+            yield ChatGenerationChunk(message=AIMessageChunk(content=text))
+        if piece.answer is not None:
+            answer = piece.answer
+            cited = self.output_version == "v1" and bool(answer.citations) and not calls
+            message = AIMessageChunk(
+                content=text_content("", answer) if cited else "",
+                tool_call_chunks=calls,
+                usage_metadata=usage_metadata(answer),
+                response_metadata=self._metadata(call, answer),
+                chunk_position="last",
+            )
+            info = {"finish_reason": answer.finish_reason}
+            yield ChatGenerationChunk(message=message, generation_info=info)
+
+    def _metadata(self, call: _Call, answer: Answer) -> dict[str, Any]:
+        metadata = response_metadata(answer, call.model)
+        metadata["nbce"]["warnings"] += call.notes
+        return metadata
+
+    @property
+    def _llm_type(self) -> str:
+        return "nbce-chat"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return {**self.identity, "use_tool_artifacts": self.use_tool_artifacts}
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        params = super()._get_ls_params(stop=stop or self.stop, **kwargs)
+        params["ls_provider"] = PROVIDER
+        params["ls_model_name"] = self.name_of(kwargs.get("model"))
+        return params

@@ -1,0 +1,84 @@
+"""PassageRetriever: documents with their scores, which a retriever of LangChain's own throws away."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any, Literal
+
+from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever
+from pydantic import ConfigDict, Field, field_validator
+
+from nbce_rag import PassageIndex
+from nbce_rag.errors import InputError
+
+from .documents import SCORE_KEY, to_document
+from .vector_store import PassageVectorStore
+
+__all__ = ["PassageRetriever"]
+
+
+class PassageRetriever(BaseRetriever):
+    """Retrieves from a passage index and writes each cosine into `metadata["relevance_score"]`.
+
+    Fusion takes it from there as the passage's prior, as it does with scores of LangChain's rerankers.
+
+    Attributes:
+        store: a `PassageVectorStore`, a `PassageIndex`, or the folder of one.
+        k: how many documents; `invoke(query, k=...)` asks for another number.
+        search_type: "similarity", or "mmr" for documents that differ.
+        score_threshold: least cosine, in [-1, 1].
+        filter: see `PassageVectorStore.similarity_search`.
+        fetch_k, lambda_mult: for "mmr".
+        score_key: where the score is written.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    store: PassageVectorStore
+    k: int = Field(default=4, ge=1)
+    search_type: Literal["similarity", "mmr"] = "similarity"
+    score_threshold: float | None = Field(default=None, ge=-1, le=1)
+    filter: Any = None
+    fetch_k: int = Field(default=20, ge=1)
+    lambda_mult: float = Field(default=0.5, ge=0, le=1)
+    score_key: str = SCORE_KEY
+
+    @field_validator("store", mode="before")
+    @classmethod
+    def _open(cls, store: Any) -> Any:
+        if isinstance(store, PassageIndex):
+            return PassageVectorStore(index=store)
+        if isinstance(store, (str, os.PathLike)):
+            return PassageVectorStore(index=PassageIndex.open(store))
+        return store
+
+    def _get_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: CallbackManagerForRetrieverRun | None = None,
+        k: int | None = None,
+        filter: Any = None,
+        **kwargs: Any,
+    ) -> list[Document]:
+        if kwargs:
+            raise InputError(f"Unknown option {', '.join(sorted(kwargs))}; a call takes k and filter.")
+        count, where = k or self.k, filter if filter is not None else self.filter
+        if self.search_type == "mmr":
+            passages = self.store.diverse_passages(query, count, self.fetch_k, self.lambda_mult, where)
+        else:
+            passages = self.store.search_passages(query, count, where)
+        least = -1.0 if self.score_threshold is None else self.score_threshold
+        return [
+            to_document(passage, score_key=self.score_key)
+            for passage in passages
+            if passage.score is None or passage.score >= least
+        ]
+
+    async def _aget_relevant_documents(
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun | None = None, **kwargs: Any
+    ) -> list[Document]:
+        return await asyncio.to_thread(self._get_relevant_documents, query, **kwargs)

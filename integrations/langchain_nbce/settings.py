@@ -1,0 +1,231 @@
+"""What chat model and completion model have in common: fields, the engine behind them, its options."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+from langchain_core.utils import from_env
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, field_validator, model_validator
+
+from nbce_rag import NBCE, __version__
+from nbce_rag.errors import InputError
+from nbce_rag.models import DEFAULT_MODEL
+from nbce_rag.options import Options
+
+from .documents import SCORE_KEY
+
+__all__ = ["OPTION_NAMES", "STRICT", "NBCESettings", "check_options", "renamed"]
+
+STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+OPTION_NAMES = tuple(field.name for field in dataclasses.fields(Options))
+_ALIASES = {"max_new_tokens": "max_tokens", "stop_sequences": "stop"}
+_HELD = 2  # engines that one model object keeps alive: its own and one given per call
+_WEIGHTS = ("*.safetensors", "*.gguf", "*.json", "*.jinja", "*.model")
+
+_engines: WeakValueDictionary[tuple[Any, ...], NBCE] = WeakValueDictionary()
+_loading = threading.Lock()
+
+
+class NBCESettings(BaseModel):
+    """Fields of `ChatNBCE` and `NBCELLM`. Options that are None are the engine's own defaults."""
+
+    model_config = STRICT
+
+    model: str = Field(default_factory=from_env("NBCE_MODEL", default=DEFAULT_MODEL))
+    """Hub id, folder or GGUF file; default: the environment variable NBCE_MODEL, else the packaged model. The
+    weights are loaded when they are first used, and shared by all objects of the same model."""
+    engine: Any = Field(default=None, exclude=True, repr=False)
+    """An `nbce_rag.NBCE` that is already loaded, in place of `model`."""
+    device: str | None = None
+    dtype: str = "auto"
+    revision: str | None = None
+    trust_remote_code: bool = False
+    local_files_only: bool = False
+
+    fusion: Any = None
+    """Name or object of the fusion rule."""
+    max_tokens: int | None = None
+    """Also taken as `max_new_tokens`."""
+    stop: list[str] | None = None
+    """Also taken as `stop_sequences`."""
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    no_repeat_ngram_size: int | None = None
+    bad_words: list[str] | None = None
+    seed: int | None = None
+    json_schema: dict[str, Any] | str | None = None
+    regex: str | None = None
+    passages_per_row: int | None = None
+    joint_row: bool | None = None
+    order_labels: bool | None = None
+    abstain_below: float | None = None
+    abstention: str | None = None
+    refusal_threshold: float | None = None
+    relevance: bool | None = None
+    citation_threshold: float | None = None
+
+    score_key: str = SCORE_KEY
+    """Where documents' metadata hold their retrieval score."""
+    history_contexts: str = "drop"
+    """What becomes of passages of earlier turns: "drop" or "keep_as_text"."""
+    mark_key: SecretStr | None = None
+    """With it only marks count that `format_passages(key=...)` made with the same key, so that a question
+    cannot hold passages."""
+    timeout: float | None = None
+    """Seconds that an answer may take; TimeoutError is raised between two tokens when they are over."""
+    streaming: bool = False
+    max_retries: int | None = Field(default=None, exclude=True)
+    """Accepted for LangChain's sake; there is no service that could fail."""
+    api_key: SecretStr | None = Field(default=None, exclude=True)
+    """Likewise; there is no service to log in to."""
+
+    _held: dict[str, NBCE] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rename(cls, values: Any) -> Any:
+        return renamed(values) if isinstance(values, dict) else values
+
+    @field_validator("engine")
+    @classmethod
+    def _check_engine(cls, engine: Any) -> Any:
+        if engine is not None and not isinstance(engine, NBCE):
+            raise ValueError(f"engine must be an nbce_rag.NBCE, got {type(engine).__name__}")
+        return engine
+
+    @field_validator("stop", "bad_words", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    def nbce(self, model: str | None = None) -> NBCE:
+        """The engine, loaded now if it was not.
+
+        Args:
+            model: another model for one call.
+
+        Raises:
+            ModelError, MissingDependencyError: it cannot be loaded.
+        """
+        if self.engine is not None and model in (None, self.engine.model.name, self.model):
+            made: NBCE = self.engine
+            return made
+        name = model or self.model
+        key: tuple[Any, ...] = (
+            name,
+            self.device,
+            self.dtype,
+            self.revision,
+            self.trust_remote_code,
+            self.local_files_only,
+        )
+        key = (*key, _weights(name))
+        with _loading:
+            engine = _engines.get(key)
+            if engine is None:
+                engine = _engines[key] = NBCE.from_pretrained(
+                    None if name == DEFAULT_MODEL else name,
+                    device=self.device,
+                    dtype=self.dtype,
+                    revision=self.revision,
+                    trust_remote_code=self.trust_remote_code,
+                    local_files_only=self.local_files_only,
+                )
+            self._held.pop(name, None)
+            self._held[name] = engine
+            while len(self._held) > _HELD:
+                self._held.pop(next(n for n in self._held if n != self.model))
+        return engine
+
+    def name_of(self, model: str | None = None) -> str:
+        """Name of the model, also while it is not loaded."""
+        if model is not None:
+            return model
+        return self.model if self.engine is None else str(self.engine.model.name)
+
+    def options(self, engine: NBCE, stop: Sequence[str] | None, given: Mapping[str, Any]) -> Options:
+        """Options of one call: the engine's, changed by the fields, changed by what the call gives.
+
+        Raises:
+            InputError: an unknown option, or one that is out of range.
+        """
+        fields = {name: getattr(self, name) for name in OPTION_NAMES}
+        changes = {name: value for name, value in fields.items() if value is not None}
+        call = renamed(given)
+        changes.update(
+            (name, value) for name, value in call.items() if value is not None or name not in OPTION_NAMES
+        )
+        if stop is not None:
+            changes["stop"] = stop
+        if isinstance(changes.get("stop"), str):
+            changes["stop"] = [changes["stop"]]
+        for one, other in (("json_schema", "regex"), ("regex", "json_schema")):
+            if call.get(one) is not None and call.get(other) is None:
+                changes.pop(other, None)  # a call's constraint takes the place of a field's
+        return engine.options.updated(**changes)
+
+    @property
+    def key(self) -> str | None:
+        """The key of passage marks in the clear."""
+        return None if self.mark_key is None else self.mark_key.get_secret_value()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that changes an answer: the key of caches, and what traces show. Loads nothing."""
+        plain = {"device", "dtype", "revision", "score_key", "history_contexts"}
+        made: dict[str, Any] = {name: getattr(self, name) for name in sorted({*plain, *OPTION_NAMES})}
+        made["fusion"] = None if self.fusion is None else _name_of_rule(self.fusion)
+        made["model"] = self.name_of()
+        made["nbce_rag"] = __version__
+        if self.key is not None:
+            made["mark_key"] = hashlib.sha256(self.key.encode()).hexdigest()[:16]
+        if self.engine is not None:
+            made["engine"] = {
+                "fingerprint": self.engine.model.fingerprint,
+                "options": repr(self.engine.options),
+                "prompt": repr(self.engine.prompt),
+            }
+        else:
+            made["weights"] = _weights(self.model)
+        return made
+
+
+def check_options(given: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Raises InputError for what a call may not give."""
+    allowed = {*OPTION_NAMES, *_ALIASES, *known}
+    if unknown := sorted(set(given) - allowed):
+        raise InputError(
+            f"Unknown option {', '.join(unknown)}; a call takes {', '.join(sorted({*OPTION_NAMES, *known}))}."
+        )
+
+
+def renamed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with the names that LangChain's other packages use replaced by ours."""
+    return {_ALIASES.get(name, name): value for name, value in given.items()}
+
+
+def _name_of_rule(rule: Any) -> str:
+    return rule if isinstance(rule, str) else repr(rule)
+
+
+def _weights(model: str) -> str | None:
+    """What tells the files of a local model from those that lie there at another time; None for a hub id."""
+    path = Path(model)
+    try:
+        if not path.exists():
+            return None
+        files = sorted({f for kind in _WEIGHTS for f in path.glob(kind)}) if path.is_dir() else [path]
+        state = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    except OSError:
+        return None
+    return hashlib.sha256(repr(state).encode()).hexdigest()[:16]

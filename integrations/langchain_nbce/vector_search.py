@@ -1,0 +1,179 @@
+"""How a vector store finds documents in a passage index."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.vectorstores import VectorStore
+from langchain_core.vectorstores.utils import maximal_marginal_relevance
+
+from nbce_rag import PassageIndex
+from nbce_rag.errors import InputError
+from nbce_rag.passages import Passage
+
+from .documents import to_document
+from .filters import Filter, as_where
+
+__all__ = ["PassageSearch", "refuse"]
+
+
+class PassageSearch(VectorStore):
+    """The half of `PassageVectorStore` that reads."""
+
+    _index: PassageIndex | None
+    _embedding: Embeddings | None
+
+    def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
+        """The documents with these ids, in that order; unknown ids are passed over."""
+        if self._index is None:
+            return []
+        return [to_document(p) for p in (self._index.get(id_) for id_ in ids) if p is not None]
+
+    async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
+        """As `get_by_ids`, in a worker thread."""
+        return await asyncio.to_thread(self.get_by_ids, ids)
+
+    def search_passages(
+        self, query: str | Sequence[float], k: int = 4, filter: Filter | None = None
+    ) -> list[Passage]:
+        """Passages with `score` set, best first; `filter` as in `similarity_search`."""
+        if self._index is None:
+            return []
+        where = None if filter is None else as_where(filter)
+        return self._index.search(query if isinstance(query, str) else np.asarray(query), k, where)
+
+    def similarity_search(
+        self, query: str, k: int = 4, filter: Filter | None = None, **kwargs: Any
+    ) -> list[Document]:
+        """The k documents most similar to a text.
+
+        Args:
+            query: a text.
+            k: how many at most.
+            filter: on the metadata, exact: a mapping of values, of lists of which it has to be one, of
+                callables, of operators (`$eq $ne $neq $gt $gte $lt $lte $in $nin $exists`), with `$and`,
+                `$or` and `$not`; or a callable that is given all metadata.
+
+        Raises:
+            InputError: an unknown operator or option, k < 1, an empty text.
+        """
+        return [document for document, _ in self.similarity_search_with_score(query, k, filter, **kwargs)]
+
+    def similarity_search_with_score(
+        self, query: str, k: int = 4, filter: Filter | None = None, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        """As `similarity_search`, with cosines in [-1, 1]."""
+        refuse(kwargs)
+        return _scored(self.search_passages(query, k, filter))
+
+    def similarity_search_by_vector(
+        self, embedding: list[float], k: int = 4, filter: Filter | None = None, **kwargs: Any
+    ) -> list[Document]:
+        """The k documents most similar to a vector."""
+        return [
+            document
+            for document, _ in self.similarity_search_with_score_by_vector(embedding, k, filter, **kwargs)
+        ]
+
+    def similarity_search_with_score_by_vector(
+        self, embedding: list[float], k: int = 4, filter: Filter | None = None, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        """As `similarity_search_by_vector`, with cosines in [-1, 1]."""
+        refuse(kwargs)
+        return _scored(self.search_passages(embedding, k, filter))
+
+    async def asimilarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
+        """As `similarity_search`, the embedding awaited."""
+        return [document for document, _ in await self.asimilarity_search_with_score(query, k, **kwargs)]
+
+    async def asimilarity_search_with_score(self, *args: Any, **kwargs: Any) -> list[tuple[Document, float]]:
+        """As `similarity_search_with_score`, the embedding awaited."""
+        given = dict(zip(("query", "k", "filter"), args, strict=False)) | kwargs
+        if self._embedding is None or self._index is None:
+            return await asyncio.to_thread(self.similarity_search_with_score, **given)
+        vector = await self._embedding.aembed_query(given.pop("query"))
+        return await asyncio.to_thread(self.similarity_search_with_score_by_vector, vector, **given)
+
+    async def asimilarity_search_by_vector(
+        self, embedding: list[float], k: int = 4, **kwargs: Any
+    ) -> list[Document]:
+        """As `similarity_search_by_vector`, in a worker thread."""
+        return await asyncio.to_thread(self.similarity_search_by_vector, embedding, k, **kwargs)
+
+    def max_marginal_relevance_search(
+        self,
+        query: str,
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        filter: Filter | None = None,
+        **kwargs: Any,
+    ) -> list[Document]:
+        """Of the `fetch_k` most similar documents k that differ; `lambda_mult` 1 is similarity alone."""
+        refuse(kwargs)
+        return list(map(to_document, self.diverse_passages(query, k, fetch_k, lambda_mult, filter)))
+
+    def max_marginal_relevance_search_by_vector(
+        self,
+        embedding: list[float],
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        filter: Filter | None = None,
+        **kwargs: Any,
+    ) -> list[Document]:
+        """As `max_marginal_relevance_search`, of a vector."""
+        refuse(kwargs)
+        return list(map(to_document, self.diverse_passages(embedding, k, fetch_k, lambda_mult, filter)))
+
+    def diverse_passages(
+        self,
+        query: str | Sequence[float],
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        filter: Filter | None = None,
+    ) -> list[Passage]:
+        """As `max_marginal_relevance_search`, with `score` set."""
+        if self._index is None:
+            return []
+        vector = (
+            self._index.embedder.embed_query(query) if isinstance(query, str) else np.asarray(query)
+        ).tolist()
+        found = self.search_passages(vector, max(k, fetch_k), filter)
+        vectors = self._index.vectors([passage.id for passage in found])
+        found = [passage for passage in found if passage.id in vectors]  # another process may delete some
+        chosen = maximal_marginal_relevance(
+            np.asarray(vector, dtype=np.float32), [vectors[p.id].tolist() for p in found], lambda_mult, k
+        )
+        return [found[place] for place in chosen]
+
+    async def amax_marginal_relevance_search(self, query: str, *args: Any, **kwargs: Any) -> list[Document]:
+        """As `max_marginal_relevance_search`, in a worker thread."""
+        return await asyncio.to_thread(self.max_marginal_relevance_search, query, *args, **kwargs)
+
+    async def amax_marginal_relevance_search_by_vector(
+        self, embedding: list[float], *args: Any, **kwargs: Any
+    ) -> list[Document]:
+        """As `max_marginal_relevance_search_by_vector`, in a worker thread."""
+        return await asyncio.to_thread(
+            self.max_marginal_relevance_search_by_vector, embedding, *args, **kwargs
+        )
+
+    def _select_relevance_score_fn(self) -> Callable[[float], float]:
+        return lambda cosine: (1 + cosine) / 2
+
+
+def _scored(passages: Sequence[Passage]) -> list[tuple[Document, float]]:
+    return [(to_document(passage), passage.score or 0.0) for passage in passages]
+
+
+def refuse(kwargs: Mapping[str, Any]) -> None:
+    """Raises InputError for options that nobody knows."""
+    if kwargs:
+        raise InputError(f"Unknown option {', '.join(sorted(kwargs))}.")

@@ -1,0 +1,224 @@
+"""PassageVectorStore: a passage index on disk as a LangChain vector store."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import threading
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+
+from nbce_rag import PassageIndex
+from nbce_rag.errors import IndexNotFoundError, InputError
+from nbce_rag.passages import Passage
+
+from .documents import to_passage
+from .embeddings import NBCEEmbeddings, as_embedder
+from .vector_search import PassageSearch, refuse
+
+__all__ = ["PassageVectorStore", "stored_passage"]
+
+
+class PassageVectorStore(PassageSearch):
+    """Documents on disk, searched by cosine similarity; shared with the command line and LlamaIndex.
+
+    Metadata are JSON types. `source` and `title` in them are the passage's own; the title is embedded with
+    the text. Nothing is pickled: see `nbce_rag.PassageIndex`, which also says what threads and processes may
+    do at once.
+
+    Args:
+        path: folder of the index; made with the first document if there is none. None keeps the
+            index in a temporary folder, which goes with `close()` or the object.
+        embedding: any LangChain embeddings; default: `NBCEEmbeddings`, the model that an existing index
+            was made with.
+        index: an open index, in place of path and embedding.
+
+    Raises:
+        InputError: both an index and a path or embedding.
+        EmbedderMismatchError: the index was made with another model.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        embedding: Embeddings | None = None,
+        *,
+        index: PassageIndex | None = None,
+    ) -> None:
+        if index is not None and (path is not None or embedding is not None):
+            raise InputError("Give either an index, or a path and an embedding, not both.")
+        self._embedding = embedding
+        self._index = index
+        self._temporary: Any = None
+        self._lock = threading.Lock()
+        if index is None:
+            if path is None:
+                self._temporary = tempfile.TemporaryDirectory(prefix="nbce-index-")
+                path = os.path.join(self._temporary.name, "index")
+            self._path = os.fspath(path)
+            try:
+                # Without embedding the index says itself which model it was made with.
+                self._index = PassageIndex.open(
+                    self._path, None if embedding is None else as_embedder(embedding)
+                )
+            except IndexNotFoundError:
+                self._embedding = embedding or NBCEEmbeddings()
+        else:
+            self._path = str(index.path)
+
+    @property
+    def index(self) -> PassageIndex:
+        """The index itself, made now if there is none."""
+        with self._lock:
+            if self._index is None:
+                assert self._embedding is not None
+                self._index = PassageIndex.create(self._path, as_embedder(self._embedding), exist_ok=True)
+            return self._index
+
+    @property
+    def embeddings(self) -> Embeddings | None:
+        """The embeddings given, or None when the index brings its own."""
+        return self._embedding
+
+    def close(self) -> None:
+        """Saves and lets go of the folder. Doing it twice does no harm."""
+        if self._index is not None:
+            self._index.close()
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+    def __len__(self) -> int:
+        return 0 if self._index is None else len(self._index)
+
+    def __bool__(self) -> bool:
+        return True  # a store is something, also while it is empty
+
+    # Changing
+
+    def add_texts(
+        self,
+        texts: Iterable[str],
+        metadatas: list[dict[str, Any]] | None = None,
+        *,
+        ids: Sequence[str | None] | None = None,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Adds texts, or replaces those whose id is there already.
+
+        Args:
+            texts: none of them empty.
+            metadatas: one for each text.
+            ids: one for each text; None lets one be made.
+            **kwargs: `batch_size`, which `langchain_core.indexing` gives, is accepted.
+
+        Returns:
+            The ids.
+
+        Raises:
+            InputError: lengths that differ, an empty text, metadata that are not JSON, an unknown option.
+        """
+        passages = self._passages(texts, metadatas, ids, kwargs)
+        self.index.add(passages)
+        return [passage.id for passage in passages]
+
+    async def aadd_texts(
+        self,
+        texts: Iterable[str],
+        metadatas: list[dict[str, Any]] | None = None,
+        *,
+        ids: Sequence[str | None] | None = None,
+        **kwargs: Any,
+    ) -> list[str]:
+        """As `add_texts`, the embeddings awaited and the rest in a worker thread."""
+        passages = self._passages(texts, metadatas, ids, kwargs)
+        index = await asyncio.to_thread(lambda: self.index)
+        if self._embedding is None or not passages:
+            await asyncio.to_thread(index.add, passages)
+        else:
+            titled = [f"{p.title}\n{p.text}" if p.title else p.text for p in passages]
+            vectors = await self._embedding.aembed_documents(titled)
+            await asyncio.to_thread(index.add, passages, vectors=vectors)
+        return [passage.id for passage in passages]
+
+    def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool | None:
+        """Removes documents; unknown ids are passed over. Without ids all of them go.
+
+        Args:
+            ids: which.
+            **kwargs: `source`, to remove all documents of one.
+        """
+        source = kwargs.pop("source", None)
+        refuse(kwargs)
+        if self._index is None:
+            return True
+        if ids is None and source is None:
+            ids = [passage.id for passage in self._index]
+        self._index.delete(ids, source)
+        return True
+
+    # Making
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: list[str],
+        embedding: Embeddings,
+        metadatas: list[dict[str, Any]] | None = None,
+        *,
+        ids: list[str] | None = None,
+        path: str | os.PathLike[str] | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """A store with these texts, at a path or in a temporary folder; `from_documents` does the same."""
+        refuse(kwargs)
+        store = cls(path, embedding)
+        store.add_texts(texts, metadatas, ids=ids)
+        return store
+
+    @classmethod
+    async def afrom_texts(
+        cls,
+        texts: list[str],
+        embedding: Embeddings,
+        metadatas: list[dict[str, Any]] | None = None,
+        *,
+        ids: list[str] | None = None,
+        path: str | os.PathLike[str] | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """As `from_texts`, the embeddings awaited."""
+        refuse(kwargs)
+        store = await asyncio.to_thread(cls, path, embedding)
+        await store.aadd_texts(texts, metadatas, ids=ids)
+        return store
+
+    def _passages(
+        self,
+        texts: Iterable[str],
+        metadatas: Sequence[Mapping[str, Any]] | None,
+        ids: Sequence[str | None] | None,
+        kwargs: Mapping[str, Any],
+    ) -> list[Passage]:
+        refuse({name: value for name, value in kwargs.items() if name != "batch_size"})
+        every = list(texts)
+        for name, given in (("metadatas", metadatas), ("ids", ids)):
+            if given is not None and len(given) != len(every):
+                raise InputError(f"{len(given)} {name} were given for {len(every)} texts; give one for each.")
+        return [
+            stored_passage(text, metadatas[place] if metadatas else {}, ids[place] if ids else None)
+            for place, text in enumerate(every)
+        ]
+
+
+def stored_passage(text: str, metadata: Mapping[str, Any], id_: str | None) -> Passage:
+    """The passage of a document, which `to_document` makes the same document of again."""
+    passage = to_passage(Document(page_content=text, metadata=dict(metadata)))
+    moved = {name for name in ("title", "source") if getattr(passage, name) is not None}
+    rest = {name: value for name, value in metadata.items() if name not in moved}
+    return replace(passage, id=id_ or uuid.uuid4().hex, metadata=rest, score=None)

@@ -1,0 +1,41 @@
+"""The notebook of the examples runs, and shows what it was saved with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+nbformat = pytest.importorskip("nbformat")
+nbclient = pytest.importorskip("nbclient")
+pytest.importorskip("ipykernel")
+
+NOTEBOOK = Path(__file__).parents[2] / "examples" / "langchain_rag.ipynb"
+
+
+def printed(notebook: Any) -> list[str]:
+    """Standard output of each code cell."""
+    return [
+        "".join(o["text"] for o in cell.outputs if o.output_type == "stream" and o.name == "stdout")
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    ]
+
+
+@pytest.mark.packaged
+@pytest.mark.timeout(900)
+def test_the_notebook_runs() -> None:
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    saved = printed(notebook)
+    nbclient.NotebookClient(
+        notebook, timeout=600, resources={"metadata": {"path": NOTEBOOK.parent}}
+    ).execute()
+    outputs = printed(notebook)
+    answer = outputs[2].strip()
+    assert "Wen Tarsey" in answer
+    assert "pilot-notes-skarrowmouth.md" in outputs[3]
+    assert outputs[4].count("|") > 2
+    assert outputs[4].replace("|", "").strip() == outputs[3].splitlines()[0].strip()
+    assert "reused some keys and values: True" in outputs[5]
+    assert [bool(text) for text in saved] == [bool(text) for text in outputs], "run the notebook and save it"
