@@ -122,6 +122,8 @@ class PromptEncoder:
             passages.
         text: likewise a plain prompt; what stands before `PASSAGES` is the prefix.
         tools: tools for the chat template, with `messages`.
+        trusted: `text` comes from a program that renders a chat format: special tokens in it count, and a
+            BOS that it begins with is not written twice.
 
     Raises:
         InputError: `template.chat` without a chat template in the tokenizer.
@@ -136,6 +138,7 @@ class PromptEncoder:
         messages: Sequence[Mapping[str, Any]] | None = None,
         text: str | None = None,
         tools: Sequence[Any] | None = None,
+        trusted: bool = False,
     ) -> None:
         self.template = template
         self._tokenizer = tokenizer
@@ -147,8 +150,8 @@ class PromptEncoder:
         self.places = 1
         rendered = template.chat
         if text is not None:
-            before, after = self._cut(self._defuse(text, keep=PASSAGES))
-            rendered = False
+            before, after = self._cut(text if trusted else self._defuse(text, keep=PASSAGES))
+            rendered = trusted and text.startswith(tokenizer.bos_token or "\0")
         elif messages is not None:
             rendered = bool(getattr(tokenizer, "chat_template", None))
             before, after = self._cut(self._conversation(messages, tools))

@@ -111,6 +111,8 @@ def plan_rows(
     """
     encoder.check_places(len(passages))
     suffix = encoder.suffix(question)
+    if not suffix.ids:
+        raise InputError("Nothing follows the passages in the prompt; end it with the question.")
     fixed = len(encoder.prefix) + len(suffix.ids) + max(options.max_tokens, len(encoder.refusal))
     if fixed > window:
         raise ContextLengthError(
