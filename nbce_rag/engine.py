@@ -167,29 +167,25 @@ class NBCE:
             given = self._windows(document)
         return Request(question, tuple(given), self.options.updated(**options))
 
-    def answer(
-        self, question: str | Request, passages: Iterable[Passage | str] = (), **options: Any
-    ) -> Answer:
+    def answer(self, question: str, passages: Iterable[Passage | str] = (), **options: Any) -> Answer:
         """Answer a question; arguments and errors as in `request` and `nbce_rag.generation.generate`.
-
-        A `Request` may stand for all of them, here and in `stream`, `aanswer` and `astream`.
 
         >>> from nbce_rag import NBCE
         >>> nbce = NBCE.from_pretrained()                                       # doctest: +SKIP
         >>> nbce.answer("Who runs the ferry?", ["The ferry is run by Ada."]).text  # doctest: +SKIP
         'Ada'
         """
-        return self.batch([self._one(question, passages, options)])[0]
+        return self.batch([self.request(question, passages, **options)])[0]
 
     def stream(
-        self, question: str | Request, passages: Iterable[Passage | str] = (), **options: Any
+        self, question: str, passages: Iterable[Passage | str] = (), **options: Any
     ) -> Iterator[Piece]:
         """Answer piece by piece; the last piece carries the `Answer`.
 
         The pieces' texts join to the answer's. Nothing is computed between pieces, so closing the
         iterator stops the work. With `abstain_below` the text comes as one piece.
         """
-        request = self._one(question, passages, options)
+        request = self.request(question, passages, **options)
         return (piece for _, piece in generate(self._engine, [request]))
 
     def batch(self, requests: Sequence[Request | Mapping[str, Any] | tuple[Any, ...] | str]) -> list[Answer]:
@@ -209,9 +205,7 @@ class NBCE:
                 answers[index] = piece.answer
         return [answers[index] for index in range(len(ready))]
 
-    async def aanswer(
-        self, question: str | Request, passages: Iterable[Passage | str] = (), **options: Any
-    ) -> Answer:
+    async def aanswer(self, question: str, passages: Iterable[Passage | str] = (), **options: Any) -> Answer:
         """`answer` in a worker thread. Cancelling it stops the work after the step under way."""
         answer: Answer | None = None
         async for piece in self.astream(question, passages, **options):
@@ -231,10 +225,10 @@ class NBCE:
         return [answers[index] for index in range(len(ready))]
 
     async def astream(
-        self, question: str | Request, passages: Iterable[Passage | str] = (), **options: Any
+        self, question: str, passages: Iterable[Passage | str] = (), **options: Any
     ) -> AsyncIterator[Piece]:
         """`stream` with every step in a worker thread, so that the event loop stays free."""
-        request = self._one(question, passages, options)
+        request = self.request(question, passages, **options)
         async for _, piece in _in_thread(generate(self._engine, [request])):
             yield piece
 
@@ -249,13 +243,6 @@ class NBCE:
     ) -> _scoring.ChoiceScores:
         """Fused log-probs of given answers: classification, multiple choice; see `nbce_rag.scoring`."""
         return _scoring.score(self._engine, self.request(question, passages, **options), choices)
-
-    def _one(self, question: str | Request, passages: Any, options: dict[str, Any]) -> Request:
-        if not isinstance(question, Request):
-            return self.request(question, passages, **options)
-        if passages or options:
-            raise InputError("A Request has its passages and options; give nothing beside it.")
-        return question
 
     def _coerce(self, request: Request | Mapping[str, Any] | tuple[Any, ...] | str) -> Request:
         if isinstance(request, Request):

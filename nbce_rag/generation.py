@@ -206,9 +206,7 @@ def _sampler(engine: Engine, request: Request) -> Sampler:
 
 
 def _notes(request: Request, plan: RowPlan) -> list[str]:
-    # Who words a prompt of his own without passages means it.
-    expected = request.passages or request.prompt is not None
-    return list(plan.warnings) if expected else [NO_PASSAGES, *plan.warnings]
+    return list(plan.warnings) if request.passages else [NO_PASSAGES, *plan.warnings]
 
 
 def _batches(engine: Engine, requests: Sequence[Request], plans: Sequence[RowPlan]) -> Iterator[list[int]]:
