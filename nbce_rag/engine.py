@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, TypeAlias
 
 from . import compare as _compare
 from . import scoring as _scoring
@@ -22,6 +23,8 @@ from .prompting import Engine, Request, free_memory
 from .splitting import split_document
 
 __all__ = ["NBCE", "Request"]
+
+AnyRequest: TypeAlias = Request | Mapping[str, Any] | tuple[Any, ...] | str
 
 
 class NBCE:
@@ -178,17 +181,21 @@ class NBCE:
         return self.batch([self.request(question, passages, **options)])[0]
 
     def stream(
-        self, question: str, passages: Iterable[Passage | str] = (), **options: Any
+        self, question: str | Request, passages: Iterable[Passage | str] = (), **options: Any
     ) -> Iterator[Piece]:
         """Answer piece by piece; the last piece carries the `Answer`.
 
         The pieces' texts join to the answer's. Nothing is computed between pieces, so closing the
         iterator stops the work. With `abstain_below` the text comes as one piece.
         """
-        request = self.request(question, passages, **options)
-        return (piece for _, piece in generate(self._engine, [request]))
+        request = question if isinstance(question, Request) else self.request(question, passages, **options)
+        return (piece for _, piece in self.stream_batch([request]))
 
-    def batch(self, requests: Sequence[Request | Mapping[str, Any] | tuple[Any, ...] | str]) -> list[Answer]:
+    def stream_batch(self, requests: Sequence[AnyRequest]) -> Iterator[tuple[int, Piece]]:
+        """`batch`, piece by piece: (index of the request, piece). Closing the iterator stops the work."""
+        return generate(self._engine, [self._coerce(request) for request in requests])
+
+    def batch(self, requests: Sequence[AnyRequest]) -> list[Answer]:
         """Answer several questions in one decoding batch, as far as memory allows.
 
         Args:
@@ -198,39 +205,34 @@ class NBCE:
         Returns:
             One answer a request, the same as one by one.
         """
-        ready = [self._coerce(request) for request in requests]
-        answers: dict[int, Answer] = {}
-        for index, piece in generate(self._engine, ready):
-            if piece.answer is not None:
-                answers[index] = piece.answer
-        return [answers[index] for index in range(len(ready))]
+        answers = {index: piece.answer for index, piece in self.stream_batch(requests) if piece.answer}
+        return [answers[index] for index in range(len(requests))]
 
     async def aanswer(self, question: str, passages: Iterable[Passage | str] = (), **options: Any) -> Answer:
         """`answer` in a worker thread. Cancelling it stops the work after the step under way."""
-        answer: Answer | None = None
-        async for piece in self.astream(question, passages, **options):
-            answer = piece.answer
-        assert answer is not None
-        return answer
+        return (await self.abatch([self.request(question, passages, **options)]))[0]
 
-    async def abatch(
-        self, requests: Sequence[Request | Mapping[str, Any] | tuple[Any, ...] | str]
-    ) -> list[Answer]:
+    async def abatch(self, requests: Sequence[AnyRequest]) -> list[Answer]:
         """`batch` in a worker thread. Cancelling it stops the work after the step under way."""
-        ready = [self._coerce(request) for request in requests]
         answers: dict[int, Answer] = {}
-        async for index, piece in _in_thread(generate(self._engine, ready)):
-            if piece.answer is not None:
-                answers[index] = piece.answer
-        return [answers[index] for index in range(len(ready))]
+        async with aclosing(self.astream_batch(requests)) as pieces:
+            async for index, piece in pieces:
+                if piece.answer is not None:
+                    answers[index] = piece.answer
+        return [answers[index] for index in range(len(requests))]
 
     async def astream(
-        self, question: str, passages: Iterable[Passage | str] = (), **options: Any
-    ) -> AsyncIterator[Piece]:
+        self, question: str | Request, passages: Iterable[Passage | str] = (), **options: Any
+    ) -> AsyncGenerator[Piece, None]:
         """`stream` with every step in a worker thread, so that the event loop stays free."""
-        request = self.request(question, passages, **options)
-        async for _, piece in _in_thread(generate(self._engine, [request])):
-            yield piece
+        request = question if isinstance(question, Request) else self.request(question, passages, **options)
+        async with aclosing(self.astream_batch([request])) as pieces:
+            async for _, piece in pieces:
+                yield piece
+
+    def astream_batch(self, requests: Sequence[AnyRequest]) -> AsyncGenerator[tuple[int, Piece], None]:
+        """`stream_batch` with every step in a worker thread."""
+        return _in_thread(self.stream_batch(requests))
 
     def compare(
         self, question: str, passages: Iterable[Passage | str], **options: Any
@@ -244,7 +246,7 @@ class NBCE:
         """Fused log-probs of given answers: classification, multiple choice; see `nbce_rag.scoring`."""
         return _scoring.score(self._engine, self.request(question, passages, **options), choices)
 
-    def _coerce(self, request: Request | Mapping[str, Any] | tuple[Any, ...] | str) -> Request:
+    def _coerce(self, request: AnyRequest) -> Request:
         if isinstance(request, Request):
             return request
         if isinstance(request, Mapping):
@@ -280,7 +282,7 @@ def _passage(given: Any, place: int) -> Passage:
     raise InputError(f"passages[{place}] is a {type(given).__name__}; give Passage objects or texts.")
 
 
-async def _in_thread(iterator: Iterator[Any]) -> AsyncIterator[Any]:
+async def _in_thread(iterator: Iterator[Any]) -> AsyncGenerator[Any, None]:
     """Draw from a blocking iterator without blocking the event loop; closes it when the consumer leaves."""
     end = object()
     step: asyncio.Future[Any] | None = None

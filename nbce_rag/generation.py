@@ -206,7 +206,9 @@ def _sampler(engine: Engine, request: Request) -> Sampler:
 
 
 def _notes(request: Request, plan: RowPlan) -> list[str]:
-    return list(plan.warnings) if request.passages else [NO_PASSAGES, *plan.warnings]
+    # A wording of its own, such as a conversation, may well do without passages.
+    expected = bool(request.passages) or request.prompt is not None
+    return list(plan.warnings) if expected else [NO_PASSAGES, *plan.warnings]
 
 
 def _batches(engine: Engine, requests: Sequence[Request], plans: Sequence[RowPlan]) -> Iterator[list[int]]:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from .errors import InputError, ModelError
 
@@ -23,6 +24,16 @@ _NONCHARACTERS = dict.fromkeys(range(64976, 65008))
 PASSAGES = "\ufdd3"
 """Stands in a prompt where the passages go."""
 _QUESTION = "\ufdd4"
+
+
+_locks: WeakKeyDictionary[Any, threading.Lock] = WeakKeyDictionary()
+_locks_lock = threading.Lock()
+
+
+def _lock_of(tokenizer: Any) -> threading.Lock:
+    """One lock a tokenizer, however many encoders it is bound to."""
+    with _locks_lock:
+        return _locks.setdefault(tokenizer, threading.Lock())
 
 
 @dataclass(frozen=True)
@@ -143,7 +154,7 @@ class PromptEncoder:
         self.template = template
         self._tokenizer = tokenizer
         # Fast tokenizers change their own state while encoding ("Already borrowed" in threads).
-        self._lock = threading.Lock()
+        self._lock = _lock_of(tokenizer)
         specials = sorted({t for t in tokenizer.all_special_tokens if t.strip()}, key=len, reverse=True)
         self._specials = re.compile("|".join(map(re.escape, specials))) if specials else None
         self._given = messages is not None or text is not None
