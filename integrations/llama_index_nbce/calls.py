@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -139,17 +139,17 @@ def primed(pieces: Iterator[Piece]) -> Iterator[Piece]:
     return rest()
 
 
-async def aprimed(pieces: AsyncIterator[Piece]) -> AsyncIterator[Piece]:
+async def aprimed(pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[Piece, None]:
     """`primed` for async pieces."""
     first = await anext(pieces)
 
-    async def rest() -> AsyncIterator[Piece]:
+    async def rest() -> AsyncGenerator[Piece, None]:
         try:
             yield first
             async for piece in pieces:
                 yield piece
         finally:
-            await pieces.aclose()  # type: ignore[attr-defined]
+            await pieces.aclose()
 
     return rest()
 

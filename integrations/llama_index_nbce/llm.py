@@ -158,14 +158,14 @@ class NBCELLM(StructuredPrediction):
             InputError: an unknown option, a message without text, or a conversation that does not fit.
         """
         call = self._chat_call(messages, kwargs)
-        answer = self._engine.answer(call.request)
+        answer = self._engine.batch([call.request])[0]
         return chat_response(call, answer.text, None, answer)
 
     @llm_chat_callback()
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """`chat` in a worker thread; cancelling it stops the work."""
         call = self._chat_call(messages, kwargs)
-        answer = await self._engine.aanswer(call.request)
+        answer = (await self._engine.abatch([call.request]))[0]
         return chat_response(call, answer.text, None, answer)
 
     @llm_chat_callback()
@@ -199,7 +199,7 @@ class NBCELLM(StructuredPrediction):
                     text += piece.text
                     yield chat_response(call, text, piece.text, piece.answer)
             finally:
-                await pieces.aclose()  # type: ignore[attr-defined]
+                await pieces.aclose()
 
         return responses()
 
@@ -210,14 +210,14 @@ class NBCELLM(StructuredPrediction):
         Passages in it are found by their marks (`nbce_rag.marks`). Arguments as in `chat`.
         """
         call = self._completion_call(prompt, formatted, kwargs)
-        answer = self._engine.answer(call.request)
+        answer = self._engine.batch([call.request])[0]
         return completion_response(call, answer.text, None, answer)
 
     @llm_completion_callback()
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """`complete` in a worker thread."""
         call = self._completion_call(prompt, formatted, kwargs)
-        answer = await self._engine.aanswer(call.request)
+        answer = (await self._engine.abatch([call.request]))[0]
         return completion_response(call, answer.text, None, answer)
 
     @llm_completion_callback()
@@ -249,7 +249,7 @@ class NBCELLM(StructuredPrediction):
                     text += piece.text
                     yield completion_response(call, text, piece.text, piece.answer)
             finally:
-                await pieces.aclose()  # type: ignore[attr-defined]
+                await pieces.aclose()
 
         return responses()
 

@@ -1,0 +1,112 @@
+"""LlamaIndex's nodes as passages of an index, and passages of any origin as nodes.
+
+A node becomes a passage with its text, its metadata, and, under one reserved key of the metadata, what
+else makes it a node. Passages that others wrote become text nodes whose wording is the passage's text.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from llama_index.core.schema import (
+    BaseNode,
+    MetadataMode,
+    NodeRelationship,
+    ObjectType,
+    RelatedNodeInfo,
+    TextNode,
+)
+from llama_index.core.vector_stores.utils import metadata_dict_to_node
+
+from nbce_rag.errors import InputError
+from nbce_rag.passages import Passage
+
+__all__ = ["NODE_KEY", "node_of", "passage_of", "ref_doc_id_of", "user_metadata"]
+
+NODE_KEY = "_llama_index"
+"""Key of a passage's metadata that holds the rest of a node: {"type": .., "ref_doc_id": .., "node": {..}}."""
+
+_STORED_ELSEWHERE = ("text", "metadata", "embedding", "id_", "class_name", "text_resource")
+
+
+def passage_of(node: BaseNode) -> Passage:
+    """A node as a passage; its source is the metadata's `source` or `file_path`, else its document's id.
+
+    Raises:
+        InputError: it holds anything but text.
+    """
+    if node.get_type() not in (ObjectType.TEXT, ObjectType.DOCUMENT, ObjectType.INDEX) or not isinstance(
+        node, TextNode
+    ):
+        raise InputError(
+            f"Node {node.node_id!r} is a {type(node).__name__}; a PassageVectorStore holds text nodes."
+        )
+    text = node.get_content(metadata_mode=MetadataMode.NONE)
+    if not text.strip():
+        raise InputError(f"Node {node.node_id!r} has no text; leave it out.")
+    content = {
+        key: value
+        for key, value in json.loads(node.to_json()).items()
+        if key not in _STORED_ELSEWHERE and value not in (None, {}, [])
+    }
+    metadata = dict(node.metadata)
+    metadata[NODE_KEY] = {"type": node.class_name(), "ref_doc_id": node.ref_doc_id, "node": content}
+    title = metadata.get("title")
+    source = metadata.get("source") or metadata.get("file_path") or node.ref_doc_id
+    return Passage(
+        text,
+        id=node.node_id,
+        title=title if isinstance(title, str) and title else None,
+        source=source if isinstance(source, str) else None,
+        start=node.start_char_idx,
+        end=node.end_char_idx,
+        metadata=metadata,
+    )
+
+
+def node_of(passage: Passage) -> TextNode:
+    """A passage as a node. What LlamaIndex wrote comes back as it was, without its embedding."""
+    stored = passage.metadata.get(NODE_KEY)
+    metadata = user_metadata(passage)
+    if isinstance(stored, dict):
+        content = {**stored["node"], "metadata": metadata, "id_": passage.id}
+        found = metadata_dict_to_node(
+            {"_node_content": json.dumps(content), "_node_type": stored["type"]}, passage.text
+        )
+        assert isinstance(found, TextNode)
+        return found
+    # What LlamaIndex shows of metadata would change the wording that others embedded and asked about.
+    hidden = sorted(metadata)
+    node = TextNode(
+        id_=passage.id,
+        text=passage.text,
+        metadata=metadata,
+        start_char_idx=passage.start,
+        end_char_idx=passage.end,
+        excluded_llm_metadata_keys=hidden,
+        excluded_embed_metadata_keys=hidden,
+    )
+    if passage.source:
+        node.relationships[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id=passage.source)
+    return node
+
+
+def user_metadata(passage: Passage) -> dict[str, Any]:
+    """Metadata as LlamaIndex shows it; passages of others have their `title` and `source` in it."""
+    metadata = {key: value for key, value in passage.metadata.items() if key != NODE_KEY}
+    if NODE_KEY not in passage.metadata:
+        for key in ("title", "source"):
+            value = getattr(passage, key)
+            if value is not None:
+                metadata.setdefault(key, value)
+    return metadata
+
+
+def ref_doc_id_of(passage: Passage) -> str | None:
+    """The document that a passage belongs to; of passages that others wrote, their source."""
+    stored = passage.metadata.get(NODE_KEY)
+    if isinstance(stored, dict):
+        ref_doc_id: str | None = stored["ref_doc_id"]
+        return ref_doc_id
+    return passage.source
