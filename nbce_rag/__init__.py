@@ -34,7 +34,30 @@ _HOME = {
     "MinEntropy": "fusion",
     "Posterior": "fusion",
 }
-__all__ = ["__version__", *sorted(_HOME)]
+__all__ = [
+    "Answer",
+    "ChoiceScores",
+    "Citation",
+    "Comparison",
+    "Experts",
+    "Fused",
+    "FusionRule",
+    "FusionState",
+    "Max",
+    "Mean",
+    "MinEntropy",
+    "NBCE",
+    "NbceError",
+    "NbceWarning",
+    "Passage",
+    "PassageIndex",
+    "Piece",
+    "Posterior",
+    "PromptTemplate",
+    "Request",
+    "TokenEvidence",
+    "__version__",
+]
 
 if TYPE_CHECKING:
     from .answer import Answer, Citation, Piece, TokenEvidence

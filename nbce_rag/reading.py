@@ -17,7 +17,7 @@ from nbce_rag.errors import NbceWarning, ReadError
 from nbce_rag.passages import Passage
 from nbce_rag.splitting import TokenCounter, check_window, split_document
 
-__all__ = ["SUFFIXES", "read_files"]
+__all__ = ["SUFFIXES", "find_files", "read_files"]
 
 SUFFIXES: tuple[str, ...] = (*DOCUMENT_READERS, ".jsonl", ".jsonl.gz")
 """Ends of the names of files that can be read; case does not matter."""
@@ -83,7 +83,7 @@ def _read(
     paths: Iterable[str | Path], split: _Split, on_error: _OnError
 ) -> Iterator[tuple[Path, list[Passage]]]:
     seen: set[str] = set()
-    for path in _files(paths, on_error):
+    for path in find_files(paths, on_error):
         real = os.path.realpath(path)
         if real in seen:
             continue
@@ -98,7 +98,7 @@ def _read(
                 yield path, passages
 
 
-def _files(paths: Iterable[str | Path], on_error: _OnError) -> Iterator[Path]:
+def find_files(paths: Iterable[str | Path], on_error: _OnError) -> Iterator[Path]:
     """The files that are named, and those of a known type in the folders that are named."""
     for path in map(Path, paths):
         if not path.is_dir():

@@ -1,0 +1,223 @@
+"""The SQLite file of a passage index: making and opening it, transactions, and its errors as ours."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from .errors import IndexDamagedError, IndexLockedError, IndexNotFoundError, PassageIndexError
+
+__all__ = ["RESTORE", "Database", "new_token", "not_found"]
+
+RESTORE = "restore it from a backup, or delete the folder and index the documents again."
+_APPLICATION_ID = 0x4E424345  # "NBCE", in the header of the file
+SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE passages(
+    key INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    content_hash TEXT NOT NULL,
+    file TEXT,
+    source TEXT,
+    title TEXT,
+    span_start INTEGER,
+    span_end INTEGER,
+    metadata TEXT NOT NULL,
+    text TEXT NOT NULL
+);
+CREATE INDEX passages_source ON passages(source);
+CREATE INDEX passages_file ON passages(file);
+CREATE TABLE vectors(key INTEGER PRIMARY KEY, commit_id INTEGER NOT NULL, vector BLOB NOT NULL);
+CREATE INDEX vectors_commit ON vectors(commit_id);
+CREATE TABLE removed(key INTEGER PRIMARY KEY, commit_id INTEGER NOT NULL);
+CREATE INDEX removed_commit ON removed(commit_id);
+CREATE TABLE commits(id INTEGER PRIMARY KEY AUTOINCREMENT, token INTEGER NOT NULL);
+CREATE TABLE files(path TEXT PRIMARY KEY, fingerprint TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+# A connection must not be used, nor closed, in a process that was forked after it was opened.
+_abandoned: list[sqlite3.Connection] = []
+
+
+class Database:
+    """One SQLite file. Safe to use from several threads, after a fork, and from several processes."""
+
+    def __init__(self, file: Path, timeout: float) -> None:
+        self.file = file
+        self._timeout = timeout
+        self._closed = False
+        self._connect()
+
+    @classmethod
+    def create(cls, file: Path, meta: Mapping[str, str], timeout: float) -> bool:
+        """Makes the file unless it is there. Returns whether it was made."""
+        with _errors(file, timeout):
+            connection = sqlite3.connect(file, timeout=timeout, isolation_level=None)
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+                # Two processes may be here at once, and one may have died here before.
+                connection.execute("BEGIN IMMEDIATE")
+                if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                    connection.execute("ROLLBACK")
+                    return False
+                for statement in _SCHEMA.split(";\n"):
+                    connection.execute(statement)
+                connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+                connection.execute("INSERT INTO commits(token) VALUES (?)", (new_token(),))
+                connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                connection.execute("COMMIT")
+                return True
+            finally:
+                connection.close()
+
+    @classmethod
+    def open(cls, file: Path, timeout: float) -> Self:
+        """Opens the file and checks that it is a passage index of a version that can be read."""
+        try:
+            with file.open("rb") as stream:
+                header = stream.read(16)
+        except FileNotFoundError as error:
+            raise not_found(file.parent) from error
+        except OSError as error:
+            raise PassageIndexError(
+                f"{file} cannot be read ({error.strerror}): check its permissions."
+            ) from error
+        if header and header != b"SQLite format 3\0":
+            raise IndexDamagedError(f"{file} is not an SQLite file: {RESTORE}")
+        storage = cls(file, timeout)
+        try:
+            with storage.read() as connection:
+                application = connection.execute("PRAGMA application_id").fetchone()[0]
+                version = connection.execute("PRAGMA user_version").fetchone()[0]
+                tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            if not application and not tables:  # its maker died before the first commit
+                raise not_found(file.parent)
+            if application != _APPLICATION_ID:
+                raise IndexDamagedError(f"{file} is an SQLite file but no passage index: {RESTORE}")
+            if version != SCHEMA_VERSION:
+                raise PassageIndexError(
+                    f"The index at {file.parent} has version {version} and this nbce-rag reads version "
+                    f"{SCHEMA_VERSION}: install a newer nbce-rag."
+                )
+        except BaseException:
+            storage.close()
+            raise
+        return storage
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def close(self) -> None:
+        """Closes the connection. Doing it twice does no harm."""
+        if self._pid != os.getpid():
+            self._closed = True
+            return
+        with self._lock:
+            self._connection.close()
+            self._closed = True
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """A snapshot: everything that is read inside is of one state. Holds the lock of this object."""
+        with self._transaction("BEGIN") as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """All changes inside are made at once at its end, or none of them when it ends in an exception.
+
+        Raises:
+            IndexLockedError: Another process was writing for longer than the timeout.
+        """
+        with self._transaction("BEGIN IMMEDIATE") as connection:
+            yield connection
+
+    def _connect(self) -> None:
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
+        uri = f"{self.file.resolve().as_uri()}?mode=rw"
+        wal = self.file.with_name(f"{self.file.name}-wal")
+        if not os.access(self.file.parent, os.W_OK) and not (wal.exists() and wal.stat().st_size):
+            # WAL needs a file beside it, which cannot be made here; nobody can write either.
+            uri = f"{self.file.resolve().as_uri()}?immutable=1"
+        with _errors(self.file, self._timeout):
+            self._connection = sqlite3.connect(
+                uri, uri=True, timeout=self._timeout, isolation_level=None, check_same_thread=False
+            )
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
+        if os.getpid() != self._pid:
+            _abandoned.append(self._connection)
+            self._connect()
+        with self._lock, _errors(self.file, self._timeout):
+            if self._closed:
+                raise PassageIndexError(f"The index at {self.file.parent} is closed: open it again.")
+            if self._connection.in_transaction:
+                # A filter given to search may look something up, but not change what is searched.
+                if begin != "BEGIN":
+                    raise PassageIndexError(
+                        "An index cannot be changed from inside a filter of its own search."
+                    )
+                yield self._connection
+                return
+            self._connection.execute(begin)
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._roll_back()
+                raise
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:  # SQLite ends it by itself after some errors
+            self._connection.execute("ROLLBACK")
+
+
+def not_found(folder: Path) -> IndexNotFoundError:
+    """The error for a folder without an index."""
+    return IndexNotFoundError(
+        f"There is no passage index at {folder}: make one with `nbce-rag index DOCS --index {folder}` or "
+        "PassageIndex.create(path)."
+    )
+
+
+def new_token() -> int:
+    """A random number for a commit."""
+    return secrets.randbits(62)
+
+
+@contextmanager
+def _errors(file: Path, timeout: float) -> Iterator[None]:
+    """Turns SQLite's errors into ours."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        code = getattr(error, "sqlite_errorcode", 1) & 0xFF
+        folder = file.parent
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise IndexLockedError(
+                f"Another process is writing to the index at {folder} and did not finish within "
+                f"{timeout:g} s: wait for it or stop it, then try again."
+            ) from error
+        if code in (
+            sqlite3.SQLITE_FULL,
+            sqlite3.SQLITE_READONLY,
+            sqlite3.SQLITE_CANTOPEN,
+            sqlite3.SQLITE_IOERR,
+        ):
+            raise PassageIndexError(
+                f"The index at {folder} cannot be written or read ({error}): check free space and "
+                "permissions. What was stored before is intact."
+            ) from error
+        raise IndexDamagedError(f"{file} is damaged ({error}): {RESTORE}") from error

@@ -1,0 +1,173 @@
+"""What every fusion rule takes, keeps and returns."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+__all__ = ["Fused", "FusionRule", "FusionState", "Rule", "check_numbers", "one_hot", "responsibilities"]
+
+NEG_INF = -math.inf
+
+
+class Fused(NamedTuple):
+    """What a rule returns for one step.
+
+    Attributes:
+        log_probs: [G, V] fused scores in nats, -inf for excluded tokens. They need not be normalised;
+            sampling takes their softmax.
+        weights: [G, n] non-negative, sums to 1 over the n passage rows: how much each row counted in
+            this step, before the token is known. The evidence for the chosen token y follows from it by
+            Bayes' rule, weights_k * p_k(y), normalised (see `responsibilities`).
+    """
+
+    log_probs: Tensor
+    weights: Tensor
+
+
+@dataclass(slots=True)
+class FusionState:
+    """What a rule may know besides the log-probs of this step.
+
+    Attributes:
+        scores: [G, n] retrieval scores s_k (cosine, in [-1, 1]), or None if unknown.
+        relevance: [G, n] log p(question | passage k) - log p(question | no passage), nats, or None.
+        refusal: [G, n] probability that row k answers with the prompt's refusal, or None.
+        evidence: [G, n] evidence for the previous token, sums to 1; None at the first step.
+        memory: the rule's own tensors, kept from step to step; first dimension G.
+    """
+
+    scores: Tensor | None = None
+    relevance: Tensor | None = None
+    refusal: Tensor | None = None
+    evidence: Tensor | None = None
+    memory: dict[str, Tensor] = field(default_factory=dict)
+
+    def known(self) -> tuple[bool, ...]:
+        """Which of scores, relevance, refusal and evidence are known."""
+        parts = (self.scores, self.relevance, self.refusal, self.evidence)
+        return tuple(part is not None for part in parts)
+
+    @classmethod
+    def stack(cls, states: Sequence[FusionState]) -> FusionState:
+        """The states of several questions as one; all must know the same things."""
+        if len(states) == 1:
+            return states[0]
+
+        def join(*parts: Tensor | None) -> Tensor | None:
+            known = [part for part in parts if part is not None]
+            return torch.cat(known) if known else None
+
+        names = states[0].memory
+        return cls(
+            scores=join(*(state.scores for state in states)),
+            relevance=join(*(state.relevance for state in states)),
+            refusal=join(*(state.refusal for state in states)),
+            evidence=join(*(state.evidence for state in states)),
+            memory={name: torch.cat([state.memory[name] for state in states]) for name in names},
+        )
+
+    def unstack(self, questions: int) -> list[FusionState]:
+        """The reverse of `stack`."""
+        if questions == 1:
+            return [self]
+
+        def part(values: Tensor | None, i: int) -> Tensor | None:
+            return None if values is None else values[i : i + 1]
+
+        return [
+            FusionState(
+                scores=part(self.scores, i),
+                relevance=part(self.relevance, i),
+                refusal=part(self.refusal, i),
+                evidence=part(self.evidence, i),
+                memory={name: values[i : i + 1] for name, values in self.memory.items()},
+            )
+            for i in range(questions)
+        ]
+
+
+@runtime_checkable
+class Rule(Protocol):
+    """Anything that fuses: one method."""
+
+    def fuse(self, log_probs: Tensor, state: FusionState) -> Fused:
+        """[G, n + 1, V] normalised log-probs in, `Fused` out; n >= 1. Must not change its input."""
+        ...
+
+
+class FusionRule(ABC):
+    """Base of the rules here: a frozen dataclass whose fields are the rule's numbers.
+
+    Attributes:
+        name: what `resolve_rule` and the command line call it.
+        uses_relevance: whether it reads `FusionState.relevance`, which costs the model's output layer
+            over the question's tokens in the prefill.
+        uses_refusal: whether it reads `FusionState.refusal`.
+    """
+
+    name: str = ""
+    uses_relevance: bool = False
+    uses_refusal: bool = False
+
+    @abstractmethod
+    def fuse(self, log_probs: Tensor, state: FusionState) -> Fused:
+        """Fuse one step; see `Rule.fuse`."""
+
+    def untruncated(self) -> FusionRule:
+        """The same rule with every token allowed, for scoring given texts."""
+        return self
+
+
+def responsibilities(weights: Tensor, token_log_probs: Tensor) -> Tensor:
+    """Evidence for a chosen token: weights_k * p_k(token), normalised over the passages.
+
+    Args:
+        weights: [..., n] as in `Fused`.
+        token_log_probs: [..., n] log p_k(token) of the passage rows.
+
+    Returns:
+        [..., n], sums to 1. Where no weighted row gives the token any probability (a constraint chose
+        it), the weights themselves.
+    """
+    joint = weights.log() + token_log_probs
+    impossible = (joint == NEG_INF).all(-1, keepdim=True)
+    return torch.where(impossible, weights, joint.masked_fill(impossible, 0.0).softmax(-1))
+
+
+def one_hot(index: Tensor, n: int, like: Tensor) -> Tensor:
+    """[G] indexes into [G, n] zeros and ones of the dtype of `like`."""
+    return torch.nn.functional.one_hot(index, n).to(like.dtype)
+
+
+def check_numbers(rule: Any, **valid: Callable[[float], bool]) -> None:
+    """Check fields of a rule, each with what makes it possible.
+
+    Raises:
+        InputError: naming the field, its value and its range.
+    """
+    for name, possible in valid.items():
+        value = getattr(rule, name)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        if not number or not possible(value):
+            raise InputError(f"{type(rule).__name__}: {name}={value!r} is out of range; {_RANGES[name]}.")
+
+
+_RANGES = {
+    "beta": "beta is a finite number above -1 (0 switches the contrast off)",
+    "eta": "eta is a finite number >= 0",
+    "top_p": "top_p lies in (0, 1] (1 switches truncation off)",
+    "alpha": "alpha is a finite number >= 0",
+    "gamma": "gamma is a finite number >= 0",
+    "tau": "tau is a finite number, at least 0.0001",
+    "epsilon": "epsilon lies in [0, 1]",
+    "cutoff": "cutoff lies in [0, 1]",
+}

@@ -1,0 +1,57 @@
+"""PCED: parallel context-of-experts decoding."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .base import NEG_INF, Fused, FusionRule, FusionState, check_numbers, one_hot
+from .truncation import contrast
+
+__all__ = ["Experts"]
+
+
+@dataclass(frozen=True)
+class Experts(FusionRule):
+    """PCED: every passage row is an expert, the best one speaks (arXiv 2601.08670).
+
+    e_k = (1 + b_k) L_k - b_k L_0, with b_k the Jensen-Shannon divergence (nats) of row k and row 0 at
+    the first step, clamped to [0, 1] and then kept; winner = argmax_k (max_v e_k(v) + gamma log r_k);
+    fused = e_winner. r_k in (0, 1) is the retrieval score, clamped to [0.001, 1]; without scores the
+    term drops out. Log-probs are used where the paper has logits, so that a row's constant offset
+    changes nothing.
+
+    Args:
+        gamma: nats per nat of log relevance, >= 0.
+    """
+
+    gamma: float = 2.5
+
+    name = "experts"
+
+    def __post_init__(self) -> None:
+        check_numbers(self, gamma=lambda v: v >= 0)
+
+    def fuse(self, log_probs: Tensor, state: FusionState) -> Fused:
+        rows, baseline = log_probs[:, 1:], log_probs[:, :1]
+        if "divergence" not in state.memory:
+            state.memory["divergence"] = _jensen_shannon(rows, baseline).clamp(0.0, 1.0)
+        experts = contrast(rows, baseline, state.memory["divergence"][..., None])
+        best = experts.amax(-1)
+        if state.scores is not None:
+            best = best + self.gamma * state.scores.clamp(0.001, 1.0).log()
+        k = best.argmax(-1)
+        return Fused(experts[torch.arange(len(k), device=k.device), k], one_hot(k, rows.shape[1], log_probs))
+
+
+def _jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
+    """Jensen-Shannon divergence in nats over the last dimension; log-probs in, broadcast."""
+    middle = torch.logaddexp(p, q) - math.log(2.0)
+
+    def divergence(a: Tensor) -> Tensor:
+        return torch.where(a == NEG_INF, 0.0, a.exp() * (a - middle)).sum(-1)
+
+    return 0.5 * (divergence(p) + divergence(q.expand_as(p)))

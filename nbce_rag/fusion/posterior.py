@@ -1,0 +1,99 @@
+"""A hidden Markov model over passages."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .base import NEG_INF, Fused, FusionRule, FusionState, check_numbers
+from .truncation import contrast
+
+__all__ = ["Posterior"]
+
+
+@dataclass(frozen=True)
+class Posterior(FusionRule):
+    """A hidden Markov model over passages: which one supports the next token?
+
+    Prior:      log pi = log_softmax_k(s_k / tau + alpha * relevance_k + log(1 - refusal_k)).
+    Predict:    log p = logsumexp_k(log w_k + L_k), w = pi at the first step.
+    Contrast:   (1 + beta) log p - beta L_0 over the tokens with p >= cutoff * max p; others -inf.
+    Update:     w_k <- w_k p_k(y) for the token y that was chosen, normalised (the evidence for y);
+                then w <- (1 - epsilon) w + epsilon pi.
+
+    Terms of the prior that are unknown drop out. epsilon = 0 makes the product of the predictions the
+    marginal of RAG-Sequence, epsilon = 1 a fixed mixture as in RAG-Token and REPLUG (arXiv 2301.12652).
+    9617 closes by asking whether a hidden Markov model has a place in NBCE; this is one.
+
+    Args:
+        beta: contrast with row 0, > -1.
+        tau: temperature of the retrieval scores, >= 0.0001.
+        alpha: weight of the question likelihood, >= 0.
+        epsilon: probability of moving on to a passage drawn from the prior, in [0, 1].
+        cutoff: tokens less probable than cutoff times the best are excluded, in [0, 1].
+    """
+
+    beta: float = 0.25
+    tau: float = 0.1
+    alpha: float = 0.3
+    epsilon: float = 0.05
+    cutoff: float = 0.1
+
+    name = "posterior"
+    uses_refusal = True
+
+    def __post_init__(self) -> None:
+        check_numbers(
+            self,
+            beta=lambda v: v > -1,
+            tau=lambda v: v >= 1e-4,
+            alpha=lambda v: v >= 0,
+            epsilon=lambda v: 0 <= v <= 1,
+            cutoff=lambda v: 0 <= v <= 1,
+        )
+
+    @property
+    def uses_relevance(self) -> bool:  # type: ignore[override]
+        return self.alpha > 0
+
+    def untruncated(self) -> Posterior:
+        return Posterior(self.beta, self.tau, self.alpha, self.epsilon, 0.0)
+
+    def log_prior(self, state: FusionState, like: Tensor) -> Tensor:
+        """log pi, shape and dtype of `like` [G, n]."""
+        logits = torch.zeros_like(like)
+        if state.scores is not None:
+            logits = logits + state.scores / self.tau
+        if state.relevance is not None:
+            logits = logits + self.alpha * state.relevance
+        if state.refusal is not None:
+            # The floor keeps a finite prior when every row is sure to refuse.
+            logits = logits + torch.log1p(-state.refusal.clamp(0.0, 1.0 - 1e-6))
+        return logits.log_softmax(-1).to(like.dtype)
+
+    def fuse(self, log_probs: Tensor, state: FusionState) -> Fused:
+        rows, baseline = log_probs[:, 1:], log_probs[:, 0]
+        if "log_prior" not in state.memory:
+            state.memory["log_prior"] = self.log_prior(state, rows[..., 0])
+        log_prior = state.memory["log_prior"]
+        weights = log_prior.exp()
+        if state.evidence is not None:
+            weights = (1 - self.epsilon) * state.evidence + self.epsilon * weights
+        joint = rows + weights.log()[..., None]
+        if self.cutoff == 0:
+            return Fused(contrast(joint.logsumexp(1), baseline, self.beta), weights)
+        # p(v) lies between max_k and n * max_k of the joint, so the few tokens that can pass the cutoff
+        # are found without an exponential over the vocabulary; only they get their logsumexp.
+        peak = joint.amax(1)
+        floor = peak.amax(-1, keepdim=True) + math.log(self.cutoff) - math.log(rows.shape[1]) - 1e-3
+        g, v = (peak >= floor).nonzero(as_tuple=True)
+        log_p = joint[g, :, v].logsumexp(-1)
+        best = torch.full_like(peak[:, 0], NEG_INF).scatter_reduce(0, g, log_p, "amax")
+        keep = log_p >= best[g] + math.log(self.cutoff)
+        g, v, log_p = g[keep], v[keep], log_p[keep]
+        fused = torch.full_like(baseline, NEG_INF)
+        fused[g, v] = contrast(log_p, baseline[g, v], self.beta)
+        return Fused(fused, weights)

@@ -1,0 +1,255 @@
+"""Putting passages into the storage of an index: checking, embedding, batches, files."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from numpy.typing import ArrayLike
+
+from .encoding import Encoder, Vector
+from .errors import InputError, ReadError
+from .passages import Passage
+from .reading import find_files, read_files
+from .splitting import check_window
+from .storage import Row, Storage, json_metadata
+
+__all__ = ["AddReport", "Ingestion"]
+
+_BATCH = 256  # passages that are embedded, then committed, together
+_MAX_TOKENS = 200
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class AddReport:
+    """What `PassageIndex.add_files` did.
+
+    Attributes:
+        files_added: Files that were new or had changed.
+        files_unchanged: Files that were passed over because they had not changed.
+        files_failed: Files and folders of which nothing was taken in, with the reason; what the index
+            had of them before is still there.
+        warnings: What was passed over in files that were taken in otherwise.
+        passages_added: Passages that are new or have changed.
+        passages_removed: Passages that changed files no longer have.
+    """
+
+    files_added: int = 0
+    files_unchanged: int = 0
+    files_failed: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    passages_added: int = 0
+    passages_removed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file that has been read and is to be stored."""
+
+    key: str  # its real path, whatever it was called
+    fingerprint: str
+    label: str
+    passages: list[Passage]
+
+
+class Ingestion:
+    """Takes in passages for an index."""
+
+    def __init__(self, storage: Storage, encoder: Encoder) -> None:
+        self._storage = storage
+        self._encoder = encoder
+
+    def add(self, passages: Iterable[Passage], vectors: ArrayLike | None) -> int:
+        """As `PassageIndex.add`, without saving the FAISS file."""
+        if isinstance(passages, Passage):
+            passages = [passages]
+        if vectors is not None:
+            every = [_checked(passage) for passage in passages]
+            return self._store([(None, every)], self._encoder.given(vectors, every))
+        source = iter(passages)
+        changed = 0
+        while batch := list(itertools.islice(source, _BATCH)):
+            changed += self._store([(None, batch)])
+        return changed
+
+    def add_files(
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        max_tokens: int | None,
+        overlap: int,
+        on_error: Callable[[ReadError], None] | None,
+        progress: Progress | None,
+    ) -> AddReport:
+        """As `PassageIndex.add_files`, without saving the FAISS file."""
+        if isinstance(paths, str | os.PathLike):
+            paths = [paths]
+        if max_tokens is None:
+            limit = getattr(self._encoder.embedder, "max_tokens", None)
+            max_tokens = min(limit or _MAX_TOKENS, _MAX_TOKENS)
+            overlap = min(overlap, max_tokens // 2)
+        check_window(max_tokens, overlap)
+        count_tokens = getattr(self._encoder.embedder, "count_tokens", None)
+        report = progress or _no_progress
+        failed: dict[str, str] = {}
+        warnings: list[str] = []
+        errors: list[ReadError] = []
+
+        def collect(error: ReadError) -> None:
+            errors.append(error)
+            if on_error is not None:
+                on_error(error)
+
+        def read(path: Path) -> list[Passage]:
+            found = read_files(
+                [path], max_tokens=max_tokens, overlap=overlap, count_tokens=count_tokens, on_error=collect
+            )
+            return [passage for _, passages in found for passage in passages]
+
+        files = list(_unique(find_files([os.fspath(path) for path in paths], collect)))
+        failed.update((str(error).partition(": ")[0], str(error)) for error in errors)
+        waiting: list[_File] = []
+        unchanged = added = removed = taken = 0
+        for number, path in enumerate(files):
+            report(number, len(files), str(path))
+            key = os.path.realpath(path)
+            fingerprint = _fingerprint(path, max_tokens, overlap, count_tokens is not None)
+            with self._storage.read():
+                if fingerprint is not None and self._storage.fingerprint(key) == fingerprint:
+                    unchanged += 1
+                    continue
+            errors.clear()
+            passages = read(path)
+            messages = [str(error) for error in errors]
+            if not passages or fingerprint is None:
+                failed[str(path)] = "\n".join(messages) or f"{path}: holds no text."
+                continue
+            warnings.extend(messages)
+            waiting.append(_File(key, fingerprint, str(path), passages))
+            if sum(len(file.passages) for file in waiting) >= _BATCH:
+                more, gone = self._store_files(waiting, (number, len(files)), report)
+                added, removed, taken = added + more, removed + gone, taken + len(waiting)
+                waiting = []
+        more, gone = self._store_files(waiting, (len(files), len(files)), report)
+        report(len(files), len(files), "")
+        return AddReport(
+            files_added=taken + len(waiting),
+            files_unchanged=unchanged,
+            files_failed=failed,
+            warnings=tuple(warnings),
+            passages_added=added + more,
+            passages_removed=removed + gone,
+        )
+
+    def _store_files(
+        self, files: Sequence[_File], place: tuple[int, int], progress: Progress
+    ) -> tuple[int, int]:
+        """Stores whole files. Returns how many passages were new or changed, and how many are gone."""
+        every = [(file, passage) for file in files for passage in file.passages]
+        added = removed = 0
+        for start in range(0, len(every), _BATCH):
+            batch = every[start : start + _BATCH]
+            if len(every) > _BATCH:
+                progress(*place, f"{batch[0][0].label}: passage {start} of {len(every)}")
+            groups = [
+                (file.key, [passage for _, passage in group])
+                for file, group in itertools.groupby(batch, key=lambda pair: pair[0])
+            ]
+            is_last = start + _BATCH >= len(every)
+
+            def finish() -> None:
+                nonlocal removed
+                for file in files:
+                    ids = {passage.id for passage in file.passages}
+                    removed += self._storage.finish_file(file.key, file.fingerprint, ids)
+
+            # The files count as taken in together with the last of their passages: what is interrupted
+            # before that is read again, and finds its vectors stored.
+            added += self._store(groups, finish=finish if is_last else None)
+        return added, removed
+
+    def _store(
+        self,
+        groups: Sequence[tuple[str | None, Sequence[Passage]]],
+        vectors: Mapping[str, Vector] | None = None,
+        finish: Callable[[], None] | None = None,
+    ) -> int:
+        """Embeds what is new and commits all of it at once, with what `finish` does.
+
+        Args:
+            groups: Passages with the file that they come from.
+            vectors: Vectors to use, by id.
+            finish: Called inside the transaction.
+        """
+        # By id, so that of several the last one stays.
+        batch = {
+            passage.id: (passage, file) for file, passages in groups for passage in map(_checked, passages)
+        }
+        every = [passage for passage, _ in batch.values()]
+        known = dict(vectors or {})
+        while True:
+            with self._storage.read():
+                lacking = self._storage.lacking(every)
+            known.update(self._encoder.passages([p for p in every if p.id in lacking and p.id not in known]))
+            with self._storage.write():
+                if self._storage.lacking(every) - known.keys():
+                    continue  # another process has removed or changed some of them meanwhile
+                rows = [Row(passage, _bytes(known.get(passage.id)), file) for passage, file in batch.values()]
+                changed = self._storage.upsert(rows)
+                if finish is not None:
+                    finish()
+            return changed
+
+
+def _checked(passage: Passage) -> Passage:
+    if not isinstance(passage, Passage):
+        raise InputError(f"An index takes Passage objects, got {type(passage).__name__}: use Passage(text).")
+    if not passage.text.strip():
+        raise InputError(f"Passage {passage.id!r} has no text: leave it out.")
+    for name, kind in (("title", str), ("source", str), ("start", int), ("end", int)):
+        value = getattr(passage, name)
+        if value is not None and not isinstance(value, kind):
+            raise InputError(
+                f"Passage {passage.id!r}: {name} must be {kind.__name__} or None, got {value!r}."
+            )
+    try:
+        "".join((passage.id, passage.text, passage.title or "", passage.source or "")).encode()
+        json_metadata(passage).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"Passage {passage.id!r} holds half a surrogate pair, which cannot be stored: decode its text "
+            "with errors='replace'."
+        ) from error
+    return passage
+
+
+def _bytes(vector: Vector | None) -> bytes | None:
+    return None if vector is None else vector.astype("<f4").tobytes()
+
+
+def _unique(paths: Iterable[Path]) -> Iterator[Path]:
+    seen: set[str] = set()
+    for path in paths:
+        real = os.path.realpath(path)
+        if real not in seen:
+            seen.add(real)
+            yield path
+
+
+def _fingerprint(path: Path, max_tokens: int, overlap: int, counted: bool) -> str | None:
+    """Changes with the content of a file and with how it is split; None when it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError:
+        return None
+    return f"{digest} {max_tokens} {overlap} {'embedder' if counted else 'approximate'}"
+
+
+def _no_progress(done: int, total: int, what: str) -> None:
+    pass
