@@ -15,7 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from .database import not_found
 from .embedding import DEFAULT_EMBEDDER, Embedder, EmbedderLike, resolve_embedder
@@ -233,6 +234,8 @@ class PassageIndex:
         query: str | ArrayLike,
         k: int = 8,
         where: Mapping[str, Any] | None = None,
+        *,
+        ids: Iterable[str] | None = None,
     ) -> list[Passage]:
         """The k passages that are most similar to a query.
 
@@ -245,6 +248,7 @@ class PassageIndex:
                 do. A passage without the key is left out. `id`, `source` and `title` mean the passage's
                 own where its metadata has no such key. The result is exact: k passages that meet it, if
                 there are so many.
+            ids: The ids of the passages to choose from, likewise exact; None: all.
 
         Returns:
             Passages with `score` set to the cosine, in [-1, 1], best first, those of one score by id. All
@@ -268,6 +272,9 @@ class PassageIndex:
             allowed = None
             if where:
                 allowed = [key for key, fields in self._storage.fields() if matches(fields, where)]
+            if ids is not None:
+                chosen = self._storage.keys([ids] if isinstance(ids, str) else ids)
+                allowed = list(chosen if allowed is None else chosen & set(allowed))
             found = dict(cache.search(vector, k, allowed))
             passages = self._storage.by_keys(found)
         hits = [replace(passage, score=found[key]) for key, passage in passages.items()]
@@ -278,6 +285,14 @@ class PassageIndex:
         """The passage with this id, or None."""
         with self._storage.read():
             return self._storage.by_id(passage_id)
+
+    def vectors(self, ids: Iterable[str]) -> dict[str, NDArray[np.float32]]:
+        """The vector of each of these passages, float32 of shape [dimension] and length 1, by id.
+
+        Ids that are not there are left out.
+        """
+        with self._storage.read():
+            return self._storage.vectors_of(ids)
 
     def sources(self) -> dict[str, int]:
         """How many passages each source has, sorted by source; passages without one are not counted."""

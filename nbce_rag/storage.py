@@ -68,6 +68,15 @@ class Storage(Database):
         ).fetchone()
         return self._passage(row) if row else None
 
+    def keys(self, ids: Iterable[str]) -> set[int]:
+        """Keys of the passages of these ids."""
+        return {row[0] for row in self._select("SELECT key FROM passages WHERE id", ids)}
+
+    def vectors_of(self, ids: Iterable[str]) -> dict[str, NDArray[np.float32]]:
+        """Vectors float32 [d] by the id of their passage."""
+        rows = self._select("SELECT id, vector FROM passages JOIN vectors USING (key) WHERE id", ids)
+        return {row[0]: np.frombuffer(row[1], dtype="<f4").astype(np.float32) for row in rows}
+
     def page(self, after: int, size: int) -> list[tuple[int, Passage]]:
         """Up to `size` passages whose keys are above `after`, in the order in which they were added."""
         rows = self._connection.execute(
