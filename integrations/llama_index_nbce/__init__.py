@@ -12,11 +12,12 @@ from .citations import citable_retriever_tool, cited_nodes, format_citations
 from .embedding import LlamaIndexEmbedder, PassageEmbedding
 from .engines import (
     NBCECondensePlusContextChatEngine,
+    NBCECondenseQuestionChatEngine,
     NBCEContextChatEngine,
     nbce_chat_engine,
     nbce_query_engine,
 )
-from .importers import from_faiss_store, from_simple_store
+from .importers import import_faiss_store
 from .llm import NBCELLM
 from .retriever import PassageRetriever
 from .store import PassageVectorStore
@@ -26,6 +27,7 @@ __all__ = [
     "NBCELLM",
     "LlamaIndexEmbedder",
     "NBCECondensePlusContextChatEngine",
+    "NBCECondenseQuestionChatEngine",
     "NBCEContextChatEngine",
     "NBCESynthesizer",
     "PassageEmbedding",
@@ -35,8 +37,7 @@ __all__ = [
     "citable_retriever_tool",
     "cited_nodes",
     "format_citations",
-    "from_faiss_store",
-    "from_simple_store",
+    "import_faiss_store",
     "nbce_chat_engine",
     "nbce_query_engine",
 ]

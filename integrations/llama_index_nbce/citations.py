@@ -38,7 +38,7 @@ def format_citations(response: Any) -> str:
         response: as in `cited_nodes`.
     """
     report = _report(response)
-    text = str(response)
+    text = report["text"]
     numbers = {id_: number for number, id_ in enumerate(report["cited_node_ids"], 1)}
     for span in sorted(report["spans"], key=lambda span: -int(span["end"])):
         end = span["end"]

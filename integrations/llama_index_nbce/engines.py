@@ -25,27 +25,17 @@ from nbce_rag.index import PassageIndex
 from .retriever import PassageRetriever
 from .synthesizer import NBCESynthesizer, capture_reports
 
-__all__ = ["NBCECondensePlusContextChatEngine", "NBCEContextChatEngine", "nbce_chat_engine", "nbce_query_engine"]
+__all__ = [
+    "NBCECondensePlusContextChatEngine",
+    "NBCECondenseQuestionChatEngine",
+    "NBCEContextChatEngine",
+    "nbce_chat_engine",
+    "nbce_query_engine",
+]
 
 
-class _OneCallMixin:
-    """Replaces the synthesizer that LlamaIndex's chat engines make for each turn, whatever they are given.
-
-    `response.metadata["nbce"]` is there after `chat` and `achat`, and fills once a stream has ended.
-    """
-
-    synthesis: ClassVar[dict[str, Any]] = {}
-    """Arguments of `NBCESynthesizer`, set by `nbce_chat_engine` on its engines."""
-
-    def _get_response_synthesizer(self, chat_history: list[ChatMessage], streaming: bool = False) -> Any:
-        stock = super()._get_response_synthesizer(chat_history, streaming)  # type: ignore[misc]
-        return NBCESynthesizer(
-            self._llm,  # type: ignore[attr-defined]
-            text_qa_template=stock._text_qa_template,
-            streaming=streaming,
-            callback_manager=self.callback_manager,  # type: ignore[attr-defined]
-            **self.synthesis,
-        )
+class _ReportMixin:
+    """Puts `metadata["nbce"]` on the responses of a chat engine; of a stream it fills when that ends."""
 
     def chat(self, *args: Any, **kwargs: Any) -> Any:
         """As in LlamaIndex."""
@@ -68,6 +58,23 @@ class _OneCallMixin:
             return _with_report(await super().astream_chat(*args, **kwargs), reports)  # type: ignore[misc]
 
 
+class _OneCallMixin(_ReportMixin):
+    """Replaces the synthesizer that LlamaIndex's chat engines make for each turn, whatever they are given."""
+
+    synthesis: ClassVar[dict[str, Any]] = {}
+    """Arguments of `NBCESynthesizer`, set by `nbce_chat_engine` on its engines."""
+
+    def _get_response_synthesizer(self, chat_history: list[ChatMessage], streaming: bool = False) -> Any:
+        stock = super()._get_response_synthesizer(chat_history, streaming)  # type: ignore[misc]
+        return NBCESynthesizer(
+            self._llm,  # type: ignore[attr-defined]
+            text_qa_template=stock._text_qa_template,
+            streaming=streaming,
+            callback_manager=self.callback_manager,  # type: ignore[attr-defined]
+            **self.synthesis,
+        )
+
+
 class NBCEContextChatEngine(_OneCallMixin, ContextChatEngine):
     """`ContextChatEngine`, with each node a context of its own; history and system prompt are in every row."""
 
@@ -77,6 +84,10 @@ class NBCECondensePlusContextChatEngine(_OneCallMixin, CondensePlusContextChatEn
 
     Condensing the question is a call of its own, without contexts.
     """
+
+
+class NBCECondenseQuestionChatEngine(_ReportMixin, CondenseQuestionChatEngine):
+    """`CondenseQuestionChatEngine`, which hands on what its query engine says about the answer."""
 
 
 def nbce_query_engine(
@@ -143,7 +154,7 @@ def nbce_chat_engine(
                 **synthesis,
             )
         )
-        return CondenseQuestionChatEngine.from_defaults(engine, llm=llm, **engine_options)
+        return NBCECondenseQuestionChatEngine.from_defaults(engine, llm=llm, **engine_options)
     kinds: dict[str, Any] = {
         "context": NBCEContextChatEngine,
         "condense_plus_context": NBCECondensePlusContextChatEngine,

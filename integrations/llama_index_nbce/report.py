@@ -19,7 +19,7 @@ def describe(answer: Answer, notes: tuple[str, ...] = ()) -> dict[str, Any]:
     """An answer in plain JSON types.
 
     Returns:
-        A dict of `version`, `fusion`, `rows` (passage rows and the one without), `contexts` (for each
+        A dict of `version`, `text` (the answer), `fusion`, `rows` (passage rows and the one without), `contexts` (for each
         context that was read: `index` among those given, `node_id`, `title`, `score`, `relevance` in nats,
         `weight`, its mean evidence over the answer's tokens, and `tokens_won`, the tokens for which it
         led), `spans` (cited stretches of the answer: `start`, `end`, `node_id`, `context_index`,
@@ -53,6 +53,7 @@ def describe(answer: Answer, notes: tuple[str, ...] = ()) -> dict[str, Any]:
     plain = answer.to_dict()
     return {
         "version": VERSION,
+        "text": answer.text,
         "fusion": answer.fusion,
         "rows": len(answer.usage.row_tokens),
         "contexts": contexts,

@@ -65,11 +65,11 @@ def search(index: PassageIndex, query: VectorStoreQuery, **options: Any) -> list
     if wanted is None:
         raise InputError("The query has neither an embedding nor a text.")
     k = query.similarity_top_k
+    # An index over a store with texts asks for the node ids []; like others, we take it for no condition.
+    node_ids, doc_ids = query.node_ids or None, query.doc_ids or None
     ids = None
-    if query.node_ids is not None or query.doc_ids is not None or (query.filters and query.filters.filters):
-        found = matching(
-            index, node_ids=query.node_ids, doc_ids=query.doc_ids, filters=query.filters
-        )
+    if node_ids or doc_ids or (query.filters and query.filters.filters):
+        found = matching(index, node_ids=node_ids, doc_ids=doc_ids, filters=query.filters)
         ids = [passage.id for passage in found]
     if query.mode == VectorStoreQueryMode.DEFAULT:
         return index.search(wanted, k, ids=ids)
