@@ -34,7 +34,7 @@ class Call:
         found: texts and passages.
         options: all options of the call.
         messages: the messages' roles, for a conversation; None for a plain prompt, `found`'s only text.
-        refusal, report: see `NBCELLM.chat`.
+        question, refusal, report: see `NBCELLM.chat`.
         trusted: the plain prompt was rendered by a function of the user's; special tokens in it count.
     """
 
@@ -45,6 +45,7 @@ class Call:
         options: Options,
         *,
         roles: Sequence[str] | None = None,
+        question: str | None = None,
         refusal: str | None = None,
         report: dict[str, Any] | None = None,
         trusted: bool = False,
@@ -59,7 +60,7 @@ class Call:
             encoder = PromptEncoder(template, tokenizer, messages=messages)
         self.notes = found.notes
         self.report = report
-        self.request = Request(found.question, found.passages, options, encoder)
+        self.request = Request(question or found.question, found.passages, options, encoder)
 
     @classmethod
     def of_messages(

@@ -148,6 +148,8 @@ class NBCELLM(StructuredPrediction):
             contexts: contexts instead of blocks: texts, blocks, nodes with or without score, passages. They
                 stand before the last user message.
             context_scores: retrieval scores (cosine, in [-1, 1]) of the blocks, in their order.
+            question: the part of the last message that is the question itself; the contexts that make it
+                likelier count more. Default: all that follows the contexts.
             refusal: the reply that the prompt asks for when a text holds no answer; contexts that make the
                 model refuse count less, and when all do the answer is `abstention`.
             report: a dict that gets what `additional_kwargs["nbce"]` holds, once the answer is whole; for
@@ -290,7 +292,7 @@ class NBCELLM(StructuredPrediction):
         changes = dict(kwargs)
         contexts = changes.pop("contexts", None)
         scores = changes.pop("context_scores", None)
-        more = {name: changes.pop(name) for name in ("refusal", "report") if name in changes}
+        more = {name: changes.pop(name) for name in ("question", "refusal", "report") if name in changes}
         return self._engine.options.updated(**{**self.options, **changes}), contexts, scores, more
 
 

@@ -123,7 +123,19 @@ class StructuredPrediction(LLM):
 
 
 def _schema(output_cls: type[BaseModel], llm_kwargs: dict[str, Any] | None) -> dict[str, Any]:
-    return {**(llm_kwargs or {}), "json_schema": output_cls.model_json_schema()}
+    return {**(llm_kwargs or {}), "json_schema": _closed(output_cls.model_json_schema())}
+
+
+def _closed(schema: Any) -> Any:
+    """The schema without further keys: JSON Schema allows any unless it says otherwise, and models add some."""
+    if isinstance(schema, list):
+        return [_closed(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {key: _closed(value) for key, value in schema.items()}
+    if isinstance(schema.get("properties"), dict) and schema.get("type") == "object":
+        closed.setdefault("additionalProperties", False)
+    return closed
 
 
 def _started(output_cls: type[BaseModel], prompt: BasePromptTemplate, args: dict[str, Any]) -> None:

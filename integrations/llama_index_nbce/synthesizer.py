@@ -225,7 +225,7 @@ class NBCESynthesizer(BaseSynthesizer):
         scores = [node.score for node in run.nodes]
         if self._use_scores and scores and all(map(is_cosine, scores)):
             kwargs["context_scores"] = scores
-        return run, messages, {**kwargs, "report": run.report}
+        return run, messages, {**kwargs, "question": query, "report": run.report}
 
     def _complete(self, run: _Run) -> None:
         """Says of each context which document it is from."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import json
 import threading
@@ -22,6 +23,7 @@ from pydantic import BaseModel
 from nbce_rag.engine import NBCE
 from nbce_rag.errors import ContextLengthError, InputError, NumericalError
 from nbce_rag.marks import PASSAGES, format_passages
+from nbce_rag.models import wrap_model
 from nbce_rag.passages import Passage
 from nbce_rag.prompt import PromptTemplate
 
@@ -114,7 +116,7 @@ class TestRows:
     def test_there_is_one_bos(self, llm: NBCELLM, base_llm: NBCELLM, monkeypatch: pytest.MonkeyPatch) -> None:
         seen = prompts(llm, monkeypatch)
         llm.chat([user(FERRY, QUESTION)])
-        base_llm.complete("x", contexts=[FERRY])
+        base_llm.complete(QUESTION, contexts=[FERRY])
         base_llm.chat([ChatMessage(role="system", content="s"), user(FERRY, QUESTION)])
         assert all(row.startswith("<s>") and row.count("<s>") == 1 for call in seen for row in call)
         assert "system: s\n\nuser: " in seen[-1][0]
@@ -187,7 +189,7 @@ class TestSameAsTheEngine:
         passages = [Passage("The ferry is run by Ada.", score=0.8), Passage("Fish.", title="Food", score=0.3)]
         core = engine.answer(QUESTION, passages)
         message = user("Read.\n", *[FERRY.model_copy(update={"title": p.title or "", "source": p.id, "content": [TextBlock(text=p.text)]}) for p in passages], f"Question: {QUESTION}\nAnswer:")
-        response = NBCELLM(engine=engine).chat([message], context_scores=[0.8, 0.3])
+        response = NBCELLM(engine=engine).chat([message], context_scores=[0.8, 0.3], question=QUESTION)
         assert response.message.content == core.text
         assert response.raw["usage"]["row_tokens"] == list(core.usage.row_tokens)  # type: ignore[index]
         weights = [c["weight"] for c in response.raw["nbce"]["contexts"]]  # type: ignore[index]
@@ -258,19 +260,22 @@ class TestOptions:
         assert response.raw["usage"]["completion_tokens"] == 4  # type: ignore[index]
         assert response.raw["nbce"]["fusion"] == "min-entropy"  # type: ignore[index]
 
-    def test_stop_strings_and_every_end_token_end_an_answer(
-        self, llm: NBCELLM, make_engine: Callable[..., NBCE]
-    ) -> None:
+    def test_stop_strings_and_every_end_token_end_an_answer(self, llm: NBCELLM) -> None:
         text = llm.complete(QUESTION).text
         cut = llm.complete(QUESTION, stop=[text[3]])
         assert cut.text == text[:3].rstrip()
         assert cut.raw["finish_reason"] == "stop"
         loaded = llm.engine.model
-        first = llm.engine.answer("x", prompt=None) if False else None
-        assert first is None
-        ids = loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
-        assert loaded.eos_ids >= {loaded.tokenizer.eos_token_id}
-        assert ids
+        with pytest.warns(UserWarning, match="No passages"):
+            third = llm.engine.answer(QUESTION).tokens[2].id
+        model = copy.copy(loaded.model)
+        model.generation_config = copy.deepcopy(loaded.model.generation_config)
+        model.generation_config.eos_token_id = [third, 7]
+        both = wrap_model(model, loaded.tokenizer)
+        assert both.eos_ids >= {third, 7, loaded.tokenizer.eos_token_id}
+        with pytest.warns(UserWarning, match="No passages"):
+            ended = NBCE(both).answer(QUESTION)
+        assert (ended.finish_reason, ended.usage.generated_tokens) == ("stop", 3)
 
     def test_window_is_the_model_s_and_can_only_shrink(self, make_engine: Callable[..., NBCE]) -> None:
         engine = make_engine()
@@ -443,8 +448,6 @@ class Ferry(BaseModel):
 
 
 class TestStructured:
-    OPTIONS = {"regex": None}  # noqa: RUF012
-
     def test_every_way_gives_an_object(self, make_engine: Callable[..., NBCE], events: Any) -> None:
         pytest.importorskip("llguidance")
         llm = NBCELLM(engine=make_engine(), max_tokens=60, repetition_penalty=1.3).as_structured_llm(Ferry)
