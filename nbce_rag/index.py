@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 import os
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +22,7 @@ from .database import not_found
 from .embedding import DEFAULT_EMBEDDER, Embedder, EmbedderLike, resolve_embedder
 from .encoding import Encoder, describe_embedder, matching_embedder
 from .errors import IndexNotFoundError, InputError, PassageIndexError, ReadError
-from .filters import check_filter, matches
+from .filters import Where, check_filter, matches
 from .ingestion import AddReport, Ingestion
 from .passages import Passage
 from .storage import Storage
@@ -233,9 +233,7 @@ class PassageIndex:
         self,
         query: str | ArrayLike,
         k: int = 8,
-        where: Mapping[str, Any] | None = None,
-        *,
-        ids: Iterable[str] | None = None,
+        where: Where | None = None,
     ) -> list[Passage]:
         """The k passages that are most similar to a query.
 
@@ -246,9 +244,9 @@ class PassageIndex:
             where: What the metadata must be: each key with a value that it has to equal, a list (or tuple
                 or set) of which it has to be one, or a callable that is given it and says whether it will
                 do. A passage without the key is left out. `id`, `source` and `title` mean the passage's
-                own where its metadata has no such key. The result is exact: k passages that meet it, if
+                own where its metadata has no such key. Or a callable that is given all of these and decides.
+                The result is exact: k passages that meet it, if
                 there are so many.
-            ids: The ids of the passages to choose from, likewise exact; None: all.
 
         Returns:
             Passages with `score` set to the cosine, in [-1, 1], best first, those of one score by id. All
@@ -272,27 +270,21 @@ class PassageIndex:
             allowed = None
             if where:
                 allowed = [key for key, fields in self._storage.fields() if matches(fields, where)]
-            if ids is not None:
-                chosen = self._storage.keys([ids] if isinstance(ids, str) else ids)
-                allowed = list(chosen if allowed is None else chosen & set(allowed))
             found = dict(cache.search(vector, k, allowed))
             passages = self._storage.by_keys(found)
         hits = [replace(passage, score=found[key]) for key, passage in passages.items()]
         hits.sort(key=lambda passage: (-cast(float, passage.score), passage.id))
         return hits[:k]
 
+    def vectors(self, ids: Iterable[str]) -> dict[str, NDArray[np.float32]]:
+        """Vectors of length 1, float32 [d], by id; unknown ids are left out."""
+        with self._storage.read():
+            return self._storage.vectors_by_id(ids, self.dimension)
+
     def get(self, passage_id: str) -> Passage | None:
         """The passage with this id, or None."""
         with self._storage.read():
             return self._storage.by_id(passage_id)
-
-    def vectors(self, ids: Iterable[str]) -> dict[str, NDArray[np.float32]]:
-        """The vector of each of these passages, float32 of shape [dimension] and length 1, by id.
-
-        Ids that are not there are left out.
-        """
-        with self._storage.read():
-            return self._storage.vectors_of(ids)
 
     def sources(self) -> dict[str, int]:
         """How many passages each source has, sorted by source; passages without one are not counted."""

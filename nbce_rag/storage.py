@@ -68,15 +68,6 @@ class Storage(Database):
         ).fetchone()
         return self._passage(row) if row else None
 
-    def keys(self, ids: Iterable[str]) -> set[int]:
-        """Keys of the passages of these ids."""
-        return {row[0] for row in self._select("SELECT key FROM passages WHERE id", ids)}
-
-    def vectors_of(self, ids: Iterable[str]) -> dict[str, NDArray[np.float32]]:
-        """Vectors float32 [d] by the id of their passage."""
-        rows = self._select("SELECT id, vector FROM passages JOIN vectors USING (key) WHERE id", ids)
-        return {row[0]: np.frombuffer(row[1], dtype="<f4").astype(np.float32) for row in rows}
-
     def page(self, after: int, size: int) -> list[tuple[int, Passage]]:
         """Up to `size` passages whose keys are above `after`, in the order in which they were added."""
         rows = self._connection.execute(
@@ -207,15 +198,22 @@ class Storage(Database):
             "SELECT key, vector FROM vectors WHERE commit_id > ? ORDER BY key", (commit,)
         )
         while block := cursor.fetchmany(4096):
-            for key, vector in block:
-                if len(vector) != 4 * dimension:
-                    raise IndexDamagedError(
-                        f"{self.file}: the vector of passage {key} has {len(vector)} bytes instead of "
-                        f"{4 * dimension}: {RESTORE}"
-                    )
-            data = np.frombuffer(b"".join(row[1] for row in block), dtype="<f4")
-            keys = np.array([row[0] for row in block], dtype=np.int64)
-            yield keys, data.reshape(len(block), dimension).astype(np.float32, copy=False)
+            data = [self._vector(key, vector, dimension) for key, vector in block]
+            yield np.array([row[0] for row in block], dtype=np.int64), np.stack(data)
+
+    def vectors_by_id(self, ids: Iterable[str], dimension: int) -> dict[str, NDArray[np.float32]]:
+        """Vectors [d] by the id of their passage; unknown ids are left out."""
+        query = "SELECT id, vectors.key, vector FROM passages JOIN vectors USING (key) WHERE id"
+        rows = self._select(query, list(ids))
+        return {row[0]: self._vector(row[1], row[2], dimension) for row in rows}
+
+    def _vector(self, key: int, data: bytes, dimension: int) -> NDArray[np.float32]:
+        if len(data) != 4 * dimension:
+            raise IndexDamagedError(
+                f"{self.file}: the vector of passage {key} has {len(data)} bytes instead of "
+                f"{4 * dimension}: {RESTORE}"
+            )
+        return np.frombuffer(data, dtype="<f4").astype(np.float32, copy=False)
 
     def changes_since(self, commit: int) -> int:
         """How many vectors were added, replaced or removed after a commit."""
