@@ -181,6 +181,10 @@ def _retriever(source: Any, k: int, options: dict[str, Any] | None) -> BaseRetri
 
 
 def _with_report(response: Any, reports: list[dict[str, Any]]) -> Any:
+    if not response.source_nodes:
+        # LlamaIndex takes them from all kinds of responses but async streams.
+        for source in response.sources:
+            response.source_nodes.extend(getattr(source.raw_output, "source_nodes", []))
     if reports:
         response.metadata = {**(getattr(response, "metadata", None) or {}), "nbce": reports[-1]}
     return response
