@@ -11,9 +11,10 @@ from typing import Any
 
 from llama_index.core.schema import (
     BaseNode,
+    Document,
+    ImageNode,
     MetadataMode,
     NodeRelationship,
-    ObjectType,
     RelatedNodeInfo,
     TextNode,
 )
@@ -25,7 +26,8 @@ from nbce_rag.passages import Passage
 __all__ = ["NODE_KEY", "node_of", "passage_of", "ref_doc_id_of", "user_metadata"]
 
 NODE_KEY = "_llama_index"
-"""Key of a passage's metadata that holds the rest of a node: {"type": .., "ref_doc_id": .., "node": {..}}."""
+"""Key of a passage's metadata that holds the rest of a node: {"type": .., "ref_doc_id": .., "node": {..}},
+and "metadata", their JSON text, where an index would change their order."""
 
 _STORED_ELSEWHERE = ("text", "metadata", "embedding", "id_", "class_name", "text_resource")
 
@@ -33,27 +35,36 @@ _STORED_ELSEWHERE = ("text", "metadata", "embedding", "id_", "class_name", "text
 def passage_of(node: BaseNode) -> Passage:
     """A node as a passage; its source is the metadata's `source` or `file_path`, else its document's id.
 
+    A whole document becomes a text node of itself.
+
     Raises:
-        InputError: it holds anything but text.
+        InputError: it holds anything but text, or metadata that JSON cannot.
     """
-    if node.get_type() not in (ObjectType.TEXT, ObjectType.DOCUMENT, ObjectType.INDEX) or not isinstance(
-        node, TextNode
-    ):
+    if isinstance(node, Document):
+        node = _text_node(node)
+    if not isinstance(node, TextNode) or isinstance(node, ImageNode):
         raise InputError(
             f"Node {node.node_id!r} is a {type(node).__name__}; a PassageVectorStore holds text nodes."
         )
     text = node.get_content(metadata_mode=MetadataMode.NONE)
     if not text.strip():
         raise InputError(f"Node {node.node_id!r} has no text; leave it out.")
-    content = {
-        key: value
-        for key, value in json.loads(node.to_json()).items()
-        if key not in _STORED_ELSEWHERE and value not in (None, {}, [])
-    }
-    metadata = dict(node.metadata)
-    metadata[NODE_KEY] = {"type": node.class_name(), "ref_doc_id": node.ref_doc_id, "node": content}
-    title = metadata.get("title")
-    source = metadata.get("source") or metadata.get("file_path") or node.ref_doc_id
+    try:
+        written = json.dumps(node.metadata, allow_nan=False)
+        content = {
+            key: value
+            for key, value in json.loads(node.to_json()).items()
+            if key not in _STORED_ELSEWHERE and value not in (None, {}, [])
+        }
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"The metadata of node {node.node_id!r} cannot be JSON ({error}); convert them to text or numbers."
+        ) from error
+    rest: dict[str, Any] = {"type": node.class_name(), "ref_doc_id": node.ref_doc_id, "node": content}
+    if written != json.dumps(node.metadata, sort_keys=True):
+        rest["metadata"] = written  # their order is a part of the wording, and an index sorts them
+    title = node.metadata.get("title")
+    source = node.metadata.get("source") or node.metadata.get("file_path") or node.ref_doc_id
     return Passage(
         text,
         id=node.node_id,
@@ -61,8 +72,24 @@ def passage_of(node: BaseNode) -> Passage:
         source=source if isinstance(source, str) else None,
         start=node.start_char_idx,
         end=node.end_char_idx,
-        metadata=metadata,
+        metadata={**node.metadata, NODE_KEY: rest},
     )
+
+
+def _text_node(document: Document) -> TextNode:
+    if document.image_resource or document.audio_resource or document.video_resource:
+        raise InputError(f"Document {document.node_id!r} holds more than text; extract its text first.")
+    node = TextNode(
+        id_=document.node_id,
+        text=document.get_content(metadata_mode=MetadataMode.NONE),
+        embedding=document.embedding,
+        metadata=document.metadata,
+        excluded_embed_metadata_keys=document.excluded_embed_metadata_keys,
+        excluded_llm_metadata_keys=document.excluded_llm_metadata_keys,
+        relationships=dict(document.relationships),
+    )
+    node.relationships.setdefault(NodeRelationship.SOURCE, RelatedNodeInfo(node_id=document.node_id))
+    return node
 
 
 def node_of(passage: Passage) -> TextNode:
@@ -94,6 +121,10 @@ def node_of(passage: Passage) -> TextNode:
 
 def user_metadata(passage: Passage) -> dict[str, Any]:
     """Metadata as LlamaIndex shows it; passages of others have their `title` and `source` in it."""
+    stored = passage.metadata.get(NODE_KEY)
+    if isinstance(stored, dict) and "metadata" in stored:
+        written: dict[str, Any] = json.loads(stored["metadata"])
+        return written
     metadata = {key: value for key, value in passage.metadata.items() if key != NODE_KEY}
     if NODE_KEY not in passage.metadata:
         for key in ("title", "source"):
