@@ -267,9 +267,7 @@ class NBCELLM(StructuredPrediction):
         options, contexts, scores, more = self._settings(kwargs)
         render = self.messages_to_prompt
         if render is None or render is generic_messages_to_prompt:
-            return Call.of_messages(
-                self._engine, messages, options, contexts=contexts, scores=scores, **more
-            )
+            return Call.of_messages(self._engine, messages, options, contexts=contexts, scores=scores, **more)
         found = conversation(to_turns(messages, scores), None if contexts is None else passages_of(contexts))
         texts = [ChatMessage(role=m.role, content=t) for m, t in zip(messages, found.texts, strict=True)]
         found = dataclasses.replace(found, texts=(str(render(texts)),))
@@ -305,5 +303,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return getattr(value, "name", None) or type(value).__name__
-
-

@@ -39,7 +39,10 @@ def persist(index: PassageIndex, persist_path: str, fs: Any = None) -> None:
     with tempfile.TemporaryDirectory() as work:
         copy = Path(work) / _DATABASE
         # A copy of the file alone would lack what is in SQLite's log.
-        with closing(sqlite3.connect(index.path / _DATABASE)) as source, closing(sqlite3.connect(copy)) as target:
+        with (
+            closing(sqlite3.connect(index.path / _DATABASE)) as source,
+            closing(sqlite3.connect(copy)) as target,
+        ):
             source.backup(target)
         fs.put(str(copy), f"{folder}/{_DATABASE}")
     with fs.open(persist_path, "w", encoding="utf-8") as stream:

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("llama_index.core", minversion="0.14")
+pytest.importorskip("llama_index.core")
 
 from index_tools import bag_of_words
 from llama_index.core import Settings, StorageContext, VectorStoreIndex
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
-from llama_index_nbce import NBCELLM, PassageVectorStore
 
+from llama_index_nbce import NBCELLM, PassageVectorStore
 from nbce_rag.engine import NBCE
 from nbce_rag.index import PassageIndex
 from nbce_rag.models import wrap_model

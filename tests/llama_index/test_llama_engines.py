@@ -19,6 +19,8 @@ from llama_index.core.prompts import PromptTemplate
 from llama_index.core.query_engine import CitationQueryEngine, RetrieverQueryEngine, SubQuestionQueryEngine
 from llama_index.core.question_gen.types import BaseQuestionGenerator, SubQuestion
 from llama_index.core.tools import QueryEngineTool
+from scripted_llm import ScriptedLLM
+
 from llama_index_nbce import (
     NBCELLM,
     NBCECondensePlusContextChatEngine,
@@ -30,8 +32,6 @@ from llama_index_nbce import (
     nbce_chat_engine,
     nbce_query_engine,
 )
-from scripted_llm import ScriptedLLM
-
 from nbce_rag.engine import NBCE
 from nbce_rag.errors import InputError
 
@@ -162,7 +162,9 @@ class TestQueryEngines:
         with pytest.raises(InputError, match="MockLLM"):
             nbce_query_engine(MockLLM(), llm)  # type: ignore[arg-type]
 
-    def test_over_a_passage_index(self, llm: NBCELLM, index: VectorStoreIndex, store: Any, events: Any) -> None:
+    def test_over_a_passage_index(
+        self, llm: NBCELLM, index: VectorStoreIndex, store: Any, events: Any
+    ) -> None:
         response = nbce_query_engine(store.client, llm, similarity_top_k=3).query(QUESTION)
         assert rows_of_calls(events) == [4]
         assert response.response == nbce_query_engine(index, llm, similarity_top_k=3).query(QUESTION).response
@@ -240,9 +242,7 @@ class TestChatEngines:
         self, llm: NBCELLM, index: VectorStoreIndex, events: Any
     ) -> None:
         """Why there are chat engines here."""
-        engine = index.as_chat_engine(
-            chat_mode="context", llm=llm, response_synthesizer=NBCESynthesizer(llm)
-        )
+        engine = index.as_chat_engine(chat_mode="context", llm=llm, response_synthesizer=NBCESynthesizer(llm))
         assert isinstance(engine, ContextChatEngine)
         engine.chat(QUESTION)
         assert rows_of_calls(events) == [1]

@@ -16,10 +16,10 @@ from llama_index.core.base.llms.types import CitableBlock, CitationBlock, ImageB
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
 from llama_index.core.llms import ChatMessage
 from llama_index.core.schema import NodeWithScore, TextNode
-from llama_index_nbce import NBCELLM
-from llama_index_nbce.contexts import conversation, to_turns
 from pydantic import BaseModel
 
+from llama_index_nbce import NBCELLM
+from llama_index_nbce.contexts import conversation, to_turns
 from nbce_rag.engine import NBCE
 from nbce_rag.errors import ContextLengthError, InputError, NumericalError
 from nbce_rag.marks import PASSAGES, format_passages
@@ -140,19 +140,25 @@ class TestRows:
         assert rows(llm.chat([user(QUESTION)], contexts=["One.", "Two."])) == 3
 
     def test_marks_in_plain_prompts_are_contexts(self, llm: NBCELLM, base_llm: NBCELLM) -> None:
-        marked = format_passages([Passage("The ferry is run by Ada.", id="f", score=0.5), Passage("Fish.", id="g")])
+        marked = format_passages(
+            [Passage("The ferry is run by Ada.", id="f", score=0.5), Passage("Fish.", id="g")]
+        )
         for model in (llm, base_llm):
             response = model.complete(f"Read:\n{marked}\n\nQuestion: {QUESTION}")
             assert [c["node_id"] for c in response.raw["nbce"]["contexts"]] == ["f", "g"]
             assert rows(model.chat([user(f"Read:\n{marked}\n\n{QUESTION}")])) == 3
 
     def test_same_sources_and_same_texts(self, llm: NBCELLM) -> None:
-        same_source = [CitableBlock(title="", source="a.pdf", content=text) for text in ("One.", "Two.", "One.")]
+        same_source = [
+            CitableBlock(title="", source="a.pdf", content=text) for text in ("One.", "Two.", "One.")
+        ]
         report = llm.chat([user(*same_source, QUESTION)]).raw["nbce"]  # type: ignore[index]
         assert [(c["index"], c["node_id"]) for c in report["contexts"]] == [(0, "a.pdf"), (1, "a.pdf")]
 
     def test_empty_contexts_are_left_out_and_said(self, llm: NBCELLM) -> None:
-        report = llm.chat([user(CitableBlock(title="", source="blank", content=" "), FERRY, QUESTION)]).raw["nbce"]  # type: ignore[index]
+        report = llm.chat([user(CitableBlock(title="", source="blank", content=" "), FERRY, QUESTION)]).raw[
+            "nbce"
+        ]  # type: ignore[index]
         assert report["rows"] == 2
         assert any("blank" in warning for warning in report["warnings"])
 
@@ -184,16 +190,29 @@ class TestRows:
 class TestSameAsTheEngine:
     @pytest.mark.parametrize("chat", [True, False])
     def test_chat_gives_the_tokens_of_the_core(self, make_engine: Callable[..., NBCE], chat: bool) -> None:
-        template = PromptTemplate("Read.\n", "{heading}{text}\n\n", "Question: {question}\nAnswer:", chat=chat)
+        template = PromptTemplate(
+            "Read.\n", "{heading}{text}\n\n", "Question: {question}\nAnswer:", chat=chat
+        )
         engine = make_engine(chat=chat, prompt=template)
         passages = [Passage("The ferry is run by Ada.", score=0.8), Passage("Fish.", title="Food", score=0.3)]
         core = engine.answer(QUESTION, passages)
-        message = user("Read.\n", *[FERRY.model_copy(update={"title": p.title or "", "source": p.id, "content": [TextBlock(text=p.text)]}) for p in passages], f"Question: {QUESTION}\nAnswer:")
+        message = user(
+            "Read.\n",
+            *[
+                FERRY.model_copy(
+                    update={"title": p.title or "", "source": p.id, "content": [TextBlock(text=p.text)]}
+                )
+                for p in passages
+            ],
+            f"Question: {QUESTION}\nAnswer:",
+        )
         response = NBCELLM(engine=engine).chat([message], context_scores=[0.8, 0.3], question=QUESTION)
         assert response.message.content == core.text
         assert response.raw["usage"]["row_tokens"] == list(core.usage.row_tokens)  # type: ignore[index]
         weights = [c["weight"] for c in response.raw["nbce"]["contexts"]]  # type: ignore[index]
-        assert weights == pytest.approx([sum(t.weights[k] for t in core.tokens) / len(core.tokens) for k in (0, 1)], abs=1e-4)
+        assert weights == pytest.approx(
+            [sum(t.weights[k] for t in core.tokens) / len(core.tokens) for k in (0, 1)], abs=1e-4
+        )
 
 
 class TestOutput:
@@ -313,7 +332,10 @@ class TestOptions:
         assert asyncio.run(llm.acomplete(QUESTION)).text == expected
         assert llm.chat([user(QUESTION)]).message.content == expected
         assert calls == [QUESTION] * 4
-        assert llm.chat([user(FERRY, QUESTION)]).message.content == plain.chat([user(FERRY, QUESTION)]).message.content
+        assert (
+            llm.chat([user(FERRY, QUESTION)]).message.content
+            == plain.chat([user(FERRY, QUESTION)]).message.content
+        )
 
 
 class TestWork:

@@ -12,6 +12,7 @@ import pytest
 from llama_index.core.base.llms.base import BaseLLM
 from llama_index.core.llms import LLM, ChatMessage, MessageRole, MockLLM
 from llama_index.core.prompts import ChatPromptTemplate, PromptTemplate
+
 from llama_index_nbce import NBCELLM
 
 MESSAGES = [ChatMessage(role=MessageRole.USER, content="When does the market open?")]

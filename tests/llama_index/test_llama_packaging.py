@@ -23,7 +23,9 @@ def test_no_init_file_in_the_shared_namespace() -> None:
     shared = ROOT / "integrations" / "llama_index"
     assert sorted(p.relative_to(shared).as_posix() for p in shared.rglob("*.py")) == ["llms/nbce/__init__.py"]
     assert llama_index.__file__ is None
-    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"][
+        "wheel"
+    ]
     assert {"integrations/llama_index", "integrations/llama_index_nbce"} <= set(packages["packages"])
 
 

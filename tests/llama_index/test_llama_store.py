@@ -14,7 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from index_tools import bag_of_words
-from llama_index.core import Document, MockEmbedding, StorageContext, VectorStoreIndex, load_index_from_storage
+from llama_index.core import (
+    Document,
+    MockEmbedding,
+    StorageContext,
+    VectorStoreIndex,
+    load_index_from_storage,
+)
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.ingestion.pipeline import DocstoreStrategy
@@ -30,6 +36,7 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQuery,
     VectorStoreQueryMode,
 )
+
 from llama_index_nbce import (
     NBCELLM,
     PassageEmbedding,
@@ -40,7 +47,6 @@ from llama_index_nbce import (
 )
 from llama_index_nbce.filters import meets
 from llama_index_nbce.nodes import node_of, passage_of
-
 from nbce_rag.errors import EmbedderMismatchError, IndexNotFoundError, InputError
 from nbce_rag.index import PassageIndex
 from nbce_rag.passages import Passage
@@ -153,7 +159,9 @@ class TestSearch:
         rng = np.random.default_rng(0)
         vectors = rng.normal(size=(12, 3))
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        store.add([TextNode(id_=f"{n:02}", text=f"t{n}", embedding=v.tolist()) for n, v in enumerate(vectors)])
+        store.add(
+            [TextNode(id_=f"{n:02}", text=f"t{n}", embedding=v.tolist()) for n, v in enumerate(vectors)]
+        )
         query = vectors[3] + 0.1
         query /= np.linalg.norm(query)
         for threshold in (0.0, 0.3, 0.7, 1.0):
@@ -161,8 +169,10 @@ class TestSearch:
             while len(chosen) < 5:
                 best = max(
                     (n for n in range(12) if n not in chosen),
-                    key=lambda n: threshold * (vectors[n] @ query)
-                    - (1 - threshold) * max((vectors[n] @ vectors[c] for c in chosen), default=0.0),
+                    key=lambda n: (
+                        threshold * (vectors[n] @ query)
+                        - (1 - threshold) * max((vectors[n] @ vectors[c] for c in chosen), default=0.0)
+                    ),
                 )
                 if not chosen:
                     best = int(np.argmax(vectors @ query))
@@ -181,7 +191,9 @@ class TestSearch:
             with pytest.raises(InputError, match="mmr_threshold"):
                 store.query(wanted, mmr_threshold=value)
 
-    @pytest.mark.parametrize("mode", set(VectorStoreQueryMode) - {VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR})
+    @pytest.mark.parametrize(
+        "mode", set(VectorStoreQueryMode) - {VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR}
+    )
     def test_no_other_mode_is_answered_as_if_it_were_the_default(
         self, store: PassageVectorStore, mode: VectorStoreQueryMode
     ) -> None:
@@ -203,7 +215,9 @@ class TestSearch:
         )
 
         def found(**options: Any) -> set[str]:
-            return set(store.query(VectorStoreQuery(query_str="word", similarity_top_k=20, **options)).ids or [])
+            return set(
+                store.query(VectorStoreQuery(query_str="word", similarity_top_k=20, **options)).ids or []
+            )
 
         assert found(doc_ids=["x", "y"]) == {"x0", "x1", "x2", "y0", "y1", "y2"}
         nested = MetadataFilters(
@@ -229,7 +243,11 @@ class TestSearch:
 
     @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
-        st.lists(st.fixed_dictionaries({}, optional={"a": st.integers(0, 3), "b": st.sampled_from("xy")}), min_size=1, max_size=8),
+        st.lists(
+            st.fixed_dictionaries({}, optional={"a": st.integers(0, 3), "b": st.sampled_from("xy")}),
+            min_size=1,
+            max_size=8,
+        ),
         st.integers(1, 4),
         st.sampled_from([FilterOperator.EQ, FilterOperator.NE, FilterOperator.IN, FilterOperator.NIN]),
         st.sampled_from(list(FilterCondition)),
@@ -264,7 +282,9 @@ class TestIndex:
         assert index.docstore.docs == {}
         again = VectorStoreIndex.from_vector_store(store, embed_model=store.embed_model)
         found = again.as_retriever(similarity_top_k=3).retrieve(QUESTION)
-        assert [n.node_id for n in found] == [n.node_id for n in index.as_retriever(similarity_top_k=3).retrieve(QUESTION)]
+        assert [n.node_id for n in found] == [
+            n.node_id for n in index.as_retriever(similarity_top_k=3).retrieve(QUESTION)
+        ]
         assert asyncio.run(again.as_retriever(similarity_top_k=3).aretrieve(QUESTION)) == found
         again.delete_ref_doc("town.txt")
         assert [n.node_id for n in again.as_retriever().retrieve(QUESTION)] == ["ferry"]
@@ -274,7 +294,10 @@ class TestIndex:
     def test_retriever_options_of_llama_index(self, index: VectorStoreIndex) -> None:
         filters = MetadataFilters(filters=[MetadataFilter(key="page", value=0)])
         assert [n.node_id for n in index.as_retriever(filters=filters).retrieve(QUESTION)] == ["ferry"]
-        assert {n.node_id for n in index.as_retriever(doc_ids=["town.txt"]).retrieve(QUESTION)} == {"market", "museum"}
+        assert {n.node_id for n in index.as_retriever(doc_ids=["town.txt"]).retrieve(QUESTION)} == {
+            "market",
+            "museum",
+        }
         mmr = index.as_retriever(
             vector_store_query_mode="mmr", similarity_top_k=3, vector_store_kwargs={"mmr_threshold": 1.0}
         )
@@ -287,15 +310,21 @@ class TestIndex:
             retriever = PassageRetriever(source, similarity_top_k=2)
             assert retriever.retrieve(QUESTION) == expected
             assert asyncio.run(retriever.aretrieve(QUESTION)) == expected
-        assert [n.node_id for n in PassageRetriever(store, doc_ids=["sea.txt"]).retrieve(QUESTION)] == ["ferry"]
-        diverse = PassageRetriever(store, mode="mmr", mmr_threshold=0.0, similarity_top_k=3).retrieve(QUESTION)
+        assert [n.node_id for n in PassageRetriever(store, doc_ids=["sea.txt"]).retrieve(QUESTION)] == [
+            "ferry"
+        ]
+        diverse = PassageRetriever(store, mode="mmr", mmr_threshold=0.0, similarity_top_k=3).retrieve(
+            QUESTION
+        )
         assert {n.node_id for n in diverse} == {"ferry", "market", "museum"}
         with pytest.raises(InputError, match="int"):
             PassageRetriever(3)
 
     def test_pipeline_upserts(self, store: PassageVectorStore) -> None:
         def run(text: str) -> None:
-            pipeline.run(documents=[Document(text=text, id_="a.txt"), Document(text="Cats purr.", id_="b.txt")])
+            pipeline.run(
+                documents=[Document(text=text, id_="a.txt"), Document(text="Cats purr.", id_="b.txt")]
+            )
 
         pipeline = IngestionPipeline(
             transformations=[SentenceSplitter(chunk_size=64, chunk_overlap=0), store.embed_model],
@@ -350,7 +379,9 @@ class TestFolder:
             PassageVectorStore.create(tmp_path / "other", 3)  # type: ignore[arg-type]
         assert isinstance(store.embed_model, PassageEmbedding)
         assert asyncio.run(store.embed_model.aget_query_embedding("cats")) == list(bag_of_words(["cats"])[0])
-        assert asyncio.run(store.embed_model.aget_text_embedding_batch(["cats"]))[0] == list(bag_of_words(["cats"])[0])
+        assert asyncio.run(store.embed_model.aget_text_embedding_batch(["cats"]))[0] == list(
+            bag_of_words(["cats"])[0]
+        )
 
     def test_without_a_model_it_wants_vectors(self, tmp_path: Path) -> None:
         with PassageVectorStore.create(tmp_path / "kb", dimension=2).client:

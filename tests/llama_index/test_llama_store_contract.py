@@ -16,6 +16,7 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQuery,
     VectorStoreQueryMode,
 )
+
 from llama_index_nbce import PassageVectorStore
 
 ROWS = [
@@ -99,7 +100,9 @@ OPERATORS: list[tuple[str, Any, FilterOperator, list[str]]] = [
 
 
 @pytest.mark.parametrize(("key", "value", "operator", "expected"), OPERATORS)
-def test_every_operator(store: Any, key: str, value: Any, operator: FilterOperator, expected: list[str]) -> None:
+def test_every_operator(
+    store: Any, key: str, value: Any, operator: FilterOperator, expected: list[str]
+) -> None:
     assert found(store, where(key, value, operator)) == expected
 
 
@@ -180,9 +183,7 @@ def test_clear(store: Any) -> None:
 @pytest.mark.parametrize("threshold", [1.0, 0.0])
 def test_mmr(store: Any, threshold: float) -> None:
     options = {"mmr_threshold": threshold}
-    query = VectorStoreQuery(
-        query_embedding=[1.0, 0.0], similarity_top_k=2, mode=VectorStoreQueryMode.MMR
-    )
+    query = VectorStoreQuery(query_embedding=[1.0, 0.0], similarity_top_k=2, mode=VectorStoreQueryMode.MMR)
     expected = ["w1", "w3"] if threshold == 1.0 else ["w1", "w2"]
     assert store.query(query, **options).ids == expected
 
@@ -209,5 +210,3 @@ def test_async_members_do_the_same(empty: Any) -> None:
 
 def test_it_is_a_store_with_a_name(empty: Any) -> None:
     assert type(empty).class_name() == type(empty).__name__
-
-

@@ -19,6 +19,8 @@ from llama_index.core.prompts import (
 from llama_index.core.prompts.default_prompt_selectors import DEFAULT_TEXT_QA_PROMPT_SEL
 from llama_index.core.schema import NodeWithScore, TextNode
 from llama_index.core.settings import Settings
+from pydantic import BaseModel
+
 from llama_index_nbce import (
     NBCELLM,
     NBCESynthesizer,
@@ -26,8 +28,6 @@ from llama_index_nbce import (
     cited_nodes,
     format_citations,
 )
-from pydantic import BaseModel
-
 from nbce_rag.engine import NBCE
 from nbce_rag.errors import InputError
 from nbce_rag.passages import Passage
@@ -100,9 +100,7 @@ class TestOneCall:
         self, make_engine: Callable[..., NBCE], scored: list[NodeWithScore], chat: bool
     ) -> None:
         engine = make_engine(chat=chat)
-        passages = [
-            Passage(n.node.get_content(), id=n.node.node_id, score=n.score) for n in scored
-        ]
+        passages = [Passage(n.node.get_content(), id=n.node.node_id, score=n.score) for n in scored]
         core = engine.answer(QUESTION, passages)
         response = NBCESynthesizer(NBCELLM(engine=engine)).synthesize(QUESTION, scored)
         assert response.response == core.text
@@ -115,7 +113,9 @@ class TestOneCall:
         if not chat:  # the plain wording is what contexts before a question are
             assert sugar.message.content.split("\n")[0] == core.text  # type: ignore[union-attr]
 
-    def test_a_wording_with_a_system_message(self, make_engine: Callable[..., NBCE], scored: list[Any]) -> None:
+    def test_a_wording_with_a_system_message(
+        self, make_engine: Callable[..., NBCE], scored: list[Any]
+    ) -> None:
         wording = Wording("{Read}\n", "{heading}{text}\n\n", "Q: {question}", chat=True, system="Be {brief}.")
         engine = make_engine(prompt=wording)
         passages = [Passage(n.node.get_content(), id=n.node.node_id, score=n.score) for n in scored]
@@ -209,9 +209,7 @@ class TestTemplates:
 
 
 class TestScoresAndOptions:
-    def test_scores_take_part_in_fusion_unless_they_cannot(
-        self, llm: NBCELLM, nodes: list[TextNode]
-    ) -> None:
+    def test_scores_take_part_in_fusion_unless_they_cannot(self, llm: NBCELLM, nodes: list[TextNode]) -> None:
         def scores_of(values: list[float | None], **options: Any) -> list[float | None]:
             given = [NodeWithScore(node=n, score=s) for n, s in zip(nodes, values, strict=True)]
             response = NBCESynthesizer(llm, **options).synthesize(QUESTION, given)

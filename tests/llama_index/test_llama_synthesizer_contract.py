@@ -12,6 +12,7 @@ from llama_index.core.llms import MockLLM
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.response_synthesizers import CompactAndRefine, SimpleSummarize
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
+
 from llama_index_nbce import NBCELLM, NBCESynthesizer
 
 QUESTION = "Who runs the ferry?"
