@@ -1,4 +1,4 @@
-"""From a call of the LLM to a request of the engine, and from the engine's pieces to LlamaIndex's responses."""
+"""From calls of the LLM to requests of the engine, and from its pieces to LlamaIndex's responses."""
 
 from __future__ import annotations
 

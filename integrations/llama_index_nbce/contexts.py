@@ -10,14 +10,10 @@ from dataclasses import replace
 from typing import Any
 
 from llama_index.core.base.llms.types import (
-    CachePoint,
     ChatMessage,
     CitableBlock,
-    CitationBlock,
     MessageRole,
     TextBlock,
-    ThinkingBlock,
-    ToolCallBlock,
 )
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore
 
@@ -27,7 +23,8 @@ from nbce_rag.passages import Passage
 
 __all__ = ["citable", "conversation", "is_cosine", "score_of", "to_turns"]
 
-_SKIPPED = (CachePoint, CitationBlock, ThinkingBlock, ToolCallBlock)
+# By name: not every version of LlamaIndex has the classes.
+_SKIPPED = {"cache", "citation", "thinking", "tool_call"}
 _ROLES = {
     MessageRole.SYSTEM: "system",
     MessageRole.DEVELOPER: "system",
@@ -160,7 +157,7 @@ def _parts(message: ChatMessage, passages: Iterable[Passage]) -> list[str | Pass
                 parts[-1] = f"{parts[-1]}\n{block.text}"
             else:
                 parts.append(block.text)
-        elif not isinstance(block, _SKIPPED):
+        elif block.block_type not in _SKIPPED:
             raise InputError(f"The message holds a {type(block).__name__}; NBCE reads text only.")
     return parts
 

@@ -76,7 +76,7 @@ class _OneCallMixin(_ReportMixin):
 
 
 class NBCEContextChatEngine(_OneCallMixin, ContextChatEngine):
-    """`ContextChatEngine`, with each node a context of its own; history and system prompt are in every row."""
+    """`ContextChatEngine`, each node a context of its own; history and system prompt are in every row."""
 
 
 class NBCECondensePlusContextChatEngine(_OneCallMixin, CondensePlusContextChatEngine):

@@ -58,7 +58,7 @@ def passage_of(node: BaseNode) -> Passage:
         }
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"The metadata of node {node.node_id!r} cannot be JSON ({error}); convert them to text or numbers."
+            f"The metadata of node {node.node_id!r} cannot be JSON ({error}); make them text."
         ) from error
     rest: dict[str, Any] = {"type": node.class_name(), "ref_doc_id": node.ref_doc_id, "node": content}
     if written != json.dumps(node.metadata, sort_keys=True):
@@ -77,7 +77,7 @@ def passage_of(node: BaseNode) -> Passage:
 
 
 def _text_node(document: Document) -> TextNode:
-    if document.image_resource or document.audio_resource or document.video_resource:
+    if any(getattr(document, f"{kind}_resource", None) for kind in ("image", "audio", "video")):
         raise InputError(f"Document {document.node_id!r} holds more than text; extract its text first.")
     node = TextNode(
         id_=document.node_id,

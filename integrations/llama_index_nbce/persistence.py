@@ -1,4 +1,4 @@
-"""What `StorageContext.persist` leaves for a passage index: a small JSON file that says where the folder is."""
+"""What `StorageContext.persist` leaves for a passage index: a JSON file that names its folder."""
 
 from __future__ import annotations
 
@@ -98,5 +98,5 @@ def _is_local(fs: Any) -> bool:
 def _note(path: str) -> str:
     # LlamaIndex's own store, which is tried on this file when no store is given, must fail on it: else it
     # would load as a store without vectors, and find nothing.
-    hint = "a PassageVectorStore: give StorageContext.from_defaults(vector_store=PassageVectorStore.from_persist_dir(..))"
+    hint = "of a PassageVectorStore: give it to StorageContext.from_defaults(vector_store=...)"
     return json.dumps({"format": _FORMAT, "version": 1, "path": path, "embedding_dict": hint})

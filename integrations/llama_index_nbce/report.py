@@ -19,8 +19,9 @@ def describe(answer: Answer, notes: tuple[str, ...] = ()) -> dict[str, Any]:
     """An answer in plain JSON types.
 
     Returns:
-        A dict of `version`, `text` (the answer), `fusion`, `rows` (passage rows and the one without), `contexts` (for each
-        context that was read: `index` among those given, `node_id`, `title`, `score`, `relevance` in nats,
+        A dict of `version`, `text` (the answer), `fusion`, `rows` (passage rows and the one without),
+        `contexts` (for each context that was read: `index` among those given,
+        `node_id`, `title`, `score`, `relevance` in nats,
         `weight`, its mean evidence over the answer's tokens, and `tokens_won`, the tokens for which it
         led), `spans` (cited stretches of the answer: `start`, `end`, `node_id`, `context_index`,
         `weight`), `cited_node_ids` in order of first citation, `usage` in tokens, `timings` in seconds,

@@ -1,4 +1,4 @@
-"""Structured output: answers whose every token is held to a pydantic class's JSON schema while it is chosen."""
+"""Structured output: answers held, token by token, to the JSON schema of a pydantic class."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def _schema(output_cls: type[BaseModel], llm_kwargs: dict[str, Any] | None) -> d
 
 
 def _closed(schema: Any) -> Any:
-    """The schema without further keys: JSON Schema allows any unless it says otherwise, and models add some."""
+    """The schema without further keys: JSON Schema allows any by default, and models add some."""
     if isinstance(schema, list):
         return [_closed(one) for one in schema]
     if not isinstance(schema, dict):

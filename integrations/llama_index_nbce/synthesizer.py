@@ -95,7 +95,7 @@ class NBCESynthesizer(BaseSynthesizer):
         inner = self._llm.llm if isinstance(self._llm, StructuredLLM) else self._llm
         if not getattr(inner, "supports_contexts", False):
             raise TypeError(
-                f"{type(inner).__name__} cannot hold contexts: it would be asked without any of the passages. "
+                f"{type(inner).__name__} cannot hold contexts: it would be asked without any passage. "
                 "Give NBCESynthesizer an NBCELLM, or use another response synthesizer."
             )
         if output_cls is not None and not isinstance(self._llm, StructuredLLM):

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -52,7 +53,7 @@ def test_streams_are_generators_whose_deltas_join_to_the_answer(model: LLM) -> N
     steps = list(stream)
     assert "".join(step.delta or "" for step in steps) == whole
     assert steps[-1].message.content == whole
-    for shorter, longer in zip(steps, steps[1:], strict=False):
+    for shorter, longer in pairwise(steps):
         assert (longer.message.content or "").startswith(shorter.message.content or "")
 
 

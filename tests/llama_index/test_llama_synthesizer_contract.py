@@ -1,4 +1,4 @@
-"""What every response synthesizer of LlamaIndex does, asked of NBCESynthesizer and of two of LlamaIndex's own."""
+"""What every response synthesizer of LlamaIndex does, asked of ours and of two of its own."""
 
 from __future__ import annotations
 
