@@ -11,7 +11,7 @@ demo: $(VENV)/local.stamp
 	$(BIN)/nbce-rag index examples/corpus --index $(DEMO)/index
 	$(BIN)/nbce-rag ask "Who is the chief pilot at Skarrowmouth?" --index $(DEMO)/index
 	$(BIN)/nbce-rag ask "Who designed the Tide Engine Mark IV?" --index $(DEMO)/index
-	$(BIN)/nbce-rag ask "石榴渡椒盐芡实糕要蒸多少分钟？" --index $(DEMO)/index
+	$(BIN)/nbce-rag ask "连珠水碓由哪位工师设计？" --index $(DEMO)/index
 
 test: lint types unit
 

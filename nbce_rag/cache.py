@@ -126,10 +126,14 @@ class RowCache(Cache):
             storage.values[row, :, begin:end] = values
 
     def view(self, start: int, stop: int, length: int) -> RowCache:
-        """Rows [start, stop) as a cache of their own over the same memory, filled up to `length`."""
+        """Rows [start, stop) as a cache of their own over the same memory, filled up to `length`.
+
+        A view can be viewed again, but neither `place` nor `keep` is meant for it.
+        """
         view = RowCache.__new__(RowCache)
         view.begins, view.capacity, view._storages = self.begins[start:stop], self.capacity, self._storages
-        view._set_layers(start, stop, self._layers[0].rows, length)
+        seen = self._layers[0]  # its rows may be a window already
+        view._set_layers(seen.start + start, seen.start + stop, seen.rows, length)
         return view
 
     def keep(self, rows: Tensor) -> RowCache:

@@ -1,4 +1,4 @@
-"""The command line: `nbce-rag index` and `nbce-rag ask`.
+"""The command line: `nbce-rag index`, `nbce-rag ask` and `nbce-rag eval`.
 
 Nothing heavy is imported before a command needs it, so that `--help` answers at once.
 """
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .errors import IndexNotFoundError, InputError
+from .evaluation.command import eval_command
 from .reporting import errors_in_one_line, notes, progress_bar, say, spinner
 
 if TYPE_CHECKING:
@@ -223,6 +224,9 @@ def ask(
             # The answer's own warnings are part of what was printed.
             if note not in answer.warnings:
                 say(f"warning: {note}")
+
+
+app.command("eval")(eval_command)
 
 
 def _given(**options: Any) -> dict[str, Any]:

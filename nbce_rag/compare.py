@@ -27,8 +27,8 @@ class AnswerGroup:
     Attributes:
         text: the answer, as its weightiest passage words it.
         passages: who says so, the weightiest first.
-        weight: share of the prior over passages (retrieval score, question likelihood, refusal), in
-            (0, 1]; the groups' weights and `Comparison.silent_weight` sum to 1.
+        weight: share of the prior over passages (retrieval score and question likelihood), in (0, 1]; the
+            groups' weights and `Comparison.silent_weight` sum to 1.
         answers: what each of the passages said, in the same order.
     """
 

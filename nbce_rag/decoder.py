@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .cache import RowCache
+from .errors import InputError
 from .fusion import Fused, FusionState, Rule, responsibilities
 from .models import LoadedModel
 from .prefill import forward
@@ -164,6 +165,11 @@ class LockstepDecoder:
         if bool((scores == NEG_INF).all()):
             # Every token that fusion left is banned: fuse again without the banned ones.
             banned = group.chooser.process(torch.zeros_like(normalised)) == NEG_INF
+            if not bool((rows > NEG_INF).any(0)[~banned].any()):
+                raise InputError(
+                    "Nothing may come next: json_schema or regex allows only tokens that bad_words or "
+                    "no_repeat_ngram_size bans. Drop one of them."
+                )
             rows = _restrict(rows, ~banned)
             again = _fuse(group.rule, rows[None], group.state)
             normalised = again.log_probs[0].log_softmax(-1)

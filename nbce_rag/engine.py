@@ -62,7 +62,9 @@ class NBCE:
             max_batch_tokens = int(min(8192, max(256, affordable)))
         if max_batch_tokens < 1:
             raise InputError(f"max_batch_tokens={max_batch_tokens} must be at least 1.")
-        store = PassageKVStore() if kv_store is None or kv_store is True else kv_store or None
+        store: PassageKVStore | None = None
+        if kv_store is not False:  # an empty store is false too
+            store = kv_store if isinstance(kv_store, PassageKVStore) else PassageKVStore()
         template = prompt or PromptTemplate.for_tokenizer(loaded.tokenizer)
         self._engine = Engine(loaded, PromptEncoder(template, loaded.tokenizer), store, max_batch_tokens)
 

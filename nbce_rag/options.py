@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,8 @@ class Options:
         min_p: sample from tokens with at least this share of the best one's probability, in [0, 1].
         repetition_penalty: > 0; 1 is off. Sees the answer so far, not the prompts.
         no_repeat_ngram_size: no n-gram of the answer comes twice; 0 is off.
-        bad_words: strings that the answer must not contain.
+        bad_words: strings that the answer must not spell, as the tokenizer spells them by themselves or
+            after a blank.
         seed: makes sampling repeatable; each call has a generator of its own.
         json_schema: the answer is JSON that fits this schema (dict or JSON text). Extra `[grammar]`.
         regex: the answer matches this regular expression. Extra `[grammar]`.
@@ -75,19 +76,27 @@ class Options:
     def __post_init__(self) -> None:
         for name in ("stop", "bad_words"):
             value = getattr(self, name)
-            if isinstance(value, str) or not all(isinstance(text, str) and text for text in value):
+            texts = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else ("",)
+            if not all(isinstance(text, str) and text for text in texts):
                 raise InputError(f"{name}={value!r} must be a sequence of non-empty strings.")
-            object.__setattr__(self, name, tuple(value))
+            object.__setattr__(self, name, texts)
         for name, (valid, wanted) in _RANGES.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
                 raise InputError(f"{name}={value!r} must be a number: {wanted}.")
             if not valid(value):
                 raise InputError(f"{name}={value!r} is out of range; use {wanted}.")
+        for name, (kinds, wanted) in _KINDS.items():
+            value = getattr(self, name)
+            # True is an int, but not a number that anyone means.
+            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+                raise InputError(f"{name}={value!r} must be {wanted}.")
         if self.abstain_below is not None and not math.isfinite(self.abstain_below):
             raise InputError(
                 f"abstain_below={self.abstain_below!r} must be a finite number of nats, or None."
             )
+        if self.seed is not None and not -(2**63) <= self.seed < 2**64:
+            raise InputError(f"seed={self.seed!r} is out of range; use a whole number of up to 64 bits.")
         if self.json_schema is not None and self.regex is not None:
             raise InputError("json_schema and regex exclude each other; give one of them.")
         object.__setattr__(self, "fusion", resolve_rule(self.fusion))
@@ -120,4 +129,15 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "passages_per_row": (lambda v: isinstance(v, int) and v >= 1, "a whole number >= 1"),
     "refusal_threshold": (lambda v: 0 < v <= 1, "a number in (0, 1]"),
     "citation_threshold": (lambda v: 0 < v <= 1, "a number in (0, 1]"),
+}
+
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "seed": ((int, type(None)), "a whole number, or None"),
+    "json_schema": ((Mapping, str, type(None)), "a dict, JSON text, or None"),
+    "regex": ((str, type(None)), "a string, or None"),
+    "joint_row": ((bool,), "True or False"),
+    "order_labels": ((bool,), "True or False"),
+    "abstain_below": ((int, float, type(None)), "a finite number of nats, or None"),
+    "abstention": ((str,), "a string"),
+    "relevance": ((bool,), "True or False"),
 }

@@ -120,7 +120,7 @@ def read_suffix(
         batch = ids.expand(len(view.begins), -1)
         log_probs = forward(loaded, view, batch, keep)
         next_log_probs.append(log_probs[:, len(kept)])
-        if len(targets):
+        if question or len(refusal):
             index = targets.to(log_probs.device)[None, :, None].expand(len(view.begins), -1, 1)
             values = log_probs[:, : len(targets)].gather(-1, index)[..., 0]
             likelihoods.append(values[:, : len(kept)].sum(-1))
@@ -152,11 +152,13 @@ def forward(loaded: LoadedModel, cache: RowCache, ids: Tensor, keep: Tensor | No
     kept = torch.tensor([new_tokens - 1]) if keep is None else keep
     whole = "logits_to_keep" not in inspect.signature(loaded.model.forward).parameters
     arguments: dict[str, Any] = {} if whole else {"logits_to_keep": kept.to(device)}
+    # Rows of finished questions run along, maybe past the window, where some models have no position.
+    positions = cache.position_ids(new_tokens).clamp(max=loaded.window - 1)
     with loaded.lock, torch.no_grad():
         logits = loaded.model(
             input_ids=ids.to(device),
             attention_mask=cache.attention_mask(new_tokens).to(device),
-            position_ids=cache.position_ids(new_tokens).to(device),
+            position_ids=positions.to(device),
             past_key_values=cache,
             use_cache=True,
             **arguments,

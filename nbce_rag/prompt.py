@@ -11,6 +11,7 @@ import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -56,8 +57,8 @@ class PromptTemplate:
             probability in each row tells how far that row refuses.
 
     Raises:
-        InputError: a part lacks its field, or the prefix holds the question (its ids could not be
-            reused).
+        InputError: a part lacks its field, prefix or passage holds the question (their ids could not be
+            reused), or the suffix holds it twice.
     """
 
     prefix: str
@@ -73,8 +74,11 @@ class PromptTemplate:
             raise InputError(f"PromptTemplate.passage={self.passage!r} lacks the field {{text}}.")
         if "{question}" not in self.suffix:
             raise InputError(f"PromptTemplate.suffix={self.suffix!r} lacks the field {{question}}.")
-        if "{question}" in self.prefix:
-            raise InputError("PromptTemplate.prefix must not hold {question}; put it into the suffix.")
+        if self.suffix.count("{question}") > 1:
+            raise InputError(f"PromptTemplate.suffix={self.suffix!r} holds {{question}} more than once.")
+        for part in ("prefix", "passage"):
+            if "{question}" in getattr(self, part):
+                raise InputError(f"PromptTemplate.{part} must not hold {{question}}; put it into the suffix.")
         if isinstance(self.stop, str):  # type: ignore[unreachable]
             raise InputError(f"PromptTemplate.stop={self.stop!r} is one string; give a tuple of strings.")
 
@@ -155,8 +159,10 @@ class PromptEncoder:
         self._tokenizer = tokenizer
         # Fast tokenizers change their own state while encoding ("Already borrowed" in threads).
         self._lock = _lock_of(tokenizer)
-        specials = sorted({t for t in tokenizer.all_special_tokens if t.strip()}, key=len, reverse=True)
-        self._specials = re.compile("|".join(map(re.escape, specials))) if specials else None
+        specials = _special_tokens(tokenizer)
+        self._unwanted = _NONCHARACTERS | {ord(token): None for token in specials if len(token) == 1}
+        longer = sorted((token for token in specials if len(token) > 1), key=len, reverse=True)
+        self._specials = re.compile("|".join(map(re.escape, longer))) if longer else None
         self._given = messages is not None or text is not None
         self.places = 1
         rendered = template.chat
@@ -191,9 +197,10 @@ class PromptEncoder:
             "source": source or "",
             "id": id,
         }
-        values = {name: self._defuse(value) for name, value in values.items()}
-        filled = re.sub(
-            r"\{(heading|title|text|source|id)\}", lambda match: values[match[1]], self.template.passage
+        # Every second part is a field's name.
+        parts = re.split(r"\{(heading|title|text|source|id)\}", self.template.passage)
+        filled, _ = self._compose(
+            *((values[part], False) if i % 2 else (part, True) for i, part in enumerate(parts))
         )
         return self._encode(filled)
 
@@ -203,17 +210,19 @@ class PromptEncoder:
         Raises:
             InputError: empty question.
         """
-        question = self._defuse(question).strip()
         if self._given:
+            question = self._defuse(question).strip()
             # The question stands somewhere in the given prompt; else all that follows counts as one.
             text = self._suffix_head
             start = text.rfind(question) if question else -1
             start, end = (start, start + len(question)) if start >= 0 else (0, len(text))
-        elif not question:
-            raise InputError("The question is empty; ask something.")
         else:
-            start, end = len(self._suffix_head), len(self._suffix_head) + len(question)
-            text = self._suffix_head + question + self._suffix_tail
+            question = question.translate(self._unwanted).strip()
+            if not question:
+                raise InputError("The question is empty; ask something.")
+            text, (start, end, _) = self._compose(
+                (self._suffix_head, True), (question, False), (self._suffix_tail, True)
+            )
         if not self._tokenizer.is_fast:  # no offsets: count the question's tokens from both sides
             ids = self._encode(text)
             first = len(self._encode(text[:start]))
@@ -222,6 +231,8 @@ class PromptEncoder:
         with self._lock:
             encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         inside = [i for i, (a, b) in enumerate(encoded["offset_mapping"]) if a < end and b > start and a < b]
+        if not inside and not self._given:  # a tokenizer may drop what nobody sees, such as U+200B
+            raise InputError(f"The question {question!r} has no characters that the model reads.")
         return Suffix(tuple(encoded["input_ids"]), (inside[0], inside[-1] + 1) if inside else (0, 0))
 
     def context(self, passages: Mapping[int, Sequence[int]]) -> tuple[int, ...]:
@@ -257,10 +268,28 @@ class PromptEncoder:
 
     def _defuse(self, text: str, keep: str = "") -> str:
         """Text that can neither mark a seam nor spell a special token such as `<|im_end|>`."""
-        parts = [part.translate(_NONCHARACTERS) for part in (text.split(keep) if keep else [text])]
-        if self._specials is not None:
-            parts = [self._specials.sub(lambda m: f"{m[0][0]} {m[0][1:]}", part) for part in parts]
-        return keep.join(parts)
+        parts = text.split(keep) if keep else [text]
+        return keep.join(self._compose((part, False))[0] for part in parts)
+
+    def _compose(self, *parts: tuple[str, bool]) -> tuple[str, list[int]]:
+        """The parts joined, and where each ends; those not the template's own (False) are defused."""
+        text, ends, own = "", [], []
+        for part, is_own in parts:
+            start, text = len(text), text + (part if is_own else part.translate(self._unwanted))
+            ends.append(len(text))
+            if is_own:
+                own.append((start, len(text)))
+        if self._specials is None:
+            return text, ends
+        # A blank after the first character makes other tokens of it. Passages may also complete what the
+        # wording around them begins: `<{id}>`.
+        cuts = [
+            match.start() + 1
+            for match in self._specials.finditer(text)
+            if not any(start <= match.start() and match.end() <= end for start, end in own)
+        ]
+        joined = " ".join(text[start:end] for start, end in pairwise([0, *cuts, len(text)]))
+        return joined, [end + sum(cut <= end for cut in cuts) for end in ends]
 
     def _bos(self) -> tuple[int, ...]:
         with self._lock:
@@ -334,3 +363,9 @@ class PromptEncoder:
             if last or str(messages[0]["content"]).strip() in text:
                 return str(text)
         raise AssertionError("unreachable")
+
+
+def _special_tokens(tokenizer: Any) -> set[str]:
+    """All that the tokenizer takes for a special token; many chat tokens have no name such as `eos_token`."""
+    added = (str(t) for t in getattr(tokenizer, "added_tokens_decoder", {}).values() if t.special)
+    return {token for token in (*tokenizer.all_special_tokens, *added) if token.strip()}

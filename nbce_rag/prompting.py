@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import psutil
 import torch
@@ -16,7 +17,7 @@ from .kv_store import PassageKVStore
 from .models import LoadedModel
 from .options import Options
 from .passages import Passage
-from .prefill import read_contexts, read_suffix
+from .prefill import Reading, read_contexts, read_suffix
 from .prompt import PromptEncoder
 from .rows import RowPlan, plan_rows
 
@@ -65,10 +66,18 @@ class Engine:
         encoder = self.encoder_of(request)
         return plan_rows(encoder, request.question, request.passages, request.options, self.loaded.window)
 
-    def bytes_needed(self, plan: RowPlan, options: Options) -> int:
-        """About what decoding these rows takes at its peak: keys and values, and a few sets of log-probs."""
-        longest = max(len(row.context) for row in plan.rows) + len(plan.suffix.ids) + options.max_tokens
-        return len(plan.rows) * (longest * self.loaded.kv_bytes + 4 * 4 * self.loaded.vocab_size)
+    def bytes_needed(self, requests: Sequence[Request], plans: Sequence[RowPlan]) -> int:
+        """About what decoding these in one batch takes at its peak.
+
+        Keys and values, all rows as long as the longest, and a few sets of log-probs.
+        """
+        rows = sum(len(plan.rows) for plan in plans)
+        longest = max(
+            len(row.context) + len(plan.suffix.ids) + request.options.max_tokens
+            for request, plan in zip(requests, plans, strict=True)
+            for row in plan.rows
+        )
+        return rows * (longest * self.loaded.kv_bytes + 4 * 4 * self.loaded.vocab_size)
 
 
 @dataclass(frozen=True)
@@ -122,7 +131,7 @@ def read_prompts(
         NumericalError: the model gave NaN.
     """
     loaded = engine.loaded
-    needed = sum(engine.bytes_needed(plan, r.options) for plan, r in zip(plans, requests, strict=True))
+    needed = engine.bytes_needed(requests, plans)
     free = free_memory(loaded.device)
     if needed > 0.9 * free:
         raise InputError(
@@ -130,56 +139,92 @@ def read_prompts(
             f"{free / 2**30:.1f} GiB are free. Use fewer or shorter passages, a lower max_tokens, or "
             "dtype='bfloat16'."
         )
+    shared = _share(engine, requests, plans)
+    unique = [plans[users[0]] for users in shared]
     contexts, reused = read_contexts(
-        loaded, [row.context for plan in plans for row in plan.rows], engine.store, engine.max_batch_tokens
+        loaded, [row.context for plan in unique for row in plan.rows], engine.store, engine.max_batch_tokens
     )
     # All rows end at one column, where the longest prompt ends.
-    end = max(len(row.context) + len(plan.suffix.ids) for plan in plans for row in plan.rows)
-    begins = [end - len(plan.suffix.ids) - len(row.context) for plan in plans for row in plan.rows]
+    end = max(len(row.context) + len(plan.suffix.ids) for plan in unique for row in plan.rows)
+    begins = [end - len(plan.suffix.ids) - len(row.context) for plan in unique for row in plan.rows]
     room = max(max(r.options.max_tokens, len(engine.encoder_of(r).refusal)) for r in requests)
-    cache = RowCache(
-        begins, end + room, loaded.model.config.get_text_config(decoder=True).num_hidden_layers, end
-    )
-    for index, row in enumerate(row for plan in plans for row in plan.rows):
+    cache = RowCache(begins, end + room, loaded.layers, end)
+    for index, row in enumerate(row for plan in unique for row in plan.rows):
         if row.context:
             cache.place(index, contexts[row.context])
     del contexts
-    log_probs, prompted, first = [], [], 0
-    for request, plan in zip(requests, plans, strict=True):
-        rows = tuple(range(first, first + len(plan.rows)))
-        first += len(rows)
-        rule, alone = request.options.rule, len(rows) == 1
-        refusal_ids = engine.encoder_of(request).refusal
-        wants_relevance = getattr(rule, "uses_relevance", False) or request.options.relevance
+    readings: dict[int, Reading] = {}
+    places: dict[int, range] = {}
+    first = 0
+    for plan, users in zip(unique, shared, strict=True):
+        rows = range(first, first + len(plan.rows))
+        first = rows.stop
+        wanted = [_wants(requests[user]) for user in users] if len(rows) > 1 else []
         reading = read_suffix(
             loaded,
-            cache.view(rows[0], rows[-1] + 1, end - len(plan.suffix.ids)),
+            cache.view(rows.start, rows.stop, end - len(plan.suffix.ids)),
             plan.suffix.ids,
-            question=plan.suffix.question if wants_relevance and not alone else None,
-            refusal=refusal_ids if getattr(rule, "uses_refusal", False) and not alone else (),
+            question=plan.suffix.question if any(relevance for relevance, _ in wanted) else None,
+            refusal=engine.encoder_of(requests[users[0]]).refusal if any(r for _, r in wanted) else (),
             max_batch_tokens=engine.max_batch_tokens,
         )
-        log_probs.append(reading.log_probs)
-        relevance = None if reading.question is None else (reading.question[1:] - reading.question[:1])[None]
-        refusal = None if reading.refusal is None else reading.refusal[1:][None]
-        scores = plan.scores()
-        passages = tuple(request.passages)
-        if relevance is not None:
-            best = plan.best(relevance[0].tolist())
-            passages = tuple(replace(p, relevance=m) for p, m in zip(passages, best, strict=True))
-        prompted.append(
-            Prompted(
-                plan=plan,
-                rows=rows,
-                state=FusionState(
-                    scores=None if scores is None else scores.to(loaded.device),
-                    relevance=relevance,
-                    refusal=refusal,
-                ),
-                passages=passages,
-                refused=refusal is not None and bool((refusal >= request.options.refusal_threshold).all()),
-                cached_tokens=sum(len(row.context) for row in plan.rows if row.context in reused),
-            )
-        )
-    cache.length = end
-    return cache, torch.cat(log_probs), prompted
+        readings.update(dict.fromkeys(users, reading))
+        places.update(dict.fromkeys(users, rows))
+    prompted, first = [], 0
+    for index, (request, plan) in enumerate(zip(requests, plans, strict=True)):
+        rows = range(first, first + len(plan.rows))
+        first = rows.stop
+        prompted.append(_prompted(loaded, request, plan, rows, readings[index], reused))
+    log_probs = torch.cat([readings[index].log_probs for index in range(len(requests))])
+    if len(unique) < len(requests):
+        cache = cache.keep(torch.tensor([row for index in range(len(requests)) for row in places[index]]))
+    return cache, log_probs, prompted
+
+
+def _share(engine: Engine, requests: Sequence[Request], plans: Sequence[RowPlan]) -> list[list[int]]:
+    """Requests with the same rows, as when rules are compared: their prompts are read once."""
+    users: dict[Any, list[int]] = {}
+    for index, (request, plan) in enumerate(zip(requests, plans, strict=True)):
+        contexts = tuple(row.context for row in plan.rows)
+        users.setdefault((contexts, plan.suffix, engine.encoder_of(request).refusal), []).append(index)
+    return list(users.values())
+
+
+def _wants(request: Request) -> tuple[bool, bool]:
+    """Whether relevance and refusal are to be computed."""
+    rule = request.options.rule
+    relevance = getattr(rule, "uses_relevance", False) or request.options.relevance
+    return relevance, getattr(rule, "uses_refusal", False)
+
+
+def _prompted(
+    loaded: LoadedModel,
+    request: Request,
+    plan: RowPlan,
+    rows: range,
+    reading: Reading,
+    reused: set[tuple[int, ...]],
+) -> Prompted:
+    relevance = refusal = None
+    wants_relevance, wants_refusal = _wants(request)
+    if wants_relevance and reading.question is not None:
+        relevance = (reading.question[1:] - reading.question[:1])[None]
+    if wants_refusal and reading.refusal is not None:
+        refusal = reading.refusal[1:][None]
+    scores = plan.scores()
+    passages = tuple(request.passages)
+    if relevance is not None:
+        best = plan.best(relevance[0].tolist())
+        passages = tuple(replace(p, relevance=m) for p, m in zip(passages, best, strict=True))
+    return Prompted(
+        plan=plan,
+        rows=tuple(rows),
+        state=FusionState(
+            scores=None if scores is None else scores.to(loaded.device),
+            relevance=relevance,
+            refusal=refusal,
+        ),
+        passages=passages,
+        refused=refusal is not None and bool((refusal >= request.options.refusal_threshold).all()),
+        cached_tokens=sum(len(row.context) for row in plan.rows if row.context in reused),
+    )

@@ -188,6 +188,11 @@ def _windows(
         longest = max(map(len, parts))
         if longest <= room:
             return parts
+        if size == 1:  # a single character may have many tokens, a ligature that is written out for example
+            raise ContextLengthError(
+                f"Passage {passage.id!r} has a character that takes more tokens than the {room} there is "
+                "room for; shorten the question or the title, or lower max_tokens."
+            )
         # Tokens of a sum may differ from the sum of tokens; go down until they fit.
         size = max(1, size - (longest - room))
 

@@ -52,7 +52,8 @@ class Sampler:
     def __init__(self, options: Any, tokenizer: Any, eos_ids: frozenset[int], constraint: Any = None) -> None:
         self.ids: list[int] = []
         self._constraint = constraint
-        self._greedy = options.temperature == 0
+        # Far below any difference of scores; smaller ones overflow when scores are divided by them.
+        self._greedy = options.temperature < 1e-6
         self._generator = torch.Generator()
         if options.seed is None:
             self._generator.seed()

@@ -5,15 +5,19 @@ The task of the NAACL 2024 paper (arXiv 2403.17552), where passages hold worked 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
+from .cache import RowCache
 from .decoder import Group, LockstepDecoder
-from .errors import InputError
+from .errors import InputError, NbceWarning
 from .fusion import FusionRule, FusionState
-from .prompting import Engine, Request, read_prompts
+from .generation import NO_PASSAGES
+from .prompting import Engine, Prompted, Request, free_memory, read_prompts
 from .sampling import ForcedTokens
 
 __all__ = ["ChoiceScores", "score"]
@@ -76,7 +80,28 @@ def score(engine: Engine, request: Request, choices: Sequence[str]) -> ChoiceSco
         if not choice.strip() or not tokens:
             raise InputError(f"The choice {choice!r} is empty; leave it out.")
     request = replace(request, options=request.options.updated(max_tokens=max(map(len, ids))))
-    cache, log_probs, [prompted] = read_prompts(engine, [request], [engine.plan(request)])
+    if not request.passages:
+        warnings.warn(NO_PASSAGES, NbceWarning, stacklevel=3)
+    plan = engine.plan(request)
+    cache, log_probs, [prompted] = read_prompts(engine, [request], [plan])
+    # Every choice takes a copy of the rows; as many at a time as a third of the free memory holds.
+    room = free_memory(engine.loaded.device) // 3 // engine.bytes_needed([request], [plan])
+    size = max(1, room)
+    totals: list[float] = []
+    for first in range(0, len(ids), size):
+        totals += _score_some(engine, request, prompted, cache, log_probs, ids[first : first + size])
+    return ChoiceScores(tuple(choices), tuple(totals), tuple(map(len, ids)))
+
+
+def _score_some(
+    engine: Engine,
+    request: Request,
+    prompted: Prompted,
+    cache: RowCache,
+    log_probs: Tensor,
+    ids: Sequence[tuple[int, ...]],
+) -> list[float]:
+    """Fused log-prob of each of a few choices, given as token ids."""
     width = len(prompted.rows)
     every = torch.arange(width).repeat(len(ids))
     rule = request.options.rule
@@ -99,4 +124,4 @@ def score(engine: Engine, request: Request, choices: Sequence[str]) -> ChoiceSco
             totals[step.group] += step.log_prob
             if forced[step.group].finished:
                 decoder.finish(step.group)
-    return ChoiceScores(tuple(choices), tuple(totals), tuple(map(len, ids)))
+    return totals

@@ -8,8 +8,9 @@ from typing import Any
 __all__ = ["TextBuilder"]
 
 _UNFINISHED = "\ufffd"
-# A character has at most four bytes; more pending tokens than this are not going to become one.
-_MOST_PENDING = 8
+# At most so many of these at the end of a text may still become a character: it has up to four bytes, and
+# decoders of byte tokens take back the character before while the next one is unfinished. More are real.
+_MOST_UNFINISHED = 8
 
 
 class TextBuilder:
@@ -32,8 +33,9 @@ class TextBuilder:
         self._tokenizer = tokenizer
         self._stop = [text for text in stop if text]
         self._ids: list[int] = []
-        self._decoded = 0  # tokens whose text is settled
         self._window = 0  # where decoding starts: a few tokens back, since text depends on neighbours
+        self._next_window = 0  # the latest token at which a character and a token begin together
+        self._shown = 0  # characters of the window's text that are settled
         self._raw = ""  # settled text, with leading white space gone
         self._spans: list[tuple[int, int]] = []  # of each settled token, in self._raw
         self._released = 0
@@ -62,13 +64,16 @@ class TextBuilder:
     def push(self, token: int) -> str:
         """Add a token; returns the text that is now certain."""
         self._ids.append(token)
-        before = self._decode(self._window, self._decoded)
-        after = self._decode(self._window, len(self._ids))
-        pending = len(self._ids) - self._decoded
-        if after.endswith(_UNFINISHED) and pending <= _MOST_PENDING:
-            return ""
-        self._settle(after[len(before) :])
-        self._window, self._decoded = self._decoded, len(self._ids)
+        text = self._decode(self._window)
+        unfinished = min(len(text) - len(text.rstrip(_UNFINISHED)), _MOST_UNFINISHED)
+        new = text[self._shown : len(text) - unfinished]
+        self._shown += len(new)
+        if new or not unfinished:
+            self._settle(new)
+        # A window must begin with a token that has text: a blank at the start of a text is often lost.
+        if new and not unfinished:
+            self._window, self._next_window = self._next_window, len(self._ids)
+            self._shown = len(self._decode(self._window))
         return self._release()
 
     def finish(self) -> str:
@@ -79,9 +84,9 @@ class TextBuilder:
         self._end = len(self._raw[: self._end].rstrip())
         return self._advance(self._end)
 
-    def _decode(self, start: int, stop: int) -> str:
+    def _decode(self, start: int) -> str:
         text: str = self._tokenizer.decode(
-            self._ids[start:stop], skip_special_tokens=True, clean_up_tokenization_spaces=False
+            self._ids[start:], skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         return text
 
@@ -90,17 +95,18 @@ class TextBuilder:
             new = new.lstrip()
         start = len(self._raw)
         self._raw += new
-        self._spans += [(start, len(self._raw))] * (len(self._ids) - self._decoded)
+        self._spans += [(start, len(self._raw))] * (len(self._ids) - len(self._spans))
 
     def _release(self) -> str:
         if self.stopped:
             return ""
         longest = max(map(len, self._stop), default=0)
         search = max(0, self._released - longest)
-        hits = [at for stop in self._stop if (at := self._raw.find(stop, search)) >= 0]
+        hits = [(at + len(stop), at) for stop in self._stop if (at := self._raw.find(stop, search)) >= 0]
         if hits:
+            # The one that was complete first, however the text came in tokens.
             self.stopped = True
-            self._end = min(hits)
+            self._end = min(hits)[1]
             return self.finish()
         sure = len(self._raw)
         for stop in self._stop:

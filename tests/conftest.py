@@ -1,4 +1,4 @@
-"""Tiny models of the real architectures with random weights, and a tokenizer for them; all made on the spot."""
+"""Tiny models of the real architectures with random weights, and tokenizers; all made on the spot."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ FAMILIES = ("llama", "qwen3", "mistral", "gemma3", "gpt2", "phi")
 WITHOUT_BOS = ("qwen3", "gpt2", "phi")
 
 CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}{{ eos_token }}\n{% endfor %}"
+    "{{ bos_token }}"
+    "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}{{ eos_token }}\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
 

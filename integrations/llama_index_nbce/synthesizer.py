@@ -17,6 +17,8 @@ from llama_index.core.prompts import BasePromptTemplate
 from llama_index.core.response_synthesizers import BaseSynthesizer
 from llama_index.core.schema import NodeWithScore, TextNode
 
+from nbce_rag.errors import InputError
+
 from .contexts import citable, is_cosine
 from .templates import default_template, format_messages
 
@@ -89,9 +91,11 @@ class NBCESynthesizer(BaseSynthesizer):
         callback_manager: Any = None,
         **options: Any,
     ) -> None:
-        super().__init__(
-            llm=llm, callback_manager=callback_manager, streaming=streaming, empty_response=empty_response
-        )
+        super().__init__(llm=llm, callback_manager=callback_manager, streaming=streaming)
+        if empty_response is not None:
+            if not hasattr(self, "_empty_response"):
+                raise InputError("empty_response needs a newer llama-index-core; 0.14.25 has it.")
+            self._empty_response = empty_response
         inner = self._llm.llm if isinstance(self._llm, StructuredLLM) else self._llm
         if not getattr(inner, "supports_contexts", False):
             raise TypeError(

@@ -1,6 +1,10 @@
 """How long each fusion rule takes for one decoding step, and what its shortcuts save.
 
     python tests/benchmarks/bench_fusion.py [--passages 10] [--vocab 262144] [--repeats 30] [--json FILE]
+    python tests/benchmarks/bench_fusion.py --model-step [--model FOLDER]
+
+The second form also loads a model (the packaged default), times its own step over as many rows of 150
+tokens, and times the rules on the log-probs that it gives.
 
 One question: log-probs [1, passages + 1, vocab], float32. Rows have the long tail of a language model's
 distribution; some are nearly certain, some are open, one is so flat that its nucleus holds tens of
@@ -103,7 +107,8 @@ def measure(rule: FusionRule, log_probs: Tensor, repeats: int) -> dict[str, Any]
     def naive() -> Fused:
         if isinstance(rule, Posterior):
             return whole_mixture(rule, log_probs, state)
-        with mock.patch("nbce_rag.fusion.nucleus", sorted_nucleus):
+        module = sys.modules[type(rule).__module__]
+        with mock.patch.object(module, "nucleus", sorted_nucleus):
             return rule.fuse(log_probs, state)
 
     result: dict[str, Any] = {
@@ -125,15 +130,36 @@ def measure(rule: FusionRule, log_probs: Tensor, repeats: int) -> dict[str, Any]
     return result
 
 
+def model_step(model: str | None, passages: int, repeats: int) -> tuple[float, Tensor]:
+    """Median milliseconds of the model's step, and its log-probs [1, passages + 1, vocab] after a prompt."""
+    from nbce_rag import NBCE, Passage
+    from nbce_rag.prefill import forward
+    from nbce_rag.prompting import read_prompts
+
+    nbce = NBCE.from_pretrained(model, max_tokens=repeats + 8)
+    texts = [f"Ship number {n} was built in {1800 + n} and sank in {1900 + n}. " * 6 for n in range(passages)]
+    request = nbce.request("In which year was ship number 3 built?", [Passage(text) for text in texts])
+    engine = nbce._engine
+    cache, log_probs, _ = read_prompts(engine, [request], [engine.plan(request)])
+    token = torch.full((passages + 1, 1), int(log_probs[1].argmax()))
+    return median_ms(lambda: forward(engine.loaded, cache, token), repeats), log_probs[None]
+
+
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--passages", type=int, default=10)
     parser.add_argument("--vocab", type=int, default=262_144)
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--model-step", action="store_true", help="time a model's step too")
+    parser.add_argument("--model", help="hub id, folder or GGUF file; default: the packaged model")
     options = parser.parse_args(arguments)
 
-    log_probs = realistic_log_probs(options.passages + 1, options.vocab)
+    step_ms = None
+    if options.model_step:
+        step_ms, log_probs = model_step(options.model, options.passages, options.repeats)
+    else:
+        log_probs = realistic_log_probs(options.passages + 1, options.vocab)
     threshold, entropy = sorted_nucleus(log_probs, 0.95)
     sizes = (log_probs >= threshold[..., None]).sum(-1)[0].tolist()
     with torch.inference_mode():
@@ -144,14 +170,19 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     print(f"entropy of the rows, nats: {' '.join(f'{x:.1f}' for x in entropy[0].tolist())}")
     print(f"tokens in their nuclei:    {' '.join(map(str, sizes))}")
     print(f"log_softmax of all rows, for scale: {softmax_ms:.1f} ms")
+    if step_ms is not None:
+        print(f"the model's own step: {step_ms:.1f} ms")
     print()
-    print(f"{'rule':<12} {'first step':>11} {'step':>9} {'naive':>9} {'naive/step':>11}   (median ms)")
+    columns = f"{'first step':>11} {'step':>9} {'naive':>9} {'naive/step':>11} {'of model':>9}"
+    print(f"{'rule':<12} {columns}   (median ms)")
     for result in results:
         naive, ratio = ("-", "-")
         if result["naive_ms"] is not None:
             naive, ratio = f"{result['naive_ms']:.1f}", f"{result['ratio']:.1f}"
         first, step = result["first_ms"], result["step_ms"]
-        print(f"{result['rule']:<12} {first:>11.1f} {step:>9.1f} {naive:>9} {ratio:>11}")
+        result["share_of_model_step"] = share = None if step_ms is None else step / step_ms
+        of_model = "-" if share is None else f"{share:.1%}"
+        print(f"{result['rule']:<12} {first:>11.1f} {step:>9.1f} {naive:>9} {ratio:>11} {of_model:>9}")
 
     report = {
         "shape": list(log_probs.shape),
@@ -162,6 +193,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         "repeats": options.repeats,
         "nucleus_sizes": sizes,
         "log_softmax_ms": softmax_ms,
+        "model_step_ms": step_ms,
         "rules": results,
     }
     if options.json is not None:

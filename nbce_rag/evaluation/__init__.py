@@ -1,0 +1,45 @@
+"""Does it help? Questions with known answers, put to every method over the same passages.
+
+Importing this package loads nothing heavy; each name below loads what it needs when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_HOME = {
+    "Dataset": "datasets",
+    "Question": "datasets",
+    "load_dataset": "datasets",
+    "Method": "methods",
+    "parse_methods": "methods",
+    "evaluate": "runner",
+    "rescore": "runner",
+}
+__all__ = [
+    "Dataset",
+    "Method",
+    "Question",
+    "evaluate",
+    "load_dataset",
+    "parse_methods",
+    "rescore",
+]
+
+if TYPE_CHECKING:
+    from .datasets import Dataset, Question, load_dataset
+    from .methods import Method, parse_methods
+    from .runner import evaluate, rescore
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

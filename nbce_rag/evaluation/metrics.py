@@ -1,0 +1,204 @@
+"""Scores of answers and of retrieval, and how sure they are.
+
+English answers are compared as in SQuAD's scorer (Rajpurkar et al. 2016): without case, ASCII
+punctuation, articles and runs of blanks. Answers with Chinese or Japanese characters are compared
+character by character, without blanks and any punctuation.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from statistics import fmean, median
+from typing import Any
+
+__all__ = [
+    "RECALL_AT",
+    "answer_found",
+    "bootstrap_ci",
+    "exact_match",
+    "f1",
+    "is_cjk",
+    "normalise",
+    "retrieval_scores",
+    "score_method",
+    "score_row",
+]
+
+RECALL_AT = (1, 3, 5, 10)
+SCORES = ("answer_found", "exact_match", "f1")
+RESAMPLES = 10_000
+_CJK = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+Row = Mapping[str, Any]
+
+
+def is_cjk(*texts: str) -> bool:
+    """Whether any of the texts has Chinese or Japanese characters, so that blanks do not part words."""
+    return any(_CJK.search(text) for text in texts)
+
+
+def normalise(text: str, *, characters: bool = False) -> str:
+    """What is left to compare: words with single blanks, or characters without blanks."""
+    if characters:
+        folded = unicodedata.normalize("NFKC", text).casefold()
+        return "".join(c for c in folded if not c.isspace() and unicodedata.category(c)[0] != "P")
+    bare = text.lower().translate(_PUNCTUATION)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
+
+
+def answer_found(answer: str, golds: Sequence[str], *, characters: bool = False) -> bool:
+    """Whether a gold answer stands in the answer, as whole words (or as characters)."""
+    said = normalise(answer, characters=characters)
+    for gold in golds:
+        wanted = normalise(gold, characters=characters)
+        if wanted and (wanted in said if characters else f" {wanted} " in f" {said} "):
+            return True
+    return False
+
+
+def exact_match(answer: str, golds: Sequence[str], *, characters: bool = False) -> bool:
+    """Whether the answer is a gold answer."""
+    said = normalise(answer, characters=characters)
+    return any(said == normalise(gold, characters=characters) for gold in golds)
+
+
+def f1(answer: str, golds: Sequence[str], *, characters: bool = False) -> float:
+    """Harmonic mean of precision and recall over words (or characters), for the gold answer it fits best."""
+    return max((_f1(answer, gold, characters) for gold in golds), default=0.0)
+
+
+def _f1(answer: str, gold: str, characters: bool) -> float:
+    texts = [normalise(text, characters=characters) for text in (answer, gold)]
+    said, wanted = (Counter(text) if characters else Counter(text.split()) for text in texts)
+    if not said or not wanted:
+        return float(said == wanted)
+    common = (said & wanted).total()
+    return 2 * common / (said.total() + wanted.total())
+
+
+def score_row(row: Row, refusal: str | None = None) -> dict[str, float]:
+    """`answer_found`, `exact_match` and `f1` of one line of the log, each in [0, 1].
+
+    A question without gold answers is answered rightly by an abstention, the prompt's refusal, or nothing.
+    """
+    text, golds = row["answer"], row["answers"]
+    if row.get("error"):
+        return dict.fromkeys(SCORES, 0.0)
+    characters = is_cjk(row["question"], *golds)
+    if not golds:
+        said = normalise(text, characters=characters)
+        silent = not said or said == normalise(refusal or "", characters=characters)
+        return dict.fromkeys(SCORES, float(silent or row["finish_reason"] == "no_evidence"))
+    return {
+        "answer_found": float(answer_found(text, golds, characters=characters)),
+        "exact_match": float(exact_match(text, golds, characters=characters)),
+        "f1": f1(text, golds, characters=characters),
+    }
+
+
+def bootstrap_ci(values: Sequence[float], *, seed: int = 0, resamples: int = RESAMPLES) -> list[float] | None:
+    """95% percentile interval of the mean, by resampling the questions.
+
+    Values of equal length are resampled alike, so that the interval of a difference question by question
+    is that of paired samples.
+
+    Returns:
+        [low, high], or None without values.
+    """
+    import numpy as np
+
+    if not len(values):
+        return None
+    data = np.asarray(values, dtype=float)
+    random = np.random.default_rng(seed)
+    means = np.concatenate(
+        [data[random.integers(0, len(data), (500, len(data)))].mean(1) for _ in range(-(-resamples // 500))]
+    )[:resamples]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return [float(low), float(high)]
+
+
+def retrieval_scores(rows: Sequence[Row]) -> dict[str, float | None]:
+    """Mean recall of gold passages among the first 1, 3, 5 and 10, and mean reciprocal rank of the first.
+
+    Args:
+        rows: each with `gold_ranks`, the place (from 1) of each gold passage or None where it was not
+            found; questions without gold passages do not count.
+    """
+    ranks = [row["gold_ranks"] for row in rows if row["gold_ranks"]]
+    scores = {
+        f"recall@{k}": _mean([sum(r is not None and r <= k for r in found) / len(found) for found in ranks])
+        for k in RECALL_AT
+    }
+    first = [min((r for r in found if r is not None), default=None) for found in ranks]
+    return scores | {"mrr": _mean([0.0 if rank is None else 1 / rank for rank in first])}
+
+
+def score_method(
+    rows: Sequence[Row], baseline: Sequence[Row] | None = None, *, refusal: str | None = None, seed: int = 0
+) -> dict[str, Any]:
+    """All figures of one method.
+
+    Args:
+        rows: its lines of the log.
+        baseline: the lines of the method to compare with, question by question; None compares with none.
+        refusal: the reply that the prompt asks for when there is no answer.
+        seed: of the intervals.
+    """
+    scored = {row["question_id"]: score_row(row, refusal) for row in rows}
+    values = {name: [scores[name] for scores in scored.values()] for name in SCORES}
+    figures: dict[str, Any] = {"questions": len(rows)}
+    figures |= {name: _mean(values[name]) for name in SCORES}
+    figures["ci95"] = {name: bootstrap_ci(values[name], seed=seed) for name in SCORES}
+    if baseline is not None:
+        other = {row["question_id"]: score_row(row, refusal) for row in baseline}
+        both = [id_ for id_ in scored if id_ in other]
+        difference = {n: [scored[id_][n] - other[id_][n] for id_ in both] for n in SCORES}
+        figures["difference_to_concat"] = {
+            n: {"mean": _mean(difference[n]), "ci95": bootstrap_ci(difference[n], seed=seed)} for n in SCORES
+        }
+    figures |= _citations(rows, {id_: scores["answer_found"] == 1 for id_, scores in scored.items()})
+    ran = [row for row in rows if not row.get("error")]
+    figures["abstained"] = _mean([float(row["finish_reason"] == "no_evidence") for row in ran])
+    figures["did_not_fit"] = len(rows) - len(ran)
+    times = [row["ttft_s"] for row in ran if row["ttft_s"] is not None]
+    figures["ttft_s"] = median(times) if times else None
+    figures["seconds_per_question"] = median(row["seconds"] for row in ran) if ran else None
+    figures["prompt_tokens"] = _mean([row["prompt_tokens"] for row in ran])
+    figures["cached_tokens"] = _mean([row["cached_tokens"] for row in ran])
+    return figures
+
+
+def _citations(rows: Sequence[Row], right: Mapping[str, bool]) -> dict[str, Any]:
+    """Citations against gold passages; nothing for a method that has cited nothing at all."""
+    known = [row for row in rows if row["gold_ids"]]
+    if not any(row["cited"] for row in known):
+        empty = {"leading": None, "any": None}
+        return {
+            "citation_precision": empty,
+            "citation_recall": dict(empty),
+            "leading_is_gold_when_right": None,
+        }
+    pairs = {
+        "leading": [({row["leading"]} - {None}, set(row["gold_ids"])) for row in known],
+        "any": [(set(row["cited"]), set(row["gold_ids"])) for row in known],
+    }
+    right_leads = [row["leading"] in row["gold_ids"] for row in known if right[row["question_id"]]]
+    return {
+        "citation_precision": {
+            name: _mean([len(said & gold) / len(said) for said, gold in sets if said])
+            for name, sets in pairs.items()
+        },
+        "citation_recall": {
+            name: _mean([len(said & gold) / len(gold) for said, gold in sets]) for name, sets in pairs.items()
+        },
+        "leading_is_gold_when_right": _mean([float(lead) for lead in right_leads]),
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return fmean(values) if values else None

@@ -1,0 +1,86 @@
+"""One search for all methods: every question's passages, and where its gold passages stood."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from ..embedding import EmbedderLike
+from ..errors import InputError
+from ..index import PassageIndex
+from ..passages import Passage
+from .datasets import Dataset, Question
+from .log import Row, RunLog
+
+__all__ = ["retrieve"]
+
+_SEARCH_DEPTH = 100
+
+
+def retrieve(
+    data: Dataset, log: RunLog, k: int, embedder: EmbedderLike, folder: str | os.PathLike[str] | None
+) -> dict[str, list[Passage]]:
+    """The k passages of each question, from the log or by searching.
+
+    Args:
+        data: questions and passages.
+        log: results so far; what is found is added to it.
+        k: how many.
+        embedder: as in `PassageIndex.create`.
+        folder: of the index to use; it is made if there is none. None makes one for this call.
+
+    Returns:
+        Passages with `score` set, best first, by question id.
+
+    Raises:
+        InputError: the index holds other passages too.
+    """
+    if missing := [question for question in data.questions if question.id not in log.retrieval]:
+        found: list[Row] = []
+        with _searcher(data, embedder, folder) as search:
+            for question in missing:
+                hits = search(question)
+                places = {passage.id: place for place, passage in enumerate(hits, 1)}
+                found.append(
+                    {
+                        "type": "retrieval",
+                        "question_id": question.id,
+                        "ids": [passage.id for passage in hits[:k]],
+                        "scores": [passage.score for passage in hits[:k]],
+                        "gold_ids": list(question.gold_ids),
+                        "gold_ranks": [places.get(id_) for id_ in question.gold_ids],
+                    }
+                )
+        log.append(found)
+    return {
+        question.id: [
+            replace(data.passages[id_], score=score)
+            for id_, score in zip(
+                log.retrieval[question.id]["ids"], log.retrieval[question.id]["scores"], strict=True
+            )
+        ]
+        for question in data.questions
+    }
+
+
+@contextmanager
+def _searcher(
+    data: Dataset, embedder: EmbedderLike, folder: str | os.PathLike[str] | None
+) -> Iterator[Callable[[Question], list[Passage]]]:
+    if data.own_contexts:
+        yield lambda question: list(question.contexts)
+        return
+    with tempfile.TemporaryDirectory(prefix="nbce-eval-") as temporary:
+        path = Path(folder or temporary)
+        with PassageIndex.create(path, embedder, exist_ok=True) as index:
+            index.add(data.passages.values())
+            if len(index) != len(data.passages):
+                raise InputError(
+                    f"The index {path} holds {len(index) - len(data.passages)} passages that are not of this "
+                    "evaluation; give another folder."
+                )
+            yield lambda question: index.search(question.text, _SEARCH_DEPTH)

@@ -1,0 +1,364 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from evaluation_tools import TOPICS, write_dataset, write_jsonl
+from index_tools import bag_of_words
+
+from nbce_rag.errors import InputError, ReadError
+from nbce_rag.evaluation import evaluate, load_dataset, parse_methods, rescore
+from nbce_rag.evaluation.log import RunLog
+from nbce_rag.evaluation.methods import Method, mean_log_prob
+from nbce_rag.fusion import MinEntropy, Posterior
+from nbce_rag.index import PassageIndex
+from nbce_rag.passages import Passage
+
+METHODS = "closed-book,gold,top-1,concat,concat-reversed,map-rerank,posterior:beta=0,alpha=0.5,mean+joint"
+NAMES = METHODS.replace("beta=0,", "beta=0;").split(",")
+NAMES[6] = "posterior:beta=0,alpha=0.5"
+TIMES = ("ttft_s", "seconds_per_question")
+
+
+def texts_of(log: Path) -> dict[tuple[str, str], str]:
+    return {key: row["answer"] for key, row in answers_of(log).items()}
+
+
+@pytest.fixture
+def run(make_nbce: Callable[..., Any], tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """`run(log=..., methods=...)`: an evaluation of the five questions by a tiny model."""
+    passages, questions = write_dataset(tmp_path)
+
+    def run(**options: Any) -> dict[str, Any]:
+        given: dict[str, Any] = {
+            "methods": METHODS,
+            "k": 3,
+            "batch_size": 2,
+            "max_tokens": 4,
+            "model": make_nbce(),
+        } | options
+        report: dict[str, Any] = evaluate(passages, questions, embedder=bag_of_words, **given)
+        return report
+
+    return run
+
+
+def figures(report: dict[str, Any]) -> dict[str, Any]:
+    """All but times, which no two runs share, and what is cached, which depends on who came before."""
+    kept: dict[str, Any] = json.loads(json.dumps(report))
+    for scores in kept["methods"].values():
+        for name in (*TIMES, "cached_tokens"):
+            del scores[name]
+    return kept
+
+
+def rows_of(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text().splitlines()]
+
+
+def answers_of(log: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(row["method"], row["question_id"]): row for row in rows_of(log) if row["type"] == "answer"}
+
+
+def test_a_whole_run(run: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    log = tmp_path / "run.jsonl"
+    told: list[tuple[int, int, dict[str, float]]] = []
+    report = run(log=log, progress=lambda *how_far: told.append(how_far))
+    assert (report["dataset"], report["k"], report["questions"]) == ("tiny", 3, 5)
+    assert list(report["methods"]) == NAMES
+    assert all(scores["questions"] == 5 for scores in report["methods"].values())
+    assert set(report["retrieval"]) == {"recall@1", "recall@3", "recall@5", "recall@10", "mrr"}
+    assert report["retrieval"]["recall@5"] == 1  # there are no more than five
+    assert told[0] == (0, 40, {})
+    assert [done for done, _, _ in told[1:]] == [*range(2, 33, 2), *range(33, 41)]
+    assert set(told[-1][2]) == set(NAMES)
+    assert told[-1][2]["concat"] == report["methods"]["concat"]["answer_found"]
+    kinds = [row["type"] for row in rows_of(log)]
+    assert kinds == ["header", *["retrieval"] * 5, *["answer"] * 40]
+    assert rescore(log) == report
+
+
+def test_methods_are_the_engine_and_nothing_else(
+    run: Callable[..., dict[str, Any]], make_nbce: Callable[..., Any], tmp_path: Path
+) -> None:
+    log = tmp_path / "run.jsonl"
+    run(log=log)
+    data = load_dataset(tmp_path / "tiny-passages.jsonl.gz", tmp_path / "tiny-questions.jsonl.gz")
+    nbce = make_nbce(max_tokens=4)
+    rows = answers_of(log)
+    with PassageIndex.create(tmp_path / "index", bag_of_words) as index:
+        index.add(data.passages.values())
+        for question in data.questions:
+            found = index.search(question.text, 3)
+            gold = [data.passages[question.gold_ids[0]]]
+            plain = {"fusion": MinEntropy(beta=0.0, eta=0.0, top_p=1.0)}
+            apart = [
+                nbce.answer(question.text, [passage], fusion=Posterior(beta=0.0, cutoff=0.0))
+                for passage in found
+            ]
+            expected = {
+                "gold": nbce.answer(question.text, gold, **plain),
+                "top-1": nbce.answer(question.text, found[:1], fusion=Posterior(beta=0.0)),
+                "concat": nbce.answer(question.text, found, passages_per_row=3, **plain),
+                "concat-reversed": nbce.answer(question.text, found[::-1], passages_per_row=3, **plain),
+                "map-rerank": max(apart, key=mean_log_prob),
+                NAMES[6]: nbce.answer(question.text, found, fusion=Posterior(beta=0.0, alpha=0.5)),
+                "mean+joint": nbce.answer(question.text, found, fusion="mean", joint_row=True),
+            }
+            for name, answer in expected.items():
+                row = rows[name, question.id]
+                assert (row["answer"], row["finish_reason"]) == (answer.text, answer.finish_reason)
+                assert row["cited"] == list(dict.fromkeys(c.passage_id for c in answer.citations))
+            assert rows["concat", question.id]["prompt_tokens"] == expected["concat"].usage.prompt_tokens
+            assert rows["map-rerank", question.id]["prompt_tokens"] == sum(
+                a.usage.prompt_tokens for a in apart
+            )
+            assert rows["closed-book", question.id]["cited"] == []
+
+
+def test_the_leading_citation_has_the_most_evidence(
+    run: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    log = tmp_path / "run.jsonl"
+    run(log=log, methods="top-1,gold")
+    for row in answers_of(log).values():
+        if row["answer"]:
+            assert row["cited"] == [row["leading"]]
+            assert row["method"] == "top-1" or row["leading"] == row["gold_ids"][0]
+
+
+def test_two_runs_give_the_same_figures(
+    run: Callable[..., dict[str, Any]], make_nbce: Callable[..., Any], tmp_path: Path
+) -> None:
+    one = run(log=tmp_path / "1.jsonl", limit=4, seed=7)
+    two = run(log=tmp_path / "2.jsonl", limit=4, seed=7, model=make_nbce())
+    assert figures(one) == figures(two)
+    texts = texts_of(tmp_path / "1.jsonl")
+    assert texts == texts_of(tmp_path / "2.jsonl")
+    assert len(set(texts.values())) > 4  # so that equal ones say something
+    asked = [row["question_id"] for row in rows_of(tmp_path / "1.jsonl") if row["type"] == "retrieval"]
+    other = tmp_path / "3.jsonl"
+    run(log=other, limit=4, seed=7, methods="gold")
+    assert [row["question_id"] for row in rows_of(other) if row["type"] == "retrieval"] == asked
+
+
+def test_killed_anywhere_and_resumed_the_figures_are_the_same(
+    run: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    log = tmp_path / "run.jsonl"
+    options = {"methods": "gold,concat,mean"}
+    whole = run(log=log, **options)
+    texts = texts_of(log)
+    data, lines = log.read_bytes(), log.read_bytes().splitlines(keepends=True)
+    starts = [sum(map(len, lines[:count])) for count in range(len(lines))]
+    for cut in (5, starts[1], starts[3] + 11, starts[6], starts[9] + 40, starts[-1], len(data) - 1):
+        log.write_bytes(data[:cut])
+        assert figures(run(log=log, **options)) == figures(whole)
+        assert texts_of(log) == texts
+        kept = data[: data[:cut].rfind(b"\n") + 1]
+        assert log.read_bytes().startswith(kept)
+        assert len(log.read_bytes().splitlines()) == len(lines)
+
+
+def test_what_is_in_the_log_is_not_computed_again(
+    run: Callable[..., dict[str, Any]], make_nbce: Callable[..., Any], tmp_path: Path, monkeypatch: Any
+) -> None:
+    log = tmp_path / "run.jsonl"
+    run(log=log, methods="gold,mean")
+    before = log.read_bytes()
+    nbce = make_nbce()
+    asked: list[int] = []
+    batch = nbce.batch
+
+    def counting(requests: list[Any]) -> Any:
+        asked.append(len(requests))
+        return batch(requests)
+
+    monkeypatch.setattr(nbce, "batch", counting)
+    monkeypatch.setattr(PassageIndex, "create", lambda *_, **__: pytest.fail("searched again"))
+    report = run(log=log, methods="gold,mean", model=nbce)
+    assert (asked, log.read_bytes()) == ([], before)
+    assert figures(run(log=log, methods="mean,top-1", model=nbce))["methods"].keys() == {
+        "gold",
+        "mean",
+        "top-1",
+    }
+    assert sum(asked) == 5  # only the new method
+    monkeypatch.undo()
+    assert figures(report) == figures(run(methods="gold,mean"))
+
+
+def test_a_log_of_something_else_is_left_alone(run: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    log = tmp_path / "run.jsonl"
+    run(log=log, methods="top-1")
+    before = log.read_bytes()
+    for change, message in (
+        ({"k": 2}, "k is 3 there and 2 here"),
+        ({"max_tokens": 5}, "max_tokens"),
+        ({"limit": 2}, "limit"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run(log=log, methods="top-1", **change)
+    assert log.read_bytes() == before
+    for text in ("my notes", "my notes\n", '{"type": "answer"}\n', before.decode() + "x\ny\n"):
+        log.write_text(text)
+        with pytest.raises(InputError, match="is not of an evaluation's log"):
+            run(log=log, methods="top-1")
+        assert log.read_text() == text
+    with pytest.raises(ReadError, match="none"):
+        rescore(tmp_path / "none.jsonl")
+    log.write_text("")
+    with pytest.raises(InputError, match="first line is no header"):
+        rescore(log)
+
+
+def test_a_log_is_on_disk_before_the_next_batch(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "log.jsonl"
+    log = RunLog.resume(path, {"k": 1})
+    row = {"type": "answer", "method": "m", "question_id": "q\ud800", "answer": "\u2028"}
+    log.append([row])
+    assert RunLog.read(path).rows["m", "q?"]["answer"] == "\u2028"
+    log.close()
+    log.close()
+
+
+def test_passages_that_do_not_fit_are_said_and_not_cut(
+    run: Callable[..., dict[str, Any]], make_nbce: Callable[..., Any], tmp_path: Path
+) -> None:
+    long = " ".join(["The ferry and the market and the museum."] * 30)
+    passages = write_jsonl(
+        tmp_path / "long.jsonl",
+        [
+            {"id": "short", "text": "Ada runs the ferry."},
+            *({"id": str(i), "text": f"{i} {long}"} for i in (1, 2)),
+        ],
+    )
+    questions = write_jsonl(
+        tmp_path / "long-questions.jsonl",
+        [
+            {"question": q, "answers": ["Ada"], "gold_ids": ["short"]}
+            for q in ("Who runs it?", "Who runs the ferry?")
+        ],
+    )
+    report = evaluate(
+        passages,
+        questions,
+        methods="gold,concat,posterior",
+        k=3,
+        max_tokens=4,
+        model=make_nbce(),
+        embedder=bag_of_words,
+        log=tmp_path / "log.jsonl",
+    )
+    assert [scores["did_not_fit"] for scores in report["methods"].values()] == [0, 2, 0]
+    assert report["methods"]["concat"]["answer_found"] == 0
+    assert report["methods"]["concat"]["seconds_per_question"] is None
+    rows = answers_of(tmp_path / "log.jsonl")
+    assert "3 passages take" in rows["concat", "q1"]["error"]
+
+
+def test_one_that_does_not_fit_does_not_spoil_the_batch(
+    make_nbce: Callable[..., Any], tmp_path: Path
+) -> None:
+    long = " ".join(["The ferry and the market and the museum."] * 25)
+    records = [
+        {
+            "question": "Who?",
+            "answers": ["x"],
+            "ctxs": [{"id": f"{i}{j}", "text": text} for j, text in enumerate(texts)],
+        }
+        for i, texts in enumerate([["Ada.", "Bob."], [long, f"{long} more"], ["Cid.", "Dan."], ["Eva."]])
+    ]
+    questions = write_jsonl(tmp_path / "q.jsonl", records)
+    log = tmp_path / "log.jsonl"
+    report = evaluate(None, questions, methods="concat", k=2, max_tokens=3, model=make_nbce(), log=log)
+    assert {id_: bool(row["error"]) for (_, id_), row in answers_of(log).items()} == {
+        "q1": False,
+        "q2": True,
+        "q3": False,
+        "q4": False,
+    }
+    assert report["retrieval"]["mrr"] is None  # no gold passages are known
+
+
+def test_own_contexts_are_asked_in_their_order_and_not_searched(
+    make_nbce: Callable[..., Any], tmp_path: Path
+) -> None:
+    ctxs = [
+        {"id": i, "text": TOPICS[i][0], "isgold": i == "water"} for i in ("bread", "museum", "water", "ferry")
+    ]
+    record = {"question": "When does water boil?", "answers": ["100 degrees"], "ctxs": ctxs}
+    log = tmp_path / "log.jsonl"
+    report = evaluate(
+        None,
+        write_jsonl(tmp_path / "q.jsonl", [record]),
+        methods="top-1",
+        k=2,
+        max_tokens=2,
+        model=make_nbce(),
+        log=log,
+    )
+    assert [row["ids"] for row in rows_of(log) if row["type"] == "retrieval"] == [["bread", "museum"]]
+    assert report["retrieval"] == {"recall@1": 0, "recall@3": 1, "recall@5": 1, "recall@10": 1, "mrr": 1 / 3}
+
+
+def test_an_index_can_be_kept_but_must_hold_nothing_else(
+    run: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "index"
+    one = run(index=folder, methods="top-1")
+    assert figures(run(index=folder, methods="top-1")) == figures(one)
+    with PassageIndex.open(folder, bag_of_words) as index:
+        assert len(index) == 5
+        index.add([Passage("Something else.")])
+    with pytest.raises(InputError, match="1 passages that are not of this evaluation"):
+        run(index=folder, methods="top-1")
+
+
+@pytest.mark.parametrize(
+    "change", [{"k": 0}, {"batch_size": 0}, {"max_tokens": 0}, {"methods": ""}, {"half": 3}]
+)
+def test_impossible_arguments(run: Callable[..., dict[str, Any]], change: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        run(**change)
+
+
+def test_method_names() -> None:
+    def names(text: str) -> list[str]:
+        return [method.name for method in parse_methods(text)]
+
+    assert names(METHODS) == NAMES
+    assert names(" concat, posterior:beta=0, alpha=0.5 ,gold,concat") == [
+        "concat",
+        "posterior:beta=0,alpha=0.5",
+        "gold",
+    ]
+    (method,) = parse_methods("posterior:beta=0,alpha=0.5+joint")
+    assert (method.fusion, method.joint_row) == (Posterior(beta=0.0, alpha=0.5), True)
+    (same,) = parse_methods(["posterior+joint:beta=0,alpha=0.5"])
+    assert (same.fusion, same.joint_row) == (method.fusion, True)
+    plain = {m.name: m for m in parse_methods("concat,map-rerank,min-entropy")}
+    assert isinstance(plain["concat"], Method)
+    assert (plain["concat"].together, plain["map-rerank"].apart) == (True, True)
+    assert plain["min-entropy"].fusion == MinEntropy()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "No methods"),
+        ("best", "Unknown method 'best'"),
+        ("concat+joint", "Unknown method"),
+        ("posterior:beta=x", "'beta=x' is no number"),
+        ("posterior:beta", "'beta' is no number"),
+        ("posterior:gamma=1", "has no gamma"),
+        ("posterior:beta=-2", "out of range"),
+        ("mean,beta=0", "Unknown method 'beta=0'"),
+    ],
+)
+def test_impossible_methods(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse_methods(text)
