@@ -102,6 +102,8 @@ def node_of(passage: Passage) -> TextNode:
             {"_node_content": json.dumps(content), "_node_type": stored["type"]}, passage.text
         )
         assert isinstance(found, TextNode)
+        if "metadata_separator" in content:  # LlamaIndex 0.14.0 reads another spelling than it writes
+            found.metadata_separator = content["metadata_separator"]
         return found
     # What LlamaIndex shows of metadata would change the wording that others embedded and asked about.
     hidden = sorted(metadata)

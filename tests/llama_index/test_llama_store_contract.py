@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 import pytest
+from llama_index.core.response_synthesizers import BaseSynthesizer
 from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores import SimpleVectorStore
 from llama_index.core.vector_stores.types import (
@@ -52,6 +54,13 @@ def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 def store(empty: Any) -> Any:
     assert empty.add(make_nodes()) == [row[0] for row in ROWS]
     return empty
+
+
+def skip_if_core_is_old(store: Any) -> None:
+    """Older versions of LlamaIndex's own store lack some operators and leave missing keys out of NE and NIN."""
+    recent = "empty_response" in inspect.signature(BaseSynthesizer.__init__).parameters
+    if isinstance(store, SimpleVectorStore) and not recent:
+        pytest.skip("this version of LlamaIndex's own store differs here")
 
 
 def found(store: Any, filters: MetadataFilters | None = None, **options: Any) -> list[str]:
@@ -103,6 +112,7 @@ OPERATORS: list[tuple[str, Any, FilterOperator, list[str]]] = [
 def test_every_operator(
     store: Any, key: str, value: Any, operator: FilterOperator, expected: list[str]
 ) -> None:
+    skip_if_core_is_old(store)
     assert found(store, where(key, value, operator)) == expected
 
 
@@ -112,6 +122,7 @@ def test_no_operator_is_left_out() -> None:
 
 @pytest.mark.parametrize("operator", [FilterOperator.TEXT_MATCH, FilterOperator.TEXT_MATCH_INSENSITIVE])
 def test_text_match_wants_text(store: Any, operator: FilterOperator) -> None:
+    skip_if_core_is_old(store)
     with pytest.raises(TypeError):
         found(store, where("weight", "1", operator))
 
@@ -125,6 +136,7 @@ def test_text_match_wants_text(store: Any, operator: FilterOperator) -> None:
     ],
 )
 def test_conditions(store: Any, condition: FilterCondition, expected: list[str]) -> None:
+    skip_if_core_is_old(store)
     both = [*where("rank", "c").filters, *where("weight", 2.0).filters]
     assert found(store, MetadataFilters(filters=both, condition=condition)) == expected
 
