@@ -7,7 +7,6 @@ from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse
 from llama_index.core.bridge.pydantic import BaseModel
-from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.events.llm import (
     LLMStructuredPredictEndEvent,
     LLMStructuredPredictInProgressEvent,
@@ -16,6 +15,7 @@ from llama_index.core.instrumentation.events.llm import (
 from llama_index.core.llms.llm import LLM
 from llama_index.core.output_parsers import PydanticOutputParser
 from llama_index.core.prompts import BasePromptTemplate
+from llama_index_instrumentation import get_dispatcher
 from pydantic import ValidationError
 from pydantic_core import from_json
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llama_index.core.base.llms.types import CitableBlock
-from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.events.synthesis import GetResponseEndEvent, GetResponseStartEvent
 from llama_index.core.llms import LLM
 from llama_index.core.llms.structured_llm import StructuredLLM
 from llama_index.core.prompts import BasePromptTemplate
 from llama_index.core.response_synthesizers import BaseSynthesizer
 from llama_index.core.schema import NodeWithScore, TextNode
+from llama_index_instrumentation import get_dispatcher
 
 from nbce_rag.errors import InputError
 

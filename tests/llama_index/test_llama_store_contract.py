@@ -57,7 +57,7 @@ def store(empty: Any) -> Any:
 
 
 def skip_if_core_is_old(store: Any) -> None:
-    """Older versions of LlamaIndex's own store lack some operators and leave missing keys out of NE and NIN."""
+    """Older versions of the core store lack some operators and leave missing keys out of NE and NIN."""
     recent = "empty_response" in inspect.signature(BaseSynthesizer.__init__).parameters
     if isinstance(store, SimpleVectorStore) and not recent:
         pytest.skip("this version of LlamaIndex's own store differs here")

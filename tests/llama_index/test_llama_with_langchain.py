@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from index_tools import bag_of_words
 from llama_index.core import Document, VectorStoreIndex
-from llama_index_nbce import PassageRetriever, PassageVectorStore
 
+from llama_index_nbce import PassageRetriever, PassageVectorStore
 from nbce_rag.index import PassageIndex
 
 langchain_nbce = pytest.importorskip("langchain_nbce")
