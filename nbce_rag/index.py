@@ -234,6 +234,8 @@ class PassageIndex:
         query: str | ArrayLike,
         k: int = 8,
         where: Where | None = None,
+        *,
+        ids: Iterable[str] | None = None,
     ) -> list[Passage]:
         """The k passages that are most similar to a query.
 
@@ -244,9 +246,9 @@ class PassageIndex:
             where: What the metadata must be: each key with a value that it has to equal, a list (or tuple
                 or set) of which it has to be one, or a callable that is given it and says whether it will
                 do. A passage without the key is left out. `id`, `source` and `title` mean the passage's
-                own where its metadata has no such key. Or a callable that is given all of these and decides.
-                The result is exact: k passages that meet it, if
-                there are so many.
+                own where its metadata has no such key. Or a callable that is given all of these and
+                decides. The result is exact: k passages that meet it, if there are so many.
+            ids: The ids of the passages to choose from, likewise exact; None: all.
 
         Returns:
             Passages with `score` set to the cosine, in [-1, 1], best first, those of one score by id. All
@@ -270,6 +272,9 @@ class PassageIndex:
             allowed = None
             if where:
                 allowed = [key for key, fields in self._storage.fields() if matches(fields, where)]
+            if ids is not None:
+                chosen = self._storage.keys([ids] if isinstance(ids, str) else ids)
+                allowed = list(chosen if allowed is None else chosen.intersection(allowed))
             found = dict(cache.search(vector, k, allowed))
             passages = self._storage.by_keys(found)
         hits = [replace(passage, score=found[key]) for key, passage in passages.items()]

@@ -131,13 +131,17 @@ class PromptEncoder:
         template: the wording.
         tokenizer: a transformers tokenizer.
         messages: a conversation in place of the template's own prefix and suffix, as
-            `apply_chat_template` takes it; one content holds `PASSAGES` where the passages go. Tokenizers
-            without a chat template get "role: content" lines. The template still words the passages.
-        text: likewise a plain prompt that holds `PASSAGES`; what stands before it is the prefix.
+            `apply_chat_template` takes it; `PASSAGES` in a content is where the passages go. Several of
+            these marks are for one passage each, in their order; none is for a prompt without passages.
+            Tokenizers without a chat template get "role: content" lines. The template still words the
+            passages.
+        text: likewise a plain prompt; what stands before `PASSAGES` is the prefix.
         tools: tools for the chat template, with `messages`.
+        trusted: `text` comes from a program that renders a chat format: special tokens in it count, and a
+            BOS that it begins with is not written twice.
 
     Raises:
-        InputError: `template.chat` without a chat template in the tokenizer, or no `PASSAGES`.
+        InputError: `template.chat` without a chat template in the tokenizer.
         ModelError: a chat template that swallows or repeats the user's message.
     """
 
@@ -149,6 +153,7 @@ class PromptEncoder:
         messages: Sequence[Mapping[str, Any]] | None = None,
         text: str | None = None,
         tools: Sequence[Any] | None = None,
+        trusted: bool = False,
     ) -> None:
         self.template = template
         self._tokenizer = tokenizer
@@ -159,10 +164,11 @@ class PromptEncoder:
         longer = sorted((token for token in specials if len(token) > 1), key=len, reverse=True)
         self._specials = re.compile("|".join(map(re.escape, longer))) if longer else None
         self._given = messages is not None or text is not None
+        self.places = 1
         rendered = template.chat
         if text is not None:
-            before, after = self._cut(self._defuse(text, keep=PASSAGES))
-            rendered = False
+            before, after = self._cut(text if trusted else self._defuse(text, keep=PASSAGES))
+            rendered = trusted and text.startswith(tokenizer.bos_token or "\0")
         elif messages is not None:
             rendered = bool(getattr(tokenizer, "chat_template", None))
             before, after = self._cut(self._conversation(messages, tools))
@@ -171,7 +177,9 @@ class PromptEncoder:
         head, _, tail = after.partition(_QUESTION)
         self._suffix_head, self._suffix_tail = head, tail
         # Chat templates write their own BOS.
-        self.prefix: tuple[int, ...] = (*(() if rendered else self._bos()), *self._encode(before))
+        first, *others = map(self._encode, before.split(PASSAGES))
+        self._segments = ((*(() if rendered else self._bos()), *first), *others)
+        self.prefix: tuple[int, ...] = tuple(token for segment in self._segments for token in segment)
         self.refusal: tuple[int, ...] = ()
         # A plain prompt ends with "Answer:", after which a word starts with its blank.
         self._lead = "" if rendered else " "
@@ -227,6 +235,23 @@ class PromptEncoder:
             raise InputError(f"The question {question!r} has no characters that the model reads.")
         return Suffix(tuple(encoded["input_ids"]), (inside[0], inside[-1] + 1) if inside else (0, 0))
 
+    def context(self, passages: Mapping[int, Sequence[int]]) -> tuple[int, ...]:
+        """Token ids of a row up to the suffix, with the ids of some passages, by number, in their places."""
+        ids: list[int] = []
+        for place, segment in enumerate(self._segments):
+            ids += segment
+            for number in sorted(passages) if len(self._segments) == 1 else [place]:
+                ids += passages.get(number, ())
+        return tuple(ids)
+
+    def check_places(self, passages: int) -> None:
+        """Raises InputError unless the prompt has places for this number of passages."""
+        if passages and self.places not in (1, passages):
+            raise InputError(
+                f"The prompt holds the mark for passages (nbce_rag.prompt.PASSAGES) {self.places} times and "
+                f"there are {passages} passages; it must hold it once, or once for each."
+            )
+
     def count(self, text: str) -> int:
         """Number of tokens of a text within a passage."""
         return len(self._encode(text))
@@ -272,12 +297,9 @@ class PromptEncoder:
         return ids[:1] if ids and ids[0] == self._tokenizer.bos_token_id else ()
 
     def _cut(self, text: str) -> tuple[str, str]:
-        before, mark, after = text.partition(PASSAGES)
-        if not mark or PASSAGES in after:
-            raise InputError(
-                "The prompt must hold the mark for passages (nbce_rag.prompt.PASSAGES) exactly once; it "
-                f"holds it {text.count(PASSAGES)} times."
-            )
+        """What stands before the last mark, with the other marks in it, and what after."""
+        self.places = text.count(PASSAGES)
+        before, _, after = text.rpartition(PASSAGES)
         return before, after
 
     def _conversation(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None) -> str:

@@ -105,11 +105,14 @@ def plan_rows(
         window: most tokens a row may hold, answer included.
 
     Raises:
-        InputError: an empty question or an empty passage.
+        InputError: an empty question or an empty passage, or no place for the passages in the prompt.
         ContextLengthError: the question leaves no room for passages and answer, or passages that are to
             share a row do not fit into it.
     """
+    encoder.check_places(len(passages))
     suffix = encoder.suffix(question)
+    if not suffix.ids:
+        raise InputError("Nothing follows the passages in the prompt; end it with the question.")
     fixed = len(encoder.prefix) + len(suffix.ids) + max(options.max_tokens, len(encoder.refusal))
     if fixed > window:
         raise ContextLengthError(
@@ -124,14 +127,14 @@ def plan_rows(
     if options.passages_per_row == 1:
         for index, passage in enumerate(passages):
             if len(ids[index]) <= room:
-                rows.append(Row((*encoder.prefix, *ids[index]), (index,), passage.score))
+                rows.append(Row(encoder.context({index: ids[index]}), (index,), passage.score))
                 continue
             windows = _windows(encoder, passage, index, len(passages), options, room)
             warnings.append(
                 f"Passage {passage.id!r} has {len(ids[index])} tokens and a row has room for {room}; it is "
                 f"read in {len(windows)} overlapping windows."
             )
-            rows += [Row((*encoder.prefix, *window_ids), (index,), passage.score) for window_ids in windows]
+            rows += [Row(encoder.context({index: part}), (index,), passage.score) for part in windows]
     else:
         for start in range(0, len(passages), options.passages_per_row):
             members = range(start, min(start + options.passages_per_row, len(passages)))
@@ -201,13 +204,13 @@ def _shared_row(
     members: range,
     room: int,
 ) -> Row:
-    joined = tuple(token for member in members for token in ids[member])
-    if len(joined) > room:
+    taken = sum(len(ids[member]) for member in members)
+    if taken > room:
         raise ContextLengthError(
-            f"{len(members)} passages take {len(joined)} tokens together and a row has room for {room}. Use "
+            f"{len(members)} passages take {taken} tokens together and a row has room for {room}. Use "
             "fewer passages per row; with passages_per_row=1 each only has to fit by itself."
         )
     scores = [passages[member].score for member in members]
     known = [score for score in scores if score is not None]
     score = max(known) if len(known) == len(scores) else None
-    return Row((*encoder.prefix, *joined), tuple(members), score)
+    return Row(encoder.context({member: ids[member] for member in members}), tuple(members), score)

@@ -68,6 +68,10 @@ class Storage(Database):
         ).fetchone()
         return self._passage(row) if row else None
 
+    def keys(self, ids: Iterable[str]) -> set[int]:
+        """Keys of the passages of these ids."""
+        return {row[0] for row in self._select("SELECT key FROM passages WHERE id", ids)}
+
     def page(self, after: int, size: int) -> list[tuple[int, Passage]]:
         """Up to `size` passages whose keys are above `after`, in the order in which they were added."""
         rows = self._connection.execute(

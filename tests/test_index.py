@@ -634,3 +634,12 @@ def test_is_a_dictionary_with_exact_search(
         assert len(index) == len(model)
     assert {p.id: p for p in index} == model
     index.close()
+
+
+def test_search_among_given_ids(tmp_path: Path) -> None:
+    with PassageIndex.create(tmp_path / "i", bag_of_words) as index:
+        index.add(ANIMALS)
+        assert ids(index.search("cats purr", ids=["dog", "bird", "nobody"])) == ["bird", "dog"]
+        assert ids(index.search("cats purr", ids="cat")) == ["cat"]
+        assert index.search("cats purr", ids=[]) == []
+        assert ids(index.search("cats purr", where={"legs": 4}, ids=["dog", "bird"])) == ["dog"]

@@ -122,7 +122,12 @@ def to_document(passage: Passage, *, score_key: str | None = None) -> Document:
         score_key or "": passage.score if score_key else None,
     }
     metadata = {name: value for name, value in own.items() if value is not None}
-    metadata.update((name, value) for name, value in passage.metadata.items() if name != score_key)
+    # Names that begin with an underscore are another adapter's bookkeeping, not the document's metadata.
+    metadata.update(
+        (name, value)
+        for name, value in passage.metadata.items()
+        if name != score_key and not name.startswith("_")
+    )
     return Document(id=passage.id, page_content=passage.text, metadata=metadata)
 
 

@@ -1,0 +1,79 @@
+"""Reading the citations of a response: the nodes that are cited, and the answer with footnotes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.base.llms.types import CitableBlock
+from llama_index.core.schema import NodeWithScore
+from llama_index.core.tools import FunctionTool
+
+from nbce_rag.errors import InputError
+
+from .contexts import citable
+
+__all__ = ["citable_retriever_tool", "cited_nodes", "format_citations"]
+
+
+def cited_nodes(response: Any) -> list[NodeWithScore]:
+    """The source nodes that the answer cites, each once, in the order of their first citation.
+
+    Args:
+        response: of a query or chat engine with `NBCESynthesizer`; a streamed one after its stream.
+
+    Raises:
+        InputError: it has no `metadata["nbce"]`, or its stream has not ended.
+    """
+    nodes: dict[str, NodeWithScore] = {}
+    for node in response.source_nodes:
+        nodes.setdefault(node.node.node_id, node)
+    return [nodes[id_] for id_ in _report(response)["cited_node_ids"] if id_ in nodes]
+
+
+def format_citations(response: Any) -> str:
+    """The answer with a number after each cited stretch, and below it what the numbers stand for.
+
+    Args:
+        response: as in `cited_nodes`.
+    """
+    report = _report(response)
+    text = report["text"]
+    numbers = {id_: number for number, id_ in enumerate(report["cited_node_ids"], 1)}
+    for span in sorted(report["spans"], key=lambda span: -int(span["end"])):
+        end = span["end"]
+        text = f"{text[:end]} [{numbers[span['node_id']]}]{text[end:]}"
+    titles = {context["node_id"]: context["title"] for context in report["contexts"]}
+    notes = [f"[{number}] {titles.get(id_) or id_}" for id_, number in numbers.items()]
+    return "\n".join([text, "", *notes]) if notes else text
+
+
+def citable_retriever_tool(
+    retriever: BaseRetriever, name: str = "search", description: str = "Searches the documents."
+) -> FunctionTool:
+    """A tool for agents that gives back what a retriever finds as `CitableBlock`s.
+
+    An agent whose model is an `NBCELLM` then reads each as a context of its own; LlamaIndex's
+    `RetrieverTool` joins them to one text.
+
+    Args:
+        retriever: finds the nodes.
+        name, description: what the agent's model sees.
+    """
+
+    def search(query: str) -> list[CitableBlock]:
+        return [citable(node) for node in retriever.retrieve(query)]
+
+    async def asearch(query: str) -> list[CitableBlock]:
+        return [citable(node) for node in await retriever.aretrieve(query)]
+
+    return FunctionTool.from_defaults(search, async_fn=asearch, name=name, description=description)
+
+
+def _report(response: Any) -> dict[str, Any]:
+    report: dict[str, Any] | None = (getattr(response, "metadata", None) or {}).get("nbce")
+    if report is None:
+        raise InputError("The response has no metadata['nbce']; it did not come from NBCESynthesizer.")
+    if not report:
+        raise InputError("The answer is not complete; read its stream to the end first.")
+    return report

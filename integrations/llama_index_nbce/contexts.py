@@ -1,0 +1,186 @@
+"""Contexts in LlamaIndex's messages: `CitableBlock`s, passage marks and `contexts=` become passages.
+
+Row k of the model reads the messages with only the k-th context in its place, row 0 reads none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    CitableBlock,
+    MessageRole,
+    TextBlock,
+)
+from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore
+
+from nbce_rag.errors import InputError
+from nbce_rag.marks import PASSAGES, Conversation, Turn, resolve, split_marks, strip_marks
+from nbce_rag.passages import Passage
+
+__all__ = ["citable", "conversation", "is_cosine", "score_of", "to_turns"]
+
+# By name: not every version of LlamaIndex has the classes.
+_SKIPPED = {"cache", "citation", "thinking", "tool_call"}
+_ROLES = {
+    MessageRole.SYSTEM: "system",
+    MessageRole.DEVELOPER: "system",
+    MessageRole.ASSISTANT: "assistant",
+    MessageRole.CHATBOT: "assistant",
+    MessageRole.MODEL: "assistant",
+    MessageRole.TOOL: "tool",
+    MessageRole.FUNCTION: "tool",
+}
+
+
+def citable(context: Any) -> CitableBlock:
+    """A context as a block: `source` is the id of the node or passage, `title` what heads its text.
+
+    A node is worded as its metadata mode for LLMs says. It gets a heading only if its title is not in
+    that wording already.
+
+    Args:
+        context: a text, `CitableBlock`, `NodeWithScore`, node, or `nbce_rag.Passage`.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if isinstance(context, CitableBlock):
+        return context
+    if isinstance(context, NodeWithScore):
+        context = context.node
+    if isinstance(context, BaseNode):
+        text = context.get_content(metadata_mode=MetadataMode.LLM)
+        title = str(context.metadata.get("title") or "")
+        if title and title in context.get_metadata_str(mode=MetadataMode.LLM):
+            title = ""
+        return CitableBlock(title=title, source=context.node_id, content=[TextBlock(text=text)])
+    if isinstance(context, str):
+        context = Passage(context)
+    if isinstance(context, Passage):
+        return CitableBlock(
+            title=context.title or "", source=context.id, content=[TextBlock(text=context.text)]
+        )
+    raise InputError(
+        f"A context is a {type(context).__name__}; give texts, CitableBlocks, nodes or passages."
+    )
+
+
+def score_of(context: Any) -> float | None:
+    """The retrieval score that a context brings along, if any."""
+    score = getattr(context, "score", None)
+    return float(score) if isinstance(score, int | float) else None
+
+
+def is_cosine(score: float | None) -> bool:
+    """Whether a score can be a cosine, which is what the fusion rules expect."""
+    return score is not None and -1.0 - 1e-6 <= score <= 1.0 + 1e-6
+
+
+def to_turns(messages: Sequence[ChatMessage], scores: Sequence[float | None] | None = None) -> list[Turn]:
+    """Messages as turns, `CitableBlock`s in them as passages that know their place among all of them.
+
+    Args:
+        messages: the conversation.
+        scores: cosines of the blocks, in their order.
+
+    Raises:
+        InputError: no message, a block that is no text, or another number of scores than blocks.
+    """
+    blocks = [block for message in messages for block in message.blocks if isinstance(block, CitableBlock)]
+    if scores is not None and len(scores) != len(blocks):
+        raise InputError(f"context_scores has {len(scores)} scores for {len(blocks)} contexts.")
+    passages = iter(_passages(blocks, scores))
+    return [Turn(_ROLES.get(message.role, "user"), _parts(message, passages)) for message in messages]
+
+
+def conversation(turns: Sequence[Turn], contexts: Iterable[Passage] | None = None) -> Conversation:
+    """`nbce_rag.marks.resolve`, but passages with text between them stay where they are.
+
+    The texts then hold one mark for each passage.
+    """
+    found = resolve(turns, contexts)
+    explicit = any(isinstance(part, str) and PASSAGES in part for turn in turns for part in turn.parts)
+    if contexts is not None or explicit or not found.passages:
+        return found
+    users = [place for place, turn in enumerate(turns) if turn.role == "user"]
+    asked = users[-1] if users else len(turns) - 1
+    # What `resolve` left out (repetitions, empty ones) has no place.
+    waiting = [passage.content_hash for passage in found.passages]
+    texts = [
+        _in_place(turn, waiting) if turn.role == "system" or place >= asked else found.texts[place]
+        for place, turn in enumerate(turns)
+    ]
+    return replace(found, texts=tuple(texts))
+
+
+def passages_of(contexts: Iterable[Any]) -> list[Passage]:
+    """Contexts as passages, with their scores where all of these can be cosines."""
+    given = list(contexts)
+    scores = [score_of(context) for context in given]
+    return _passages(list(map(citable, given)), scores if all(map(is_cosine, scores)) else None)
+
+
+def _passages(blocks: Sequence[CitableBlock], scores: Sequence[float | None] | None) -> list[Passage]:
+    passages = []
+    for index, block in enumerate(blocks):
+        others = [part for part in block.content if not isinstance(part, TextBlock)]
+        if others:
+            raise InputError(
+                f"The context {block.source!r} holds a {type(others[0]).__name__}; NBCE reads text only, so "
+                "extract its text first."
+            )
+        passages.append(
+            Passage(
+                "\n".join(part.text for part in block.content if isinstance(part, TextBlock)),
+                id=block.source,
+                title=block.title or None,
+                score=None if scores is None else scores[index],
+                metadata={"source": block.source, "index": index},
+            )
+        )
+    return passages
+
+
+def _parts(message: ChatMessage, passages: Iterable[Passage]) -> list[str | Passage]:
+    """Texts and passages of a message; texts in a row are joined as `ChatMessage.content` does it."""
+    parts: list[str | Passage] = []
+    stream = iter(passages)
+    for block in message.blocks:
+        if isinstance(block, CitableBlock):
+            parts.append(next(stream))
+        elif isinstance(block, TextBlock):
+            if parts and isinstance(parts[-1], str):
+                parts[-1] = f"{parts[-1]}\n{block.text}"
+            else:
+                parts.append(block.text)
+        elif block.block_type not in _SKIPPED:
+            raise InputError(f"The message holds a {type(block).__name__}; NBCE reads text only.")
+    return parts
+
+
+def _in_place(turn: Turn, waiting: list[str]) -> str:
+    """The text of a turn with a mark where each passage stands, taken off `waiting`."""
+    pieces: list[str] = []
+    split = [
+        piece for part in turn.parts for piece in ([part] if isinstance(part, Passage) else split_marks(part))
+    ]
+    after_passage = False
+    for number, piece in enumerate(split):
+        if isinstance(piece, Passage):
+            cleaned = replace(piece, text=strip_marks(piece.text))
+            if waiting and cleaned.content_hash == waiting[0]:
+                waiting.pop(0)
+                pieces.append(PASSAGES)
+                after_passage = True
+            continue
+        if after_passage:
+            # Each passage brings the separator after it along.
+            following = any(isinstance(other, Passage) for other in split[number + 1 :])
+            piece = "" if following and not piece.strip() else piece.lstrip("\r\n")
+        pieces.append(piece)
+        after_passage = after_passage and not piece
+    return "".join(pieces)

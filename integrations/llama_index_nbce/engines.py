@@ -1,0 +1,190 @@
+"""Query and chat engines in which every retrieved node is a context of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from llama_index.core.base.base_query_engine import BaseQueryEngine
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.chat_engine import (
+    CondensePlusContextChatEngine,
+    CondenseQuestionChatEngine,
+    ContextChatEngine,
+)
+from llama_index.core.chat_engine.types import BaseChatEngine
+from llama_index.core.indices.base import BaseIndex
+from llama_index.core.llms import LLM
+from llama_index.core.query_engine import RetrieverQueryEngine
+from llama_index.core.settings import Settings
+
+from nbce_rag.errors import InputError
+from nbce_rag.index import PassageIndex
+
+from .retriever import PassageRetriever
+from .synthesizer import NBCESynthesizer, capture_reports
+
+__all__ = [
+    "NBCECondensePlusContextChatEngine",
+    "NBCECondenseQuestionChatEngine",
+    "NBCEContextChatEngine",
+    "nbce_chat_engine",
+    "nbce_query_engine",
+]
+
+
+class _ReportMixin:
+    """Puts `metadata["nbce"]` on the responses of a chat engine; of a stream it fills when that ends."""
+
+    def chat(self, *args: Any, **kwargs: Any) -> Any:
+        """As in LlamaIndex."""
+        with capture_reports() as reports:
+            return _with_report(super().chat(*args, **kwargs), reports)  # type: ignore[misc]
+
+    async def achat(self, *args: Any, **kwargs: Any) -> Any:
+        """As in LlamaIndex."""
+        with capture_reports() as reports:
+            return _with_report(await super().achat(*args, **kwargs), reports)  # type: ignore[misc]
+
+    def stream_chat(self, *args: Any, **kwargs: Any) -> Any:
+        """As in LlamaIndex."""
+        with capture_reports() as reports:
+            return _with_report(super().stream_chat(*args, **kwargs), reports)  # type: ignore[misc]
+
+    async def astream_chat(self, *args: Any, **kwargs: Any) -> Any:
+        """As in LlamaIndex."""
+        with capture_reports() as reports:
+            return _with_report(await super().astream_chat(*args, **kwargs), reports)  # type: ignore[misc]
+
+
+class _OneCallMixin(_ReportMixin):
+    """Replaces the synthesizer that LlamaIndex's chat engines make for each turn, whatever they are given."""
+
+    synthesis: ClassVar[dict[str, Any]] = {}
+    """Arguments of `NBCESynthesizer`, set by `nbce_chat_engine` on its engines."""
+
+    def _get_response_synthesizer(self, chat_history: list[ChatMessage], streaming: bool = False) -> Any:
+        stock = super()._get_response_synthesizer(chat_history, streaming)  # type: ignore[misc]
+        return NBCESynthesizer(
+            self._llm,  # type: ignore[attr-defined]
+            text_qa_template=stock._text_qa_template,
+            streaming=streaming,
+            callback_manager=self.callback_manager,  # type: ignore[attr-defined]
+            **self.synthesis,
+        )
+
+
+class NBCEContextChatEngine(_OneCallMixin, ContextChatEngine):
+    """`ContextChatEngine`, each node a context of its own; history and system prompt are in every row."""
+
+
+class NBCECondensePlusContextChatEngine(_OneCallMixin, CondensePlusContextChatEngine):
+    """`CondensePlusContextChatEngine`, with each node a context of its own.
+
+    Condensing the question is a call of its own, without contexts.
+    """
+
+
+class NBCECondenseQuestionChatEngine(_ReportMixin, CondenseQuestionChatEngine):
+    """`CondenseQuestionChatEngine`, which hands on what its query engine says about the answer."""
+
+
+def nbce_query_engine(
+    source: BaseIndex[Any] | BaseRetriever | PassageIndex,
+    llm: LLM | None = None,
+    *,
+    similarity_top_k: int = 8,
+    node_postprocessors: Sequence[Any] | None = None,
+    callback_manager: Any = None,
+    retriever_options: dict[str, Any] | None = None,
+    **synthesis: Any,
+) -> RetrieverQueryEngine:
+    """A query engine over an index or retriever, answering through `NBCESynthesizer`.
+
+    Args:
+        source: an index of LlamaIndex, a retriever, or a `PassageIndex`.
+        llm: an `NBCELLM`; default: `Settings.llm`.
+        similarity_top_k: nodes to retrieve. Not for a retriever, which has its own.
+        node_postprocessors, callback_manager: as in LlamaIndex.
+        retriever_options: more arguments of `index.as_retriever`, such as `filters`.
+        **synthesis: arguments of `NBCESynthesizer`, such as `streaming`, `text_qa_template`, `output_cls`,
+            `answer_without_context` and options of generation.
+    """
+    return RetrieverQueryEngine(
+        _retriever(source, similarity_top_k, retriever_options),
+        response_synthesizer=NBCESynthesizer(llm, callback_manager=callback_manager, **synthesis),
+        node_postprocessors=list(node_postprocessors or []),
+        callback_manager=callback_manager,
+    )
+
+
+def nbce_chat_engine(
+    source: BaseIndex[Any] | BaseRetriever | PassageIndex | BaseQueryEngine,
+    llm: LLM | None = None,
+    *,
+    chat_mode: str = "condense_plus_context",
+    similarity_top_k: int = 8,
+    retriever_options: dict[str, Any] | None = None,
+    synthesis: dict[str, Any] | None = None,
+    **engine_options: Any,
+) -> BaseChatEngine:
+    """A chat engine whose every answer from nodes is one call of the model.
+
+    Args:
+        source, llm, similarity_top_k, retriever_options: as in `nbce_query_engine`.
+        chat_mode: "context", "condense_plus_context" or "condense_question".
+        synthesis: arguments of `NBCESynthesizer`.
+        **engine_options: arguments of the engine's `from_defaults`, such as `memory` and `system_prompt`.
+
+    Raises:
+        InputError: another `chat_mode`.
+    """
+    llm = llm or Settings.llm
+    synthesis = dict(synthesis or {})
+    if chat_mode == "condense_question":
+        engine = (
+            source
+            if isinstance(source, BaseQueryEngine)
+            else nbce_query_engine(
+                source,
+                llm,
+                similarity_top_k=similarity_top_k,
+                retriever_options=retriever_options,
+                **synthesis,
+            )
+        )
+        return NBCECondenseQuestionChatEngine.from_defaults(engine, llm=llm, **engine_options)
+    kinds: dict[str, Any] = {
+        "context": NBCEContextChatEngine,
+        "condense_plus_context": NBCECondensePlusContextChatEngine,
+    }
+    if chat_mode not in kinds:
+        raise InputError(f"chat_mode={chat_mode!r} must be condense_question, {' or '.join(kinds)}.")
+    NBCESynthesizer(llm, **synthesis)  # what is wrong with the arguments shows now, not at the first turn
+    retriever = _retriever(source, similarity_top_k, retriever_options)
+    chat: Any = kinds[chat_mode].from_defaults(retriever=retriever, llm=llm, **engine_options)
+    chat.synthesis = synthesis
+    return chat  # type: ignore[no-any-return]
+
+
+def _retriever(source: Any, k: int, options: dict[str, Any] | None) -> BaseRetriever:
+    if isinstance(source, BaseRetriever):
+        if options:
+            raise InputError("retriever_options are for an index; the retriever given has its own.")
+        return source
+    if isinstance(source, PassageIndex):
+        return PassageRetriever(source, similarity_top_k=k, **(options or {}))
+    if isinstance(source, BaseIndex):
+        return source.as_retriever(similarity_top_k=k, **(options or {}))
+    raise InputError(f"Got a {type(source).__name__}; give an index, a retriever or a PassageIndex.")
+
+
+def _with_report(response: Any, reports: list[dict[str, Any]]) -> Any:
+    if not response.source_nodes:
+        # LlamaIndex takes them from all kinds of responses but async streams.
+        for source in response.sources:
+            response.source_nodes.extend(getattr(source.raw_output, "source_nodes", []))
+    if reports:
+        response.metadata = {**(getattr(response, "metadata", None) or {}), "nbce": reports[-1]}
+    return response

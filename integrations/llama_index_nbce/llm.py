@@ -1,0 +1,305 @@
+"""NBCELLM: LlamaIndex's LLM over an NBCE engine, every context of a message read as a row of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+from llama_index.core.base.llms.generic_utils import messages_to_prompt as generic_messages_to_prompt
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    ChatResponseAsyncGen,
+    ChatResponseGen,
+    CompletionResponse,
+    CompletionResponseAsyncGen,
+    CompletionResponseGen,
+    LLMMetadata,
+    MessageRole,
+)
+from llama_index.core.bridge.pydantic import Field, PrivateAttr, field_serializer
+from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
+from llama_index.core.llms.llm import default_completion_to_prompt
+
+from nbce_rag.engine import NBCE
+from nbce_rag.errors import InputError
+from nbce_rag.options import Options
+
+from .calls import Call, aprimed, chat_response, completion_response, primed
+from .contexts import conversation, passages_of, to_turns
+from .structured import StructuredPrediction
+
+__all__ = ["NBCELLM"]
+
+
+class NBCELLM(StructuredPrediction):
+    """A language model that reads each `CitableBlock` of its messages as a context of its own.
+
+    Row k of the model holds the messages with only the k-th block in place, row 0 holds none; their
+    predictions are fused token by token, so that the answer comes with citations. Without blocks it is an
+    ordinary language model. Blocks of earlier turns are left out.
+
+    Args:
+        model: hub id, folder or GGUF file; None is the packaged default (extra `[local]`).
+        engine: an `NBCE` that is loaded already, instead of `model`.
+        context_window: a smaller window than the model's own, in tokens of one row.
+        system_prompt, messages_to_prompt, completion_to_prompt, callback_manager, pydantic_program_mode,
+            output_parser: as in every LlamaIndex LLM. Special tokens count in what the two functions
+            return, and nowhere else.
+        load: arguments of `NBCE.from_pretrained`, such as `{"dtype": "bfloat16", "device": "cpu"}`.
+        **options: see `nbce_rag.options.Options`, such as `max_tokens=256` and `fusion="posterior"`. They
+            can be changed in each call.
+
+    Raises:
+        InputError: unknown or impossible options, or both `model` and `engine`.
+        ModelError: the model cannot be found, loaded or used.
+    """
+
+    supports_contexts: ClassVar[bool] = True
+
+    model: str | None = Field(default=None, description="Hub id, folder or GGUF file.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Options of generation and fusion.")
+    context_window: int | None = Field(default=None, description="Most tokens of one row.")
+    load: dict[str, Any] = Field(default_factory=dict, description="How the model is loaded.", exclude=True)
+
+    _engine: NBCE = PrivateAttr()
+
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        engine: NBCE | None = None,
+        context_window: int | None = None,
+        load: dict[str, Any] | None = None,
+        options: dict[str, Any] | None = None,
+        system_prompt: str | None = None,
+        messages_to_prompt: Callable[[Sequence[ChatMessage]], str] | None = None,
+        completion_to_prompt: Callable[[str], str] | None = None,
+        callback_manager: Any = None,
+        pydantic_program_mode: Any = None,
+        output_parser: Any = None,
+        rate_limiter: Any = None,
+        **more: Any,
+    ) -> None:
+        more.pop("class_name", None)
+        options = {**(options or {}), **more}
+        if engine is not None and (model is not None or load):
+            raise InputError("Give either a model to load or an engine that is loaded, not both.")
+        engine = engine or NBCE.from_pretrained(model, **(load or {}), **options)
+        loaded = engine.model
+        if context_window is not None:
+            if not 1 <= context_window <= loaded.window:
+                raise InputError(
+                    f"context_window={context_window} is not within 1..{loaded.window}; the model's own "
+                    "window cannot be widened."
+                )
+            loaded = dataclasses.replace(loaded, window=context_window)
+        all_options = {f.name: getattr(engine.options, f.name) for f in dataclasses.fields(engine.options)}
+        engine = NBCE(
+            loaded, prompt=engine.prompt, kv_store=engine.kv_store or False, **{**all_options, **options}
+        )
+        given = {
+            "system_prompt": system_prompt,
+            "messages_to_prompt": messages_to_prompt,
+            "completion_to_prompt": completion_to_prompt,
+            "callback_manager": callback_manager,
+            "pydantic_program_mode": pydantic_program_mode,
+            "output_parser": output_parser,
+            "rate_limiter": rate_limiter,
+        }
+        super().__init__(
+            model=model if model is not None else engine.model.name,
+            options=options,
+            context_window=context_window,
+            load=load or {},
+            **{name: value for name, value in given.items() if value is not None},
+        )
+        self._engine = engine
+
+    @classmethod
+    def class_name(cls) -> str:
+        return "NBCELLM"
+
+    @property
+    def engine(self) -> NBCE:
+        """The engine, which answers the same without LlamaIndex."""
+        return self._engine
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        """`context_window` is the true window of one row; it does not grow with the number of contexts."""
+        options = self._engine.options.updated(**self.options)
+        window = self._engine.model.window
+        return LLMMetadata(
+            context_window=window,
+            num_output=min(options.max_tokens, max(1, window - 1)),
+            is_chat_model=self._has_template,
+            is_function_calling_model=False,
+            model_name=self._engine.model.name,
+        )
+
+    @llm_chat_callback()
+    def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """Answer a conversation.
+
+        Args:
+            messages: the conversation; its `CitableBlock`s are the contexts.
+            contexts: contexts instead of blocks: texts, blocks, nodes with or without score, passages. They
+                stand before the last user message.
+            context_scores: retrieval scores (cosine, in [-1, 1]) of the blocks, in their order.
+            question: the part of the last message that is the question itself; the contexts that make it
+                likelier count more. Default: all that follows the contexts.
+            refusal: the reply that the prompt asks for when a text holds no answer; contexts that make the
+                model refuse count less, and when all do the answer is `abstention`.
+            report: a dict that gets what `additional_kwargs["nbce"]` holds, once the answer is whole; for
+                callers that a wrapper such as `StructuredLLM` hides the response from.
+            **kwargs: options of this call, see `nbce_rag.options.Options`.
+
+        Raises:
+            InputError: an unknown option, a message without text, or a conversation that does not fit.
+        """
+        call = self._chat_call(messages, kwargs)
+        answer = self._engine.batch([call.request])[0]
+        return chat_response(call, answer.text, None, answer)
+
+    @llm_chat_callback()
+    async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """`chat` in a worker thread; cancelling it stops the work."""
+        call = self._chat_call(messages, kwargs)
+        answer = (await self._engine.abatch([call.request]))[0]
+        return chat_response(call, answer.text, None, answer)
+
+    @llm_chat_callback()
+    def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
+        """`chat` step by step: `delta` is the new text, the message all of it so far.
+
+        The last step has `raw` and the citations in `additional_kwargs["nbce"]`. Closing the generator
+        stops the work.
+        """
+        call = self._chat_call(messages, kwargs)
+        pieces = primed(self._engine.stream(call.request))
+
+        def responses() -> ChatResponseGen:
+            text = ""
+            for piece in pieces:
+                text += piece.text
+                yield chat_response(call, text, piece.text, piece.answer)
+
+        return responses()
+
+    @llm_chat_callback()
+    async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
+        """`stream_chat` with the work in a worker thread."""
+        call = self._chat_call(messages, kwargs)
+        pieces = await aprimed(self._engine.astream(call.request))
+
+        async def responses() -> ChatResponseAsyncGen:
+            text = ""
+            try:
+                async for piece in pieces:
+                    text += piece.text
+                    yield chat_response(call, text, piece.text, piece.answer)
+            finally:
+                await pieces.aclose()
+
+        return responses()
+
+    @llm_completion_callback()
+    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        """Answer a plain prompt; a chat model gets it as a user message unless it is `formatted`.
+
+        Passages in it are found by their marks (`nbce_rag.marks`). Arguments as in `chat`.
+        """
+        call = self._completion_call(prompt, formatted, kwargs)
+        answer = self._engine.batch([call.request])[0]
+        return completion_response(call, answer.text, None, answer)
+
+    @llm_completion_callback()
+    async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        """`complete` in a worker thread."""
+        call = self._completion_call(prompt, formatted, kwargs)
+        answer = (await self._engine.abatch([call.request]))[0]
+        return completion_response(call, answer.text, None, answer)
+
+    @llm_completion_callback()
+    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
+        """`complete` step by step."""
+        call = self._completion_call(prompt, formatted, kwargs)
+        pieces = primed(self._engine.stream(call.request))
+
+        def responses() -> CompletionResponseGen:
+            text = ""
+            for piece in pieces:
+                text += piece.text
+                yield completion_response(call, text, piece.text, piece.answer)
+
+        return responses()
+
+    @llm_completion_callback()
+    async def astream_complete(
+        self, prompt: str, formatted: bool = False, **kwargs: Any
+    ) -> CompletionResponseAsyncGen:
+        """`stream_complete` with the work in a worker thread."""
+        call = self._completion_call(prompt, formatted, kwargs)
+        pieces = await aprimed(self._engine.astream(call.request))
+
+        async def responses() -> CompletionResponseAsyncGen:
+            text = ""
+            try:
+                async for piece in pieces:
+                    text += piece.text
+                    yield completion_response(call, text, piece.text, piece.answer)
+            finally:
+                await pieces.aclose()
+
+        return responses()
+
+    @field_serializer("options")
+    def _plain_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        return {name: _plain(value) for name, value in options.items()}
+
+    @property
+    def _has_template(self) -> bool:
+        return bool(getattr(self._engine.model.tokenizer, "chat_template", None))
+
+    def _chat_call(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> Call:
+        options, contexts, scores, more = self._settings(kwargs)
+        render = self.messages_to_prompt
+        if render is None or render is generic_messages_to_prompt:
+            return Call.of_messages(self._engine, messages, options, contexts=contexts, scores=scores, **more)
+        found = conversation(to_turns(messages, scores), None if contexts is None else passages_of(contexts))
+        texts = [ChatMessage(role=m.role, content=t) for m, t in zip(messages, found.texts, strict=True)]
+        found = dataclasses.replace(found, texts=(str(render(texts)),))
+        return Call(self._engine, found, options, trusted=True, **more)
+
+    def _completion_call(self, prompt: str, formatted: bool, kwargs: dict[str, Any]) -> Call:
+        options, contexts, scores, more = self._settings(kwargs)
+        if scores is not None:
+            raise InputError("context_scores is for chat; passage marks and nodes bring their own scores.")
+        render = self.completion_to_prompt
+        trusted = render is not None and render is not default_completion_to_prompt
+        if trusted and not formatted:
+            prompt = str(render(prompt))  # type: ignore[misc]
+        elif self._has_template and not formatted:
+            messages = [ChatMessage(role=MessageRole.USER, content=prompt)]
+            return Call.of_messages(self._engine, messages, options, contexts=contexts, scores=None, **more)
+        return Call.of_text(self._engine, prompt, options, contexts=contexts, trusted=trusted, **more)
+
+    def _settings(self, kwargs: dict[str, Any]) -> tuple[Options, Any, Any, dict[str, Any]]:
+        changes = dict(kwargs)
+        contexts = changes.pop("contexts", None)
+        scores = changes.pop("context_scores", None)
+        more = {name: changes.pop(name) for name in ("question", "refusal", "report") if name in changes}
+        return self._engine.options.updated(**{**self.options, **changes}), contexts, scores, more
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON can hold; of a fusion rule its name."""
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return getattr(value, "name", None) or type(value).__name__

@@ -1,0 +1,102 @@
+"""What `StorageContext.persist` leaves for a passage index: a JSON file that names its folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import tempfile
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from nbce_rag.errors import IndexNotFoundError, InputError
+from nbce_rag.index import PassageIndex
+
+__all__ = ["file_name", "locate", "persist", "recorded_dimension"]
+
+_FORMAT = "nbce_rag.passage_index"
+_DATABASE = "passages.sqlite"
+
+
+def file_name(namespace: str) -> str:
+    """What LlamaIndex calls the file of a vector store."""
+    return f"{namespace}__vector_store.json"
+
+
+def persist(index: PassageIndex, persist_path: str, fs: Any = None) -> None:
+    """Writes the file; to another file system than the local one, and a copy of the passages beside it."""
+    if fs is None or _is_local(fs):
+        path = Path(persist_path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        note = _note(os.path.relpath(index.path.resolve(), path.parent.resolve()))
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        temporary.write_text(note, encoding="utf-8")
+        os.replace(temporary, path)
+        return
+    folder = f"{persist_path.removesuffix('.json')}.passages"
+    fs.makedirs(folder, exist_ok=True)
+    with tempfile.TemporaryDirectory() as work:
+        copy = Path(work) / _DATABASE
+        # A copy of the file alone would lack what is in SQLite's log.
+        with (
+            closing(sqlite3.connect(index.path / _DATABASE)) as source,
+            closing(sqlite3.connect(copy)) as target,
+        ):
+            source.backup(target)
+        fs.put(str(copy), f"{folder}/{_DATABASE}")
+    with fs.open(persist_path, "w", encoding="utf-8") as stream:
+        stream.write(_note(folder.rpartition("/")[2]))
+
+
+def locate(persist_path: str, fs: Any = None, into: Any = None) -> Path:
+    """The folder that a file tells of, fetched into a local one if need be.
+
+    Raises:
+        IndexNotFoundError: there is no such file.
+        InputError: it is the file of another vector store.
+    """
+    remote = fs is not None and not _is_local(fs)
+    try:
+        if remote:
+            with fs.open(persist_path, "r", encoding="utf-8") as stream:
+                note = json.load(stream)
+        else:
+            note = json.loads(Path(persist_path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise IndexNotFoundError(
+            f"There is no {persist_path}: persist a StorageContext with a PassageVectorStore there first."
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{persist_path} is not JSON; it belongs to another vector store.") from error
+    if not isinstance(note, dict) or note.get("format") != _FORMAT:
+        raise InputError(f"{persist_path} belongs to another vector store than PassageVectorStore.")
+    if not remote:
+        return (Path(persist_path).parent / note["path"]).resolve()
+    folder = Path(into) if into is not None else Path(tempfile.mkdtemp(prefix="nbce-rag-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    fs.get(f"{persist_path.rpartition('/')[0]}/{note['path']}/{_DATABASE}", str(folder / _DATABASE))
+    return folder
+
+
+def recorded_dimension(path: str | os.PathLike[str]) -> int | None:
+    """Length of the vectors of an index that was made for vectors that come with the nodes."""
+    file = Path(path) / _DATABASE
+    try:
+        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            row = connection.execute("SELECT value FROM meta WHERE key = 'dimension'").fetchone()
+    except sqlite3.Error:
+        return None
+    return int(row[0]) if row else None
+
+
+def _is_local(fs: Any) -> bool:
+    protocol = fs.protocol if isinstance(fs.protocol, (list, tuple)) else [fs.protocol]
+    return "file" in protocol or "local" in protocol
+
+
+def _note(path: str) -> str:
+    # LlamaIndex's own store, which is tried on this file when no store is given, must fail on it: else it
+    # would load as a store without vectors, and find nothing.
+    hint = "of a PassageVectorStore: give it to StorageContext.from_defaults(vector_store=...)"
+    return json.dumps({"format": _FORMAT, "version": 1, "path": path, "embedding_dict": hint})

@@ -1,0 +1,72 @@
+"""PassageRetriever: a LlamaIndex retriever over a passage index, without a vector store index around it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.schema import NodeWithScore, QueryBundle
+from llama_index.core.vector_stores.types import MetadataFilters, VectorStoreQuery, VectorStoreQueryMode
+
+from nbce_rag.errors import InputError
+from nbce_rag.index import PassageIndex
+
+from .nodes import node_of
+from .selection import search
+
+__all__ = ["PassageRetriever"]
+
+
+class PassageRetriever(BaseRetriever):
+    """Finds nodes in a `PassageIndex`; the index's own embedder embeds the queries.
+
+    Args:
+        index: an index, a folder, or a `PassageVectorStore`.
+        similarity_top_k: how many nodes.
+        filters, node_ids, doc_ids: what a node must meet.
+        mode: "default" or "mmr".
+        mmr_threshold: see `llama_index_nbce.selection.search`.
+        **options: of every LlamaIndex retriever, such as `callback_manager`.
+    """
+
+    def __init__(
+        self,
+        index: Any,
+        *,
+        similarity_top_k: int = 8,
+        filters: MetadataFilters | None = None,
+        node_ids: Sequence[str] | None = None,
+        doc_ids: Sequence[str] | None = None,
+        mode: str = "default",
+        mmr_threshold: float | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        if isinstance(index, str | os.PathLike):
+            index = PassageIndex.open(index)
+        index = getattr(index, "client", index)
+        if not isinstance(index, PassageIndex):
+            raise InputError(f"Got a {type(index).__name__}; give a PassageIndex, its folder or its store.")
+        self.index = index
+        self._query = {
+            "similarity_top_k": similarity_top_k,
+            "filters": filters,
+            "node_ids": None if node_ids is None else list(node_ids),
+            "doc_ids": None if doc_ids is None else list(doc_ids),
+            "mode": VectorStoreQueryMode(mode),
+            "mmr_threshold": mmr_threshold,
+        }
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        query = VectorStoreQuery(
+            query_embedding=query_bundle.embedding, query_str=query_bundle.query_str, **self._query
+        )
+        return [
+            NodeWithScore(node=node_of(passage), score=passage.score) for passage in search(self.index, query)
+        ]
+
+    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        return await asyncio.to_thread(self._retrieve, query_bundle)

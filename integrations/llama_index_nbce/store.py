@@ -1,0 +1,272 @@
+"""PassageVectorStore: LlamaIndex's vector store over the folder that the command line and LangChain use."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.bridge.pydantic import Field, PrivateAttr
+from llama_index.core.schema import BaseNode
+from llama_index.core.vector_stores.types import (
+    BasePydanticVectorStore,
+    MetadataFilters,
+    VectorStoreQuery,
+    VectorStoreQueryResult,
+)
+
+from nbce_rag.errors import IndexNotFoundError, InputError
+from nbce_rag.index import PassageIndex
+
+from . import persistence
+from .embedding import LlamaIndexEmbedder, NodeEmbeddings, PassageEmbedding
+from .nodes import node_of, passage_of
+from .selection import matching, search
+
+__all__ = ["PassageVectorStore"]
+
+
+class PassageVectorStore(BasePydanticVectorStore):
+    """Nodes in a `PassageIndex`: stored at once, found by cosine, kept with their text and all else.
+
+    Make one with `open`, `create`, or of an index that is open. `VectorStoreIndex.from_vector_store(store)`
+    needs no other store. Passages that others wrote are nodes too, whose document is their source.
+
+    Args:
+        index: where the nodes are.
+
+    Example:
+        >>> store = PassageVectorStore.create("kb", embed_model=embed_model)  # doctest: +SKIP
+        >>> index = VectorStoreIndex.from_vector_store(store, store.embed_model)  # doctest: +SKIP
+    """
+
+    stores_text: bool = True
+    is_embedding_query: bool = True
+    path: str = Field(description="Folder of the index.")
+
+    _index: PassageIndex = PrivateAttr()
+
+    def __init__(self, index: PassageIndex, **fields: Any) -> None:
+        super().__init__(path=str(index.path))  # type: ignore[call-arg]
+        self._index = index
+
+    @classmethod
+    def open(
+        cls, path: str | os.PathLike[str], embed_model: BaseEmbedding | None = None, **options: Any
+    ) -> Self:
+        """Opens the folder of an index.
+
+        Args:
+            path: the folder.
+            embed_model: what made its vectors; default: what the folder says, loaded when it is needed.
+            **options: of `PassageIndex.open`.
+
+        Raises:
+            IndexNotFoundError: there is none.
+            EmbedderMismatchError: it was made with another embedding model.
+        """
+        if embed_model is not None:
+            return cls(PassageIndex.open(path, _embedder(embed_model, None, None), **options))
+        try:
+            return cls(PassageIndex.open(path, **options))
+        except IndexNotFoundError:
+            raise
+        except ValueError as error:
+            # Made for vectors that come with the nodes: there is no model to load.
+            dimension = persistence.recorded_dimension(path)
+            if dimension is None:
+                raise
+            try:
+                return cls(PassageIndex.open(path, NodeEmbeddings(dimension), **options))
+            except ValueError:
+                raise error from None
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        embed_model: BaseEmbedding | str | None = None,
+        *,
+        dimension: int | None = None,
+        exist_ok: bool = False,
+        **options: Any,
+    ) -> Self:
+        """Makes an empty index in a new folder.
+
+        Args:
+            path: the folder.
+            embed_model: an embedding model of LlamaIndex, or the name of a sentence-transformers model;
+                default: `all-MiniLM-L6-v2`, or none where `dimension` is given.
+            dimension: length of the vectors; alone, for nodes that come with their vectors.
+            exist_ok: open the index if there is one.
+            **options: of `PassageIndex.create`.
+        """
+        embedder = _embedder(embed_model, dimension, "all-MiniLM-L6-v2")
+        return cls(PassageIndex.create(path, embedder, exist_ok=exist_ok, **options))
+
+    @classmethod
+    def class_name(cls) -> str:
+        return "PassageVectorStore"
+
+    @property
+    def client(self) -> PassageIndex:
+        """The index."""
+        return self._index
+
+    @property
+    def embed_model(self) -> PassageEmbedding:
+        """The index's embedder, for `VectorStoreIndex(..., embed_model=store.embed_model)`."""
+        return PassageEmbedding(self._index.embedder)
+
+    def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
+        """Adds nodes, or replaces those of the same ids; the index embeds those without embedding.
+
+        Raises:
+            InputError: a node without text, or metadata that are not JSON. Nothing is stored then.
+        """
+        latest = {node.node_id: node for node in nodes}
+        passages = {id_: passage_of(node) for id_, node in latest.items()}
+        embedded = {id_: node.embedding for id_, node in latest.items() if node.embedding is not None}
+        # An index keeps the vector of a text that it has; a node's may change with its metadata.
+        outdated = [
+            id_
+            for id_, vector in self._index.vectors(embedded).items()
+            if not np.allclose(vector, _normalised(embedded[id_]), atol=1e-6)
+        ]
+        if outdated:
+            self._index.delete(outdated)
+        if embedded:
+            vectors = np.asarray(list(embedded.values()), dtype=np.float32)
+            self._index.add([passages[id_] for id_ in embedded], vectors=vectors)
+        self._index.add([passage for id_, passage in passages.items() if id_ not in embedded])
+        return [node.node_id for node in nodes]
+
+    def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
+        """Removes the nodes of a document."""
+        self._remove(matching(self._index, doc_ids=[ref_doc_id]))
+
+    def delete_nodes(
+        self,
+        node_ids: list[str] | None = None,
+        filters: MetadataFilters | None = None,
+        **delete_kwargs: Any,
+    ) -> None:
+        """Removes the nodes with these ids that meet the filters; neither removes none."""
+        if node_ids is not None or filters is not None:
+            self._remove(matching(self._index, node_ids=node_ids, filters=filters))
+
+    def get_nodes(
+        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
+    ) -> list[BaseNode]:
+        """The nodes with these ids that meet the filters, with their (normalised) embeddings."""
+        found = matching(self._index, node_ids=node_ids, filters=filters)
+        vectors = self._index.vectors([passage.id for passage in found])
+        nodes: list[BaseNode] = []
+        for passage in found:
+            node = node_of(passage)
+            node.embedding = [float(x) for x in vectors[passage.id]]
+            nodes.append(node)
+        return nodes
+
+    def clear(self) -> None:
+        """Removes every node, and every passage that others wrote."""
+        self._remove(list(self._index))
+
+    def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
+        """Finds nodes; see `llama_index_nbce.selection.search`."""
+        found = search(self._index, query, **kwargs)
+        return VectorStoreQueryResult(
+            nodes=[node_of(passage) for passage in found],
+            similarities=[float(passage.score or 0.0) for passage in found],
+            ids=[passage.id for passage in found],
+        )
+
+    async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
+        return await asyncio.to_thread(self.add, nodes, **kwargs)
+
+    async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
+        await asyncio.to_thread(self.delete, ref_doc_id, **delete_kwargs)
+
+    async def adelete_nodes(
+        self,
+        node_ids: list[str] | None = None,
+        filters: MetadataFilters | None = None,
+        **delete_kwargs: Any,
+    ) -> None:
+        await asyncio.to_thread(self.delete_nodes, node_ids, filters, **delete_kwargs)
+
+    async def aget_nodes(
+        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
+    ) -> list[BaseNode]:
+        return await asyncio.to_thread(self.get_nodes, node_ids, filters)
+
+    async def aclear(self) -> None:
+        await asyncio.to_thread(self.clear)
+
+    async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
+        return await asyncio.to_thread(self.query, query, **kwargs)
+
+    def persist(self, persist_path: str, fs: Any = None) -> None:
+        """Says in a small JSON file where the folder is; the nodes are stored already.
+
+        To another file system than the local one the nodes are copied.
+        """
+        persistence.persist(self._index, persist_path, fs)
+
+    @classmethod
+    def from_persist_path(
+        cls, persist_path: str, fs: Any = None, *, embed_model: BaseEmbedding | None = None, into: Any = None
+    ) -> Self:
+        """Opens what `persist` wrote.
+
+        Args:
+            persist_path: as given to `persist`.
+            fs: the file system it is on.
+            embed_model: see `open`.
+            into: local folder for a copy from another file system; default: a temporary one.
+        """
+        return cls.open(persistence.locate(persist_path, fs, into), embed_model)
+
+    @classmethod
+    def from_persist_dir(
+        cls,
+        persist_dir: str | os.PathLike[str],
+        namespace: str = "default",
+        fs: Any = None,
+        *,
+        embed_model: BaseEmbedding | None = None,
+        into: Any = None,
+    ) -> Self:
+        """Opens what `StorageContext.persist` wrote, or the folder of an index itself."""
+        if fs is None and not (Path(persist_dir) / persistence.file_name(namespace)).exists():
+            return cls.open(persist_dir, embed_model)
+        path = f"{os.fspath(persist_dir)}/{persistence.file_name(namespace)}"
+        return cls.from_persist_path(path, fs, embed_model=embed_model, into=into)
+
+    def _remove(self, passages: Sequence[Any]) -> None:
+        if passages:
+            self._index.delete([passage.id for passage in passages])
+
+
+def _embedder(embed_model: Any, dimension: int | None, default: str | None) -> Any:
+    if embed_model is None:
+        return default if dimension is None else NodeEmbeddings(dimension)
+    if isinstance(embed_model, PassageEmbedding):
+        return embed_model.embedder
+    if isinstance(embed_model, BaseEmbedding):
+        return LlamaIndexEmbedder(embed_model, dimension=dimension)
+    if isinstance(embed_model, str):
+        return embed_model
+    raise InputError(
+        f"embed_model is a {type(embed_model).__name__}; give an embedding model of LlamaIndex or a name."
+    )
+
+
+def _normalised(vector: Sequence[float]) -> Any:
+    array = np.asarray(vector, dtype=np.float32)
+    norm = float(np.linalg.norm(array))
+    return array / norm if norm else array
