@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import FAMILIES
 from engine_reference import (
     BARE,
     PASSAGES,
@@ -26,6 +25,7 @@ from engine_reference import (
     row_prompts,
     slow_decode,
 )
+from tiny_models import FAMILIES
 
 from nbce_rag import prefill, prompting
 from nbce_rag.cache import RowCache

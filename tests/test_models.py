@@ -16,7 +16,7 @@ import gguf
 import pytest
 import torch
 import transformers as tf
-from conftest import FAMILIES, build_model, build_tokenizer
+from tiny_models import FAMILIES, build_model, build_tokenizer
 
 from nbce_rag import models, unpacking
 from nbce_rag.errors import InputError, MissingDependencyError, ModelError

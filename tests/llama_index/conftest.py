@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 
 pytest.importorskip("llama_index.core")
 
+import tiny_models
 from index_tools import bag_of_words
 from llama_index.core import Settings, StorageContext, VectorStoreIndex
 from llama_index.core.instrumentation import get_dispatcher
@@ -21,12 +21,6 @@ from llama_index_nbce import NBCELLM, PassageVectorStore
 from nbce_rag.engine import NBCE
 from nbce_rag.index import PassageIndex
 from nbce_rag.models import wrap_model
-
-_spec = importlib.util.spec_from_file_location("tiny_models", Path(__file__).parents[1] / "conftest.py")
-assert _spec is not None
-assert _spec.loader is not None
-tiny_models: Any = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tiny_models)
 
 TEXTS = {
     "ferry": "The ferry to the island is run by Ada and leaves at noon from the old harbour.",
