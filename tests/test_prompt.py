@@ -541,11 +541,3 @@ def test_a_given_text() -> None:
     assert decode(BYTES, suffix.ids[slice(*suffix.question)]).strip() == "who?"
     assert encoder.suffix("not in it").question == (0, len(suffix.ids))
     assert decode(BYTES, encoder.encode_answer("Ada")) == " Ada"
-
-
-@pytest.mark.parametrize("text", ["no mark", f"{PASSAGES} and {PASSAGES}"])
-def test_a_given_prompt_holds_the_passages_once(text: str) -> None:
-    with pytest.raises(InputError, match="exactly once"):
-        PromptEncoder(PromptTemplate.plain(), BYTES_PLAIN, text=text)
-    with pytest.raises(InputError, match="exactly once"):
-        PromptEncoder(PromptTemplate.for_chat(), BYTES, messages=[{"role": "user", "content": text}])
