@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import logging
 import re
 import warnings
 from bisect import bisect_right
@@ -60,6 +61,8 @@ def read_document(path: str | Path) -> Document:
     """
     path = Path(path)
     reader = DOCUMENT_READERS.get(path.suffix.lower())
+    if reader is None and not path.exists():
+        raise ReadError(f"{path}: there is no such file; check the path.")
     if reader is None:
         raise ReadError(
             f"{path}: cannot read files of type {path.suffix or '(no suffix)'!r}; "
@@ -267,6 +270,9 @@ _NO_TEXT_IN_PDF = " Its pages are images: run text recognition on it first, with
 def _read_pdf(path: Path, data: bytes) -> Document:
     from pypdf import PasswordType, PdfReader
     from pypdf.errors import DependencyError
+
+    # What is wrong with a file is said once, in the error; pypdf would also log each attempt to mend it.
+    logging.getLogger("pypdf").setLevel(logging.ERROR)
 
     try:
         pdf = PdfReader(io.BytesIO(data))

@@ -232,3 +232,8 @@ def test_html_that_the_parser_rejects_is_named(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("bs4.BeautifulSoup", reject)
     with pytest.raises(ReadError, match=r"a\.html: is not HTML that can be read \(unexpected \["):
         read(tmp_path, "a.html", "<p>text</p>")
+
+
+def test_a_path_that_is_not_there_is_named_as_such(tmp_path: Path) -> None:
+    with pytest.raises(ReadError, match="no such file"):
+        read_document(tmp_path / "nowhere")
