@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from llama_index.core.base.base_retriever import BaseRetriever
-from llama_index.core.base.llms.types import CitableBlock
+from llama_index.core.base.llms.types import CitableBlock, TextBlock
 from llama_index.core.schema import NodeWithScore
-from llama_index.core.tools import FunctionTool
+from llama_index.core.tools import FunctionTool, ToolOutput
 
 from nbce_rag.errors import InputError
+from nbce_rag.marks import format_passages
 
-from .contexts import citable
+from .contexts import citable, passages_of
 
 __all__ = ["citable_retriever_tool", "cited_nodes", "format_citations"]
 
@@ -53,8 +54,9 @@ def citable_retriever_tool(
 ) -> FunctionTool:
     """A tool for agents that gives back what a retriever finds as `CitableBlock`s.
 
-    An agent whose model is an `NBCELLM` then reads each as a context of its own; LlamaIndex's
-    `RetrieverTool` joins them to one text.
+    An `NBCELLM` that gets the tool's message then reads each as a context of its own; LlamaIndex's
+    `RetrieverTool` joins them to one text. Agents that hand on the text of a tool, such as `ReActAgent`,
+    hand on passage marks (`nbce_rag.marks`), which `NBCELLM` reads as well.
 
     Args:
         retriever: finds the nodes.
@@ -67,7 +69,37 @@ def citable_retriever_tool(
     async def asearch(query: str) -> list[CitableBlock]:
         return [citable(node) for node in await retriever.aretrieve(query)]
 
-    return FunctionTool.from_defaults(search, async_fn=asearch, name=name, description=description)
+    return _CitableTool.from_defaults(search, async_fn=asearch, name=name, description=description)
+
+
+class _CitableOutput(ToolOutput):
+    """A tool's blocks, whose text is their passage marks: `ToolOutput` leaves blocks out of its text."""
+
+    @property
+    def content(self) -> str:
+        blocks = [block for block in self.blocks if isinstance(block, CitableBlock)]
+        return format_passages(passages_of(blocks)) if blocks else super().content
+
+    @content.setter
+    def content(self, content: str) -> None:
+        self.blocks = [TextBlock(text=content)]
+
+
+class _CitableTool(FunctionTool):
+    def call(self, *args: Any, **kwargs: Any) -> ToolOutput:
+        return _citable_output(super().call(*args, **kwargs))
+
+    async def acall(self, *args: Any, **kwargs: Any) -> ToolOutput:
+        return _citable_output(await super().acall(*args, **kwargs))
+
+
+def _citable_output(output: ToolOutput) -> ToolOutput:
+    return _CitableOutput(
+        tool_name=output.tool_name,
+        blocks=output.blocks,
+        raw_input=output.raw_input,
+        raw_output=output.raw_output,
+    )
 
 
 def _report(response: Any) -> dict[str, Any]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, ClassVar
 
 from llama_index.core.base.base_query_engine import BaseQueryEngine
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.base.response.schema import (
+    AsyncStreamingResponse,
+    PydanticResponse,
+    StreamingResponse,
+)
 from llama_index.core.chat_engine import (
     CondensePlusContextChatEngine,
     CondenseQuestionChatEngine,
@@ -32,6 +37,27 @@ __all__ = [
     "nbce_chat_engine",
     "nbce_query_engine",
 ]
+
+
+class _TextSynthesizer(NBCESynthesizer):
+    """For chat engines, which stream text: a structured answer is its JSON, in one piece."""
+
+    def synthesize(self, *args: Any, **kwargs: Any) -> Any:
+        response = super().synthesize(*args, **kwargs)
+        if not self._streaming or not isinstance(response, PydanticResponse):
+            return response
+        pieces = (text for text in [str(response)])
+        return StreamingResponse(pieces, response.source_nodes, response.metadata)
+
+    async def asynthesize(self, *args: Any, **kwargs: Any) -> Any:
+        response = await super().asynthesize(*args, **kwargs)
+        if not self._streaming or not isinstance(response, PydanticResponse):
+            return response
+
+        async def pieces() -> AsyncGenerator[str, None]:
+            yield str(response)
+
+        return AsyncStreamingResponse(pieces(), response.source_nodes, response.metadata)
 
 
 class _ReportMixin:
@@ -66,7 +92,7 @@ class _OneCallMixin(_ReportMixin):
 
     def _get_response_synthesizer(self, chat_history: list[ChatMessage], streaming: bool = False) -> Any:
         stock = super()._get_response_synthesizer(chat_history, streaming)  # type: ignore[misc]
-        return NBCESynthesizer(
+        return _TextSynthesizer(
             self._llm,  # type: ignore[attr-defined]
             text_qa_template=stock._text_qa_template,
             streaming=streaming,
@@ -146,12 +172,9 @@ def nbce_chat_engine(
         engine = (
             source
             if isinstance(source, BaseQueryEngine)
-            else nbce_query_engine(
-                source,
-                llm,
-                similarity_top_k=similarity_top_k,
-                retriever_options=retriever_options,
-                **synthesis,
+            else RetrieverQueryEngine(
+                _retriever(source, similarity_top_k, retriever_options),
+                response_synthesizer=_TextSynthesizer(llm, **synthesis),
             )
         )
         return NBCECondenseQuestionChatEngine.from_defaults(engine, llm=llm, **engine_options)

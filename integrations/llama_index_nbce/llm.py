@@ -28,17 +28,20 @@ from nbce_rag.options import Options
 
 from .calls import Call, aprimed, chat_response, completion_response, primed
 from .contexts import conversation, passages_of, to_turns
+from .report import plain
+from .stock import StockPrompts
 from .structured import StructuredPrediction
 
 __all__ = ["NBCELLM"]
 
 
-class NBCELLM(StructuredPrediction):
+class NBCELLM(StructuredPrediction, StockPrompts):
     """A language model that reads each `CitableBlock` of its messages as a context of its own.
 
     Row k of the model holds the messages with only the k-th block in place, row 0 holds none; their
     predictions are fused token by token, so that the answer comes with citations. Without blocks it is an
-    ordinary language model. Blocks of earlier turns are left out.
+    ordinary language model. Blocks of earlier turns are left out. `Settings.tokenizer =
+    llm.engine.model.tokenizer` lets LlamaIndex's own parts count with the model's tokens too.
 
     Args:
         model: hub id, folder or GGUF file; None is the packaged default (extra `[local]`).
@@ -82,7 +85,8 @@ class NBCELLM(StructuredPrediction):
         rate_limiter: Any = None,
         **more: Any,
     ) -> None:
-        more.pop("class_name", None)
+        for unused in ("class_name", "id_"):  # which every LlamaIndex LLM takes
+            more.pop(unused, None)
         options = {**(options or {}), **more}
         if engine is not None and (model is not None or load):
             raise InputError("Give either a model to load or an engine that is loaded, not both.")
@@ -99,7 +103,11 @@ class NBCELLM(StructuredPrediction):
         engine = NBCE(
             loaded, prompt=engine.prompt, kv_store=engine.kv_store or False, **{**all_options, **options}
         )
-        given = {
+        fields: dict[str, Any] = {
+            "model": model if model is not None else engine.model.name,
+            "options": options,
+            "context_window": context_window,
+            "load": load or {},
             "system_prompt": system_prompt,
             "messages_to_prompt": messages_to_prompt,
             "completion_to_prompt": completion_to_prompt,
@@ -108,13 +116,7 @@ class NBCELLM(StructuredPrediction):
             "output_parser": output_parser,
             "rate_limiter": rate_limiter,
         }
-        super().__init__(
-            model=model if model is not None else engine.model.name,
-            options=options,
-            context_window=context_window,
-            load=load or {},
-            **{name: value for name, value in given.items() if value is not None},
-        )
+        super().__init__(**{name: value for name, value in fields.items() if value is not None})
         self._engine = engine
 
     @classmethod
@@ -257,7 +259,7 @@ class NBCELLM(StructuredPrediction):
 
     @field_serializer("options")
     def _plain_options(self, options: dict[str, Any]) -> dict[str, Any]:
-        return {name: _plain(value) for name, value in options.items()}
+        return {name: plain(value) for name, value in options.items()}
 
     @property
     def _has_template(self) -> bool:
@@ -290,16 +292,7 @@ class NBCELLM(StructuredPrediction):
         changes = dict(kwargs)
         contexts = changes.pop("contexts", None)
         scores = changes.pop("context_scores", None)
-        more = {name: changes.pop(name) for name in ("question", "refusal", "report") if name in changes}
+        more: dict[str, Any] = {
+            name: changes.pop(name) for name in ("question", "refusal", "report") if name in changes
+        }
         return self._engine.options.updated(**{**self.options, **changes}), contexts, scores, more
-
-
-def _plain(value: Any) -> Any:
-    """A value that JSON can hold; of a fusion rule its name."""
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return getattr(value, "name", None) or type(value).__name__

@@ -72,7 +72,7 @@ def locate(persist_path: str, fs: Any = None, into: Any = None) -> Path:
     if not isinstance(note, dict) or note.get("format") != _FORMAT:
         raise InputError(f"{persist_path} belongs to another vector store than PassageVectorStore.")
     if not remote:
-        return (Path(persist_path).parent / note["path"]).resolve()
+        return (Path(persist_path).parent / str(note["path"])).resolve()
     folder = Path(into) if into is not None else Path(tempfile.mkdtemp(prefix="nbce-rag-"))
     folder.mkdir(parents=True, exist_ok=True)
     fs.get(f"{persist_path.rpartition('/')[0]}/{note['path']}/{_DATABASE}", str(folder / _DATABASE))

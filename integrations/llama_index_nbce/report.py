@@ -9,7 +9,7 @@ from llama_index.core.base.llms.types import CitationBlock, TextBlock
 
 from nbce_rag.answer import Answer
 
-__all__ = ["VERSION", "citation_blocks", "describe"]
+__all__ = ["VERSION", "citation_blocks", "describe", "plain"]
 
 VERSION = 1
 """Changes when a key of the dict changes its meaning or goes."""
@@ -51,7 +51,7 @@ def describe(answer: Answer, notes: tuple[str, ...] = ()) -> dict[str, Any]:
         }
         for citation in answer.citations
     ]
-    plain = answer.to_dict()
+    told = answer.to_dict()
     return {
         "version": VERSION,
         "text": answer.text,
@@ -67,8 +67,8 @@ def describe(answer: Answer, notes: tuple[str, ...] = ()) -> dict[str, Any]:
             "cached_tokens": answer.usage.cached_tokens,
             "row_tokens": list(answer.usage.row_tokens),
         },
-        "timings": plain["timings"],
-        "grounding": plain["grounding"],
+        "timings": told["timings"],
+        "grounding": told["grounding"],
         "finish_reason": answer.finish_reason,
         "warnings": [*notes, *answer.warnings],
     }
@@ -95,6 +95,17 @@ def citation_blocks(answer: Answer) -> list[CitationBlock]:
         )
         for citation in answer.citations
     ]
+
+
+def plain(value: Any) -> Any:
+    """A value that JSON can hold; of a fusion rule its name."""
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return getattr(value, "name", None) or type(value).__name__
 
 
 def _finite(value: float | None) -> float | None:

@@ -51,7 +51,7 @@ class PassageRetriever(BaseRetriever):
         if not isinstance(index, PassageIndex):
             raise InputError(f"Got a {type(index).__name__}; give a PassageIndex, its folder or its store.")
         self.index = index
-        self._query = {
+        self._query: dict[str, Any] = {
             "similarity_top_k": similarity_top_k,
             "filters": filters,
             "node_ids": None if node_ids is None else list(node_ids),

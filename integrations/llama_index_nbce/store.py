@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -131,17 +132,15 @@ class PassageVectorStore(BasePydanticVectorStore):
         latest = {node.node_id: node for node in nodes}
         passages = {id_: passage_of(node) for id_, node in latest.items()}
         embedded = {id_: node.embedding for id_, node in latest.items() if node.embedding is not None}
-        # An index keeps the vector of a text that it has; a node's may change with its metadata.
-        outdated = [
-            id_
-            for id_, vector in self._index.vectors(embedded).items()
-            if not np.allclose(vector, _normalised(embedded[id_]), atol=1e-6)
-        ]
-        if outdated:
-            self._index.delete(outdated)
         if embedded:
-            vectors = np.asarray(list(embedded.values()), dtype=np.float32)
-            self._index.add([passages[id_] for id_ in embedded], vectors=vectors)
+            chosen, vectors = [passages[id_] for id_ in embedded], list(embedded.values())
+            outdated = self._outdated(embedded)
+            if outdated:
+                # An index keeps the vector of a text that it has; a node's may change with its metadata.
+                # Under another text first, and never deleted: whatever fails or dies, no node is lost.
+                other = [replace(p, text=f"{p.text}\n") if p.id in outdated else p for p in chosen]
+                self._index.add(other, vectors=vectors)
+            self._index.add(chosen, vectors=vectors)
         self._index.add([passage for id_, passage in passages.items() if id_ not in embedded])
         return [node.node_id for node in nodes]
 
@@ -246,6 +245,15 @@ class PassageVectorStore(BasePydanticVectorStore):
             return cls.open(persist_dir, embed_model)
         path = f"{os.fspath(persist_dir)}/{persistence.file_name(namespace)}"
         return cls.from_persist_path(path, fs, embed_model=embed_model, into=into)
+
+    def _outdated(self, embedded: Mapping[str, Sequence[float]]) -> set[str]:
+        """Ids of nodes whose vector in the index is another one."""
+        return {
+            id_
+            for id_, vector in self._index.vectors(embedded).items()
+            if len(embedded[id_]) != len(vector)
+            or not np.allclose(vector, _normalised(embedded[id_]), atol=1e-6)
+        }
 
     def _remove(self, passages: Sequence[Any]) -> None:
         if passages:

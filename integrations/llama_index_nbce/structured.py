@@ -119,7 +119,14 @@ class StructuredPrediction(LLM):
     ) -> list[ChatMessage]:
         messages = self._get_messages(prompt, **prompt_args)
         copies = [message.model_copy(deep=True) for message in messages]
-        return list(PydanticOutputParser(output_cls=output_cls).format_messages(copies))
+        return list(_SchemaParser(output_cls=output_cls).format_messages(copies))
+
+
+class _SchemaParser(PydanticOutputParser[Any]):
+    """Tells the schema as it is; LlamaIndex's doubles its braces, which no template takes back."""
+
+    def format(self, query: str) -> str:
+        return f"{query}\n\n{self.get_format_string(escape_json=False)}"
 
 
 def _schema(output_cls: type[BaseModel], llm_kwargs: dict[str, Any] | None) -> dict[str, Any]:

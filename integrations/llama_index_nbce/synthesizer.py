@@ -92,19 +92,13 @@ class NBCESynthesizer(BaseSynthesizer):
         **options: Any,
     ) -> None:
         super().__init__(llm=llm, callback_manager=callback_manager, streaming=streaming)
+        self._inner = _holds_contexts(self._llm)
         if empty_response is not None:
             if not hasattr(self, "_empty_response"):
                 raise InputError("empty_response needs a newer llama-index-core; 0.14.25 has it.")
             self._empty_response = empty_response
-        inner = self._llm.llm if isinstance(self._llm, StructuredLLM) else self._llm
-        if not getattr(inner, "supports_contexts", False):
-            raise TypeError(
-                f"{type(inner).__name__} cannot hold contexts: it would be asked without any passage. "
-                "Give NBCESynthesizer an NBCELLM, or use another response synthesizer."
-            )
         if output_cls is not None and not isinstance(self._llm, StructuredLLM):
             self._llm = self._llm.as_structured_llm(output_cls)
-        self._inner: Any = inner
         self._inner.engine.options.updated(**options)
         self._options = options
         self._answer_without_context = answer_without_context
@@ -166,7 +160,7 @@ class NBCESynthesizer(BaseSynthesizer):
                     for response in responses:
                         yield response.delta or ""
                 finally:
-                    responses.close()  # type: ignore[attr-defined]
+                    responses.close()
                 self._complete(run)
 
             dispatcher.event(GetResponseEndEvent())
@@ -187,7 +181,7 @@ class NBCESynthesizer(BaseSynthesizer):
                     async for response in responses:
                         yield response.delta or ""
                 finally:
-                    await responses.aclose()  # type: ignore[attr-defined]
+                    await responses.aclose()
                 self._complete(run)
 
             dispatcher.event(GetResponseEndEvent())
@@ -247,3 +241,14 @@ class NBCESynthesizer(BaseSynthesizer):
         if run is not None:
             response.metadata = {**(response.metadata or {}), "nbce": run.report}
         return response
+
+
+def _holds_contexts(llm: LLM) -> Any:
+    """The model itself, without what makes its answers structured; whatever class says that it can."""
+    inner = llm.llm if isinstance(llm, StructuredLLM) else llm
+    if not getattr(inner, "supports_contexts", False):
+        raise TypeError(
+            f"{type(inner).__name__} cannot hold contexts: it would be asked without any passage. "
+            "Give NBCESynthesizer an NBCELLM, or use another response synthesizer."
+        )
+    return inner

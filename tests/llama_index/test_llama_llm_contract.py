@@ -49,7 +49,8 @@ def test_chat_answers_as_the_assistant(model: LLM) -> None:
 def test_streams_are_generators_whose_deltas_join_to_the_answer(model: LLM) -> None:
     whole = model.chat(MESSAGES).message.content
     stream = model.stream_chat(MESSAGES)
-    assert inspect.isgenerator(stream)
+    lazy = inspect.isgenerator(stream)
+    assert lazy
     steps = list(stream)
     assert "".join(step.delta or "" for step in steps) == whole
     assert steps[-1].message.content == whole
@@ -69,7 +70,8 @@ def test_async_members_give_what_sync_ones_do(model: LLM) -> None:
         chat = (await model.achat(MESSAGES)).message.content
         complete = (await model.acomplete(PROMPT)).text
         generator = await model.astream_chat(MESSAGES)
-        assert inspect.isasyncgen(generator)
+        lazy = inspect.isasyncgen(generator)
+        assert lazy
         chat_stream = [step async for step in generator]
         complete_stream = [step async for step in await model.astream_complete(PROMPT)]
         return chat, complete, chat_stream[-1].message.content, complete_stream[-1].text

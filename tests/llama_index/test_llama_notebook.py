@@ -23,6 +23,8 @@ def test_it_is_small_and_holds_no_paths_of_a_machine() -> None:
     assert len(text) < 20_000
     assert not any(place in text for place in ("/tmp", "/home", "/root", "/work"))
     assert all(cell["outputs"] is not None and cell["execution_count"] for cell in cells("code"))
+    saved = [line for cell in cells("code") for output in cell["outputs"] for line in output["text"]]
+    assert "Runa Tolliver [1].\n" in saved, "run the notebook and save it"
 
 
 @pytest.mark.packaged
@@ -36,7 +38,8 @@ def test_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     with contextlib.redirect_stdout(printed):
         for cell in cells("code"):
             exec(compile("".join(cell["source"]), NOTEBOOK.name, "exec"), names)
-    assert "5 rows, one call" in printed.getvalue()
+    assert "5 rows, one call; cited: ['manual-tide-engine.md']" in printed.getvalue()
+    assert "Runa Tolliver [1]" in printed.getvalue()
     assert names["report"]["spans"]
     assert "".join(names["response"].metadata["nbce"]["text"]) in printed.getvalue()
     assert names["answer"].metadata["nbce"]["rows"] == 5

@@ -129,7 +129,7 @@ class TestNodes:
 
         assert node.get_content(MetadataMode.LLM) == passage.text
         core = llm.engine.answer(QUESTION, store.client.search(QUESTION))
-        response = nbce_query_engine(store.client, llm).query(QUESTION)
+        response: Any = nbce_query_engine(store.client, llm).query(QUESTION)
         assert response.response == core.text
         assert response.metadata["nbce"]["usage"]["row_tokens"] == list(core.usage.row_tokens)
         again = passage_of(node)
@@ -359,7 +359,7 @@ class TestFolder:
             assert {p.text for p in index} == {written[0].text, "The market opens at eight."}
             engine = make_engine()
             core = engine.answer(QUESTION, index.search(QUESTION))
-            response = nbce_query_engine(index, NBCELLM(engine=engine)).query(QUESTION)
+            response: Any = nbce_query_engine(index, NBCELLM(engine=engine)).query(QUESTION)
             assert response.response == core.text
             assert response.metadata["nbce"]["cited_node_ids"] == [p.id for p in core.cited_passages]
 
@@ -494,7 +494,7 @@ class TestImport:
         for i, id_ in ((int(e[1]), e) for e in expected):
             found = store.query(VectorStoreQuery(query_embedding=vectors[i].tolist(), similarity_top_k=1))
             assert found.ids == [id_]
-            assert found.similarities == [pytest.approx(1.0, abs=1e-5)]
+            assert found.similarities == pytest.approx([1.0], abs=1e-5)
 
     def test_what_is_no_faiss_store(self, tmp_path: Path) -> None:
         with pytest.raises(IndexNotFoundError):

@@ -21,7 +21,7 @@ from llama_index.core.vector_stores.types import (
 
 from llama_index_nbce import PassageVectorStore
 
-ROWS = [
+ROWS: list[tuple[str, str, list[float], str, dict[str, Any]]] = [
     ("w1", "weight", [1.0, 0.0], "doc-1", {"rank": "a", "weight": 1.0, "ids": ["1", "2"]}),
     ("w2", "weight", [0.0, 1.0], "doc-2", {"rank": "c", "weight": 2.0, "ids": ["2", "3"]}),
     ("w3", "lorem", [0.9, 0.3], "doc-3", {"rank": "c", "weight": 3.0, "ids": [], "note": "Big Cat"}),

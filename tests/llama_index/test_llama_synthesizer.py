@@ -111,7 +111,7 @@ class TestOneCall:
             [ChatMessage(role="user", content=f"Question: {QUESTION}\nAnswer:")], contexts=scored
         )
         if not chat:  # the plain wording is what contexts before a question are
-            assert sugar.message.content.split("\n")[0] == core.text  # type: ignore[union-attr]
+            assert sugar.message.content.split("\n")[0] == core.text
 
     def test_a_wording_with_a_system_message(
         self, make_engine: Callable[..., NBCE], scored: list[Any]

@@ -36,6 +36,7 @@ def test_query_answers_with_its_sources(make: Callable[..., Any], scored: list[N
     for query in (QUESTION, QueryBundle(QUESTION)):
         response = make().synthesize(query, scored, additional_source_nodes=extra)
         assert isinstance(response, Response)
+        assert response.metadata is not None
         assert response.response
         assert [n.node.node_id for n in response.source_nodes] == ["ferry", "market", "museum", "extra"]
         assert response.metadata["ferry"] == {"page": 0}

@@ -1,0 +1,27 @@
+"""What holds for every answer of every engine, and how many rows the model read for it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+def check(text: str, made: dict[str, Any], sources: list[str], rows: int) -> None:
+    """What holds for every answer."""
+    assert made["text"] == text
+    assert text
+    assert made["rows"] == rows
+    assert len(made["contexts"]) == rows - 1
+    assert json.loads(json.dumps(made)) == made
+    assert made["spans"]
+    for span in made["spans"]:
+        assert 0 <= span["start"] < span["end"] <= len(text)
+        assert span["node_id"] in sources
+    assert {c["node_id"] for c in made["contexts"]} <= set(sources)
+
+
+def rows_of_calls(events: Any) -> list[int]:
+    """Number of rows of every call of the model, in their order."""
+    ends = [e for e in events.seen if e.class_name() in ("LLMChatEndEvent", "LLMCompletionEndEvent")]
+    assert len(ends) == events.llm_calls
+    return [e.response.raw["nbce"]["rows"] for e in ends]
