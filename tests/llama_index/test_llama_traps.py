@@ -323,8 +323,10 @@ class TestSynthesizer:
         """LlamaIndex's multimodal way brings messages instead of nodes."""
         with pytest.raises(InputError, match="multimodal"):
             NBCESynthesizer(llm, multimodal=True)
-        with pytest.raises(NotImplementedError):
-            NBCESynthesizer(llm).get_response_from_messages(QUESTION, [])
+        answer = getattr(NBCESynthesizer(llm), "get_response_from_messages", None)
+        if answer is not None:  # LlamaIndex 0.14.0 has no such way
+            with pytest.raises(NotImplementedError):
+                answer(QUESTION, [])
 
     def test_the_citation_engine_s_wording_can_be_kept(
         self, llm: NBCELLM, index: VectorStoreIndex, events: Any
