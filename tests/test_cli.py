@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -138,22 +136,17 @@ def test_help_names_the_commands() -> None:
     assert "ask" in result.stdout
 
 
-def test_help_of_the_module_is_quick_and_loads_nothing_heavy() -> None:
+def test_help_of_the_module_loads_nothing_heavy() -> None:
     code = (
         "import atexit, runpy, sys; sys.argv = ['nbce-rag', '--help'];"
         "heavy = {'torch', 'numpy', 'faiss', 'transformers'};"
         "atexit.register(lambda: print(sorted(heavy & set(sys.modules))));"
         "runpy.run_module('nbce_rag', run_name='__main__')"
     )
-    times = []
-    for _ in range(3):
-        started = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        times.append(time.perf_counter() - started)
-        assert done.returncode == 0
-        assert "Usage: nbce-rag" in done.stdout
-        assert done.stdout.endswith("[]\n")
-    assert min(times) < (2.0 if os.environ.get("CI") else 1.0)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "Usage: nbce-rag" in done.stdout
+    assert done.stdout.endswith("[]\n")
 
 
 def test_ask_prints_the_answer_and_its_sources(made: str, engine: type[ScriptedEngine]) -> None:
