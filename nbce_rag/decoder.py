@@ -17,13 +17,13 @@ from torch import Tensor
 from .cache import RowCache
 from .errors import InputError
 from .fusion import Fused, FusionState, Rule, responsibilities
+from .fusion.base import NEG_INF
 from .models import LoadedModel
 from .prefill import forward
 from .sampling import TokenChooser
 
 __all__ = ["Group", "LockstepDecoder", "Step"]
 
-NEG_INF = float("-inf")
 # Rows of finished questions run along until they are this share of the batch; dropping them copies the rest.
 _DEAD_SHARE = 0.25
 

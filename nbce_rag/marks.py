@@ -22,7 +22,7 @@ from urllib.parse import quote, unquote
 
 from .errors import InputError
 from .passages import Passage
-from .prompt import PASSAGES
+from .prompt import NONCHARACTERS, PASSAGES
 
 __all__ = [
     "PASSAGES",
@@ -36,7 +36,6 @@ __all__ = [
 ]
 
 _BEGIN, _END, _HEAD = "\ufdd0", "\ufdd1", "\ufdd2"
-_NONCHARACTERS = dict.fromkeys(range(0xFDD0, 0xFDF0))
 _MARKED = re.compile(
     f"{_BEGIN}([^{_BEGIN}{_END}{_HEAD}{PASSAGES}]*){_HEAD}([^{_BEGIN}{_END}{_HEAD}{PASSAGES}]*){_END}"
 )
@@ -47,7 +46,7 @@ _SURE = 40
 
 def strip_marks(text: str) -> str:
     """The text without U+FDD0 to U+FDEF."""
-    return text.translate(_NONCHARACTERS)
+    return text.translate(NONCHARACTERS)
 
 
 def format_passage(passage: Passage, *, text: str | None = None, key: str | None = None) -> str:

@@ -17,11 +17,11 @@ from weakref import WeakKeyDictionary
 
 from .errors import InputError, ModelError
 
-__all__ = ["PASSAGES", "PromptEncoder", "PromptTemplate", "Suffix"]
+__all__ = ["NONCHARACTERS", "PASSAGES", "PromptEncoder", "PromptTemplate", "Suffix"]
 
 # Unicode noncharacters never occur in interchanged text, so they can mark the seams of a rendered chat
 # template. They are taken out of everything that users and documents contribute.
-_NONCHARACTERS = dict.fromkeys(range(64976, 65008))
+NONCHARACTERS = dict.fromkeys(range(0xFDD0, 0xFDF0))
 PASSAGES = "\ufdd3"
 """Stands in a prompt where the passages go."""
 _QUESTION = "\ufdd4"
@@ -160,7 +160,7 @@ class PromptEncoder:
         # Fast tokenizers change their own state while encoding ("Already borrowed" in threads).
         self._lock = _lock_of(tokenizer)
         specials = _special_tokens(tokenizer)
-        self._unwanted = _NONCHARACTERS | {ord(token): None for token in specials if len(token) == 1}
+        self._unwanted = NONCHARACTERS | {ord(token): None for token in specials if len(token) == 1}
         longer = sorted((token for token in specials if len(token) > 1), key=len, reverse=True)
         self._specials = re.compile("|".join(map(re.escape, longer))) if longer else None
         self._given = messages is not None or text is not None

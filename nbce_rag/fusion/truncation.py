@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
+from .base import NEG_INF
+
 __all__ = ["contrast", "nucleus", "truncate"]
 
-NEG_INF = -math.inf
 _BINS, _DEPTH = 4096, 20.0  # of the histogram over log-probs, nats below the row's best
 
 
