@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 import torch
 
 from .answer import Answer
+from .decoding.generation import generate
+from .decoding.prompting import Engine, Request
 from .errors import InputError
 from .fusion import FusionState, Posterior
-from .generation import generate
 from .passages import Passage
-from .prompting import Engine, Request
 
 __all__ = ["AnswerGroup", "Comparison", "compare", "normalise"]
 

@@ -11,15 +11,15 @@ from typing import Any, TypeAlias
 from . import compare as _compare
 from . import scoring as _scoring
 from .answer import Answer, Piece
+from .decoding.generation import generate
+from .decoding.kv_store import PassageKVStore
+from .decoding.prompting import Engine, Request, free_memory
 from .errors import InputError
 from .fusion import Rule
-from .generation import generate
-from .kv_store import PassageKVStore
 from .models import LoadedModel, load_model, wrap_model
 from .options import Options
 from .passages import Passage
 from .prompt import PromptEncoder, PromptTemplate
-from .prompting import Engine, Request, free_memory
 from .splitting import split_document
 
 __all__ = ["NBCE", "Request"]
@@ -173,7 +173,7 @@ class NBCE:
         return Request(question, tuple(given), self.options.updated(**options))
 
     def answer(self, question: str, passages: Iterable[Passage | str] = (), **options: Any) -> Answer:
-        """Answer a question; arguments and errors as in `request` and `nbce_rag.generation.generate`.
+        """Answer a question; arguments and errors: `request`, `nbce_rag.decoding.generation.generate`.
 
         >>> from nbce_rag import NBCE
         >>> nbce = NBCE.from_pretrained()                                       # doctest: +SKIP

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .cache import RowCache
-from .decoder import Group, LockstepDecoder
+from .decoding.cache import RowCache
+from .decoding.decoder import Group, LockstepDecoder
+from .decoding.generation import NO_PASSAGES
+from .decoding.prompting import Engine, Prompted, Request, free_memory, read_prompts
+from .decoding.sampling import ForcedTokens
 from .errors import InputError, NbceWarning
 from .fusion import FusionRule, FusionState
-from .generation import NO_PASSAGES
-from .prompting import Engine, Prompted, Request, free_memory, read_prompts
-from .sampling import ForcedTokens
 
 __all__ = ["ChoiceScores", "score"]
 

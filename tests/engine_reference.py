@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from nbce_rag import generation, prompting
+from nbce_rag.decoding import generation, prompting
+from nbce_rag.decoding.sampling import Sampler
 from nbce_rag.fusion import FusionState
 from nbce_rag.passages import Passage
 from nbce_rag.prompt import PromptTemplate
-from nbce_rag.sampling import Sampler
 
 # Nothing stops a random model's answer but its end token and max_tokens.
 TEMPLATE = PromptTemplate(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from engine_reference import PASSAGES, QUESTION, TEMPLATE, assert_same_answer
 
-from nbce_rag import decoder, prefill
+from nbce_rag.decoding import decoder, prefill
 from nbce_rag.errors import InputError, NbceWarning, NumericalError
 from nbce_rag.passages import Passage
 

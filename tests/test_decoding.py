@@ -27,15 +27,15 @@ from engine_reference import (
 )
 from tiny_models import FAMILIES
 
-from nbce_rag import prefill, prompting
-from nbce_rag.cache import RowCache
+from nbce_rag.decoding import prefill, prompting
+from nbce_rag.decoding.cache import RowCache
+from nbce_rag.decoding.kv_store import PassageKVStore
+from nbce_rag.decoding.prefill import forward
+from nbce_rag.decoding.prompting import Request, read_prompts
 from nbce_rag.errors import NbceWarning
 from nbce_rag.fusion import Experts, Fused, FusionState, Max, Mean, MinEntropy, Posterior, Rule
-from nbce_rag.kv_store import PassageKVStore
 from nbce_rag.options import Options
 from nbce_rag.passages import Passage
-from nbce_rag.prefill import forward
-from nbce_rag.prompting import Request, read_prompts
 
 Make = Callable[..., Any]
 

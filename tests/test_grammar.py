@@ -17,8 +17,8 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from nbce_rag.decoding.grammar import Constraint
 from nbce_rag.errors import InputError, MissingDependencyError, NbceWarning
-from nbce_rag.grammar import Constraint
 
 EOS, TURN, PAD = 0, 1, 2
 FAST: Any = transformers.PreTrainedTokenizerFast

@@ -310,7 +310,7 @@ class TestDelete:
     def test_more_removals_than_are_remembered(
         self, index: PassageIndex, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("nbce_rag.storage._KEPT_REMOVALS", 5)
+        monkeypatch.setattr("nbce_rag.index.storage._KEPT_REMOVALS", 5)
         with open_again(path) as reader:
             for start in range(0, 60, 10):
                 index.add(Passage(f"word{i}", id=str(i)) for i in range(start, start + 10))

@@ -21,8 +21,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from nbce_rag.decoding.sampling import ForcedTokens, Sampler, TokenChooser
 from nbce_rag.options import Options
-from nbce_rag.sampling import ForcedTokens, Sampler, TokenChooser
 
 NEG_INF = -math.inf
 VOCAB = 40

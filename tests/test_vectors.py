@@ -15,9 +15,9 @@ import pytest
 from index_tools import ANIMALS, bag_of_words, damage, ids, open_again
 
 from nbce_rag.index import PassageIndex
+from nbce_rag.index.storage import Storage
+from nbce_rag.index.vectors import VectorCache, saved_commit
 from nbce_rag.passages import Passage
-from nbce_rag.storage import Storage
-from nbce_rag.vectors import VectorCache, saved_commit
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ class TestFaissFile:
         with open_again(path) as again:
             assert len(again.search("cats")) == 3
 
-    @pytest.mark.parametrize("where", ["nbce_rag.vectors.VectorCache.save", "os.replace", "os.fsync"])
+    @pytest.mark.parametrize("where", ["nbce_rag.index.vectors.VectorCache.save", "os.replace", "os.fsync"])
     def test_a_crash_between_the_two_files_loses_nothing(self, path: Path, where: str) -> None:
         owner, _, name = where.rpartition(".")
         code = f"""
@@ -159,10 +159,10 @@ import importlib, os, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from index_tools import ANIMALS, bag_of_words
 from nbce_rag import Passage, PassageIndex
-import nbce_rag.vectors
+import nbce_rag.index.vectors
 index = PassageIndex.create({str(path)!r}, bag_of_words)
 index.add(ANIMALS[:1])
-owner = {"nbce_rag.vectors.VectorCache" if "Cache" in owner else "os"}
+owner = {"nbce_rag.index.vectors.VectorCache" if "Cache" in owner else "os"}
 setattr(owner, {name!r}, lambda *args: os._exit(7))
 index.add(ANIMALS[1:])
 """

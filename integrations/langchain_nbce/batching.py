@@ -14,7 +14,7 @@ from typing import Any
 
 from nbce_rag import NBCE
 from nbce_rag.answer import Answer
-from nbce_rag.prompting import Request
+from nbce_rag.decoding.prompting import Request
 
 __all__ = ["AsyncGathering", "Gathering", "async_gathering", "gathering"]
 

@@ -21,8 +21,8 @@ from langchain_core.tools import BaseTool
 
 from nbce_rag import NBCE
 from nbce_rag.answer import Answer, Piece
+from nbce_rag.decoding.prompting import Request
 from nbce_rag.marks import resolve
-from nbce_rag.prompting import Request
 
 from .documents import to_passages
 from .group_calls import abatch_together, batch_together, current, current_async

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from nbce_rag.errors import InputError
-from nbce_rag.filters import Where, matches
+from nbce_rag.index.filters import Where, matches
 
 __all__ = ["Filter", "as_where"]
 

@@ -18,9 +18,9 @@ from langchain_core.runnables import RunnableConfig
 
 from nbce_rag import NBCE
 from nbce_rag.answer import Answer
+from nbce_rag.decoding.prompting import Request
 from nbce_rag.marks import PASSAGES, Turn, format_passage, format_passages, resolve
 from nbce_rag.passages import Passage
-from nbce_rag.prompting import Request
 
 from .documents import to_passages
 from .messages import to_turns

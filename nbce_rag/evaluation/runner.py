@@ -11,11 +11,11 @@ from statistics import fmean
 from typing import Any
 
 from ..answer import Answer
+from ..decoding.generation import NO_PASSAGES
+from ..decoding.kv_store import PassageKVStore
 from ..embedding import DEFAULT_EMBEDDER, EmbedderLike
 from ..engine import NBCE, Request
 from ..errors import ContextLengthError, InputError, NbceWarning
-from ..generation import NO_PASSAGES
-from ..kv_store import PassageKVStore
 from ..passages import Passage
 from .datasets import Dataset, Question, load_dataset
 from .log import Row, RunLog

@@ -240,7 +240,7 @@ async def test_the_event_loop_stays_free(chat: Chat) -> None:
 
 
 def count_steps(llm: ChatNBCE, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    from nbce_rag.decoder import LockstepDecoder
+    from nbce_rag.decoding.decoder import LockstepDecoder
 
     steps: list[int] = []
     step = LockstepDecoder.step

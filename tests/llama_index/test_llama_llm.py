@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from llama_index_nbce import NBCELLM
 from llama_index_nbce.contexts import conversation, to_turns
-from nbce_rag.decoder import LockstepDecoder
+from nbce_rag.decoding.decoder import LockstepDecoder
 from nbce_rag.engine import NBCE
 from nbce_rag.errors import ContextLengthError, InputError, NumericalError
 from nbce_rag.marks import PASSAGES, format_passages
@@ -50,7 +50,7 @@ def rows(response: Any) -> int:
 def prompts(llm: NBCELLM, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The texts of the rows of each call from now on."""
     seen: list[list[str]] = []
-    from nbce_rag.prompting import Engine
+    from nbce_rag.decoding.prompting import Engine
 
     plan = Engine.plan
 

@@ -49,9 +49,9 @@ from llama_index_nbce import (
 from nbce_rag.engine import NBCE
 from nbce_rag.errors import ContextLengthError, InputError, NbceWarning
 from nbce_rag.index import PassageIndex
+from nbce_rag.index.storage import Storage
 from nbce_rag.marks import format_passages
 from nbce_rag.passages import Passage
-from nbce_rag.storage import Storage
 
 QUESTION = "Who runs the ferry?"
 ODD_NUMBERS = [float("nan"), float("inf"), float("-inf"), np.float32(1.5), np.int64(3), {"a": [float("nan")]}]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from .errors import InputError
+from ..errors import InputError
 
 __all__ = ["Where", "check_filter", "matches"]
 

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import InputError
+from ..fusion import Fused, FusionState, Rule, responsibilities
+from ..fusion.base import NEG_INF
+from ..models import LoadedModel
 from .cache import RowCache
-from .errors import InputError
-from .fusion import Fused, FusionState, Rule, responsibilities
-from .fusion.base import NEG_INF
-from .models import LoadedModel
 from .prefill import forward
 from .sampling import TokenChooser
 

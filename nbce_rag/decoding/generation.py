@@ -7,10 +7,10 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from .answer import Answer, Piece, Timings, TokenEvidence, Usage
-from .citations import cite
+from ..answer import Answer, Piece, Timings, TokenEvidence, Usage
+from ..citations import cite
+from ..errors import NbceWarning
 from .decoder import Group, LockstepDecoder, Step
-from .errors import NbceWarning
 from .prompting import Engine, Prompted, Request, free_memory, read_prompts
 from .rows import RowPlan
 from .sampling import Sampler

@@ -13,8 +13,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
+from ..errors import InputError
 from .cache import ContextKV
-from .errors import InputError
 
 __all__ = ["PassageKVStore", "context_key"]
 

@@ -10,15 +10,15 @@ import psutil
 import torch
 from torch import Tensor
 
+from ..errors import InputError
+from ..fusion import FusionState
+from ..models import LoadedModel
+from ..options import Options
+from ..passages import Passage
+from ..prompt import PromptEncoder
 from .cache import RowCache
-from .errors import InputError
-from .fusion import FusionState
 from .kv_store import PassageKVStore
-from .models import LoadedModel
-from .options import Options
-from .passages import Passage
 from .prefill import Reading, read_contexts, read_suffix
-from .prompt import PromptEncoder
 from .rows import RowPlan, plan_rows
 
 __all__ = ["Engine", "Prompted", "Request", "free_memory", "read_prompts"]

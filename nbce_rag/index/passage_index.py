@@ -18,13 +18,13 @@ from typing import Self, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..embedding import DEFAULT_EMBEDDER, Embedder, EmbedderLike, resolve_embedder
+from ..errors import IndexNotFoundError, InputError, PassageIndexError, ReadError
+from ..passages import Passage
 from .database import not_found
-from .embedding import DEFAULT_EMBEDDER, Embedder, EmbedderLike, resolve_embedder
 from .encoding import Encoder, describe_embedder, matching_embedder
-from .errors import IndexNotFoundError, InputError, PassageIndexError, ReadError
 from .filters import Where, check_filter, matches
 from .ingestion import AddReport, Ingestion
-from .passages import Passage
 from .storage import Storage
 from .vector_sync import SyncedVectors
 

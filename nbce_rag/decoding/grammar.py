@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from .errors import InputError, MissingDependencyError, NbceWarning
+from ..errors import InputError, MissingDependencyError, NbceWarning
 
 __all__ = ["Constraint"]
 

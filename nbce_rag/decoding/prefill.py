@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from ..errors import NumericalError
+from ..models import LoadedModel
 from .cache import ContextKV, RowCache
-from .errors import NumericalError
 from .kv_store import PassageKVStore, context_key
-from .models import LoadedModel
 
 __all__ = ["Reading", "forward", "read_contexts", "read_suffix"]
 

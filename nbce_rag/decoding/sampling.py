@@ -46,7 +46,7 @@ class Sampler:
         options: sampling options, checked.
         tokenizer: spells out `bad_words`.
         eos_ids: tokens that end an answer, never banned as part of a bad word.
-        constraint: a grammar (see `nbce_rag.grammar`), or None.
+        constraint: a grammar (see `nbce_rag.decoding.grammar`), or None.
     """
 
     def __init__(self, options: Any, tokenizer: Any, eos_ids: frozenset[int], constraint: Any = None) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from numpy.typing import ArrayLike
 
+from ..errors import InputError, ReadError
+from ..passages import Passage
+from ..reading import find_files, read_files
+from ..splitting import check_window
 from .encoding import Encoder, Vector
-from .errors import InputError, ReadError
-from .passages import Passage
-from .reading import find_files, read_files
-from .splitting import check_window
 from .storage import Row, Storage, json_metadata
 
 __all__ = ["AddReport", "Ingestion"]

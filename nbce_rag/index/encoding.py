@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .embedding import Embedder, EmbedderLike, SentenceTransformerEmbedder, VectorError, resolve_embedder
-from .errors import EmbedderMismatchError, InputError
-from .passages import Passage
+from ..embedding import Embedder, EmbedderLike, SentenceTransformerEmbedder, VectorError, resolve_embedder
+from ..errors import EmbedderMismatchError, InputError
+from ..passages import Passage
 
 __all__ = ["Encoder", "describe_embedder", "matching_embedder"]
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from .errors import IndexDamagedError, IndexLockedError, IndexNotFoundError, PassageIndexError
+from ..errors import IndexDamagedError, IndexLockedError, IndexNotFoundError, PassageIndexError
 
 __all__ = ["RESTORE", "Database", "new_token", "not_found"]
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .errors import ContextLengthError, InputError
-from .options import Options
-from .passages import Passage
-from .prompt import PromptEncoder, Suffix
-from .splitting import split_text
+from ..errors import ContextLengthError, InputError
+from ..options import Options
+from ..passages import Passage
+from ..prompt import PromptEncoder, Suffix
+from ..splitting import split_text
 
 __all__ = ["Row", "RowPlan", "plan_rows"]
 

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import IndexDamagedError, InputError
+from ..passages import Passage
 from .database import RESTORE, Database, new_token
-from .errors import IndexDamagedError, InputError
-from .passages import Passage
 
 __all__ = ["Commit", "Row", "Storage"]
 
