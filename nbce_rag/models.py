@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from .attention import use_grouped_attention
 from .errors import InputError, ModelError
 from .packing import pack_linear_layers
 from .unpacking import cache_dir, first_line, packaged_folder, quietly, require_all_weights, unpacked_folder
@@ -107,7 +108,7 @@ def load_model(
     trust_remote_code: bool = False,
     local_files_only: bool = False,
     device_map: Any = None,
-    pack: bool = True,
+    optimize: bool = True,
 ) -> LoadedModel:
     """Load a causal language model.
 
@@ -121,8 +122,9 @@ def load_model(
         trust_remote_code: run model code that comes with the repository. Off by default.
         local_files_only: never ask the hub.
         device_map: passed to transformers (needs accelerate); replaces `device`.
-        pack: on the CPU, keep the weights of linear layers in the layout that a decoding step multiplies
-            fastest (`nbce_rag.packing`); they can then neither be read nor trained.
+        optimize: on the CPU, keep the weights of linear layers in the layout that a decoding step
+            multiplies fastest (`nbce_rag.packing`; they can then neither be read nor trained), and attend
+            to cached tokens without repeating their heads (`nbce_rag.attention`).
 
     Raises:
         ModelError: nothing there, weights in an unsafe format, or an architecture that cannot be used.
@@ -182,8 +184,9 @@ def load_model(
     elif device_map is None:
         loaded.to(target)
     ready = wrap_model(loaded, tokenizer, name=name)
-    if pack and device_map is None:
+    if optimize and device_map is None and target.type == "cpu":
         pack_linear_layers(loaded)
+        use_grouped_attention(loaded)
     return ready
 
 

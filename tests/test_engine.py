@@ -522,7 +522,7 @@ def test_wrong_input(make_nbce: Make) -> None:
 
 
 def test_nan_is_an_error_not_an_answer(make_nbce: Make, tiny_folder: Callable[..., Path]) -> None:
-    loaded = load_model(tiny_folder("llama"), device="cpu", dtype="float32", pack=False)
+    loaded = load_model(tiny_folder("llama"), device="cpu", dtype="float32", optimize=False)
     broken = copy.deepcopy(loaded.model)
     with torch.no_grad():
         broken.lm_head.weight[77, 3] = torch.nan

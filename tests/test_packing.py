@@ -47,7 +47,7 @@ def test_a_packed_layer_is_the_linear_map(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_packed_model_gives_the_same_logits(family: str, tiny_folder: Callable[..., Path]) -> None:
-    plain = load_model(tiny_folder(family), device="cpu", dtype="float32", pack=False)
+    plain = load_model(tiny_folder(family), device="cpu", dtype="float32", optimize=False)
     packed = load_model(tiny_folder(family), device="cpu", dtype="float32")
     kinds = [type(module) for module in packed.model.modules()]
     assert PackedLinear in kinds
