@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .benchmark.command import bench_command
 from .errors import IndexNotFoundError, InputError
 from .evaluation.command import eval_command
 from .reporting import errors_in_one_line, notes, progress_bar, say, spinner
@@ -226,6 +227,7 @@ def ask(
                 say(f"warning: {note}")
 
 
+app.command("bench")(bench_command)
 app.command("eval")(eval_command)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 __all__ = ["PromptLookup"]
 
 _LONGEST_MATCH = 4
-_FIRST_DRAFT = 3
+_FIRST_DRAFT = 2
 
 
 class PromptLookup:
@@ -33,6 +33,7 @@ class PromptLookup:
         self._size = min(_FIRST_DRAFT, most)
         self._pause = 0  # steps to go without a draft
         self._failures = 0  # in a row
+        self._trusted = False
 
     def draft(self, answer: Sequence[int], leading: int, room: int) -> tuple[int, ...]:
         """Tokens that may follow.
@@ -52,14 +53,15 @@ class PromptLookup:
         size = min(self._size, room)
         for n in range(min(_LONGEST_MATCH, len(answer)), 0, -1):
             places = _find(context, answer[-n:])
-            # One token is little to go by, unless it stands in the passage only once.
-            if places and (n > 1 or len(places) == 1):
+            # One token is little to go by, unless drafts are right and it stands in the passage only once.
+            if places and (n > 1 or (self._trusted and len(places) == 1)):
                 return tuple(context[places[-1] : places[-1] + size]) if size > 0 else ()
         return ()
 
     def judge(self, drafted: int, accepted: int) -> None:
         """Tell how many tokens of the last draft were right."""
-        if accepted == drafted:
+        self._trusted = accepted == drafted
+        if self._trusted:
             self._size = min(2 * self._size, self._most)
             self._failures = 0
         elif accepted:
