@@ -11,8 +11,9 @@ from ..errors import InputError
 from ..models import LoadedModel
 from ..options import Options
 from ..passages import Passage
+from .context_layout import context_bytes
 from .kv_store import PassageKVStore, context_key
-from .prefill import context_bytes, read_contexts
+from .prefill import read_contexts
 from .prompting import Engine, Request
 
 __all__ = ["FillReport", "fill_store"]

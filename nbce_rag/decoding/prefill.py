@@ -15,15 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicSlidingWindowLayer
 
 from ..errors import NumericalError
 from ..models import LoadedModel
 from .cache import ContextKV, RowCache
+from .context_layout import fits, kept_tokens, label_of, on_devices, windows
 from .kv_store import PassageKVStore, context_key
 from .relevance import QuestionEstimate, worth_estimating
 
-__all__ = ["Reading", "context_bytes", "forward", "label_of", "read_contexts", "read_suffix"]
+__all__ = ["Reading", "forward", "read_contexts", "read_suffix"]
 
 LOGITS_BYTES = 256 * 2**20  # of logits at once, in float32
 
@@ -64,15 +64,15 @@ def read_contexts(
     found: dict[tuple[int, ...], ContextKV] = {}
     missing: list[tuple[int, ...]] = []
     keys: dict[tuple[int, ...], str] = {}
-    windows, label = _windows(loaded), label_of(loaded)
+    layers, label = windows(loaded), label_of(loaded)
     for ids in dict.fromkeys(contexts):
         if not ids:
             continue
         if store is not None:
             keys[ids] = context_key(loaded.fingerprint, ids)
             if (kept := store.get(keys[ids], label)) is not None:
-                if _fits(kept, len(ids), windows):
-                    found[ids] = _on_devices(loaded, kept)
+                if fits(kept, len(ids), layers):
+                    found[ids] = on_devices(loaded, kept)
                     continue
                 store.drop(keys[ids])
         missing.append(ids)
@@ -81,18 +81,6 @@ def read_contexts(
         for ids, context in zip(chunk, _prefill(loaded, chunk), strict=True):
             found[ids] = context if store is None else store.put(keys[ids], context, label)
     return found, reused
-
-
-def label_of(loaded: LoadedModel) -> dict[str, str]:
-    """What stored contexts say of the model that they come from."""
-    dtype = str(loaded.dtype).removeprefix("torch.")
-    return {"fingerprint": loaded.fingerprint, "model": loaded.name, "dtype": dtype}
-
-
-def context_bytes(loaded: LoadedModel, tokens: int) -> int:
-    """About what the keys and values of a context of so many tokens take."""
-    kept = sum(_kept(tokens, window) for window in _windows(loaded))
-    return kept * loaded.kv_bytes // loaded.layers
 
 
 def read_suffix(
@@ -237,58 +225,17 @@ def _prefill(loaded: LoadedModel, chunk: Sequence[tuple[int, ...]]) -> list[Cont
         loaded.model.base_model(input_ids=ids.to(loaded.device), past_key_values=cache, use_cache=True)
     # Copies, so that the store does not keep the whole padded batch alive.
     layers: list[Any] = cache.layers  # plain ones: a cache made without a config has no others
-    windows = _windows(loaded)
 
     def cut(states: Tensor, row: int, tokens: int, window: int | None) -> Tensor:
-        return states[row, :, tokens - _kept(tokens, window) : tokens].clone()
+        return states[row, :, tokens - kept_tokens(tokens, window) : tokens].clone()
 
     return [
         tuple(
             (cut(layer.keys, row, len(ids), window), cut(layer.values, row, len(ids), window))
-            for layer, window in zip(layers, windows, strict=True)
+            for layer, window in zip(layers, windows(loaded), strict=True)
         )
         for row, ids in enumerate(chunk)
     ]
-
-
-def _windows(loaded: LoadedModel) -> list[int | None]:
-    """The sliding window of each layer, None where it sees everything; as transformers itself keeps it."""
-    layers: list[Any] = DynamicCache(config=loaded.model.config).layers
-    windows = [
-        int(layer.sliding_window) if isinstance(layer, DynamicSlidingWindowLayer) else None
-        for layer in layers
-    ]
-    return windows if len(windows) == loaded.layers else [None] * loaded.layers
-
-
-def _kept(tokens: int, window: int | None) -> int:
-    """Tokens of a context that what follows it can see.
-
-    A window of W tokens counts the current one (transformers' mask: key > query - W), so that the first
-    token behind a context sees the last W - 1 of it, and later ones see fewer.
-    """
-    return tokens if window is None else min(tokens, window - 1)
-
-
-def _fits(context: ContextKV, tokens: int, windows: Sequence[int | None]) -> bool:
-    """Whether a stored context has the layers and lengths that this model would give."""
-    return len(context) == len(windows) and all(
-        keys.dim() == 3 and keys.shape[:2] == values.shape[:2] and keys.shape[1] == _kept(tokens, window)
-        for (keys, values), window in zip(context, windows, strict=True)
-    )
-
-
-def _on_devices(loaded: LoadedModel, context: ContextKV) -> ContextKV:
-    """A context from disk, each layer on the device that computes it."""
-    if loaded.device.type == "cpu" and not hasattr(loaded.model, "hf_device_map"):
-        return context
-    devices = dict.fromkeys(range(len(context)), loaded.device)
-    if hasattr(loaded.model, "hf_device_map"):  # accelerate spread the model
-        for module in loaded.model.modules():
-            layer, parameter = getattr(module, "layer_idx", None), next(module.parameters(), None)
-            if layer in devices and parameter is not None and parameter.device.type != "meta":
-                devices[layer] = parameter.device
-    return tuple((keys.to(devices[i]), values.to(devices[i])) for i, (keys, values) in enumerate(context))
 
 
 def _chunks(contexts: Sequence[tuple[int, ...]], max_batch_tokens: int) -> Iterator[list[tuple[int, ...]]]:
