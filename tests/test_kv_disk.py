@@ -339,7 +339,7 @@ def test_what_waits_for_the_disk_is_bounded(tmp_path: Path, monkeypatch: pytest.
     for number in range(8):
         store.put(KEYS[number], context(number), LABEL)
     store.close()
-    assert waiting == [1] * 8
+    assert waiting == [1] * 8  # nothing but what is being written
     assert len(files(tmp_path)) == 8
 
 

@@ -105,11 +105,11 @@ class DiskTier:
                 return
             if self._writer is None:
                 self._writer = ThreadPoolExecutor(1, "nbce-kv-writer")
+            self._waiting[key] = size
             try:
                 self._last = self._writer.submit(self._write, key, packed, dict(label))
             except RuntimeError:  # the interpreter is going down
-                return
-            self._waiting[key] = size
+                del self._waiting[key]
 
     def flush(self) -> None:
         """Wait until everything is written, and the ledger too."""
