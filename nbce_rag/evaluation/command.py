@@ -44,8 +44,9 @@ def eval_command(
         str | None,
         typer.Option(
             metavar="A,B,...",
-            help="closed-book, gold, top-1, concat, concat-reversed, map-rerank; a fusion rule, also with "
-            "numbers (posterior:beta=0,alpha=0.5) or a joint row (posterior+joint).",
+            help="closed-book, gold, top-1, concat, concat-reversed, concat-ntk, concat-yarn, map-rerank, refine; "
+            "a fusion rule or a published peer's (replug, leens, cad, robustrag), also with numbers, "
+            "posterior(beta=0,alpha=0.5), or a joint row, posterior+joint; rules, peers, all.",
             show_default="the usual ones",
         ),
     ] = None,
@@ -112,8 +113,8 @@ def eval_command(
         if rescore is None and questions is None:
             raise InputError("say what to ask with --questions FILE, or what to score with --rescore LOG")
         with notes() as found, redirect_stdout(sys.stderr):
+            from .report import rescore as report_of
             from .runner import DEFAULT_METHODS, evaluate
-            from .runner import rescore as report_of
 
             if rescore is not None:
                 report = report_of(rescore)

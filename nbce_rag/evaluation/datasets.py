@@ -29,6 +29,7 @@ class Question:
         text: the question.
         answers: right answers, any of which will do; empty for a question that the passages do not answer.
         gold_ids: ids of the passages that hold the answer.
+        wrong_answers: answers that are known to be wrong and stand in some passage.
         contexts: passages that came with the question, best first; empty where a corpus is searched.
     """
 
@@ -37,6 +38,7 @@ class Question:
     answers: tuple[str, ...]
     gold_ids: tuple[str, ...] = ()
     contexts: tuple[Passage, ...] = ()
+    wrong_answers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
