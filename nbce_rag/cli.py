@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .cli_options import DeviceOption, DtypeOption, EmbedderOption, KOption, ModelOption
 from .errors import IndexNotFoundError, InputError
 from .evaluation.command import eval_command
 from .reporting import errors_in_one_line, notes, progress_bar, say, spinner
@@ -78,14 +79,7 @@ def index_documents(
         Path,
         typer.Option("--index", metavar="DIR", help="The index; made if there is none.", show_default=False),
     ],
-    embedder: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="sentence-transformers model of a new index.",
-            show_default="all-MiniLM-L6-v2",
-        ),
-    ] = None,
+    embedder: EmbedderOption = None,
     max_tokens: Annotated[
         int | None,
         typer.Option(
@@ -130,15 +124,8 @@ def ask(
     path: Annotated[
         Path, typer.Option("--index", metavar="DIR", help="The index to search.", show_default=False)
     ],
-    k: Annotated[int, typer.Option("-k", metavar="K", min=1, help="How many passages to read.")] = 8,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="M",
-            help="Hub id, folder or GGUF file of a causal language model.",
-            show_default="packaged",
-        ),
-    ] = None,
+    k: KOption = 8,
+    model: ModelOption = None,
     fusion: Annotated[
         str | None,
         typer.Option(
@@ -172,13 +159,8 @@ def ask(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    device: Annotated[
-        str | None, typer.Option(metavar="NAME", help="cpu, cuda, mps, ...", show_default="the best there is")
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="auto, float32, bfloat16 or float16.", show_default="auto"),
-    ] = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
 ) -> None:
     """Answer a question from an index, and say which passages the answer rests on."""
     options = _given(

@@ -13,6 +13,17 @@ from typing import Annotated, Any
 
 import typer
 
+from ..cli_options import (
+    DeviceOption,
+    DtypeOption,
+    EmbedderOption,
+    KOption,
+    LimitOption,
+    ModelOption,
+    PassagesOption,
+    QuestionsOption,
+    SampleSeedOption,
+)
 from ..errors import InputError
 from ..reporting import errors_in_one_line, notes, say
 
@@ -23,38 +34,21 @@ def eval_command(
     out: Annotated[
         Path, typer.Option("--json", metavar="OUT", help="Where the report goes.", show_default=False)
     ],
-    questions: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="jsonl(.gz) with question, answers, gold_ids; with question, answers, ctxs; or SQuAD JSON.",
-            show_default=False,
-        ),
-    ] = None,
-    passages: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="jsonl(.gz) with id, title, text; or SQuAD JSON.",
-            show_default="those in the questions file",
-        ),
-    ] = None,
-    k: Annotated[int, typer.Option("-k", metavar="K", min=1, help="How many passages to read.")] = 8,
+    questions: QuestionsOption = None,
+    passages: PassagesOption = None,
+    k: KOption = 8,
     methods: Annotated[
         str | None,
         typer.Option(
             metavar="A,B,...",
-            help="closed-book, gold, top-1, concat, concat-reversed, concat-ntk, concat-yarn, map-rerank, refine; "
-            "a fusion rule or a published peer's (replug, leens, cad, robustrag), also with numbers, "
-            "posterior(beta=0,alpha=0.5), or a joint row, posterior+joint; rules, peers, all.",
+            help="closed-book, gold, top-1, concat, concat-reversed, concat-ntk, concat-yarn, map-rerank, "
+            "refine; a fusion rule or a published peer's (replug, leens, cad, robustrag), with numbers, "
+            "posterior(beta=0,alpha=0.5), or a joint row, posterior+joint; rules, rules+joint, peers, all.",
             show_default="the usual ones",
         ),
     ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="Ask a random sample of this size.", show_default="all"),
-    ] = None,
-    seed: Annotated[int, typer.Option(metavar="S", help="Same seed, same sample.")] = 0,
+    limit: LimitOption = None,
+    seed: SampleSeedOption = 0,
     half: Annotated[
         int | None,
         typer.Option(
@@ -71,18 +65,8 @@ def eval_command(
         ),
     ] = False,
     max_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Most tokens of an answer.")] = 24,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="M",
-            help="Hub id, folder or GGUF file of a causal language model.",
-            show_default="packaged",
-        ),
-    ] = None,
-    embedder: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="sentence-transformers model.", show_default="all-MiniLM-L6-v2"),
-    ] = None,
+    model: ModelOption = None,
+    embedder: EmbedderOption = None,
     index: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Keep or reuse this index.", show_default="a temporary one"),
@@ -99,13 +83,8 @@ def eval_command(
         Path | None,
         typer.Option(metavar="LOG", help="Only make the report of this log anew.", show_default=False),
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(metavar="NAME", help="cpu, cuda, mps, ...", show_default="the best there is")
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="auto, float32, bfloat16 or float16.", show_default="auto"),
-    ] = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
 ) -> None:
     """Compare methods on questions with known answers: which finds more, and what does it cost?"""
     log = log or out.with_suffix(".log.jsonl")
@@ -235,11 +214,10 @@ def _show(report: Mapping[str, Any]) -> None:
     console.print(table)
     for name, scores in report["methods"].items():
         if scores["did_not_fit"]:
-            console.print(
-                f"{name}: for {scores['did_not_fit']} questions the passages did not fit into the window.",
-                markup=False,
-                highlight=False,
-            )
+            note = f"for {scores['did_not_fit']} questions the passages did not fit into the window."
+        elif not (note := scores.get("unavailable", "")):
+            continue
+        console.print(f"{name}: {note}", markup=False, highlight=False)
 
 
 def _number(value: float | None, form: str = ".3f") -> str:
