@@ -1,4 +1,4 @@
-"""The command line: `nbce-rag index`, `nbce-rag ask` and `nbce-rag eval`.
+"""The command line: `nbce-rag index`, `ask`, `eval` and `study`.
 
 Nothing heavy is imported before a command needs it, so that `--help` answers at once.
 """
@@ -19,6 +19,7 @@ import typer
 from .cli_options import DeviceOption, DtypeOption, EmbedderOption, KOption, ModelOption
 from .errors import IndexNotFoundError, InputError
 from .evaluation.command import eval_command
+from .evaluation.studies.command import study_command
 from .reporting import errors_in_one_line, notes, progress_bar, say, spinner
 
 if TYPE_CHECKING:
@@ -209,6 +210,7 @@ def ask(
 
 
 app.command("eval")(eval_command)
+app.command("study")(study_command)
 
 
 def _given(**options: Any) -> dict[str, Any]:

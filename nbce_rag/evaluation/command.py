@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +23,7 @@ from ..cli_options import (
 )
 from ..errors import InputError
 from ..reporting import errors_in_one_line, notes, say
+from .output import progress_shown, write_json
 
 __all__ = ["eval_command"]
 
@@ -100,7 +98,7 @@ def eval_command(
             else:
                 assert questions is not None
                 given = {"embedder": embedder, "device": device, "dtype": dtype}
-                with _progress() as progress:
+                with progress_shown() as progress:
                     report = evaluate(
                         passages,
                         questions,
@@ -118,64 +116,10 @@ def eval_command(
                         progress=progress,
                         **{name: value for name, value in given.items() if value is not None},
                     )
-        _write(out, report)
+        write_json(out, report)
         for note in found:
             say(f"warning: {note}")
         _show(report)
-
-
-def _write(path: Path, report: Mapping[str, Any]) -> None:
-    """Writes the report whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(report, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, prefix=f".{path.name}.", encoding="utf-8", errors="replace", delete=False
-    ) as file:
-        try:
-            file.write(text)
-            file.flush()
-            # Files of this kind are made for their owner only; this one is a plain result.
-            mask = os.umask(0)
-            os.umask(mask)
-            os.chmod(file.name, 0o666 & ~mask)
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int, dict[str, float]], None]]:
-    """A bar with running figures on a terminal; elsewhere a line of them after each tenth."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-
-    def figures(found: Mapping[str, float]) -> str:
-        return "  ".join(f"{name} {value:.2f}" for name, value in found.items())
-
-    if not console.is_terminal:
-        said = -1
-
-        def print_line(done: int, total: int, found: dict[str, float]) -> None:
-            nonlocal said
-            tenth = 10 * done // max(total, 1)
-            if tenth != said:
-                said = tenth
-                say(f"{done}/{total} answers. Found: {figures(found)}")
-
-        yield print_line
-        return
-    shown = TextColumn("{task.description}", markup=False)
-    columns = (BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn(), shown)
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=None)
-
-        def update(done: int, total: int, found: dict[str, float]) -> None:
-            progress.update(task, completed=done, total=total, description=figures(found))
-
-        yield update
 
 
 def _show(report: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from ..passages import Passage
 from ..reading import read_files
 from .metrics import answer_found, is_cjk
 
-__all__ = ["holding", "is_documents", "passages_by_file", "read_documents"]
+__all__ = ["holding", "holds", "is_documents", "passages_by_file", "read_documents"]
 
 _RECORDS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 
@@ -55,6 +55,9 @@ def passages_by_file(passages: Sequence[Passage]) -> dict[str, list[Passage]]:
 
 def holding(passages: Sequence[Passage], answers: Sequence[str]) -> list[Passage]:
     """Those that hold an answer; all of them if none does."""
-    characters = is_cjk(*answers)
-    found = [p for p in passages if answer_found(p.text, answers, characters=characters)]
-    return found or list(passages)
+    return [passage for passage in passages if holds(passage, answers)] or list(passages)
+
+
+def holds(passage: Passage, answers: Sequence[str]) -> bool:
+    """Whether an answer stands in a passage."""
+    return answer_found(passage.text, answers, characters=is_cjk(*answers))

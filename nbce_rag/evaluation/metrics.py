@@ -12,6 +12,7 @@ import string
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from statistics import fmean, median
 from typing import Any
 
@@ -121,13 +122,21 @@ def bootstrap_ci(values: Sequence[float], *, seed: int = 0, resamples: int = RES
 
     if not len(values):
         return None
-    data = np.asarray(values, dtype=float)
-    random = np.random.default_rng(seed)
-    means = np.concatenate(
-        [data[random.integers(0, len(data), (500, len(data)))].mean(1) for _ in range(-(-resamples // 500))]
-    )[:resamples]
+    means = _resampled(len(values), seed, resamples) @ np.asarray(values, dtype=np.float64) / len(values)
     low, high = np.percentile(means, [2.5, 97.5])
     return [float(low), float(high)]
+
+
+@lru_cache(maxsize=2)
+def _resampled(length: int, seed: int, resamples: int) -> Any:
+    """[resamples, length] how often each value is in each resample; the same for all scores of a run."""
+    import numpy as np
+
+    random = np.random.default_rng(seed)
+    counts = np.empty((resamples, length), dtype=np.float32)
+    for row in counts:
+        row[:] = np.bincount(random.integers(0, length, length), minlength=length)
+    return counts
 
 
 def retrieval_scores(rows: Sequence[Row]) -> dict[str, float | None]:

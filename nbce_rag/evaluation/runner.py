@@ -19,12 +19,12 @@ from .methods import Method
 from .metrics import score_row
 from .naming import parse_methods
 from .report import report_of
-from .retrieval import retrieve
+from .retrieval import embedder_name, retrieve
 
 __all__ = ["DEFAULT_METHODS", "Progress", "evaluate"]
 
 DEFAULT_METHODS = "closed-book,gold,top-1,concat,map-rerank,min-entropy,experts,posterior"
-_KV_BYTES = 4 << 30
+KV_BYTES = 4 << 30
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called with (answers done, answers in all, answer_found so far by method)."""
@@ -93,7 +93,7 @@ def evaluate(
     if isinstance(model, NBCE):
         nbce = model
     else:
-        store = {"kv_store": PassageKVStore(_KV_BYTES)} | model_options
+        store = {"kv_store": PassageKVStore(KV_BYTES)} | model_options
         nbce = NBCE.from_pretrained(model, **store)
     shared = nbce.options.updated(fusion="posterior", max_tokens=max_tokens)  # methods have their own fusion
     header = {
@@ -106,7 +106,7 @@ def evaluate(
         "k": k,
         "model": nbce.model.name,
         "dtype": str(nbce.model.dtype).removeprefix("torch."),
-        "embedder": getattr(embedder, "name", None) or str(getattr(embedder, "__name__", embedder)),
+        "embedder": embedder_name(embedder),
         "max_tokens": max_tokens,
         "options_sha256": hashlib.sha256(f"{nbce.prompt!r}{shared!r}".encode()).hexdigest(),
         "refusal": nbce.prompt.refusal,
