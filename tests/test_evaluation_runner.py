@@ -320,6 +320,17 @@ def test_own_contexts_are_asked_in_their_order_and_not_searched(
     assert report["retrieval"] == {"recall@1": 0, "recall@3": 1, "recall@5": 1, "recall@10": 1, "mrr": 1 / 3}
 
 
+def test_more_passages_than_the_report_looks_at(make_nbce: Callable[..., Any], tmp_path: Path) -> None:
+    passages = write_jsonl(
+        tmp_path / "p.jsonl", [{"id": str(i), "text": f"Number {i} of many."} for i in range(130)]
+    )
+    questions = write_jsonl(tmp_path / "q.jsonl", [{"question": "Which?", "answers": ["x"], "gold_ids": []}])
+    log = tmp_path / "log.jsonl"
+    options: dict[str, Any] = {"methods": "closed-book", "k": 120, "max_tokens": 1, "log": log}
+    evaluate(passages, questions, model=make_nbce(), embedder=bag_of_words, **options)
+    assert [len(row["ids"]) for row in rows_of(log) if row["type"] == "retrieval"] == [120]
+
+
 def test_an_index_can_be_kept_but_must_hold_nothing_else(
     run: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
