@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from evaluation_tools import write_jsonl
-from tiny_models import build_model
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from nbce_rag.decoding.rows import plan_rows
 from nbce_rag.errors import ContextLengthError, InputError
@@ -80,7 +80,7 @@ def test_only_layers_that_see_everything_are_stretched(tiny_loaded: Callable[...
 @pytest.mark.parametrize("family", ["llama", "gemma3"])
 @pytest.mark.parametrize("kind", ["dynamic", "yarn"])
 def test_a_long_row_gives_the_tokens_of_one_plain_pass(
-    make_nbce: Callable[..., Any], family: str, kind: str
+    make_nbce: Callable[..., Any], tiny_folder: Callable[..., Path], family: str, kind: str
 ) -> None:
     nbce = make_nbce(family)
     request = nbce.request("When does the market of town 3 open?", passages(26), passages_per_row=26, **PLAIN)
@@ -92,14 +92,14 @@ def test_a_long_row_gives_the_tokens_of_one_plain_pass(
     [answer] = long.batch([request])
     # The reference: transformers' own model, told of the stretch when it is made, without any cache.
     factor = length / nbce.model.window
-    model = build_model(family, len(nbce.model.tokenizer))
-    model.load_state_dict(nbce.model.model.state_dict())
-    stretch: dict[str, Any] = {"rope_type": kind, "factor": 1.0 if kind == "dynamic" else factor}
-    stretch["original_max_position_embeddings"] = nbce.model.window
-    rope = model.config.rope_parameters
-    rope.get("full_attention", rope).update(stretch)
-    fresh = type(model)(model.config).eval()
-    fresh.load_state_dict(model.state_dict())
+    config = AutoConfig.from_pretrained(tiny_folder(family))
+    rope = config.rope_parameters
+    rope.get("full_attention", rope).update(
+        rope_type=kind,
+        factor=1.0 if kind == "dynamic" else factor,
+        original_max_position_embeddings=nbce.model.window,
+    )
+    plain: Any = AutoModelForCausalLM.from_pretrained(tiny_folder(family), config=config, dtype=torch.float32)
     encoder = PromptEncoder(nbce.prompt, nbce.model.tokenizer)
     plan = plan_rows(encoder, request.question, request.passages, request.options, 4 * nbce.model.window)
     ids = [*plan.rows[1].context, *plan.suffix.ids]
@@ -108,7 +108,7 @@ def test_a_long_row_gives_the_tokens_of_one_plain_pass(
         # Read as if it had its full length already: dynamic NTK takes its scale from that.
         padded = torch.tensor([[*ids, *[0] * (length - len(ids))]])
         with torch.no_grad():
-            logits = fresh(input_ids=padded, use_cache=False).logits[0, len(ids) - 1]
+            logits = plain(input_ids=padded, use_cache=False).logits[0, len(ids) - 1]
         token = int(logits.argmax())
         if token in nbce.model.eos_ids:
             break
