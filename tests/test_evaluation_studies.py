@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,15 @@ def test_thresholds_by_hand() -> None:
     assert silenced(low, high, 0.0) == (0.3, [1.0, 1.0, 0.0])
     assert silenced(low, high, 0.5) == (0.7, [1.0, 1.0, 0.0])
     assert silenced([0.0, float("-inf")], [float("-inf"), 1.0], 0.1) == (None, [0.0, 0.0])
+
+
+def test_what_does_not_fit_does_not_count_as_abstaining(make_study: Callable[..., Study]) -> None:
+    data = make_study().data
+    long = {id_: replace(p, text=p.text + " The square was quiet." * 30) for id_, p in data.passages.items()}
+    study = make_study(points=(3,), data=replace(data, passages=long))  # three are too much for one row
+    concat, posterior = run_study("irrelevant", study).rows
+    assert (concat["questions"], concat["abstained"], concat["separation"]) == (0, None, None)
+    assert posterior["questions"] == 5
 
 
 def test_contradictions_by_hand() -> None:

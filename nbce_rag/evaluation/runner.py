@@ -55,7 +55,8 @@ def evaluate(
     passages stand in which row and how rows are fused. Methods take turns on each batch of questions and
     share stored keys and values of passages, so times depend on the order of the methods: the first one
     that reads a passage by itself pays for it. A method whose passages do not fit into the model's window
-    gets no answer for that question, and the report counts it (`did_not_fit`).
+    gets no answer for that question, and the report counts it (`did_not_fit`). A method that the model cannot
+    do, such as stretching positions that it has not, is left out with the reason (`unavailable`).
 
     Args:
         passages: the corpus; see `nbce_rag.evaluation.load_dataset`, also for None.

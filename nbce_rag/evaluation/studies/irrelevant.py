@@ -19,12 +19,14 @@ __all__ = ["find", "separation", "silenced"]
 _POINTS = (1, 2, 4, 8, 16)
 _METHODS = "concat,min-entropy,experts,posterior,robustrag"
 _LOSS = 0.05
+_DEPTH = 100
 
 
 def find(study: Study) -> Finding:
     """Asks each question over k passages without the answer, and over the same with the gold passage."""
     points = study.possible(_POINTS, max(1, study.depth - 1))
-    found = study.search(points[-1] + 24)
+    # As deep for few points as for many, so that a later run with more of them goes on with the same logs.
+    found = study.search(max(_DEPTH, points[-1] + 24))
     methods, refusal = study.methods or _METHODS, study.nbce.prompt.refusal
     rows: list[dict[str, Any]] = []
     for k in points:
@@ -82,6 +84,18 @@ def find(study: Study) -> Finding:
     )
 
 
+_FIGURES = (
+    "abstained",
+    "abstained_ci95",
+    "abstained_wrongly",
+    "abstained_wrongly_ci95",
+    "threshold",
+    "by_grounding",
+    "by_grounding_ci95",
+    "separation",
+)
+
+
 def _chosen(
     study: Study, question: Question, found: list[Passage], k: int, gold: bool
 ) -> list[Passage] | None:
@@ -100,6 +114,10 @@ def _chosen(
 
 
 def _figures(without: Sequence[Row], with_gold: Sequence[Row], refusal: str | None) -> dict[str, Any]:
+    # What does not fit into the window has not been silent; it was not asked.
+    without, with_gold = ([row for row in rows if not row["error"]] for rows in (without, with_gold))
+    if not without or not with_gold:
+        return dict.fromkeys(_FIGURES) | {"questions": 0}
     silent = [float(is_silent(row, refusal)) for row in without]
     wrongly = [float(is_silent(row, refusal)) for row in with_gold]
     threshold, caught = silenced(_groundings(without, refusal), _groundings(with_gold, refusal), _LOSS)
