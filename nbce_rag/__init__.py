@@ -24,6 +24,7 @@ _HOME = {
     "Request": "engine",
     "Comparison": "compare",
     "ChoiceScores": "scoring",
+    "show": "view",
     "PromptTemplate": "prompt",
     "Experts": "fusion",
     "Fused": "fusion",
@@ -57,6 +58,7 @@ __all__ = [
     "Request",
     "TokenEvidence",
     "__version__",
+    "show",
 ]
 
 if TYPE_CHECKING:
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
     from .passages import Passage
     from .prompt import PromptTemplate
     from .scoring import ChoiceScores
+    from .view import show
 
 
 def __getattr__(name: str) -> Any:

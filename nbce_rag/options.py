@@ -45,6 +45,8 @@ class Options:
         refusal_threshold: a row refuses when its probability of the prompt's refusal reaches this; when
             all rows refuse, the answer is an abstention. In (0, 1].
         relevance: compute `passage.relevance` even for rules that do not use it.
+        entropies: keep every row's entropy at every token (`TokenEvidence.entropies`), for `Answer.plot`.
+            It costs a pass over all rows' probabilities a token, so it is off.
         citation_threshold: least share of the evidence at which a passage is cited, in (0, 1].
 
     Raises:
@@ -71,6 +73,7 @@ class Options:
     abstention: str = "The passages do not answer this question."
     refusal_threshold: float = 0.5
     relevance: bool = False
+    entropies: bool = False
     citation_threshold: float = 0.5
 
     def __post_init__(self) -> None:
@@ -140,4 +143,5 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "abstain_below": ((int, float, type(None)), "a finite number of nats, or None"),
     "abstention": ((str,), "a string"),
     "relevance": ((bool,), "True or False"),
+    "entropies": ((bool,), "True or False"),
 }

@@ -72,6 +72,7 @@ class NBCESettings(BaseModel):
     abstention: str | None = None
     refusal_threshold: float | None = None
     relevance: bool | None = None
+    entropies: bool | None = None
     citation_threshold: float | None = None
 
     score_key: str = SCORE_KEY

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..fusion import Fused, FusionState, Rule, responsibilities
 from ..fusion.base import NEG_INF
+from ..fusion.truncation import nucleus
 from ..models import LoadedModel
 from .cache import RowCache
 from .prefill import forward
@@ -37,12 +38,14 @@ class Group:
         rule: fuses them; not used when n = 0.
         chooser: picks its tokens.
         state: what the rule may know, with G = 1 (n columns).
+        entropies: whether its steps carry the entropy of each row.
     """
 
     rows: tuple[int, ...]
     rule: Rule
     chooser: TokenChooser
     state: FusionState = field(default_factory=FusionState)
+    entropies: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class Step:
         log_prob: log-prob under the fused, normalised distribution, nats, before temperature.
         evidence: evidence over the n passage rows, sums to 1.
         gain: log sum_k w_k p_k(token) - log p_0(token), nats: what the passages added.
+        entropies: of each row's distribution, nats, row 0 first; () unless the group asks for them.
     """
 
     group: int
@@ -62,6 +66,7 @@ class Step:
     log_prob: float
     evidence: tuple[float, ...]
     gain: float
+    entropies: tuple[float, ...] = ()
 
 
 class LockstepDecoder:
@@ -188,6 +193,7 @@ class LockstepDecoder:
             log_prob=float(normalised[token]),
             evidence=tuple(evidence.tolist()),
             gain=gain if math.isfinite(gain) else 0.0,
+            entropies=tuple(nucleus(rows, 1.0)[1].tolist()) if group.entropies else (),
         )
 
 

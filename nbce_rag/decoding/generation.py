@@ -92,6 +92,7 @@ class _Run:
                     logprob=step.log_prob,
                     weights=self.prompted.plan.share(step.evidence),
                     gain=step.gain,
+                    entropies=step.entropies,
                 )
             )
         self.tokens += new
@@ -159,7 +160,16 @@ def _generate_batch(engine: Engine, batch: list[tuple[int, Request, RowPlan]]) -
         engine.loaded,
         cache,
         log_probs,
-        [Group(run.prompted.rows, run.request.options.rule, run.sampler, run.prompted.state) for run in runs],
+        [
+            Group(
+                run.prompted.rows,
+                run.request.options.rule,
+                run.sampler,
+                run.prompted.state,
+                run.request.options.entropies,
+            )
+            for run in runs
+        ],
     )
     del cache, log_probs  # the decoder drops them as rows finish
     for place, run in enumerate(runs):

@@ -48,6 +48,7 @@ CHANGES: dict[str, Any] = {
     "abstention": "Nothing.",
     "refusal_threshold": 0.1,
     "relevance": True,
+    "entropies": True,
     "citation_threshold": 0.2,
 }
 
