@@ -251,10 +251,13 @@ def a_comparison(**changes: Any) -> Comparison:
         AnswerGroup("sterile", (MULE, OTHER), 0.5, (alone("sterile", MULE), alone("Sterile.", OTHER))),
         AnswerGroup("a <b>horse</b>", (HINNY,), 1 / 3, (alone("a horse", HINNY),)),
     )
-    silent = Passage("<i>No</i>", id="s", title="Silent <one>")
-    return Comparison(
-        **{"question": "<Who>?", "groups": groups, "silent": (silent,), "silent_weight": 1 / 6} | changes
-    )
+    values: dict[str, Any] = {
+        "question": "<Who>?",
+        "groups": groups,
+        "silent": (Passage("<i>No</i>", id="s", title="Silent <one>"),),
+        "silent_weight": 1 / 6,
+    }
+    return Comparison(**(values | changes))
 
 
 def test_a_comparison_says_who_says_what() -> None:

@@ -80,10 +80,10 @@ def plot(answer: Answer) -> Figure:
     return figure
 
 
-def to_bytes(figure: Figure, suffix: str) -> bytes:
+def to_bytes(figure: Figure, suffix: str, dpi: int = 150) -> bytes:
     """A figure as the contents of a file with this suffix (".png", ".svg", ".pdf", ...)."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=suffix.removeprefix("."), dpi=150)
+    figure.savefig(buffer, format=suffix.removeprefix(".").lower(), dpi=dpi)
     return buffer.getvalue()
 
 
@@ -109,13 +109,13 @@ def _figure_class() -> type[Figure]:
     except ImportError as error:
         raise MissingDependencyError("Pictures need matplotlib: pip install 'nbce-rag[plot]'.") from error
 
-    class _Figure(Figure):
+    class EvidenceFigure(Figure):
         """Shows itself in a notebook, also where pyplot was never imported."""
 
         def _repr_png_(self) -> bytes:
-            return to_bytes(self, ".png")
+            return to_bytes(self, ".png", dpi=80)
 
-    return _Figure
+    return EvidenceFigure
 
 
 def _heat_map(figure: Figure, axes: Axes, answer: Answer, tokens: list[TokenEvidence]) -> None:
