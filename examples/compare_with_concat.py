@@ -1,10 +1,10 @@
 """One question, the same passages: all in one prompt, and each as a context of its own.
 
-    python examples/compare_with_concat.py ["a question"] [--docs FOLDER] [-k 8] [--model M] [--max-tokens 24]
+    python examples/compare_with_concat.py ["a question"] [--docs FOLDER] [-k 8] [--model M]
 
-Both are the same model, the same wording and the same greedy decoding. One prompt is one row with all passages; it
-cannot say which of them an answer rests on. The third line asks again, when the passages have been read before.
-One question proves nothing: `nbce-rag eval` does this over many, with intervals.
+Both are the same model, the same wording and the same greedy decoding. One prompt is one row with all
+passages; it cannot say which of them an answer rests on. The third line asks again, when the passages have
+been read before. One question proves nothing: `nbce-rag eval` does this over many, with intervals.
 """
 
 from __future__ import annotations
@@ -60,9 +60,7 @@ def timing(answer: Answer) -> str:
     """One line of a table."""
     first = answer.timings.first_token or 0.0
     step = 1000 * answer.timings.decode / max(1, answer.usage.generated_tokens)
-    return (
-        f"{first:9.2f} s {step:11.0f} {answer.usage.prompt_tokens:14,} {answer.usage.cached_tokens:7,}"
-    )
+    return f"{first:9.2f} s {step:11.0f} {answer.usage.prompt_tokens:14,} {answer.usage.cached_tokens:7,}"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Questions over a folder of PDFs.
 
-    python examples/pdf_folder.py papers/ "Who runs the ferry?" [--index papers.index] [-k 8] [--html answer.html]
+    python examples/pdf_folder.py papers/ "Who runs the ferry?" [--index DIR] [-k 8] [--html FILE]
 
 The index is kept: the second question starts at once, and only files that have changed are read again. Scans
 without a text layer need OCR first; such files are named and the rest goes on.

@@ -49,7 +49,8 @@ def render(answer: Answer, console: Console) -> None:
 
 def plain(answer: Answer) -> str:
     """What `render` prints where there is no terminal, without a line end after it."""
-    console = Console(file=StringIO(), force_terminal=False, color_system=None)
+    # In a notebook rich would show what it prints besides capturing it.
+    console = Console(file=StringIO(), force_terminal=False, force_jupyter=False, color_system=None)
     with console.capture() as printed:
         render(answer, console)
     return printed.get().rstrip("\n")

@@ -259,7 +259,9 @@ def _figures(answer: Answer) -> str:
     parts = [f"Fusion rule {one_line(answer.fusion)}"]
     if answer.grounding is not None:
         parts.append(f"the passages added {answer.grounding:.1f} nats a token")
-    parts.append(f"{answer.usage.generated_tokens} tokens in {answer.timings.total:.1f} s")
+    # No seconds: what is kept of an answer, as in a notebook, is the same whenever it is run again.
+    count = answer.usage.generated_tokens
+    parts.append(f"{count} token{'' if count == 1 else 's'}")
     if answer.usage.prompt_tokens:
         parts.append(f"{answer.usage.cached_tokens} of {answer.usage.prompt_tokens} prompt tokens reused")
     if answer.finish_reason == "length":
