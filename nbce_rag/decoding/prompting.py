@@ -167,6 +167,7 @@ def read_prompts(
             question=plan.suffix.question if any(relevance for relevance, _ in wanted) else None,
             refusal=engine.encoder_of(requests[users[0]]).refusal if any(r for _, r in wanted) else (),
             max_batch_tokens=engine.max_batch_tokens,
+            contexts=(token for row in plan.rows for token in row.context),
         )
         readings.update(dict.fromkeys(users, reading))
         places.update(dict.fromkeys(users, rows))
