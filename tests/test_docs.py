@@ -107,6 +107,7 @@ def test_code_of_the_pages_runs(
 
 
 @pytest.mark.packaged
+@pytest.mark.timeout(900)
 def test_code_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("langchain_core")
@@ -149,7 +150,7 @@ def test_code_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         names = {}
         exec(llama_index, names)
         assert "Ada Fenwick" in str(names["response"])
-    assert "at nine" in printed.getvalue()
+    assert "at nine" in printed.getvalue().lower()
     assert "[1]" in printed.getvalue()
 
 
