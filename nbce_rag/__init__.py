@@ -22,6 +22,7 @@ _HOME = {
     "PassageIndex": "index",
     "NBCE": "engine",
     "Request": "engine",
+    "PassageKVStore": "decoding.kv_store",
     "Comparison": "compare",
     "ChoiceScores": "scoring",
     "show": "view",
@@ -52,6 +53,7 @@ __all__ = [
     "NbceWarning",
     "Passage",
     "PassageIndex",
+    "PassageKVStore",
     "Piece",
     "Posterior",
     "PromptTemplate",
@@ -64,6 +66,7 @@ __all__ = [
 if TYPE_CHECKING:
     from .answer import Answer, Citation, Piece, TokenEvidence
     from .compare import Comparison
+    from .decoding.kv_store import PassageKVStore
     from .engine import NBCE, Request
     from .errors import NbceError, NbceWarning
     from .fusion import Experts, Fused, FusionRule, FusionState, Max, Mean, MinEntropy, Posterior

@@ -34,8 +34,8 @@ class TokenEvidence:
         gain: What the passages added over no passage: log sum_k w_k p_k(y) - log p_0(y), in nats, for
             the chosen token y, the weights w before it and the row without a passage p_0.
         entropies: Entropy of each row's distribution before this token, in nats, the row without a passage
-            first; with `passages_per_row` or `joint_row` there are not as many rows as passages. `()`
-            unless it was asked for with `entropies=True`.
+            first; with `passages_per_row` or `joint_row` there are not as many rows as passages. NaN for
+            a row that `drop_rows_after` dropped. `()` unless it was asked for with `entropies=True`.
     """
 
     id: int

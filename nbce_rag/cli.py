@@ -1,4 +1,4 @@
-"""The command line: `nbce-rag index`, `nbce-rag ask` and `nbce-rag eval`.
+"""The command line: `nbce-rag index`, `nbce-rag ask`, `nbce-rag eval` and `nbce-rag kv`.
 
 Nothing heavy is imported before a command needs it, so that `--help` answers at once.
 """
@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .benchmark.command import bench_command
 from .errors import IndexNotFoundError, InputError
 from .evaluation.command import eval_command
+from .kv_command import fill, kv_command, parse_bytes, store_of_index
 from .reporting import errors_in_one_line, notes, progress_bar, say, spinner
 from .writing import check_writable, write_whole
 
@@ -102,9 +104,34 @@ def index_documents(
             metavar="N", min=0, help="Tokens that a passage repeats from the one before.", show_default="32"
         ),
     ] = None,
+    kv: Annotated[
+        bool,
+        typer.Option(
+            "--kv",
+            help="Also let the model read all passages now, so that answers start sooner; see `nbce-rag kv`.",
+        ),
+    ] = False,
+    kv_max_bytes: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="With --kv: most bytes that takes (20GB).", show_default="16GiB"),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="M", help="With --kv: the model, as in `ask`.", show_default="packaged"),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --kv: as in `ask`.", show_default=False)
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --kv: as in `ask`.", show_default=False)
+    ] = None,
 ) -> None:
     """Put documents into an index. Run again, it takes in only what has changed."""
+    of_kv = _given(kv_max_bytes=kv_max_bytes, model=model, device=device, dtype=dtype)
     with errors_in_one_line("what was finished is in the index; run the same command again to go on"):
+        if of_kv and not kv:
+            raise InputError(f"--{next(iter(of_kv)).replace('_', '-')} goes with --kv; add it")
+        limit = None if kv_max_bytes is None else parse_bytes(kv_max_bytes)
         with notes() as found, redirect_stdout(sys.stderr), _open_or_create(path, embedder) as index:
             with progress_bar() as progress:
                 report = index.add_files(
@@ -121,6 +148,12 @@ def index_documents(
             f"{len(report.files_failed)} failed. Passages: {report.passages_added} added, "
             f"{report.passages_removed} removed, {size} in the index."
         )
+        if kv and size:
+            with notes() as found, redirect_stdout(sys.stderr), _open_or_create(path, embedder) as index:
+                done, more = fill(index, model, limit, **_given(device=device, dtype=dtype))
+            for warning in (*more, *found):
+                say(f"warning: {warning}")
+            typer.echo(done)
         if not report.files_added and not report.files_unchanged:
             raise typer.Exit(_NOTHING_READ)
 
@@ -188,6 +221,14 @@ def ask(
             show_default=False,
         ),
     ] = None,
+    kv: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Keep keys and values of passages in this folder, and take them from it.",
+            show_default="the index's, if `index --kv` made one",
+        ),
+    ] = None,
     device: Annotated[
         str | None, typer.Option(metavar="NAME", help="cpu, cuda, mps, ...", show_default="the best there is")
     ] = None,
@@ -197,8 +238,11 @@ def ask(
     ] = None,
 ) -> None:
     """Answer a question from an index, and say which passages the answer rests on."""
+    if kv is None and store_of_index(path).is_dir():
+        kv = store_of_index(path)
     options = _given(
         fusion=fusion,
+        kv_store=kv,
         device=device,
         dtype=dtype,
         max_tokens=max_tokens,
@@ -245,6 +289,8 @@ def ask(
                 from .terminal import stream
 
                 answer = stream(engine.stream(question, passages), Console(file=stdout))
+            if kv is not None and engine.kv_store is not None:
+                engine.kv_store.close()  # says here what could not be written
             _write_views(_with_retrieval(answer, retrieve), html, plot)
         for note in found:
             # The answer's own warnings are part of what was printed.
@@ -252,7 +298,9 @@ def ask(
                 say(f"warning: {note}")
 
 
+app.command("bench")(bench_command)
 app.command("eval")(eval_command)
+app.command("kv")(kv_command)
 
 
 def _given(**options: Any) -> dict[str, Any]:

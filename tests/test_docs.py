@@ -133,10 +133,13 @@ def test_code_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         def invoke(self, question: str) -> list[Document]:
             return documents
 
-    core, langchain, store, llama_index = blocks(ROOT / "README.md", "python")
+    core, kv, langchain, store, llama_index = blocks(ROOT / "README.md", "python")
     names: dict[str, Any] = {"__name__": "__main__"}
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         exec(core, names)
+        exec(kv, names)
+        names["nbce"].kv_store.close()
+        names["store"].close()
         names["index"].close()
         # A folder that is there already would be opened: the adapter's part begins with its own.
         names = {"llm": ChatNBCE(max_tokens=12), "retriever": Retriever()}

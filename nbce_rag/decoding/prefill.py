@@ -1,7 +1,8 @@
 """Reading prompts: contexts into keys and values, suffixes into the first log-probs.
 
 Contexts (prefix + passage) are read without padding masks, in length-sorted chunks, or taken from the
-KV store. A question's suffix is then read by all of its rows at once, over their contexts.
+KV store. A question's suffix is then read by all of its rows at once, over their contexts. Layers with a
+sliding window keep no more of a context than what comes after it can see.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from transformers import DynamicCache
 from ..errors import NumericalError
 from ..models import LoadedModel
 from .cache import ContextKV, RowCache
+from .context_layout import fits, kept_tokens, label_of, on_devices, windows
 from .kv_store import PassageKVStore, context_key
 from .relevance import QuestionEstimate, worth_estimating
 
@@ -62,21 +64,22 @@ def read_contexts(
     found: dict[tuple[int, ...], ContextKV] = {}
     missing: list[tuple[int, ...]] = []
     keys: dict[tuple[int, ...], str] = {}
+    layers, label = windows(loaded), label_of(loaded)
     for ids in dict.fromkeys(contexts):
         if not ids:
             continue
         if store is not None:
             keys[ids] = context_key(loaded.fingerprint, ids)
-            if (kept := store.get(keys[ids])) is not None:
-                found[ids] = kept
-                continue
+            if (kept := store.get(keys[ids], label)) is not None:
+                if fits(kept, len(ids), layers):
+                    found[ids] = on_devices(loaded, kept)
+                    continue
+                store.drop(keys[ids])
         missing.append(ids)
     reused = set(found)
     for chunk in _chunks(sorted(missing, key=len), max_batch_tokens):
         for ids, context in zip(chunk, _prefill(loaded, chunk), strict=True):
-            found[ids] = context
-            if store is not None:
-                store.put(keys[ids], context)
+            found[ids] = context if store is None else store.put(keys[ids], context, label)
     return found, reused
 
 
@@ -222,12 +225,16 @@ def _prefill(loaded: LoadedModel, chunk: Sequence[tuple[int, ...]]) -> list[Cont
         loaded.model.base_model(input_ids=ids.to(loaded.device), past_key_values=cache, use_cache=True)
     # Copies, so that the store does not keep the whole padded batch alive.
     layers: list[Any] = cache.layers  # plain ones: a cache made without a config has no others
+
+    def cut(states: Tensor, row: int, tokens: int, window: int | None) -> Tensor:
+        return states[row, :, tokens - kept_tokens(tokens, window) : tokens].clone()
+
     return [
         tuple(
-            (layer.keys[row, :, : len(tokens)].clone(), layer.values[row, :, : len(tokens)].clone())
-            for layer in layers
+            (cut(layer.keys, row, len(ids), window), cut(layer.values, row, len(ids), window))
+            for layer, window in zip(layers, windows(loaded), strict=True)
         )
-        for row, tokens in enumerate(chunk)
+        for row, ids in enumerate(chunk)
     ]
 
 
