@@ -1,4 +1,4 @@
-"""The command line: `nbce-rag index`, `nbce-rag ask`, `nbce-rag eval` and `nbce-rag kv`.
+"""The command line: `nbce-rag index`, `ask`, `eval`, `study`, `kv` and `bench`.
 
 Nothing heavy is imported before a command needs it, so that `--help` answers at once.
 """
@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .benchmark.command import bench_command
+from .cli_options import DeviceOption, DtypeOption, EmbedderOption, KOption, ModelOption
 from .errors import IndexNotFoundError, InputError
 from .evaluation.command import eval_command
+from .evaluation.studies.command import study_command
 from .kv_command import fill, kv_command, parse_bytes, store_of_index
 from .reporting import errors_in_one_line, notes, progress_bar, say, spinner
 from .writing import check_writable, write_whole
@@ -81,14 +83,7 @@ def index_documents(
         Path,
         typer.Option("--index", metavar="DIR", help="The index; made if there is none.", show_default=False),
     ],
-    embedder: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="sentence-transformers model of a new index.",
-            show_default="all-MiniLM-L6-v2",
-        ),
-    ] = None,
+    embedder: EmbedderOption = None,
     max_tokens: Annotated[
         int | None,
         typer.Option(
@@ -164,15 +159,8 @@ def ask(
     path: Annotated[
         Path, typer.Option("--index", metavar="DIR", help="The index to search.", show_default=False)
     ],
-    k: Annotated[int, typer.Option("-k", metavar="K", min=1, help="How many passages to read.")] = 8,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="M",
-            help="Hub id, folder or GGUF file of a causal language model.",
-            show_default="packaged",
-        ),
-    ] = None,
+    k: KOption = 8,
+    model: ModelOption = None,
     fusion: Annotated[
         str | None,
         typer.Option(
@@ -229,13 +217,8 @@ def ask(
             show_default="the index's, if `index --kv` made one",
         ),
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(metavar="NAME", help="cpu, cuda, mps, ...", show_default="the best there is")
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="auto, float32, bfloat16 or float16.", show_default="auto"),
-    ] = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
 ) -> None:
     """Answer a question from an index, and say which passages the answer rests on."""
     if kv is None and store_of_index(path).is_dir():
@@ -301,6 +284,7 @@ def ask(
 app.command("bench")(bench_command)
 app.command("eval")(eval_command)
 app.command("kv")(kv_command)
+app.command("study")(study_command)
 
 
 def _given(**options: Any) -> dict[str, Any]:

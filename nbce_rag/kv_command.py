@@ -80,13 +80,15 @@ def fill(
     if max_bytes is not None:
         KVFolder(folder).set_limit(max_bytes)
     store = PassageKVStore(0, folder)
-    with spinner("loading the model"):
-        from .engine import NBCE
+    try:
+        with spinner("loading the model"):
+            from .engine import NBCE
 
-        engine = NBCE.from_pretrained(model, kv_store=store, **options)
-    with progress_bar() as progress:
-        report = engine.prefill(index, progress=progress)
-    store.close()
+            engine = NBCE.from_pretrained(model, kv_store=store, **options)
+        with progress_bar() as progress:
+            report = engine.prefill(index, progress=progress)
+    finally:
+        store.close()  # interrupted or not, what was read is kept
     notes = []
     if report.too_long:
         notes.append(

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..cli_options import DeviceOption, DtypeOption, ModelOption
 from ..reporting import errors_in_one_line, notes, progress_bar, say
 from ..writing import check_writable, write_whole
 
@@ -36,21 +37,9 @@ def bench_command(
         int | None, typer.Option(metavar="N", min=1, help="Threads of torch.", show_default="torch's own")
     ] = None,
     fusion: Annotated[str, typer.Option(metavar="RULE", help="Fusion rule.")] = "posterior",
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="M",
-            help="Hub id, folder or GGUF file of a causal language model.",
-            show_default="packaged",
-        ),
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(metavar="NAME", help="cpu, cuda, mps, ...", show_default="the best there is")
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="auto, float32, bfloat16 or float16.", show_default="auto"),
-    ] = None,
+    model: ModelOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
     json_file: Annotated[
         Path | None,
         typer.Option("--json", metavar="FILE", help="Also write all figures here.", show_default=False),
