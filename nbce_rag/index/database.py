@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
@@ -12,35 +12,14 @@ from pathlib import Path
 from typing import Self
 
 from ..errors import IndexDamagedError, IndexLockedError, IndexNotFoundError, PassageIndexError
+from . import schema
 
-__all__ = ["RESTORE", "Database", "new_token", "not_found"]
+__all__ = ["RESTORE", "Database", "not_found"]
+
+logger = logging.getLogger(__name__)
 
 RESTORE = "restore it from a backup, or delete the folder and index the documents again."
-_APPLICATION_ID = 0x4E424345  # "NBCE", in the header of the file
-SCHEMA_VERSION = 1
-_SCHEMA = """
-CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE passages(
-    key INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    content_hash TEXT NOT NULL,
-    file TEXT,
-    source TEXT,
-    title TEXT,
-    span_start INTEGER,
-    span_end INTEGER,
-    metadata TEXT NOT NULL,
-    text TEXT NOT NULL
-);
-CREATE INDEX passages_source ON passages(source);
-CREATE INDEX passages_file ON passages(file);
-CREATE TABLE vectors(key INTEGER PRIMARY KEY, commit_id INTEGER NOT NULL, vector BLOB NOT NULL);
-CREATE INDEX vectors_commit ON vectors(commit_id);
-CREATE TABLE removed(key INTEGER PRIMARY KEY, commit_id INTEGER NOT NULL);
-CREATE INDEX removed_commit ON removed(commit_id);
-CREATE TABLE commits(id INTEGER PRIMARY KEY AUTOINCREMENT, token INTEGER NOT NULL);
-CREATE TABLE files(path TEXT PRIMARY KEY, fingerprint TEXT NOT NULL) WITHOUT ROWID;
-"""
+_CACHE_KIB = 65_536
 
 # A connection must not be used, nor closed, in a process that was forked after it was opened.
 _abandoned: list[sqlite3.Connection] = []
@@ -61,20 +40,7 @@ class Database:
         with _errors(file, timeout):
             connection = sqlite3.connect(file, timeout=timeout, isolation_level=None)
             try:
-                connection.execute("PRAGMA journal_mode = WAL")
-                # Two processes may be here at once, and one may have died here before.
-                connection.execute("BEGIN IMMEDIATE")
-                if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                    connection.execute("ROLLBACK")
-                    return False
-                for statement in _SCHEMA.split(";\n"):
-                    connection.execute(statement)
-                connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
-                connection.execute("INSERT INTO commits(token) VALUES (?)", (new_token(),))
-                connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-                connection.execute("COMMIT")
-                return True
+                return schema.create(connection, meta)
             finally:
                 connection.close()
 
@@ -100,13 +66,15 @@ class Database:
                 tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
             if not application and not tables:  # its maker died before the first commit
                 raise not_found(file.parent)
-            if application != _APPLICATION_ID:
+            if application != schema.APPLICATION_ID:
                 raise IndexDamagedError(f"{file} is an SQLite file but no passage index: {RESTORE}")
-            if version != SCHEMA_VERSION:
+            if not 1 <= version <= schema.VERSION:
                 raise PassageIndexError(
-                    f"The index at {file.parent} has version {version} and this nbce-rag reads version "
-                    f"{SCHEMA_VERSION}: install a newer nbce-rag."
+                    f"The index at {file.parent} has version {version} and this nbce-rag reads versions up to "
+                    f"{schema.VERSION}: install a newer nbce-rag."
                 )
+            if version < schema.VERSION:
+                storage._migrate()
         except BaseException:
             storage.close()
             raise
@@ -142,6 +110,13 @@ class Database:
         with self._transaction("BEGIN IMMEDIATE") as connection:
             yield connection
 
+    def _migrate(self) -> None:
+        with self.write() as connection:
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version < schema.VERSION:  # no other process was faster
+                logger.info("Bringing the index at %s up to version %d.", self.file.parent, schema.VERSION)
+                schema.migrate(connection, version)
+
     def _connect(self) -> None:
         self._lock = threading.RLock()
         self._pid = os.getpid()
@@ -154,6 +129,7 @@ class Database:
             self._connection = sqlite3.connect(
                 uri, uri=True, timeout=self._timeout, isolation_level=None, check_same_thread=False
             )
+            self._connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
@@ -190,11 +166,6 @@ def not_found(folder: Path) -> IndexNotFoundError:
         f"There is no passage index at {folder}: make one with `nbce-rag index DOCS --index {folder}` or "
         "PassageIndex.create(path)."
     )
-
-
-def new_token() -> int:
-    """A random number for a commit."""
-    return secrets.randbits(62)
 
 
 @contextmanager
