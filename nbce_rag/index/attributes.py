@@ -15,8 +15,8 @@ _INTEGERS = range(-(2**63), 2**63)
 
 AttributeRow: TypeAlias = tuple[str, str, Any]
 """Name, kind and value. The kinds are n (number), b (boolean), s (text) and z (none) of a value that stands in
-the row; l (a long text or a huge number), a (a list) and d (a mapping) of one that has to be looked up; and
-the same letters as capitals for the elements of a list."""
+the row; l (a long text or a huge number), a (a list) and d (a mapping) of one that has to be looked up;
+and the same letters as capitals for the elements of a list."""
 
 
 def attribute_rows(metadata: Mapping[str, Any]) -> Iterator[AttributeRow]:

@@ -30,7 +30,7 @@ def check(storage: Storage, maintenance: Maintenance, dimension: int) -> CheckRe
         segments: list[dict[str, Any]] = []
         tail = 0
         try:
-            count = storage.state().count
+            count = storage.state().passages
             problems += _content_problems(connection, storage, count, dimension)
             problems += maintenance.check_files(storage)
             segments = maintenance.segments(storage)

@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 GENERATED = {"origin": "generated"}
-"""Metadata that mark a passage as the output of a model, which searches leave out unless they are told not to."""
+"""Metadata that mark a passage as the output of a model, which searches leave out unless they are told to."""
 
 Where: TypeAlias = "Mapping[str, Any] | Callable[[Mapping[str, Any]], bool] | Condition"
 Columns = Literal["any", "set", "none"]
@@ -53,8 +53,9 @@ class Test:
 
     Attributes:
         key: Its name; a path into nested mappings of two names.
-        op: "eq", "in", "lt", "lte", "gt", "gte", "contains", "exists" or "call".
-        value: What it is compared with; for "call" a callable that is given the value and decides.
+        op: "eq", "in", "lt", "lte", "gt", "gte", "range", "contains", "exists" or "call".
+        value: What it is compared with; for "call" a callable that is given the value and decides; for
+            "range" two pairs, of "gt" or "gte" and of "lt" or "lte", each with its value.
         columns: Whether `id`, `source` and `title` mean the passage's own where the metadata have no such
             key: "any", "set" (unless it is None), "none".
     """
@@ -97,10 +98,8 @@ class Test:
             if isinstance(value, str):
                 return isinstance(self.value, str) and self.value in value
             return isinstance(value, list | tuple | Mapping) and any(equal(one, self.value) for one in value)
-        comparable = (_number(value) and _number(self.value)) or (
-            isinstance(value, str) and isinstance(self.value, str)
-        )
-        return comparable and bool(_ORDER[self.op](value, self.value))
+        bounds = self.value if self.op == "range" else ((self.op, self.value),)
+        return all(_ordered(value, op, bound) for op, bound in bounds)
 
 
 @dataclass(frozen=True)
@@ -202,7 +201,15 @@ def _part(key: str, wanted: Any, columns: Columns) -> Condition:
     if isinstance(wanted, Mapping) and any(str(name).startswith("$") for name in wanted):
         if unknown := sorted(set(wanted) - _OPERATORS):
             raise InputError(f"The filter on {key!r} has {unknown}; known are {sorted(_OPERATORS)}.")
-        tests = tuple(_operator(key, name, value, columns) for name, value in wanted.items())
+        rest, bounds = dict(wanted), []
+        for names in ({"$gt", "$gte"}, {"$lt", "$lte"}):
+            found = names & rest.keys()
+            bounds += [(name[1:], rest[name]) for name in found] if len(found) == 1 else []
+        tests: tuple[Condition, ...] = ()
+        if len(bounds) == 2:  # looked up at once, between the two
+            tests = (Test(key, "range", tuple(bounds), columns),)
+            rest = {name: value for name, value in rest.items() if name[1:] not in _ORDER}
+        tests += tuple(_operator(key, name, value, columns) for name, value in rest.items())
         return tests[0] if len(tests) == 1 else AllOf(tests)
     if isinstance(wanted, list | tuple | set | frozenset):
         return Test(key, "in", tuple(wanted), columns)
@@ -231,6 +238,11 @@ def _operator(key: str, name: str, value: Any, columns: Columns) -> Condition:
         exists = Test(key, "exists", None, columns)
         return exists if value else Not(exists)
     return Test(key, name[1:], value, columns)
+
+
+def _ordered(value: Any, op: str, bound: Any) -> bool:
+    comparable = (_number(value) and _number(bound)) or (isinstance(value, str) and isinstance(bound, str))
+    return comparable and bool(_ORDER[op](value, bound))
 
 
 def _number(value: Any) -> bool:

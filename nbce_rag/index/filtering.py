@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -64,6 +64,8 @@ class KeyFinder:
             return min(map(self._breadth, condition.parts), default=_COUNTED)
         if not isinstance(condition, Test):
             return 10 * _COUNTED
+        if condition.key == "id" and condition.op in ("eq", "in"):
+            return len(condition.value) if condition.op == "in" else 1
         if condition.op == "call" or condition.key in _COLUMNS:
             return _COUNTED - 1
         clauses = _clauses(condition)
@@ -78,7 +80,7 @@ class KeyFinder:
         for clause, values, sure in _clauses(test):
             if test.op == "call":
                 rows = self._storage.attributes(name, clause, values)
-                found.append(_keys(key for key, kind, value in rows if test.meets(_plain(kind, value))))
+                found.append(_keys([(key,) for key, kind, value in rows if test.meets(_plain(kind, value))]))
                 continue
             keys = _keys(self._storage.attribute_keys(name, clause, values))
             found.append(keys if sure else self._ask(test, keys))
@@ -101,9 +103,11 @@ class KeyFinder:
         else:
             values = self._storage.column(column)
             keys = _keys(
-                key
-                for key, value in values
-                if (value is not None or test.columns == "any") and test.meets(value)
+                [
+                    (key,)
+                    for key, value in values
+                    if (value is not None or test.columns == "any") and test.meets(value)
+                ]
             )
         own = _keys(
             self._storage.attribute_keys(attribute_name(column), "kind IN ('n','b','s','z','l','a','d')", ())
@@ -114,11 +118,13 @@ class KeyFinder:
         """Reads metadata and asks the condition itself, of some passages or of all."""
         rows = self._storage.fields(None if among is None else among.tolist())
         return _keys(
-            key
-            for key, passage_id, source, title, metadata in rows
-            if condition.holds(
-                Fields(json.loads(metadata), {"id": passage_id, "source": source, "title": title})
-            )
+            [
+                (key,)
+                for key, passage_id, source, title, metadata in rows
+                if condition.holds(
+                    Fields(json.loads(metadata), {"id": passage_id, "source": source, "title": title})
+                )
+            ]
         )
 
 
@@ -147,6 +153,15 @@ def _clauses(test: Test) -> list[tuple[str, tuple[Any, ...], bool]]:
         if isinstance(test.value, str) and "\0" not in test.value:
             clauses.append(("kind = 's' AND instr(value, ?)", (test.value,), True))
         return clauses
+    if test.op == "range":
+        (low, least), (high, most) = test.value
+        bounds = scalar(least), scalar(most)
+        if all(bound is not None and bound[0] == "n" for bound in bounds):
+            values = tuple(bound[1] for bound in bounds if bound)
+            clause = f"value {_ORDER[low]} ? AND value {_ORDER[high]} ?"
+            inside = [(f"kind = '{kind}' AND {clause}", values, True) for kind in "nb"]
+            return [*inside, ("kind = 'l'", (), False)]
+        return [("kind IN ('n','b','s','l')", (), False)]
     stored = scalar(test.value)
     if stored is not None and stored[0] in "nbs":
         kinds = ("s",) if stored[0] == "s" else ("n", "b")
@@ -159,5 +174,9 @@ def _plain(kind: str, value: Any) -> Any:
     return {"b": bool, "z": lambda _: None}.get(kind, lambda same: same)(value)
 
 
-def _keys(keys: Iterable[int]) -> Keys:
-    return np.unique(np.fromiter(keys, dtype=np.int64))
+def _keys(rows: list[tuple[int]]) -> Keys:
+    keys = np.array(rows, dtype=np.int64).reshape(-1)
+    if len(keys) > 1 and not (keys[1:] > keys[:-1]).all():
+        keys = np.sort(keys)
+        keys = keys[np.concatenate([[True], keys[1:] > keys[:-1]])]
+    return keys

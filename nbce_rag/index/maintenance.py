@@ -128,7 +128,7 @@ class Maintenance:
         return [
             {
                 "file": row.name,
-                "vectors": row.count,
+                "vectors": row.vectors,
                 "removed": storage.removed_count(row.first, row.last),
                 **_note(row),
             }
@@ -153,7 +153,7 @@ class Maintenance:
 
     def _is_due(self) -> bool:
         storage = self._storage
-        rows, count = storage.segments(), storage.state().count
+        rows, count = storage.segments(), storage.state().passages
         after = rows[-1].last if rows else 0
         return storage.last_key() - after >= _threshold(count) or storage.removal_span() > max(
             _TAIL, count // _DEAD
@@ -166,15 +166,15 @@ class Maintenance:
         wanted = storage.meta().get("factory", factories.AUTO)
         if full:
             start, after = 0, 0
-        elif last - after >= _threshold(state.count):
+        elif last - after >= _threshold(state.passages):
             size = last - after
         for place in reversed(range(start)):
             row = rows[place]
             dead = storage.removed_count(row.first, row.last)
             share = _MERGED_AT if _note(row)["factory"] == "Flat" else _TRAINED_MERGED_AT
-            if size * share > row.count or dead * _DEAD > row.count:
+            if size * share > row.vectors or dead * _DEAD > row.vectors:
                 start = place
-                size = max(size, sum(other.count for other in rows[place:]) + last - rows[-1].last)
+                size = max(size, sum(other.vectors for other in rows[place:]) + last - rows[-1].last)
             elif size:
                 break
         if not full and not size:
@@ -183,7 +183,7 @@ class Maintenance:
         if last < first:
             return None
         whole = first == 1 or start == 0
-        factory = factories.resolve(wanted, state.count, self._dimension) if whole else "Flat"
+        factory = factories.resolve(wanted, state.passages, self._dimension) if whole else "Flat"
         if full and len(rows) == 1 and rows[0].last == last and _note(rows[0])["factory"] == factory:
             if not storage.removed_count(1, last) and self._is_intact(rows[0]):
                 return None
@@ -199,7 +199,7 @@ class Maintenance:
         """The new block, and the first key from which on removals can be forgotten."""
         base, start = self._start(storage, plan)
         first = plan.first if base is None else plan.merged[0].last + 1
-        count = storage.state().count if first == 1 else plan.last - first + 1
+        count = storage.state().passages if first == 1 else plan.last - first + 1
         seen: list[NDArray[np.int64]] = []
 
         def blocks() -> Iterable[tuple[NDArray[np.int64], NDArray[np.float32]]]:
@@ -228,7 +228,7 @@ class Maintenance:
             block = read_block(self._folder, self._identity, row, self._dimension, mapped=False)
         except (OSError, ValueError, KeyError):
             return None, None
-        if not plan.full and storage.removed_count(row.first, row.last) * _DEAD <= row.count:
+        if not plan.full and storage.removed_count(row.first, row.last) * _DEAD <= row.vectors:
             return block, block.index
         block.index.reset()
         return None, block.index

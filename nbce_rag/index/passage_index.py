@@ -406,7 +406,7 @@ class PassageIndex:
 
     def __len__(self) -> int:
         with self._storage.read():
-            return self._storage.state().count
+            return self._storage.state().passages
 
     def __bool__(self) -> bool:
         return True  # an index is something, also while it is empty

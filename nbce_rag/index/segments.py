@@ -244,7 +244,7 @@ def read_block(folder: Path, identity: str, row: SegmentRow, dimension: int, *, 
         index = faiss.read_index(str(path), getattr(faiss, "IO_FLAG_MMAP_IFC", 0) if mapped else 0)
     except RuntimeError as error:
         raise ValueError(str(error)) from error
-    if (index.ntotal, index.d, len(keys)) != (row.count, dimension, row.count):
+    if (index.ntotal, index.d, len(keys)) != (row.vectors, dimension, row.vectors):
         raise ValueError("another number of vectors, or of dimensions")
     return Block(index, keys, json.loads(row.note))
 

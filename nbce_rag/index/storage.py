@@ -37,7 +37,7 @@ class State(NamedTuple):
     """What tells whether something has changed: a number that grows, and how many passages there are."""
 
     generation: int
-    count: int
+    passages: int
 
 
 class SegmentRow(NamedTuple):
@@ -45,7 +45,7 @@ class SegmentRow(NamedTuple):
 
     first: int
     last: int
-    count: int
+    vectors: int
     name: str
     stamp: str
     checksum: int
@@ -138,9 +138,9 @@ class Storage(Database):
         """Key, kind and value of the rows of a name that meet SQL."""
         return self._attributes("key, kind, value", name, clause, values).fetchall()
 
-    def attribute_keys(self, name: str, clause: str, values: tuple[Any, ...]) -> Iterator[int]:
-        """Keys of the rows of a name that meet SQL."""
-        return (row[0] for row in self._attributes("key", name, clause, values))
+    def attribute_keys(self, name: str, clause: str, values: tuple[Any, ...]) -> list[tuple[int]]:
+        """Keys of the rows of a name that meet SQL, each in a tuple of its own."""
+        return self._attributes("key", name, clause, values).fetchall()
 
     def count_attributes(self, name: str, clause: str, values: tuple[Any, ...], limit: int) -> int:
         """How many rows of a name meet SQL, counted up to a limit."""
@@ -155,15 +155,13 @@ class Storage(Database):
         """Key and `id`, `source` or `title` of every passage."""
         return iter(self._connection.execute(f"SELECT key, {column} FROM passages"))
 
-    def column_in(self, column: str, values: list[str]) -> list[int]:
-        """Keys of the passages whose `id`, `source` or `title` is one of the values."""
-        return [row[0] for row in self._select(f"SELECT key FROM passages WHERE {column}", values)]
+    def column_in(self, column: str, values: list[str]) -> list[tuple[int]]:
+        """Keys of the passages whose `id`, `source` or `title` is one of the values, each in a tuple."""
+        return [(row[0],) for row in self._select(f"SELECT key FROM passages WHERE {column}", values)]
 
-    def column_empty(self, column: str) -> list[int]:
-        """Keys of the passages without `source` or `title`."""
-        return [
-            row[0] for row in self._connection.execute(f"SELECT key FROM passages WHERE {column} IS NULL")
-        ]
+    def column_empty(self, column: str) -> list[tuple[int]]:
+        """Keys of the passages without `source` or `title`, each in a tuple of its own."""
+        return self._connection.execute(f"SELECT key FROM passages WHERE {column} IS NULL").fetchall()
 
     def match_words(self, expression: str, limit: int) -> list[tuple[int, float]]:
         """Keys and BM25 scores, best first, of the passages that match an expression of FTS5."""

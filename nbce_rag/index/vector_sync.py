@@ -179,12 +179,12 @@ class SyncedVectors:
                 continue
             candidate.follow(self._storage, rows, self._folder, self._identity, patient=patient)
             # What was removed may have been forgotten meanwhile; then it is read afresh.
-            if len(candidate) == state.count:
+            if len(candidate) == state.passages:
                 candidate.state = state
                 self._view = candidate
                 return candidate
         raise IndexDamagedError(
-            f"{self._storage.file} counts {state.count} passages and has {len(candidate)} vectors: try "
+            f"{self._storage.file} counts {state.passages} passages and has {len(candidate)} vectors: try "
             f"`nbce-rag index --rebuild --index {self._folder}`, or restore it from a backup."
         )
 
