@@ -101,7 +101,7 @@ def check_options(options: Mapping[str, Any] | None) -> dict[str, int]:
 
 def is_flat(index: Any) -> bool:
     """Whether it holds the vectors themselves, and finds what is nearest of all."""
-    return type(index) is faiss.IndexFlatIP
+    return type(index) in (faiss.IndexFlat, faiss.IndexFlatIP)
 
 
 def build(
@@ -122,12 +122,12 @@ def build(
     """
     index = start if start is not None else _make(factory, dimension)
     if not index.is_trained:
-        index.train(_sample(blocks, count, _sample_size(factory)))
+        index.train(_sample(blocks, count, _sample_size(factory), dimension))
     if is_flat(index):
         for _, vectors in blocks():
             index.add(vectors)
         return index, {"factory": factory, "options": {}, "recall": 1.0}
-    queries = _sample(blocks, count, _QUERIES)
+    queries = _sample(blocks, count, _QUERIES, dimension)
     nearest = _Nearest(queries)
     place = int(index.ntotal)
     for _, vectors in blocks():
@@ -177,10 +177,10 @@ def _sample_size(factory: str) -> int:
     return max(_least(factory), _SAMPLE)
 
 
-def _sample(blocks: Blocks, count: int, size: int) -> NDArray[np.float32]:
+def _sample(blocks: Blocks, count: int, size: int, dimension: int) -> NDArray[np.float32]:
     """About `size` of `count` vectors, evenly spread and the same ones each time."""
     step = max(1, count // size)
-    place, found = 0, []
+    place, found = 0, [np.empty((0, dimension), np.float32)]
     for _, vectors in blocks():
         found.append(vectors[-place % step :: step])
         place += len(vectors)

@@ -204,11 +204,12 @@ class Ingestion:
         every = [passage for passage, _ in batch.values()]
         known = dict(vectors or {})
         while True:
+            unknown = [passage for passage in every if passage.id not in known]
             with self._storage.read():
-                lacking = self._storage.lacking(every)
-            known.update(self._encoder.passages([p for p in every if p.id in lacking and p.id not in known]))
+                lacking = self._storage.lacking(unknown)
+            known.update(self._encoder.passages([p for p in unknown if p.id in lacking]))
             with self._storage.write():
-                if self._storage.lacking(every) - known.keys():
+                if self._storage.lacking(unknown) - known.keys():
                     continue  # another process has removed or changed some of them meanwhile
                 rows = [Row(passage, _bytes(known.get(passage.id)), file) for passage, file in batch.values()]
                 changed = self._storage.upsert(rows)
