@@ -47,17 +47,11 @@ class Database:
     @classmethod
     def open(cls, file: Path, timeout: float) -> Self:
         """Opens the file and checks that it is a passage index of a version that can be read."""
-        try:
-            with file.open("rb") as stream:
-                header = stream.read(16)
-        except FileNotFoundError as error:
-            raise not_found(file.parent) from error
-        except OSError as error:
-            raise PassageIndexError(
-                f"{file} cannot be read ({error.strerror}): check its permissions."
-            ) from error
-        if header and header != b"SQLite format 3\0":
-            raise IndexDamagedError(f"{file} is not an SQLite file: {RESTORE}")
+        # The file is not opened but by SQLite: closing it would end the locks that this process has on it.
+        if not file.is_file():
+            raise not_found(file.parent)
+        if not os.access(file, os.R_OK):
+            raise PassageIndexError(f"{file} cannot be read: check its permissions.")
         storage = cls(file, timeout)
         try:
             with storage.read() as connection:
@@ -176,6 +170,8 @@ def _errors(file: Path, timeout: float) -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         code = getattr(error, "sqlite_errorcode", 1) & 0xFF
         folder = file.parent
+        if code == sqlite3.SQLITE_NOTADB:
+            raise IndexDamagedError(f"{file} is not an SQLite file: {RESTORE}") from error
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise IndexLockedError(
                 f"Another process is writing to the index at {folder} and did not finish within "
