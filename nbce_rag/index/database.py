@@ -50,8 +50,6 @@ class Database:
         # The file is not opened but by SQLite: closing it would end the locks that this process has on it.
         if not file.is_file():
             raise not_found(file.parent)
-        if not os.access(file, os.R_OK):
-            raise PassageIndexError(f"{file} cannot be read: check its permissions.")
         storage = cls(file, timeout)
         try:
             with storage.read() as connection:

@@ -28,9 +28,9 @@ from .searching import Mode, Request, Searcher, checked_k
 from .storage import Storage
 from .vector_sync import SyncedVectors
 
-__all__ = ["PassageIndex"]
+__all__ = ["DATABASE", "PassageIndex"]
 
-_DATABASE = "passages.sqlite"
+DATABASE = "passages.sqlite"
 _PAGE = 512
 _SOME = 2000  # passages of one page of `find`
 
@@ -89,7 +89,7 @@ class PassageIndex:
             InputError: `embedder` is no embedder, or `factory` none for its dimension.
         """
         folder = Path(path)
-        database = folder / _DATABASE
+        database = folder / DATABASE
         resolved = resolve_embedder(embedder)
         try:
             Storage.open(database, timeout).close()
@@ -134,7 +134,7 @@ class PassageIndex:
         folder = Path(path)
         if not folder.is_dir():
             raise not_found(folder)
-        storage = Storage.open(folder / _DATABASE, timeout)
+        storage = Storage.open(folder / DATABASE, timeout)
         try:
             with storage.read():
                 meta = storage.meta()
@@ -526,7 +526,7 @@ def _check_free(folder: Path) -> None:
     """Raises PassageIndexError when something that is no index is in the way of a new one."""
     try:
         # What a process leaves that died while making an index does not count.
-        others = [name for name in os.listdir(folder) if not name.startswith(_DATABASE)]
+        others = [name for name in os.listdir(folder) if not name.startswith(DATABASE)]
     except FileNotFoundError:
         return
     except OSError as error:

@@ -327,7 +327,8 @@ def run(name: str, folder: Path, work: Path, queries: int) -> dict[str, Any]:
     result["disk_mb"] = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
     if hasattr(store, "fetch"):
         while len(store.filtered(asked[0], 0)) < K or any(
-            set(store.filtered(query, n % KEPT)) != set(exact[n].tolist()) for n, query in enumerate(asked[:5])
+            set(store.filtered(query, n % KEPT)) != set(exact[n].tolist())
+            for n, query in enumerate(asked[:5])
         ):
             store.fetch = min(store.fetch * 2, len(vectors))
     fetch = getattr(store, "fetch", None)

@@ -85,7 +85,9 @@ def steps(seed: int) -> Any:
 def apply(index: PassageIndex, number: int, kind: str, ids: list[str]) -> None:
     """Does one change."""
     if kind in ("add", "replace"):
-        passages = [Passage(f"{id_} of {number}", id=id_, source=f"s{int(id_) % 5}") for id_ in dict.fromkeys(ids)]
+        passages = [
+            Passage(f"{id_} of {number}", id=id_, source=f"s{int(id_) % 5}") for id_ in dict.fromkeys(ids)
+        ]
         vectors = embed([passage.text for passage in passages])
         index.add(passages, vectors=vectors)
     elif kind == "source":
@@ -129,7 +131,15 @@ def crash(rounds: int, seed: int = 0) -> int:
         state: dict[str, str] = {}
         sources: dict[str, str] = {}
         for round_ in range(rounds):
-            command = [sys.executable, __file__, "write", "--folder", str(folder), "--seed", str(seed + round_)]
+            command = [
+                sys.executable,
+                __file__,
+                "write",
+                "--folder",
+                str(folder),
+                "--seed",
+                str(seed + round_),
+            ]
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
                 assert writer.stdout is not None
                 assert writer.stdout.readline() == "ready\n"
@@ -277,10 +287,14 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{options.rounds} writers killed, {done} changes stored", end="")
     elif options.what == "faults":
         stored, refused = faults(options.rounds, options.seed)
-        print(f"{options.rounds} rounds with failing writes, {stored} changes stored, {refused} refused", end="")
+        print(
+            f"{options.rounds} rounds with failing writes, {stored} changes stored, {refused} refused", end=""
+        )
     else:
         rounds, searches, seen = readers(options.seconds, options.readers)
-        print(f"{rounds} rounds written, {searches} searches, at most {seen} states seen by one reader", end="")
+        print(
+            f"{rounds} rounds written, {searches} searches, at most {seen} states seen by one reader", end=""
+        )
     if options.what not in ("write", "read"):
         print(f", {time.monotonic() - started:.0f} s, no error")
 
