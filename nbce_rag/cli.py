@@ -106,8 +106,8 @@ def index_documents(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="How FAISS holds vectors: auto, flat, hnsw, ivf, ivf-sq8, fp16, sq8, sq4, pq, or a string for "
-            "its index_factory. All vectors are written anew.",
+            help="How FAISS holds vectors: auto, flat, hnsw, ivf, ivf-sq8, fp16, sq8, sq4, pq, or a string "
+            "for its index_factory. All vectors are written anew.",
             show_default="auto",
         ),
     ] = None,

@@ -174,7 +174,7 @@ CREATE TABLE removed(key INTEGER PRIMARY KEY, commit_id INTEGER NOT NULL);
 CREATE INDEX removed_commit ON removed(commit_id);
 CREATE TABLE commits(id INTEGER PRIMARY KEY AUTOINCREMENT, token INTEGER NOT NULL);
 CREATE TABLE files(path TEXT PRIMARY KEY, fingerprint TEXT NOT NULL) WITHOUT ROWID;
-PRAGMA application_id = 1312965957;
+PRAGMA application_id = 1312965445;
 PRAGMA user_version = 1;
 """
 
@@ -207,7 +207,7 @@ def test_an_index_of_version_1_opens(tmp_path: Path) -> None:
         assert list(index) == ANIMALS
         assert ids(index.search("cats purr", 1)) == ["cat"]
         assert ids(index.search("cats", where={"legs": 4, "tags": {"$contains": "pet"}})) == ["cat"]
-        assert ids(index.search("purring", mode="words")) == ["cat"]
+        assert ids(index.search("cat", mode="words")) == ["cat"]
         assert index.add(ANIMALS) == 0
         assert index.delete("cat") == 1
         index.add([Passage("cats purr again", id="cat")])

@@ -127,9 +127,7 @@ class TestFiles:
         index.delete("0007")
         assert [(file.name, file.stat().st_mtime_ns) for file in files(path)] == before
         index.add(words(405, 420))
-        assert [(file.name, file.stat().st_mtime_ns) for file in files(path)][0] in before or len(
-            files(path)
-        ) == 2
+        assert before[0][0] in {file.name for file in files(path)}  # too few to be merged with it
         with open_again(path) as again:
             found = ids(again.search("word400 number1", k=1000))
             assert sorted(found) == [p.id for p in words(0, 420) if p.id != "0007"]
@@ -255,8 +253,9 @@ class TestFactories:
             every = index.search(vectors[0], 600, options={"nprobe": 8})
             assert len(every) == 600
             assert len(index.search(vectors[0], 600, options={"nprobe": 1})) < 600
-            for options in ({"nprobe": 0}, {"nprobe": 1.5}, {"speed": 3}):
-                with pytest.raises(InputError, match="nprobe|speed"):
+            wrong: list[dict[str, Any]] = [{"nprobe": 0}, {"nprobe": 1.5}, {"speed": 3}]
+            for options in wrong:
+                with pytest.raises(InputError, match=r"nprobe|speed"):
                     index.search(vectors[0], options=options)
             index.compact("flat")
             assert index.check().segments[0]["factory"] == "Flat"

@@ -49,7 +49,7 @@ def as_condition(filters: MetadataFilters | None) -> Condition | None:
 
 
 def in_documents(doc_ids: Sequence[str]) -> Condition:
-    """That a node belongs to one of these documents; of passages that others wrote, that it is their source."""
+    """That a node belongs to one of these documents; a passage that others wrote belongs to its source."""
     return AnyOf(
         (
             Test((NODE_KEY, "ref_doc_id"), "in", tuple(doc_ids)),
@@ -87,7 +87,7 @@ def _condition(one: MetadataFilter) -> Condition:
 
 
 def _test(key: str, op: str, value: Any = None) -> Condition:
-    """A test of what LlamaIndex shows of metadata: `title` and `source` of nodes are those in their metadata."""
+    """A test of what LlamaIndex shows of metadata: a node has no other `title` and `source` than theirs."""
     own = Test(key, op, value, columns="none")
     if key not in ("title", "source"):
         return own

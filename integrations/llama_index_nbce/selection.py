@@ -10,6 +10,7 @@ from llama_index.core.vector_stores.types import MetadataFilters, VectorStoreQue
 from nbce_rag.errors import InputError
 from nbce_rag.index import PassageIndex
 from nbce_rag.index.conditions import AllOf, Condition
+from nbce_rag.index.searching import Mode
 from nbce_rag.passages import Passage
 
 from .filters import as_condition, in_documents
@@ -17,7 +18,7 @@ from .filters import as_condition, in_documents
 __all__ = ["condition_of", "matching", "search"]
 
 _FETCH = 200
-_MODES = {
+_MODES: dict[VectorStoreQueryMode, Mode] = {
     VectorStoreQueryMode.DEFAULT: "vector",
     VectorStoreQueryMode.MMR: "vector",
     VectorStoreQueryMode.HYBRID: "hybrid",
@@ -81,7 +82,7 @@ def search(index: PassageIndex, query: VectorStoreQuery, **options: Any) -> list
     if wanted is None:
         raise InputError("The query has neither an embedding nor a text.")
     k = query.similarity_top_k
-    given = {
+    given: dict[str, Any] = {
         name: options[name]
         for name in ("min_score", "rerank", "generated", "options", "fetch_k")
         if options.get(name) is not None

@@ -14,8 +14,8 @@ _LONGEST = 200  # characters of a text that is stored in a row
 _INTEGERS = range(-(2**63), 2**63)
 
 AttributeRow: TypeAlias = tuple[str, str, Any]
-"""Name, kind and value. The kinds are n (number), b (boolean), s (text) and z (none) of a value that stands in
-the row; l (a long text or a huge number), a (a list) and d (a mapping) of one that has to be looked up;
+"""Name, kind and value. The kinds are n (number), b (boolean), s (text), z (none) of a value that stands in
+its row; l (a long text or a huge number), a (a list) and d (a mapping) of one that has to be looked up;
 and the same letters as capitals for the elements of a list."""
 
 

@@ -56,8 +56,8 @@ def rebuild(storage: Storage, encoder: Encoder) -> None:
         damaged = [row[1] for row in _passages(connection) if not _is_intact(row)]
         if damaged:
             raise IndexDamagedError(
-                f"{storage.file} holds {len(damaged)} damaged passages ({_some(damaged)}), which nothing can be "
-                f"made anew of: delete them, or {RESTORE}"
+                f"{storage.file} holds {len(damaged)} damaged passages ({_some(damaged)}), which nothing can "
+                f"be made anew of: delete them, or {RESTORE}"
             )
         connection.executemany(
             "INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)",
@@ -110,7 +110,7 @@ def _content_problems(
         yield f"SQLite counts {count} passages and has {found}; --rebuild counts them anew."
     if lacking := _lacking_vectors(connection, dimension):
         ids = storage.ids(lacking)
-        yield f"{len(lacking)} passages have no vector, or a damaged one ({_some(ids)}); --rebuild embeds them."
+        yield f"{len(lacking)} passages have no intact vector ({_some(ids)}); --rebuild embeds them."
     there = connection.execute("SELECT count(*) FROM attributes").fetchone()[0]
     # Of a list with 1 and 1.0 in it one row is stored.
     if sum(lacking_rows.values()) or there > expected:
@@ -136,7 +136,8 @@ def _passages(connection: sqlite3.Connection) -> sqlite3.Cursor:
 
 def _is_intact(row: tuple[Any, ...]) -> bool:
     _, passage_id, content, source, title, start, end, metadata, text, crc = row
-    return schema.checksum(passage_id, content, source, title, start, end, metadata, text) == crc
+    found: int = schema.checksum(passage_id, content, source, title, start, end, metadata, text)
+    return found == int(crc)
 
 
 def _some(ids: list[str]) -> str:

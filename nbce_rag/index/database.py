@@ -62,7 +62,7 @@ class Database:
                 raise IndexDamagedError(f"{file} is an SQLite file but no passage index: {RESTORE}")
             if not 1 <= version <= schema.VERSION:
                 raise PassageIndexError(
-                    f"The index at {file.parent} has version {version} and this nbce-rag reads versions up to "
+                    f"The index at {file.parent} has version {version} and this nbce-rag reads those up to "
                     f"{schema.VERSION}: install a newer nbce-rag."
                 )
             if version < schema.VERSION:

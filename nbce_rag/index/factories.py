@@ -63,7 +63,7 @@ def resolve(wanted: str, count: int, dimension: int) -> str:
     lists = 2 ** max(2, round(math.log2(2 * math.sqrt(max(count, 1)))))
     parts = next((dimension // size for size in (8, 6, 4, 3, 2) if dimension % size == 0), dimension)
     factory = _NAMED.get(wanted.lower(), wanted).format(lists=lists, parts=parts)
-    return "Flat" if count < _least(factory) else factory
+    return "Flat" if count < max(1, _least(factory)) else factory
 
 
 def check_factory(wanted: str, dimension: int) -> str:

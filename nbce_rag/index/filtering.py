@@ -47,7 +47,7 @@ class KeyFinder:
             return self._every() if among is None else among
         if isinstance(condition, AnyOf):
             found = [self.find(part, among) for part in condition.parts]
-            return np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
+            return _union(found)
         if isinstance(condition, Not):
             base = self._every() if among is None else among
             return np.setdiff1d(base, self.find(condition.part, among), assume_unique=True)
@@ -90,7 +90,7 @@ class KeyFinder:
             )
         if isinstance(test.key, str) and test.key in _COLUMNS and test.columns != "none":
             found.append(self._column(test, test.key))
-        return found[0] if len(found) == 1 else np.unique(np.concatenate(found))
+        return _union(found)
 
     def _column(self, test: Test, column: str) -> Keys:
         """Those whose own `id`, `source` or `title` meets a test, because their metadata have no such key."""
@@ -116,6 +116,8 @@ class KeyFinder:
 
     def _ask(self, condition: Condition, among: Keys | None) -> Keys:
         """Reads metadata and asks the condition itself, of some passages or of all."""
+        if among is not None and not len(among):
+            return among
         rows = self._storage.fields(None if among is None else among.tolist())
         return _keys(
             [
@@ -171,7 +173,13 @@ def _clauses(test: Test) -> list[tuple[str, tuple[Any, ...], bool]]:
 
 
 def _plain(kind: str, value: Any) -> Any:
-    return {"b": bool, "z": lambda _: None}.get(kind, lambda same: same)(value)
+    return bool(value) if kind == "b" else None if kind == "z" else value
+
+
+def _union(found: list[Keys]) -> Keys:
+    if len(found) == 1:
+        return found[0]
+    return np.unique(np.concatenate([np.empty(0, np.int64), *found]))
 
 
 def _keys(rows: list[tuple[int]]) -> Keys:

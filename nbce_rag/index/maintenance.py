@@ -184,8 +184,9 @@ class Maintenance:
             return None
         whole = first == 1 or start == 0
         factory = factories.resolve(wanted, state.passages, self._dimension) if whole else "Flat"
-        if full and len(rows) == 1 and rows[0].last == last and _note(rows[0])["factory"] == factory:
-            if not storage.removed_count(1, last) and self._is_intact(rows[0]):
+        if full and [row.last for row in rows] == [last] and not storage.removed_count(1, last):
+            is_same = _note(rows[0])["factory"] == factory
+            if is_same and self._is_intact(rows[0]):
                 return None
         return _Plan(rows[start:], 1 if whole else first, last, storage.last_removal(), factory, full)
 
@@ -220,7 +221,7 @@ class Maintenance:
         return Block(index, np.concatenate([np.empty(0, np.int64), *seen]), note), first
 
     def _start(self, storage: Storage, plan: _Plan) -> tuple[Block | None, Any]:
-        """The first of the merged files with its index, when it can be added to; or a trained, empty index."""
+        """The first of the merged files with its index, if it can be added to; or a trained, empty index."""
         if not plan.merged or plan.factory == "Flat" or _note(plan.merged[0])["factory"] != plan.factory:
             return None, None
         row = plan.merged[0]

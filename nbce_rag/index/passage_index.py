@@ -368,6 +368,7 @@ class PassageIndex:
         )
         if texts is not None and len(texts) != len(queries):
             raise InputError(f"{len(texts)} texts were given for {len(queries)} queries: give one for each.")
+        words: Sequence[str | None]
         words = texts or [query if isinstance(query, str) else None for query in queries]
         return self._searcher.search(self._encoder.queries(list(queries)), words, request)
 
@@ -480,7 +481,7 @@ class PassageIndex:
 
     @contextmanager
     def bulk(self) -> Iterator[None]:
-        """Inside it no FAISS file is written; once, at its end. What is added is stored at once all the same."""
+        """Inside it no FAISS file is written, but at its end. What is added is stored at once all the same."""
         self._delayed += 1
         try:
             yield

@@ -93,10 +93,13 @@ def resolve_reranker(reranker: Any) -> Reranker | Callable[[str, Sequence[str]],
     """
     if isinstance(reranker, str):
         return CrossEncoderReranker(reranker)
-    if isinstance(reranker, Reranker) or callable(reranker):
+    if isinstance(reranker, Reranker):
         return reranker
+    if callable(reranker):
+        function: Callable[[str, Sequence[str]], Sequence[float]] = reranker
+        return function
     raise InputError(
-        f"rerank takes the name of a cross-encoder, an object with score(query, texts), or a callable of these; "
+        f"rerank takes the name of a cross-encoder, an object with score(query, texts), or a callable; "
         f"got {type(reranker).__name__}."
     )
 

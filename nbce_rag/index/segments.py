@@ -90,7 +90,8 @@ class Block:
             return np.empty(0, np.int64)
         places = np.searchsorted(self.keys, keys)
         places = places[self.keys[np.minimum(places, len(self.keys) - 1)] == keys]
-        return places if self._alive is None else places[self._alive[places]]
+        found: NDArray[np.int64] = places if self._alive is None else places[self._alive[places]]
+        return found
 
     def vectors(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
         """The vectors [n, d] at these places; of an exact block only."""

@@ -145,7 +145,8 @@ class Storage(Database):
     def count_attributes(self, name: str, clause: str, values: tuple[Any, ...], limit: int) -> int:
         """How many rows of a name meet SQL, counted up to a limit."""
         cursor = self._connection.execute(
-            "SELECT count(*) FROM (SELECT 1 FROM attributes WHERE name = (SELECT id FROM names WHERE name = ?) "
+            "SELECT count(*) FROM (SELECT 1 FROM attributes "
+            "WHERE name = (SELECT id FROM names WHERE name = ?) "
             f"AND {clause} LIMIT ?)",
             (name, *values, limit),
         )
@@ -374,8 +375,8 @@ class Storage(Database):
     ) -> None:
         passage, metadata = row.passage, fields[5]
         self._connection.execute(
-            "UPDATE passages SET file = ?, source = ?, title = ?, span_start = ?, span_end = ?, metadata = ?, "
-            "crc = ? WHERE key = ?",
+            "UPDATE passages SET file = ?, source = ?, title = ?, span_start = ?, span_end = ?, "
+            "metadata = ?, crc = ? WHERE key = ?",
             (row.file or file, *fields[1:], schema.checksum(passage.id, *fields, passage.text), key),
         )
         if metadata != old_metadata:
@@ -412,7 +413,8 @@ class Storage(Database):
 
     def _attributes(self, columns: str, name: str, clause: str, values: tuple[Any, ...]) -> sqlite3.Cursor:
         return self._connection.execute(
-            f"SELECT {columns} FROM attributes WHERE name = (SELECT id FROM names WHERE name = ?) AND {clause}",
+            f"SELECT {columns} FROM attributes "
+            f"WHERE name = (SELECT id FROM names WHERE name = ?) AND {clause}",
             (name, *values),
         )
 

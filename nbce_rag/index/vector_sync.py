@@ -174,9 +174,8 @@ class SyncedVectors:
             self._view = view
             return view
         rows = self._storage.segments()
-        for candidate in (view, VectorView(self._dimension)):
-            if candidate is None:
-                continue
+        fresh = VectorView(self._dimension)
+        for candidate in [fresh] if view is None else [view, fresh]:
             candidate.follow(self._storage, rows, self._folder, self._identity, patient=patient)
             # What was removed may have been forgotten meanwhile; then it is read afresh.
             if len(candidate) == state.passages:
@@ -184,7 +183,7 @@ class SyncedVectors:
                 self._view = candidate
                 return candidate
         raise IndexDamagedError(
-            f"{self._storage.file} counts {state.passages} passages and has {len(candidate)} vectors: try "
+            f"{self._storage.file} counts {state.passages} passages and has {len(fresh)} vectors: try "
             f"`nbce-rag index --rebuild --index {self._folder}`, or restore it from a backup."
         )
 

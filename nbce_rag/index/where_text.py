@@ -18,8 +18,8 @@ _OPERATORS = {"!=": "$ne", ">": "$gt", ">=": "$gte", "<": "$lt", "<=": "$lte", "
 def parse_where(expressions: Iterable[str]) -> dict[str, Any] | None:
     """What `PassageIndex.search` takes of expressions, all of which have to be met; None of none.
 
-    An expression is `key=value`, `key=one,another`, `key!=value`, `key>value` (also `>=`, `<`, `<=`), `key~part`
-    for a part of a text or an element of a list, or a JSON object. Values are JSON where they can be read so
+    An expression is `key=value`, `key=one,another`, `key!=value`, `key>value` (also `>=`, `<`, `<=`),
+    `key~part` for a part of a text or an element of a list, or a JSON object. Values are JSON where they can be read so
     (`1900`, `true`, `"1900"`), else text.
 
     Raises:

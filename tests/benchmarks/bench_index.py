@@ -29,6 +29,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -342,7 +343,7 @@ def run(name: str, folder: Path, work: Path, queries: int) -> dict[str, Any]:
     result["recall"] = statistics.mean(
         len(set(got) & set(truth[n].tolist())) / K for n, got in enumerate(found)
     )
-    result["query_ms"] = 1000 * statistics.median(timed(lambda q=q: store.query(q)) for q in asked)
+    result["query_ms"] = 1000 * statistics.median(timed(partial(store.query, query)) for query in asked)
     several = np.resize(asked, (BATCH, dimension))
     result["batch_ms"] = 1000 * statistics.median(timed(lambda: store.batch(several)) for _ in range(3))
     hits = [store.filtered(query, n % KEPT) for n, query in enumerate(asked)]
@@ -350,7 +351,7 @@ def run(name: str, folder: Path, work: Path, queries: int) -> dict[str, Any]:
         len(set(got) & set(exact[n].tolist())) / K for n, got in enumerate(hits)
     )
     result["filtered_ms"] = 1000 * statistics.median(
-        timed(lambda q=q, n=n: store.filtered(q, n % KEPT)) for n, q in enumerate(asked)
+        timed(partial(store.filtered, query, n % KEPT)) for n, query in enumerate(asked)
     )
     result["add_s"] = timed(lambda: (store.add(len(vectors), more), store.add_saves()))
     result["query_rss_mb"] = current_rss() / 1e6

@@ -230,7 +230,7 @@ def read(folder: Path, seconds: float) -> None:
             assert len(rounds) == 1, rounds
             vectors = embed([passage.text for passage in found])
             cosines = vectors.sum(axis=1) / np.linalg.norm(vectors, axis=1) / np.sqrt(DIMENSION)
-            assert np.allclose(cosines, [passage.score for passage in found], atol=1e-5)
+            assert np.allclose(cosines, [passage.score or 0.0 for passage in found], atol=1e-5)
             filtered = index.search(np.ones(DIMENSION), 1000, {"part": 3})
             assert len(filtered) == 10, len(filtered)
             seen |= rounds

@@ -312,8 +312,13 @@ class TestSearch:
                 ]
                 for n, row in enumerate(rows)
             }
-            joined = {FilterCondition.AND: all, FilterCondition.OR: any}.get(condition, lambda m: not any(m))
-            expected = [id_ for id_ in every if joined(met[id_])][:k]
+            joined = {
+                id_: all(m)
+                if condition == FilterCondition.AND
+                else any(m) == (condition == FilterCondition.OR)
+                for id_, m in met.items()
+            }
+            expected = [id_ for id_ in every if joined[id_]][:k]
             query = VectorStoreQuery(query_embedding=[1.0, 0.0], similarity_top_k=k, filters=filters)
             assert store.query(query).ids == expected
 
