@@ -22,6 +22,7 @@ _HOME = {
     "PassageIndex": "index",
     "NBCE": "engine",
     "Request": "engine",
+    "PassageKVStore": "decoding.kv_store",
     "Comparison": "compare",
     "ChoiceScores": "scoring",
     "PromptTemplate": "prompt",
@@ -51,6 +52,7 @@ __all__ = [
     "NbceWarning",
     "Passage",
     "PassageIndex",
+    "PassageKVStore",
     "Piece",
     "Posterior",
     "PromptTemplate",
@@ -62,6 +64,7 @@ __all__ = [
 if TYPE_CHECKING:
     from .answer import Answer, Citation, Piece, TokenEvidence
     from .compare import Comparison
+    from .decoding.kv_store import PassageKVStore
     from .engine import NBCE, Request
     from .errors import NbceError, NbceWarning
     from .fusion import Experts, Fused, FusionRule, FusionState, Max, Mean, MinEntropy, Posterior

@@ -1,4 +1,4 @@
-"""The command line: `nbce-rag index`, `nbce-rag ask` and `nbce-rag eval`.
+"""The command line: `nbce-rag index`, `ask`, `eval`, `study`, `kv` and `bench`.
 
 Nothing heavy is imported before a command needs it, so that `--help` answers at once.
 """
@@ -16,8 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .benchmark.command import bench_command
+from .cli_options import DeviceOption, DtypeOption, EmbedderOption, KOption, ModelOption
 from .errors import IndexNotFoundError, InputError
 from .evaluation.command import eval_command
+from .evaluation.studies.command import study_command
+from .kv_command import fill, kv_command, parse_bytes, store_of_index
 from .reporting import errors_in_one_line, notes, progress_bar, say, spinner
 
 if TYPE_CHECKING:
@@ -79,14 +83,7 @@ def index_documents(
             show_default=False,
         ),
     ] = None,
-    embedder: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="sentence-transformers model of a new index.",
-            show_default="all-MiniLM-L6-v2",
-        ),
-    ] = None,
+    embedder: EmbedderOption = None,
     max_tokens: Annotated[
         int | None,
         typer.Option(
@@ -118,13 +115,42 @@ def index_documents(
         bool,
         typer.Option("--rebuild", help="Make anew what follows from the passages: filters, words, vectors."),
     ] = False,
+    kv: Annotated[
+        bool,
+        typer.Option(
+            "--kv",
+            help="Also let the model read all passages now, so that answers start sooner; see `nbce-rag kv`.",
+        ),
+    ] = False,
+    kv_max_bytes: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="With --kv: most bytes that takes (20GB).", show_default="16GiB"),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="M", help="With --kv: the model, as in `ask`.", show_default="packaged"),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --kv: as in `ask`.", show_default=False)
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --kv: as in `ask`.", show_default=False)
+    ] = None,
 ) -> None:
     """Put documents into an index. Run again, it takes in only what has changed."""
     if check or rebuild or not documents:
         _maintain(path, documents, factory, check, rebuild)
         return
+    of_kv = _given(kv_max_bytes=kv_max_bytes, model=model, device=device, dtype=dtype)
     with errors_in_one_line("what was finished is in the index; run the same command again to go on"):
+        if of_kv and not kv:
+            raise InputError(f"--{next(iter(of_kv)).replace('_', '-')} goes with --kv; add it")
+        limit = None if kv_max_bytes is None else parse_bytes(kv_max_bytes)
         with notes() as found, redirect_stdout(sys.stderr), _open_or_create(path, embedder) as index:
+            if factory is not None:
+                from .index.factories import check_factory
+
+                check_factory(factory, index.dimension)  # before anything is embedded
             with progress_bar() as progress:
                 report = index.add_files(
                     documents, progress=progress, **_given(max_tokens=max_tokens, overlap=overlap)
@@ -142,6 +168,12 @@ def index_documents(
             f"{len(report.files_failed)} failed. Passages: {report.passages_added} added, "
             f"{report.passages_removed} removed, {size} in the index."
         )
+        if kv and size:
+            with notes() as found, redirect_stdout(sys.stderr), _open_or_create(path, embedder) as index:
+                done, more = fill(index, model, limit, **_given(device=device, dtype=dtype))
+            for warning in (*more, *found):
+                say(f"warning: {warning}")
+            typer.echo(done)
         if not report.files_added and not report.files_unchanged:
             raise typer.Exit(_NOTHING_READ)
 
@@ -152,7 +184,7 @@ def ask(
     path: Annotated[
         Path, typer.Option("--index", metavar="DIR", help="The index to search.", show_default=False)
     ],
-    k: Annotated[int, typer.Option("-k", metavar="K", min=1, help="How many passages to read.")] = 8,
+    k: KOption = 8,
     where: Annotated[
         list[str] | None,
         typer.Option(
@@ -184,14 +216,7 @@ def ask(
         float | None,
         typer.Option(metavar="X", min=-1.0, max=1.0, help="Least score of a passage.", show_default=False),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="M",
-            help="Hub id, folder or GGUF file of a causal language model.",
-            show_default="packaged",
-        ),
-    ] = None,
+    model: ModelOption = None,
     fusion: Annotated[
         str | None,
         typer.Option(
@@ -225,17 +250,23 @@ def ask(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    device: Annotated[
-        str | None, typer.Option(metavar="NAME", help="cpu, cuda, mps, ...", show_default="the best there is")
+    kv: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Keep keys and values of passages in this folder, and take them from it.",
+            show_default="the index's, if `index --kv` made one",
+        ),
     ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="auto, float32, bfloat16 or float16.", show_default="auto"),
-    ] = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
 ) -> None:
     """Answer a question from an index, and say which passages the answer rests on."""
+    if kv is None and store_of_index(path).is_dir():
+        kv = store_of_index(path)
     options = _given(
         fusion=fusion,
+        kv_store=kv,
         device=device,
         dtype=dtype,
         max_tokens=max_tokens,
@@ -282,13 +313,18 @@ def ask(
                 from .terminal import stream
 
                 answer = stream(engine.stream(question, passages), Console(file=stdout))
+            if kv is not None and engine.kv_store is not None:
+                engine.kv_store.close()  # says here what could not be written
         for note in found:
             # The answer's own warnings are part of what was printed.
             if note not in answer.warnings:
                 say(f"warning: {note}")
 
 
+app.command("bench")(bench_command)
 app.command("eval")(eval_command)
+app.command("kv")(kv_command)
+app.command("study")(study_command)
 
 
 def _maintain(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, TypeAlias
 
@@ -12,7 +12,8 @@ from . import compare as _compare
 from . import scoring as _scoring
 from .answer import Answer, Piece
 from .decoding.generation import generate
-from .decoding.kv_store import PassageKVStore
+from .decoding.kv_fill import FillReport, fill_store
+from .decoding.kv_store import PassageKVStore, StoreLike, resolve_store
 from .decoding.prompting import Engine, Request, free_memory
 from .errors import InputError
 from .fusion import Rule
@@ -36,8 +37,9 @@ class NBCE:
     Args:
         loaded: a model (`nbce_rag.models.load_model`, `wrap_model`).
         prompt: the wording; None takes `PromptTemplate.for_tokenizer`.
-        kv_store: keys and values of passages kept from call to call; None makes one of 1 GiB, False
-            keeps none.
+        kv_store: keys and values of passages kept from call to call. None keeps 1 GiB of them in memory,
+            a folder keeps them from process to process too, True is the folder `kv` in the user's cache
+            folder ($NBCE_CACHE), False keeps none; or a `PassageKVStore`, for sizes and codecs.
         max_batch_tokens: rows times length of one forward pass, at most; None derives it from the free
             memory. A longer row still goes, alone.
         **options: defaults for every call, see `nbce_rag.options.Options`.
@@ -51,7 +53,7 @@ class NBCE:
         loaded: LoadedModel,
         *,
         prompt: PromptTemplate | None = None,
-        kv_store: PassageKVStore | bool | None = None,
+        kv_store: StoreLike = None,
         max_batch_tokens: int | None = None,
         **options: Any,
     ) -> None:
@@ -62,9 +64,7 @@ class NBCE:
             max_batch_tokens = int(min(8192, max(256, affordable)))
         if max_batch_tokens < 1:
             raise InputError(f"max_batch_tokens={max_batch_tokens} must be at least 1.")
-        store: PassageKVStore | None = None
-        if kv_store is not False:  # an empty store is false too
-            store = kv_store if isinstance(kv_store, PassageKVStore) else PassageKVStore()
+        store = resolve_store(kv_store)
         template = prompt or PromptTemplate.for_tokenizer(loaded.tokenizer)
         self._engine = Engine(loaded, PromptEncoder(template, loaded.tokenizer), store, max_batch_tokens)
 
@@ -82,7 +82,7 @@ class NBCE:
         local_files_only: bool = False,
         device_map: Any = None,
         prompt: PromptTemplate | None = None,
-        kv_store: PassageKVStore | bool | None = None,
+        kv_store: StoreLike = None,
         max_batch_tokens: int | None = None,
         **options: Any,
     ) -> NBCE:
@@ -103,6 +103,7 @@ class NBCE:
             MissingDependencyError: the packaged default or GGUF support is not installed.
         """
         Options().updated(fusion=fusion, **options)  # before a model is loaded for nothing
+        kv_store = resolve_store(kv_store) or False
         if model is None or isinstance(model, (str, os.PathLike)):
             loaded = load_model(
                 model,
@@ -235,6 +236,34 @@ class NBCE:
     def astream_batch(self, requests: Sequence[AnyRequest]) -> AsyncGenerator[tuple[int, Piece], None]:
         """`stream_batch` with every step in a worker thread."""
         return _in_thread(self.stream_batch(requests))
+
+    def prefill(
+        self,
+        passages: Iterable[Passage | str],
+        *,
+        progress: Callable[[int, int, str], None] | None = None,
+        **options: Any,
+    ) -> FillReport:
+        """Read passages ahead of any question, so that their keys and values are in the KV store.
+
+        What is there already is not read again, so that a call that was interrupted can be repeated.
+        Give the store a folder, or room for them in memory.
+
+        Args:
+            passages: passages, texts, or a `PassageIndex`.
+            progress: called with (passages done, passages in all, title of the last one).
+            **options: those that questions will be asked with.
+
+        Raises:
+            InputError: there is no store, or what is missing does not fit into it or onto the disk.
+        """
+        many = passages if isinstance(passages, Collection) else list(passages)
+        return fill_store(
+            self._engine,
+            lambda: (_passage(passage, place) for place, passage in enumerate(_sequence(many))),
+            self.options.updated(**options),
+            progress,
+        )
 
     def compare(
         self, question: str, passages: Iterable[Passage | str], **options: Any

@@ -11,12 +11,15 @@ import inspect
 import os
 import threading
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from .attention import use_grouped_attention
 from .errors import InputError, ModelError
+from .packing import pack_linear_layers
 from .unpacking import cache_dir, first_line, packaged_folder, quietly, require_all_weights, unpacked_folder
 
 __all__ = ["DEFAULT_MODEL", "LoadedModel", "cache_dir", "load_model", "wrap_model"]
@@ -64,6 +67,37 @@ class LoadedModel:
         dtype: torch.dtype = self.model.dtype
         return dtype
 
+    @cached_property
+    def output_weight(self) -> torch.Tensor | None:
+        """[V, H] weight of the output layer, if the logits are the last hidden states times it and no more.
+
+        None for models that scale or cap their logits, add a bias, or hide the weight.
+        """
+        head = getattr(self.model, "get_output_embeddings", lambda: None)()
+        embedding = getattr(self.model, "get_input_embeddings", lambda: None)()
+        if getattr(head, "bias", None) is not None:
+            return None
+        with self.lock, torch.no_grad():
+            try:
+                probe = torch.zeros(1, 1, dtype=torch.long, device=self.device)
+                seen = self.model(input_ids=probe, output_hidden_states=True, use_cache=False)
+                hidden, logits = seen.hidden_states[-1][0, 0], seen.logits[0, 0]
+            except Exception:  # whatever a foreign model raises, it only means that there is no shortcut
+                return None
+            for layer in (head, embedding):  # they share one weight in tied models
+                weight = getattr(layer, "weight", None)
+                if isinstance(weight, torch.Tensor) and weight.shape == (self.vocab_size, len(hidden)):
+                    close = torch.allclose(weight @ hidden, logits, atol=1e-2, rtol=1e-2)
+                    if close and weight.is_floating_point():
+                        return weight.detach()
+        return None
+
+    def output(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[..., V] float32 log-probs of hidden states [..., H], where there is an `output_weight`."""
+        with self.lock, torch.no_grad():
+            logits: torch.Tensor = self.model.get_output_embeddings()(hidden)
+            return logits.float().log_softmax(-1)
+
 
 def load_model(
     model: str | os.PathLike[str] | None = None,
@@ -74,6 +108,7 @@ def load_model(
     trust_remote_code: bool = False,
     local_files_only: bool = False,
     device_map: Any = None,
+    optimize: bool = True,
 ) -> LoadedModel:
     """Load a causal language model.
 
@@ -87,6 +122,9 @@ def load_model(
         trust_remote_code: run model code that comes with the repository. Off by default.
         local_files_only: never ask the hub.
         device_map: passed to transformers (needs accelerate); replaces `device`.
+        optimize: on the CPU, keep the weights of linear layers in the layout that a decoding step
+            multiplies fastest (`nbce_rag.packing`; they can then neither be read nor trained), and attend
+            to cached tokens without repeating their heads (`nbce_rag.attention`).
 
     Raises:
         ModelError: nothing there, weights in an unsafe format, or an architecture that cannot be used.
@@ -145,7 +183,11 @@ def load_model(
             parameter.data = parameter.data.clone()
     elif device_map is None:
         loaded.to(target)
-    return wrap_model(loaded, tokenizer, name=name)
+    ready = wrap_model(loaded, tokenizer, name=name)
+    if optimize and device_map is None and target.type == "cpu":
+        pack_linear_layers(loaded)
+        use_grouped_attention(loaded)
+    return ready
 
 
 def wrap_model(model: Any, tokenizer: Any, *, name: str | None = None) -> LoadedModel:

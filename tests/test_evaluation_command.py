@@ -40,14 +40,14 @@ def test_from_files_to_report_and_again_from_the_log(
         "--model",
         tiny_folder("llama"),
     )
-    command += ("--device", "cpu", "--methods", "concat,posterior:beta=0,tau=0.5", "--json", out)
+    command += ("--device", "cpu", "--methods", "concat,posterior(beta=0,tau=0.5)", "--json", out)
     result = invoke(*command)
     assert result.exit_code == 0, result.stderr
     report = json.loads(out.read_text())
-    assert list(report["methods"]) == ["concat", "posterior:beta=0,tau=0.5"]
+    assert list(report["methods"]) == ["concat", "posterior(beta=0,tau=0.5)"]
     assert (report["dataset"], report["questions"], report["k"]) == ("boil", 2, 2)
     assert "boil: 2 questions, k = 2" in result.stdout
-    assert "posterior:beta=0,tau=0.5" in result.stdout
+    assert "posterior(beta=0,tau=0.5)" in result.stdout
     assert "4/4 answers. Found: concat 0.00" in result.stderr
     log = out.with_suffix(".log.jsonl")
     before = log.read_bytes()

@@ -187,3 +187,64 @@ def test_the_hash_changes_with_the_data(tmp_path: Path) -> None:
     again = load_dataset(*write_dataset(tmp_path))
     assert data.sha256 == again.sha256
     assert data.sample(3).sha256 != data.sha256
+
+
+def test_a_folder_of_documents_is_split_and_files_are_gold(tmp_path: Path) -> None:
+    folder = tmp_path / "docs"
+    (folder / "deep").mkdir(parents=True)
+    long = " ".join(f"Line {i} of the log says nothing." for i in range(80))
+    (folder / "log.txt").write_text(f"{long} The ferry is run by Ada. {long}")
+    (folder / "deep" / "bread.md").write_text("# Bread\n\nBread is sold at eight.\n")
+    records = [
+        {"question": "Who runs the ferry?", "answers": ["Ada"], "gold": ["log.txt"]},
+        {"question": "When is bread sold?", "answers": ["at eight"], "gold_ids": ["deep/bread.md"]},
+        {"question": "What is in the log?", "answers": ["nobody knows"], "gold": ["log.txt"]},
+    ]
+    questions = write_jsonl(tmp_path / "q.jsonl", records)
+    data = load_dataset(folder, questions)
+    ferry, bread, log = data.questions
+    held = [id_ for id_, passage in data.passages.items() if "Ada" in passage.text]
+    assert ferry.gold_ids == tuple(held)
+    assert [data.passages[id_].title for id_ in bread.gold_ids] == ["Bread"]
+    assert set(log.gold_ids) == {p.id for p in data.passages.values() if p.source == "log.txt"}
+    assert len(log.gold_ids) > len(ferry.gold_ids) >= 1
+    moved = folder.rename(tmp_path / "elsewhere")
+    assert load_dataset(moved, questions).sha256 == data.sha256
+    (one,) = load_dataset(
+        moved / "deep" / "bread.md", write_jsonl(questions, [records[1] | {"gold_ids": ["bread.md"]}])
+    ).questions
+    assert one.gold_ids
+    with pytest.raises(InputError, match=r"q1: gold passage 'none\.txt' is not in"):
+        load_dataset(moved, write_jsonl(questions, [records[0] | {"gold": ["none.txt"]}]))
+
+
+def test_the_example_corpus() -> None:
+    examples = Path(__file__).resolve().parent.parent / "examples"
+    data = load_dataset(examples / "corpus", examples / "corpus-questions.jsonl")
+    assert len(data.questions) >= 120
+    for question in data.questions:
+        assert bool(question.gold_ids) == bool(question.answers)
+
+
+def test_ramdocs(tmp_path: Path) -> None:
+    documents = [
+        {"id": f"d{i}", "text": f"Ada was born in {city}.", "type": kind, "answer": city}
+        for i, (kind, city) in enumerate(
+            [("correct", "Rome"), ("correct", "Oslo"), ("misinfo", "Bern"), ("noise", "unknown")]
+        )
+    ]
+    record = {
+        "question": "Where was Ada born?",
+        "gold_answers": ["Rome", "Oslo"],
+        "wrong_answers": ["Bern", "oslo"],
+        "documents": documents,
+    }
+    path = write_jsonl(tmp_path / "ramdocs.jsonl.gz", [record, record | {"question": "And Bob?"}])
+    data = load_dataset(None, path)
+    question, _ = data.questions
+    assert (question.answers, question.wrong_answers) == (("Rome", "Oslo"), ("Bern",))
+    assert set(question.gold_ids) == {"d0", "d1"}
+    assert sorted(p.id for p in question.contexts) == ["d0", "d1", "d2", "d3"]
+    assert {p.metadata["answer"]: p.metadata["type"] for p in question.contexts}["Bern"] == "misinfo"
+    assert [p.id for p in question.contexts] != [d["id"] for d in documents]  # the right ones not first
+    assert load_dataset(None, path) == data

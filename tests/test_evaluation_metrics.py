@@ -17,6 +17,7 @@ from nbce_rag.evaluation.metrics import (
     f1,
     is_cjk,
     normalise,
+    paired_differences,
     retrieval_scores,
     score_method,
     score_row,
@@ -208,6 +209,25 @@ def test_figures_by_hand() -> None:
     difference = figures["difference_to_concat"]["answer_found"]
     assert difference["mean"] == (1 + 0 + 1 - 1) / 4
     assert difference["ci95"] == bootstrap_ci([1.0, 0.0, 1.0, -1.0])
+
+
+def test_differences_are_of_the_questions_that_both_were_asked() -> None:
+    rows = [row("1"), row("2", answer="Bob"), row("3")]
+    others = [row("2"), row("3"), row("4", answer="Bob")]
+    found = paired_differences(rows, others)["answer_found"]
+    assert found == {"mean": -0.5, "ci95": bootstrap_ci([-1.0, 0.0])}
+    assert paired_differences(rows, [])["f1"] == {"mean": None, "ci95": None}
+
+
+def test_an_abstention_may_be_said_in_the_words_of_the_prompt() -> None:
+    rows = [
+        row("1", answer="I don't know"),
+        row("2"),
+        row("3", answer=""),
+        row("4", finish_reason="no_evidence"),
+    ]
+    assert score_method(rows, refusal="I don't know.")["abstained"] == 3 / 4
+    assert score_method(rows)["abstained"] == 2 / 4
 
 
 def test_a_difference_to_itself_is_surely_nothing() -> None:

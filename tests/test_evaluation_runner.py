@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,17 +10,29 @@ import pytest
 from evaluation_tools import TOPICS, write_dataset, write_jsonl
 from index_tools import bag_of_words
 
+from nbce_rag.compare import normalise
 from nbce_rag.errors import InputError, ReadError
 from nbce_rag.evaluation import evaluate, load_dataset, parse_methods, rescore
 from nbce_rag.evaluation.log import RunLog
-from nbce_rag.evaluation.methods import Method, mean_log_prob
+from nbce_rag.evaluation.methods import REFINE, mean_log_prob
+from nbce_rag.evaluation.peers import Cad, Replug, RobustRag
 from nbce_rag.fusion import MinEntropy, Posterior
 from nbce_rag.index import PassageIndex
 from nbce_rag.passages import Passage
 
-METHODS = "closed-book,gold,top-1,concat,concat-reversed,map-rerank,posterior:beta=0,alpha=0.5,mean+joint"
-NAMES = METHODS.replace("beta=0,", "beta=0;").split(",")
-NAMES[6] = "posterior:beta=0,alpha=0.5"
+NAMES = [
+    "closed-book",
+    "gold",
+    "top-1",
+    "concat",
+    "concat-reversed",
+    "map-rerank",
+    "posterior(beta=0,alpha=0.5)",
+    "mean+joint",
+    "cad",
+    "replug",
+]
+METHODS = ",".join(NAMES)
 TIMES = ("ttft_s", "seconds_per_question")
 
 
@@ -72,12 +85,12 @@ def test_a_whole_run(run: Callable[..., dict[str, Any]], tmp_path: Path) -> None
     assert all(scores["questions"] == 5 for scores in report["methods"].values())
     assert set(report["retrieval"]) == {"recall@1", "recall@3", "recall@5", "recall@10", "mrr"}
     assert report["retrieval"]["recall@5"] == 1  # there are no more than five
-    assert told[0] == (0, 40, {})
-    assert [done for done, _, _ in told[1:]] == [*range(2, 33, 2), *range(33, 41)]
+    assert told[0] == (0, 50, {})
+    assert [done for done, _, _ in told[1:]] == [*range(2, 41, 2), *range(41, 51)]
     assert set(told[-1][2]) == set(NAMES)
     assert told[-1][2]["concat"] == report["methods"]["concat"]["answer_found"]
     kinds = [row["type"] for row in rows_of(log)]
-    assert kinds == ["header", *["retrieval"] * 5, *["answer"] * 40]
+    assert kinds == ["header", *["retrieval"] * 5, *["method"] * 10, *["answer"] * 50]
     assert rescore(log) == report
 
 
@@ -107,6 +120,8 @@ def test_methods_are_the_engine_and_nothing_else(
                 "map-rerank": max(apart, key=mean_log_prob),
                 NAMES[6]: nbce.answer(question.text, found, fusion=Posterior(beta=0.0, alpha=0.5)),
                 "mean+joint": nbce.answer(question.text, found, fusion="mean", joint_row=True),
+                "cad": nbce.answer(question.text, found, fusion=Cad(), passages_per_row=3),
+                "replug": nbce.answer(question.text, found, fusion=Replug()),
             }
             for name, answer in expected.items():
                 row = rows[name, question.id]
@@ -305,6 +320,17 @@ def test_own_contexts_are_asked_in_their_order_and_not_searched(
     assert report["retrieval"] == {"recall@1": 0, "recall@3": 1, "recall@5": 1, "recall@10": 1, "mrr": 1 / 3}
 
 
+def test_more_passages_than_the_report_looks_at(make_nbce: Callable[..., Any], tmp_path: Path) -> None:
+    passages = write_jsonl(
+        tmp_path / "p.jsonl", [{"id": str(i), "text": f"Number {i} of many."} for i in range(130)]
+    )
+    questions = write_jsonl(tmp_path / "q.jsonl", [{"question": "Which?", "answers": ["x"], "gold_ids": []}])
+    log = tmp_path / "log.jsonl"
+    options: dict[str, Any] = {"methods": "closed-book", "k": 120, "max_tokens": 1, "log": log}
+    evaluate(passages, questions, model=make_nbce(), embedder=bag_of_words, **options)
+    assert [len(row["ids"]) for row in rows_of(log) if row["type"] == "retrieval"] == [120]
+
+
 def test_an_index_can_be_kept_but_must_hold_nothing_else(
     run: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -331,19 +357,33 @@ def test_method_names() -> None:
         return [method.name for method in parse_methods(text)]
 
     assert names(METHODS) == NAMES
-    assert names(" concat, posterior:beta=0, alpha=0.5 ,gold,concat") == [
+    assert names(" concat, posterior( beta=0, alpha=0.5 ) ,gold,concat") == [
         "concat",
-        "posterior:beta=0,alpha=0.5",
+        "posterior(beta=0,alpha=0.5)",
         "gold",
     ]
-    (method,) = parse_methods("posterior:beta=0,alpha=0.5+joint")
+    (method,) = parse_methods("posterior(beta=0,alpha=0.5)+joint")
     assert (method.fusion, method.joint_row) == (Posterior(beta=0.0, alpha=0.5), True)
-    (same,) = parse_methods(["posterior+joint:beta=0,alpha=0.5"])
-    assert (same.fusion, same.joint_row) == (method.fusion, True)
-    plain = {m.name: m for m in parse_methods("concat,map-rerank,min-entropy")}
-    assert isinstance(plain["concat"], Method)
-    assert (plain["concat"].together, plain["map-rerank"].apart) == (True, True)
+    assert method.parameters["alpha"] == 0.5
+    assert method.parameters["joint_row"] is True
+    plain = {m.name: m for m in parse_methods("concat,map-rerank,min-entropy,concat-yarn(factor=4),cad")}
+    assert (plain["concat"].layout, plain["map-rerank"].layout) == ("together", "apart")
     assert plain["min-entropy"].fusion == MinEntropy()
+    stretched = plain["concat-yarn(factor=4)"]
+    assert (stretched.rope, stretched.factor, stretched.layout) == ("yarn", 4.0, "together")
+    assert plain["cad"].layout == "together"
+    (robust,) = parse_methods("robustrag(gamma=0.8)")
+    assert (robust.fusion, robust.options) == (RobustRag(gamma=0.8), {"refusal_threshold": 0.8})
+
+
+def test_names_that_stand_for_several() -> None:
+    rules = ["min-entropy", "mean", "max", "experts", "posterior"]
+    assert [m.name for m in parse_methods("rules")] == rules
+    assert [m.name for m in parse_methods("rules+joint,concat")] == [*(f"{r}+joint" for r in rules), "concat"]
+    assert [m.name for m in parse_methods("peers")] == ["replug", "leens", "cad", "robustrag"]
+    everything = [m.name for m in parse_methods("all")]
+    assert {"closed-book", "refine", "concat-ntk", "mean+joint", "cad", "posterior"} <= set(everything)
+    assert len(everything) == len(set(everything)) == 23
 
 
 @pytest.mark.parametrize(
@@ -351,14 +391,86 @@ def test_method_names() -> None:
     [
         ("", "No methods"),
         ("best", "Unknown method 'best'"),
-        ("concat+joint", "Unknown method"),
-        ("posterior:beta=x", "'beta=x' is no number"),
-        ("posterior:beta", "'beta' is no number"),
-        ("posterior:gamma=1", "has no gamma"),
-        ("posterior:beta=-2", "out of range"),
+        ("concat+joint", "only a fusion rule can have a joint row"),
+        ("cad+joint", "one row already"),
+        ("posterior(beta=x)", "'beta=x' is no number"),
+        ("posterior(beta)", "'beta' is no number"),
+        ("posterior()", "'' is no number"),
+        ("posterior(beta=0,beta=1)", "beta is given twice"),
+        ("posterior(beta=0", "Unknown method"),
+        ("posterior(beta=0)x", "Unknown method"),
+        ("posterior(gamma=1)", "has no gamma"),
+        ("posterior(beta=-2)", "out of range"),
+        ("leens(tau=0)", "tau=0.0 is out of range"),
+        ("robustrag(gamma=0)", "gamma=0.0 is out of range"),
+        ("replug(beta=1)", "has no beta"),
+        ("concat(beta=1)", "has no beta; it has no numbers"),
+        ("concat-ntk(beta=1)", "has no beta; it has factor"),
+        ("concat-yarn(factor=0.5)", "factor=0.5 is out of range"),
         ("mean,beta=0", "Unknown method 'beta=0'"),
     ],
 )
 def test_impossible_methods(text: str, message: str) -> None:
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=re.escape(message)):
         parse_methods(text)
+
+
+def test_refine_asks_each_passage_with_the_answer_so_far(
+    run: Callable[..., dict[str, Any]], make_nbce: Callable[..., Any], tmp_path: Path
+) -> None:
+    log = tmp_path / "run.jsonl"
+    nbce = make_nbce()
+    asked: list[list[Any]] = []
+    batch = nbce.batch
+
+    def watching(requests: list[Any]) -> Any:
+        asked.append(requests)
+        return batch(requests)
+
+    nbce.batch = watching
+    run(log=log, methods="refine", model=nbce, batch_size=5)
+    assert [len(requests) for requests in asked] == [5, 5, 5]  # all questions at once, passage by passage
+    plain = make_nbce(max_tokens=4)
+    for row in answers_of(log).values():
+        mine = [request for requests in asked for request in requests if row["question"] in request.question]
+        kept, cited, tokens = "", [], 0
+        for request in mine:
+            spoken = normalise(kept)
+            want = REFINE.format(question=row["question"], answer=kept) if spoken else row["question"]
+            assert request.question == want
+            answer = plain.answer(want, request.passages, fusion=Posterior(beta=0.0))
+            tokens += answer.usage.prompt_tokens
+            if not spoken or normalise(answer.text) not in ("", spoken):
+                kept, cited = answer.text, [c.passage_id for c in answer.citations]
+        assert (row["answer"], row["prompt_tokens"]) == (kept, tokens)
+        assert row["cited"] == list(dict.fromkeys(cited))
+        assert 0 < row["ttft_s"] <= row["seconds"] * row["batch"]
+
+
+def test_the_log_says_what_a_method_is(run: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    log = tmp_path / "run.jsonl"
+    report = run(log=log, methods="posterior(beta=0),concat,replug")
+    parameters = {name: scores["parameters"] for name, scores in report["methods"].items()}
+    assert parameters["posterior(beta=0)"] == {
+        "fusion": "posterior",
+        **vars(Posterior(beta=0.0)),
+        "joint_row": False,
+    }
+    assert parameters["concat"] == {"layout": "together"}
+    text = log.read_text().replace('"tau": 1.0', '"tau": 2.0')
+    log.write_text(text)
+    with pytest.raises(InputError, match="has answers by 'replug' with other numbers"):
+        run(log=log, methods="replug")
+    assert log.read_text() == text
+
+
+def test_differences_are_the_default_rule_minus_the_others(run: Callable[..., dict[str, Any]]) -> None:
+    report = run(methods="posterior,concat,closed-book")
+    assert set(report["differences"]) == {"posterior - concat", "posterior - closed-book"}
+    for name in ("concat", "closed-book"):
+        of = report["differences"][f"posterior - {name}"]
+        for score in ("answer_found", "exact_match", "f1"):
+            gap = report["methods"]["posterior"][score] - report["methods"][name][score]
+            assert of[score]["mean"] == pytest.approx(gap)
+            assert of[score]["ci95"][0] <= of[score]["mean"] <= of[score]["ci95"][1]
+    assert run(methods="concat,mean")["differences"] == {}

@@ -23,7 +23,8 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 __all__ = ["ContextKV", "RowCache"]
 
 ContextKV = tuple[tuple[Tensor, Tensor], ...]
-"""Keys and values of one context: per layer a pair of [kv_heads, tokens, head_dim]."""
+"""Keys and values of one context: per layer a pair of [kv_heads, tokens, head_dim], in layers with a sliding
+window no more than its last tokens."""
 
 
 class _Storage:
@@ -114,16 +115,20 @@ class RowCache(Cache):
         for layer in self._layers:
             layer.length = value
 
-    def place(self, row: int, context: ContextKV) -> None:
-        """Copy a context into its row, from column `begins[row]` on."""
+    def place(self, row: int, context: ContextKV, tokens: int) -> None:
+        """Copy a context of so many tokens into its row, from column `begins[row]` on.
+
+        Layers that hold fewer have the last ones, all that their window lets anything behind them see.
+        """
         begin = int(self.begins[row])
         for storage, (keys, values) in zip(self._storages, context, strict=True):
             storage.allocate(len(self.begins), self.capacity, keys, values)
             assert storage.keys is not None
             assert storage.values is not None
-            end = begin + keys.shape[-2]
-            storage.keys[row, :, begin:end] = keys
-            storage.values[row, :, begin:end] = values
+            end = begin + tokens
+            first = end - keys.shape[-2]
+            storage.keys[row, :, first:end] = keys
+            storage.values[row, :, first:end] = values
 
     def view(self, start: int, stop: int, length: int) -> RowCache:
         """Rows [start, stop) as a cache of their own over the same memory, filled up to `length`.

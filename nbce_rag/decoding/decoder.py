@@ -19,6 +19,7 @@ from ..fusion import Fused, FusionState, Rule, responsibilities
 from ..fusion.base import NEG_INF
 from ..models import LoadedModel
 from .cache import RowCache
+from .lookup import PromptLookup
 from .prefill import forward
 from .sampling import TokenChooser
 
@@ -26,6 +27,8 @@ __all__ = ["Group", "LockstepDecoder", "Step"]
 
 # Rows of finished questions run along until they are this share of the batch; dropping them copies the rest.
 _DEAD_SHARE = 0.25
+_NEGLIGIBLE = 1e-3  # evidence below which a row does not matter
+_DRAFT_BYTES = 256 * 2**20  # of logits in a pass over a draft
 
 
 @dataclass(eq=False)
@@ -37,12 +40,47 @@ class Group:
         rule: fuses them; not used when n = 0.
         chooser: picks its tokens.
         state: what the rule may know, with G = 1 (n columns).
+        lookup: drafts tokens while this is the only question left, or None.
+        drop_after: rows with negligible evidence for this many tokens in a row are dropped; 0 keeps all.
     """
 
     rows: tuple[int, ...]
     rule: Rule
     chooser: TokenChooser
     state: FusionState = field(default_factory=FusionState)
+    lookup: PromptLookup | None = None
+    drop_after: int = 0
+    answer: list[int] = field(default_factory=list, init=False)
+    kept: list[int] = field(init=False)
+    negligible: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.passages = len(self.rows) - 1
+        self.kept = list(range(self.passages))  # passage rows that are still read
+        self.negligible = [0] * self.passages  # for how many tokens in a row
+
+    @property
+    def dropped(self) -> int:
+        """How many passage rows were dropped."""
+        return self.passages - len(self.kept)
+
+    def drop_negligible(self) -> None:
+        """Forget rows that have not mattered; the caller drops them from the cache."""
+        stay = [i for i, row in enumerate(self.kept) if self.negligible[row] < self.drop_after]
+        if not self.drop_after or len(stay) == len(self.kept) or not stay:
+            return
+        self.rows = (self.rows[0], *(self.rows[i + 1] for i in stay))
+        self.kept = [self.kept[i] for i in stay]
+        self.state = self.state.keep(torch.tensor(stay))
+
+    def notice(self, token: int, evidence: Tensor) -> tuple[float, ...]:
+        """Take in a chosen token and its evidence over the kept rows; the evidence over all passages."""
+        self.answer.append(token)
+        whole = [0.0] * self.passages
+        for row, share in zip(self.kept, evidence.tolist(), strict=True):
+            whole[row] = share
+            self.negligible[row] = self.negligible[row] + 1 if share < _NEGLIGIBLE else 0
+        return tuple(whole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +124,9 @@ class LockstepDecoder:
         self._log_probs: Tensor | None = log_probs
         self._groups = list(groups)
         self._active = dict.fromkeys(range(len(groups)))
-        self._next = [0] * len(groups)
+        self._draft: tuple[int, ...] = ()  # tokens in the cache that are not yet chosen
+        self._ahead: list[Tensor] = []  # [R, V] behind each of them
+        self._proposed: tuple[PromptLookup, int] | None = None  # who drafted how many
 
     @property
     def active(self) -> list[int]:
@@ -96,6 +136,10 @@ class LockstepDecoder:
     def finish(self, group: int) -> None:
         """No more tokens for this question."""
         self._active.pop(group, None)
+
+    def dropped(self, group: int) -> int:
+        """How many of a question's passage rows were dropped."""
+        return self._groups[group].dropped
 
     def step(self) -> list[Step]:
         """One token for every active question, in their order."""
@@ -110,13 +154,53 @@ class LockstepDecoder:
 
     def _advance(self) -> Tensor:
         """Append every question's last token to its rows; next log-probs [R, V]."""
-        self._drop_finished()
-        ids = torch.zeros(len(self._cache.begins), 1, dtype=torch.long)
+        if self._draft:
+            expected, *rest = self._draft
+            if self._groups[next(iter(self._active))].answer[-1] == expected:
+                self._draft = tuple(rest)
+                return self._ahead.pop(0)
+            self._cache.length -= len(self._draft)
+        self._judge()
+        self._drop_rows()
+        self._draft = self._drafted()
+        ids = torch.zeros(len(self._cache.begins), 1 + len(self._draft), dtype=torch.long)
         for index in self._active:
-            ids[list(self._groups[index].rows)] = self._next[index]
-        return forward(self._loaded, self._cache, ids)[:, 0]
+            group = self._groups[index]
+            ids[list(group.rows)] = torch.tensor([group.answer[-1], *self._draft])
+        log_probs, *self._ahead = forward(self._loaded, self._cache, ids, torch.arange(ids.shape[1])).unbind(
+            1
+        )
+        return log_probs
 
-    def _drop_finished(self) -> None:
+    def _drafted(self) -> tuple[int, ...]:
+        """Tokens to verify with the next pass.
+
+        Only for one question at a time: of several, each would accept another number of tokens, and
+        their rows would no longer end at one column.
+        """
+        if len(self._active) > 1:
+            return ()
+        group = self._groups[next(iter(self._active))]
+        if group.lookup is None or group.state.evidence is None or not group.kept:
+            return ()
+        leading = group.kept[int(group.state.evidence[0].argmax())]
+        logits = 4 * self._loaded.vocab_size * len(self._cache.begins)
+        room = min(self._cache.capacity - self._cache.length, _DRAFT_BYTES // logits) - 1
+        draft = group.lookup.draft(group.answer, leading, room)
+        self._proposed = (group.lookup, len(draft)) if draft else None
+        return draft
+
+    def _judge(self) -> None:
+        """Tell who drafted how many tokens were right."""
+        if self._proposed is not None:
+            lookup, count = self._proposed
+            lookup.judge(count, count - len(self._draft))
+        self._proposed, self._draft, self._ahead = None, (), []
+
+    def _drop_rows(self) -> None:
+        """Drop rows of finished questions and rows that do not matter from the cache."""
+        for index in self._active:
+            self._groups[index].drop_negligible()
         alive = [row for index in self._active for row in self._groups[index].rows]
         if len(alive) >= (1 - _DEAD_SHARE) * len(self._cache.begins):
             return
@@ -178,7 +262,6 @@ class LockstepDecoder:
         of_token = rows[:, token]
         evidence = responsibilities(fused.weights, of_token[1:])
         group.state.evidence = evidence[None]
-        self._next[index] = token
         gain = 0.0
         if len(of_token) > 1:
             gain = float((fused.weights.log() + of_token[1:]).logsumexp(-1) - of_token[0])
@@ -186,7 +269,7 @@ class LockstepDecoder:
             group=index,
             token=token,
             log_prob=float(normalised[token]),
-            evidence=tuple(evidence.tolist()),
+            evidence=group.notice(token, evidence),
             gain=gain if math.isfinite(gain) else 0.0,
         )
 

@@ -11,6 +11,7 @@ from ..answer import Answer, Piece, Timings, TokenEvidence, Usage
 from ..citations import cite
 from ..errors import NbceWarning
 from .decoder import Group, LockstepDecoder, Step
+from .lookup import PromptLookup
 from .prompting import Engine, Prompted, Request, free_memory, read_prompts
 from .rows import RowPlan
 from .sampling import Sampler
@@ -61,6 +62,7 @@ class _Run:
     tokens: list[TokenEvidence] = field(default_factory=list)
     first_token: float | None = None
     read: int = 0  # steps that `collect` has seen
+    dropped: int = 0  # rows that did not matter
 
     def push(self, step: Step, eos_ids: frozenset[int]) -> tuple[str, str | None]:
         """Take a step in: the text that is now certain, and why the answer ends, if it does."""
@@ -132,8 +134,16 @@ class _Run:
             finish_reason=finish_reason,
             grounding=grounding,
             fusion=getattr(options.rule, "name", "") or type(options.rule).__name__,
-            warnings=tuple(_notes(self.request, prompted.plan)),
+            warnings=(*_notes(self.request, prompted.plan), *self._said_of_dropped()),
         )
+
+    def _said_of_dropped(self) -> list[str]:
+        if not self.dropped:
+            return []
+        return [
+            f"{self.dropped} of {len(self.prompted.rows) - 1} passage rows were dropped on the way, after "
+            f"{self.request.options.drop_rows_after} tokens without evidence from them."
+        ]
 
 
 def _generate_batch(engine: Engine, batch: list[tuple[int, Request, RowPlan]]) -> Iterator[tuple[int, Piece]]:
@@ -159,7 +169,7 @@ def _generate_batch(engine: Engine, batch: list[tuple[int, Request, RowPlan]]) -
         engine.loaded,
         cache,
         log_probs,
-        [Group(run.prompted.rows, run.request.options.rule, run.sampler, run.prompted.state) for run in runs],
+        [_group(run) for run in runs],
     )
     del cache, log_probs  # the decoder drops them as rows finish
     for place, run in enumerate(runs):
@@ -173,6 +183,7 @@ def _generate_batch(engine: Engine, batch: list[tuple[int, Request, RowPlan]]) -
             text, reason = run.push(step, engine.loaded.eos_ids)
             if reason is not None:
                 decoder.finish(step.group)
+                run.dropped = decoder.dropped(step.group)
             piece = _piece(run, text, reason)
             if piece is not None:
                 yield run.index, piece
@@ -187,6 +198,20 @@ def _piece(run: _Run, text: str, reason: str | None) -> Piece | None:
     last = run.collect()
     answer = run.answer(reason, len(run.sampler.ids))
     return Piece(answer.text, answer.tokens, answer) if held else Piece(text, last, answer)
+
+
+def _group(run: _Run) -> Group:
+    options, plan = run.request.options, run.prompted.plan
+    contexts = [row.context for row in plan.rows[1:]]
+    drafts = options.prompt_lookup_num_tokens
+    return Group(
+        run.prompted.rows,
+        options.rule,
+        run.sampler,
+        run.prompted.state,
+        lookup=PromptLookup(contexts, drafts) if drafts and contexts else None,
+        drop_after=options.drop_rows_after,
+    )
 
 
 def _sampler(engine: Engine, request: Request) -> Sampler:

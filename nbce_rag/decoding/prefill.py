@@ -1,13 +1,14 @@
 """Reading prompts: contexts into keys and values, suffixes into the first log-probs.
 
 Contexts (prefix + passage) are read without padding masks, in length-sorted chunks, or taken from the
-KV store. A question's suffix is then read by all of its rows at once, over their contexts.
+KV store. A question's suffix is then read by all of its rows at once, over their contexts. Layers with a
+sliding window keep no more of a context than what comes after it can see.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,9 @@ from transformers import DynamicCache
 from ..errors import NumericalError
 from ..models import LoadedModel
 from .cache import ContextKV, RowCache
+from .context_layout import fits, kept_tokens, label_of, on_devices, windows
 from .kv_store import PassageKVStore, context_key
+from .relevance import QuestionEstimate, worth_estimating
 
 __all__ = ["Reading", "forward", "read_contexts", "read_suffix"]
 
@@ -61,21 +64,22 @@ def read_contexts(
     found: dict[tuple[int, ...], ContextKV] = {}
     missing: list[tuple[int, ...]] = []
     keys: dict[tuple[int, ...], str] = {}
+    layers, label = windows(loaded), label_of(loaded)
     for ids in dict.fromkeys(contexts):
         if not ids:
             continue
         if store is not None:
             keys[ids] = context_key(loaded.fingerprint, ids)
-            if (kept := store.get(keys[ids])) is not None:
-                found[ids] = kept
-                continue
+            if (kept := store.get(keys[ids], label)) is not None:
+                if fits(kept, len(ids), layers):
+                    found[ids] = on_devices(loaded, kept)
+                    continue
+                store.drop(keys[ids])
         missing.append(ids)
     reused = set(found)
     for chunk in _chunks(sorted(missing, key=len), max_batch_tokens):
         for ids, context in zip(chunk, _prefill(loaded, chunk), strict=True):
-            found[ids] = context
-            if store is not None:
-                store.put(keys[ids], context)
+            found[ids] = context if store is None else store.put(keys[ids], context, label)
     return found, reused
 
 
@@ -87,12 +91,14 @@ def read_suffix(
     question: tuple[int, int] | None,
     refusal: Sequence[int],
     max_batch_tokens: int,
+    contexts: Iterable[int] = (),
 ) -> Reading:
     """Read one question's suffix in all of its rows.
 
     The refusal's tokens, if any, are read behind the suffix to see how probable they are; their columns
     are free again afterwards. So is the output layer run only where something is asked: at the
-    question's tokens, at the last one, and along the refusal.
+    question's tokens, at the last one, and along the refusal. Over a large vocabulary the question is
+    scored on a shortlist (`nbce_rag.decoding.relevance`).
 
     Args:
         loaded: the model.
@@ -101,6 +107,7 @@ def read_suffix(
         question: half-open range of the question's tokens within `suffix`, or None not to score them.
         refusal: token ids to score, may be empty.
         max_batch_tokens: as in `read_contexts`.
+        contexts: the token ids that the rows' contexts are made of.
 
     Raises:
         NumericalError: the model gave NaN.
@@ -110,27 +117,47 @@ def read_suffix(
     last = len(suffix) - 1
     # The token in column c is predicted in column c - 1.
     scored = list(range(max(question[0], 1), question[1])) if question else []
-    kept = [position - 1 for position in scored]
-    keep = torch.tensor([*kept, *range(last, last + max(len(refusal), 1))])
-    targets = torch.tensor([*(suffix[p] for p in scored), *refusal], dtype=torch.long)
+    kept = torch.tensor([position - 1 for position in scored], dtype=torch.long)
+    asked = torch.tensor([suffix[position] for position in scored], dtype=torch.long, device=loaded.device)
+    tail = torch.arange(last, last + max(len(refusal), 1))
+    weight = loaded.output_weight if scored and worth_estimating(loaded.vocab_size, len(scored)) else None
+    keep = tail if weight is not None else torch.cat([kept, tail])
+    refused = torch.tensor([*refusal], dtype=torch.long, device=loaded.device)
     step = max(1, min(max_batch_tokens // len(ids), LOGITS_BYTES // (4 * loaded.vocab_size * len(keep))))
+    estimate: QuestionEstimate | None = None
     next_log_probs, likelihoods, refusals = [], [], []
     for first in range(0, rows, step):
         view = cache.view(first, min(first + step, rows), start)
         batch = ids.expand(len(view.begins), -1)
-        log_probs = forward(loaded, view, batch, keep)
-        next_log_probs.append(log_probs[:, len(kept)])
-        if question or len(refusal):
-            index = targets.to(log_probs.device)[None, :, None].expand(len(view.begins), -1, 1)
-            values = log_probs[:, : len(targets)].gather(-1, index)[..., 0]
-            likelihoods.append(values[:, : len(kept)].sum(-1))
-            refusals.append(values[:, len(kept) :].sum(-1).exp())
+        log_probs, hidden = _forward(loaded, view, batch, keep, hidden=kept if weight is not None else None)
+        behind = log_probs[:, len(keep) - len(tail) :]
+        next_log_probs.append(behind[:, 0])
+        if len(refusal):
+            refusals.append(_of_tokens(behind, refused).sum(-1).exp())
+        if not question:
+            continue
+        if weight is None or hidden is None:
+            likelihoods.append(_of_tokens(log_probs[:, : len(kept)], asked).sum(-1))
+            continue
+        if estimate is None:
+            estimate = QuestionEstimate(
+                weight, hidden[0], loaded.output(hidden[0]), asked, sorted(set(contexts))
+            )
+        values = estimate.rows(hidden)
+        if first == 0:
+            values[0] = estimate.row_0
+        likelihoods.append(values.sum(-1))
     cache.length = start + len(suffix)
     return Reading(
         torch.cat(next_log_probs),
         torch.cat(likelihoods) if question else None,
         torch.cat(refusals) if len(refusal) else None,
     )
+
+
+def _of_tokens(log_probs: Tensor, tokens: Tensor) -> Tensor:
+    """[R, K] of log-probs [R, K, V] at tokens [K]."""
+    return log_probs.gather(-1, tokens[None, :, None].expand(len(log_probs), -1, 1))[..., 0]
 
 
 def forward(loaded: LoadedModel, cache: RowCache, ids: Tensor, keep: Tensor | None = None) -> Tensor:
@@ -148,23 +175,31 @@ def forward(loaded: LoadedModel, cache: RowCache, ids: Tensor, keep: Tensor | No
     Raises:
         NumericalError: NaN among the logits.
     """
+    kept = torch.tensor([ids.shape[1] - 1]) if keep is None else keep
+    return _forward(loaded, cache, ids, kept)[0]
+
+
+def _forward(
+    loaded: LoadedModel, cache: RowCache, ids: Tensor, keep: Tensor, hidden: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """`forward`, and the last hidden states [R, Q, H] at the positions in `hidden`, if any are asked for."""
     device, new_tokens = loaded.device, ids.shape[1]
-    kept = torch.tensor([new_tokens - 1]) if keep is None else keep
     whole = "logits_to_keep" not in inspect.signature(loaded.model.forward).parameters
-    arguments: dict[str, Any] = {} if whole else {"logits_to_keep": kept.to(device)}
+    arguments: dict[str, Any] = {} if whole else {"logits_to_keep": keep.to(device)}
+    if hidden is not None:
+        arguments["output_hidden_states"] = True
     # Rows of finished questions run along, maybe past the window, where some models have no position.
     positions = cache.position_ids(new_tokens).clamp(max=loaded.window - 1)
     with loaded.lock, torch.no_grad():
-        logits = loaded.model(
+        output = loaded.model(
             input_ids=ids.to(device),
             attention_mask=cache.attention_mask(new_tokens).to(device),
             position_ids=positions.to(device),
             past_key_values=cache,
             use_cache=True,
             **arguments,
-        ).logits
-        if whole:
-            logits = logits[:, kept.to(device)]
+        )
+        logits = output.logits[:, keep.to(device)] if whole else output.logits
         log_probs: Tensor = logits.float().log_softmax(-1)
     # One NaN in a row's logits makes its whole log-softmax NaN, so one value a row tells.
     if bool(log_probs[..., 0].isnan().any()):
@@ -172,7 +207,7 @@ def forward(loaded: LoadedModel, cache: RowCache, ids: Tensor, keep: Tensor | No
             f"{loaded.name!r} gave NaN instead of probabilities (dtype {loaded.dtype}); "
             "load it with dtype='float32', or check its weights."
         )
-    return log_probs
+    return log_probs, None if hidden is None else output.hidden_states[-1][:, hidden.to(device)]
 
 
 def _prefill(loaded: LoadedModel, chunk: Sequence[tuple[int, ...]]) -> list[ContextKV]:
@@ -190,12 +225,16 @@ def _prefill(loaded: LoadedModel, chunk: Sequence[tuple[int, ...]]) -> list[Cont
         loaded.model.base_model(input_ids=ids.to(loaded.device), past_key_values=cache, use_cache=True)
     # Copies, so that the store does not keep the whole padded batch alive.
     layers: list[Any] = cache.layers  # plain ones: a cache made without a config has no others
+
+    def cut(states: Tensor, row: int, tokens: int, window: int | None) -> Tensor:
+        return states[row, :, tokens - kept_tokens(tokens, window) : tokens].clone()
+
     return [
         tuple(
-            (layer.keys[row, :, : len(tokens)].clone(), layer.values[row, :, : len(tokens)].clone())
-            for layer in layers
+            (cut(layer.keys, row, len(ids), window), cut(layer.values, row, len(ids), window))
+            for layer, window in zip(layers, windows(loaded), strict=True)
         )
-        for row, tokens in enumerate(chunk)
+        for row, ids in enumerate(chunk)
     ]
 
 

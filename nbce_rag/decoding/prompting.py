@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,7 +11,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, NbceWarning
 from ..fusion import FusionState
 from ..models import LoadedModel
 from ..options import Options
@@ -64,7 +65,9 @@ class Engine:
     def plan(self, request: Request) -> RowPlan:
         """Rows of a request; raises what `plan_rows` raises, before any work is done."""
         encoder = self.encoder_of(request)
-        return plan_rows(encoder, request.question, request.passages, request.options, self.loaded.window)
+        plan = plan_rows(encoder, request.question, request.passages, request.options, self.loaded.window)
+        note = "" if self.store is None else self.store.codec.note
+        return replace(plan, warnings=(*plan.warnings, note)) if note else plan
 
     def bytes_needed(self, requests: Sequence[Request], plans: Sequence[RowPlan]) -> int:
         """About what decoding these in one batch takes at its peak.
@@ -151,7 +154,7 @@ def read_prompts(
     cache = RowCache(begins, end + room, loaded.layers, end)
     for index, row in enumerate(row for plan in unique for row in plan.rows):
         if row.context:
-            cache.place(index, contexts[row.context])
+            cache.place(index, contexts[row.context], len(row.context))
     del contexts
     readings: dict[int, Reading] = {}
     places: dict[int, range] = {}
@@ -167,9 +170,13 @@ def read_prompts(
             question=plan.suffix.question if any(relevance for relevance, _ in wanted) else None,
             refusal=engine.encoder_of(requests[users[0]]).refusal if any(r for _, r in wanted) else (),
             max_batch_tokens=engine.max_batch_tokens,
+            contexts=(token for row in plan.rows for token in row.context),
         )
         readings.update(dict.fromkeys(users, reading))
         places.update(dict.fromkeys(users, rows))
+    if engine.store is not None and (problem := engine.store.take_problem()):
+        warnings.warn(problem, NbceWarning, stacklevel=2)
+        plans = [replace(plan, warnings=(*plan.warnings, problem)) for plan in plans]
     prompted, first = [], 0
     for index, (request, plan) in enumerate(zip(requests, plans, strict=True)):
         rows = range(first, first + len(plan.rows))

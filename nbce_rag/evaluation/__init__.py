@@ -13,9 +13,10 @@ _HOME = {
     "Question": "datasets",
     "load_dataset": "datasets",
     "Method": "methods",
-    "parse_methods": "methods",
+    "paired_differences": "metrics",
+    "parse_methods": "naming",
     "evaluate": "runner",
-    "rescore": "runner",
+    "rescore": "report",
 }
 __all__ = [
     "Dataset",
@@ -23,14 +24,18 @@ __all__ = [
     "Question",
     "evaluate",
     "load_dataset",
+    "paired_differences",
     "parse_methods",
     "rescore",
 ]
 
 if TYPE_CHECKING:
     from .datasets import Dataset, Question, load_dataset
-    from .methods import Method, parse_methods
-    from .runner import evaluate, rescore
+    from .methods import Method
+    from .metrics import paired_differences
+    from .naming import parse_methods
+    from .report import rescore
+    from .runner import evaluate
 
 
 def __getattr__(name: str) -> Any:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ..cli_options import (
+    DeviceOption,
+    DtypeOption,
+    EmbedderOption,
+    KOption,
+    LimitOption,
+    ModelOption,
+    PassagesOption,
+    QuestionsOption,
+    SampleSeedOption,
+)
 from ..errors import InputError
 from ..reporting import errors_in_one_line, notes, say
+from .output import progress_shown, write_json
 
 __all__ = ["eval_command"]
 
@@ -23,37 +32,21 @@ def eval_command(
     out: Annotated[
         Path, typer.Option("--json", metavar="OUT", help="Where the report goes.", show_default=False)
     ],
-    questions: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="jsonl(.gz) with question, answers, gold_ids; with question, answers, ctxs; or SQuAD JSON.",
-            show_default=False,
-        ),
-    ] = None,
-    passages: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="jsonl(.gz) with id, title, text; or SQuAD JSON.",
-            show_default="those in the questions file",
-        ),
-    ] = None,
-    k: Annotated[int, typer.Option("-k", metavar="K", min=1, help="How many passages to read.")] = 8,
+    questions: QuestionsOption = None,
+    passages: PassagesOption = None,
+    k: KOption = 8,
     methods: Annotated[
         str | None,
         typer.Option(
             metavar="A,B,...",
-            help="closed-book, gold, top-1, concat, concat-reversed, map-rerank; a fusion rule, also with "
-            "numbers (posterior:beta=0,alpha=0.5) or a joint row (posterior+joint).",
+            help="closed-book, gold, top-1, concat, concat-reversed, concat-ntk, concat-yarn, map-rerank, "
+            "refine; a fusion rule or a published peer's (replug, leens, cad, robustrag), with numbers, "
+            "posterior(beta=0,alpha=0.5), or a joint row, posterior+joint; rules, rules+joint, peers, all.",
             show_default="the usual ones",
         ),
     ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="Ask a random sample of this size.", show_default="all"),
-    ] = None,
-    seed: Annotated[int, typer.Option(metavar="S", help="Same seed, same sample.")] = 0,
+    limit: LimitOption = None,
+    seed: SampleSeedOption = 0,
     half: Annotated[
         int | None,
         typer.Option(
@@ -70,18 +63,8 @@ def eval_command(
         ),
     ] = False,
     max_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Most tokens of an answer.")] = 24,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="M",
-            help="Hub id, folder or GGUF file of a causal language model.",
-            show_default="packaged",
-        ),
-    ] = None,
-    embedder: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="sentence-transformers model.", show_default="all-MiniLM-L6-v2"),
-    ] = None,
+    model: ModelOption = None,
+    embedder: EmbedderOption = None,
     index: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Keep or reuse this index.", show_default="a temporary one"),
@@ -98,13 +81,8 @@ def eval_command(
         Path | None,
         typer.Option(metavar="LOG", help="Only make the report of this log anew.", show_default=False),
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(metavar="NAME", help="cpu, cuda, mps, ...", show_default="the best there is")
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="auto, float32, bfloat16 or float16.", show_default="auto"),
-    ] = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
 ) -> None:
     """Compare methods on questions with known answers: which finds more, and what does it cost?"""
     log = log or out.with_suffix(".log.jsonl")
@@ -112,15 +90,15 @@ def eval_command(
         if rescore is None and questions is None:
             raise InputError("say what to ask with --questions FILE, or what to score with --rescore LOG")
         with notes() as found, redirect_stdout(sys.stderr):
+            from .report import rescore as report_of
             from .runner import DEFAULT_METHODS, evaluate
-            from .runner import rescore as report_of
 
             if rescore is not None:
                 report = report_of(rescore)
             else:
                 assert questions is not None
                 given = {"embedder": embedder, "device": device, "dtype": dtype}
-                with _progress() as progress:
+                with progress_shown() as progress:
                     report = evaluate(
                         passages,
                         questions,
@@ -138,64 +116,10 @@ def eval_command(
                         progress=progress,
                         **{name: value for name, value in given.items() if value is not None},
                     )
-        _write(out, report)
+        write_json(out, report)
         for note in found:
             say(f"warning: {note}")
         _show(report)
-
-
-def _write(path: Path, report: Mapping[str, Any]) -> None:
-    """Writes the report whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(report, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, prefix=f".{path.name}.", encoding="utf-8", errors="replace", delete=False
-    ) as file:
-        try:
-            file.write(text)
-            file.flush()
-            # Files of this kind are made for their owner only; this one is a plain result.
-            mask = os.umask(0)
-            os.umask(mask)
-            os.chmod(file.name, 0o666 & ~mask)
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int, dict[str, float]], None]]:
-    """A bar with running figures on a terminal; elsewhere a line of them after each tenth."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-
-    def figures(found: Mapping[str, float]) -> str:
-        return "  ".join(f"{name} {value:.2f}" for name, value in found.items())
-
-    if not console.is_terminal:
-        said = -1
-
-        def print_line(done: int, total: int, found: dict[str, float]) -> None:
-            nonlocal said
-            tenth = 10 * done // max(total, 1)
-            if tenth != said:
-                said = tenth
-                say(f"{done}/{total} answers. Found: {figures(found)}")
-
-        yield print_line
-        return
-    shown = TextColumn("{task.description}", markup=False)
-    columns = (BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn(), shown)
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=None)
-
-        def update(done: int, total: int, found: dict[str, float]) -> None:
-            progress.update(task, completed=done, total=total, description=figures(found))
-
-        yield update
 
 
 def _show(report: Mapping[str, Any]) -> None:
@@ -234,11 +158,10 @@ def _show(report: Mapping[str, Any]) -> None:
     console.print(table)
     for name, scores in report["methods"].items():
         if scores["did_not_fit"]:
-            console.print(
-                f"{name}: for {scores['did_not_fit']} questions the passages did not fit into the window.",
-                markup=False,
-                highlight=False,
-            )
+            note = f"for {scores['did_not_fit']} questions the passages did not fit into the window."
+        elif not (note := scores.get("unavailable", "")):
+            continue
+        console.print(f"{name}: {note}", markup=False, highlight=False)
 
 
 def _number(value: float | None, form: str = ".3f") -> str:

@@ -1,4 +1,4 @@
-"""Questions with known answers, and the passages that hold them, from the formats in use."""
+"""Questions with known answers, and the passages that hold them."""
 
 from __future__ import annotations
 
@@ -6,37 +6,19 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
 from ..passages import Passage
-from .records import read_records
+from .corpus import holding, is_documents, passages_by_file, read_documents
+from .questions import Question, by_id, read_passages, read_questions
 
-__all__ = ["Dataset", "Question", "load_dataset", "read_passages", "read_questions"]
+__all__ = ["Dataset", "Question", "load_dataset"]
 
 _SUFFIXES = (".gz", ".jsonl", ".json", "-questions")
-
-
-@dataclass(frozen=True)
-class Question:
-    """A question whose answer is known.
-
-    Attributes:
-        id: unique in its dataset.
-        text: the question.
-        answers: right answers, any of which will do; empty for a question that the passages do not answer.
-        gold_ids: ids of the passages that hold the answer.
-        contexts: passages that came with the question, best first; empty where a corpus is searched.
-    """
-
-    id: str
-    text: str
-    answers: tuple[str, ...]
-    gold_ids: tuple[str, ...] = ()
-    contexts: tuple[Passage, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,12 +81,16 @@ def load_dataset(passages: str | os.PathLike[str] | None, questions: str | os.Pa
     """Read questions and their corpus.
 
     Questions are jsonl with `question`, `answers`, `gold_ids` (and `id`), jsonl with `question`,
-    `answers`, `ctxs`, or SQuAD-format JSON; passages are jsonl with `text` (and `id`, `title`) or SQuAD
-    format. Either may be gzipped.
+    `answers`, `ctxs`, jsonl of RAMDocs, or SQuAD-format JSON; passages are jsonl with `text` (and `id`,
+    `title`), SQuAD format, or documents: a folder, or a file that is no JSON. Any JSON may be gzipped.
+
+    Documents are split as `nbce-rag index` does. A question's `gold` or `gold_ids` may then name files, by
+    path within the folder or by name; it means those passages of the file that hold an answer, and all of
+    them where none does.
 
     Args:
         passages: the corpus. None takes the paragraphs of a SQuAD file as corpus, or asks each question
-            over its own `ctxs` in their order.
+            over its own `ctxs` or `documents` in their order.
         questions: the questions.
 
     Raises:
@@ -119,20 +105,24 @@ def load_dataset(passages: str | os.PathLike[str] | None, questions: str | os.Pa
         return Dataset(name, tuple(asked), {passage.id: passage for passage in paragraphs})
     if passages is None:
         return _over_own_contexts(name, asked, questions)
-    corpus = read_passages(passages)
-    known = _by_id(corpus, passages)
+    corpus = read_documents(passages) if is_documents(passages) else read_passages(passages)
+    known = by_id(corpus, passages)
     by_text = {passage.text: passage.id for passage in reversed(corpus)}
+    by_file = passages_by_file(corpus) if is_documents(passages) else {}
     found: list[Question] = []
     for question in asked:
         # Passages that came with the questions have names of their own; their text tells which they are.
         given = {passage.id: passage.text for passage in question.contexts or paragraphs}
-        gold = []
+        gold: list[str] = []
         for id_ in question.gold_ids:
             same_name = id_ in known and given.get(id_, known[id_].text) == known[id_].text
             here = id_ if same_name else by_text.get(given.get(id_, ""))
-            if here is None:
+            if here is not None:
+                gold.append(here)
+            elif id_ in by_file:
+                gold += [passage.id for passage in holding(by_file[id_], question.answers)]
+            else:
                 raise InputError(f"{question.id}: gold passage {id_!r} is not in {os.fspath(passages)}.")
-            gold.append(here)
         found.append(replace(question, gold_ids=tuple(dict.fromkeys(gold)), contexts=()))
     return Dataset(name, tuple(found), known)
 
@@ -162,113 +152,6 @@ def _over_own_contexts(name: str, asked: Sequence[Question], path: str | os.Path
 
 def _same(known: Passage | None, passage: Passage) -> bool:
     return known is None or known.content_hash == passage.content_hash
-
-
-def read_passages(path: str | os.PathLike[str]) -> list[Passage]:
-    """Passages of a jsonl(.gz) or SQuAD-format file; errors as in `load_dataset`."""
-    records = read_records(path)
-    if isinstance(records, Mapping):
-        passages = _squad(records, path)[1]
-    else:
-        passages = [_passage(record, f"{os.fspath(path)}, line {line}") for line, record in records]
-    if not passages:
-        raise InputError(f"{os.fspath(path)} holds no passages.")
-    return passages
-
-
-def read_questions(path: str | os.PathLike[str]) -> tuple[list[Question], list[Passage]]:
-    """(questions, paragraphs that SQuAD-format files hold); errors as in `load_dataset`."""
-    records = read_records(path)
-    paragraphs: list[Passage] = []
-    if isinstance(records, Mapping):
-        questions, paragraphs = _squad(records, path)
-    else:
-        questions = [_question(record, line, f"{os.fspath(path)}, line {line}") for line, record in records]
-    if not questions:
-        raise InputError(f"{os.fspath(path)} holds no questions.")
-    _by_id(questions, path)
-    return questions, paragraphs
-
-
-def _question(record: Mapping[str, Any], line: int, where: str) -> Question:
-    text, answers = record.get("question"), record.get("answers", record.get("answer"))
-    if not isinstance(text, str) or not text.strip():
-        raise InputError(f"{where}: `question` must be a text that is not empty.")
-    contexts: list[Passage] = []
-    gold = list(record.get("gold_ids") or ())
-    if record.get("ctxs"):
-        given = record["ctxs"]
-        contexts = [_passage(ctx, f"{where}, ctxs[{i}]") for i, ctx in enumerate(given)]
-        scores = [passage.score for passage in contexts]
-        # Anything but a cosine would drown what else a rule knows.
-        if any(score is None or not -1 <= score <= 1 for score in scores):
-            contexts = [replace(passage, score=None) for passage in contexts]
-        mark = "isgold" if any("isgold" in ctx for ctx in given) else "hasanswer"
-        gold = gold or [
-            p.id for p, ctx in zip(contexts, given, strict=True) if ctx.get(mark, ctx.get("has_answer"))
-        ]
-    id_ = record.get("id", record.get("question_id"))
-    return Question(
-        id=f"q{line}" if id_ is None else str(id_),
-        text=text,
-        answers=_answers(answers, where),
-        gold_ids=tuple(map(str, gold)),
-        contexts=tuple(contexts),
-    )
-
-
-def _answers(given: Any, where: str) -> tuple[str, ...]:
-    answers = [given] if isinstance(given, str) else given
-    if not isinstance(answers, Sequence) or not all(isinstance(answer, str) for answer in answers):
-        raise InputError(f"{where}: `answers` must be a list of texts (empty where there is no answer).")
-    return tuple(dict.fromkeys(answer for answer in answers if answer.strip()))
-
-
-def _passage(record: Mapping[str, Any], where: str) -> Passage:
-    text = record.get("text", record.get("contents"))
-    if not isinstance(text, str) or not text.strip():
-        raise InputError(f"{where}: `text` must be a text that is not empty.")
-    id_, title, score = (record.get(name) for name in ("id", "title", "score"))
-    try:
-        number = None if score is None else float(score)
-    except (TypeError, ValueError):
-        number = None
-    return Passage(text, id="" if id_ is None else str(id_), title=title or None, score=number)
-
-
-def _squad(record: Mapping[str, Any], path: str | os.PathLike[str]) -> tuple[list[Question], list[Passage]]:
-    questions: list[Question] = []
-    passages: dict[str, Passage] = {}
-    try:
-        for article in record["data"]:
-            for paragraph in article["paragraphs"]:
-                passage = Passage(paragraph["context"], title=article.get("title") or None)
-                passages[passage.id] = passage
-                for asked in paragraph["qas"]:
-                    impossible = bool(asked.get("is_impossible"))
-                    answers = [] if impossible else [answer["text"] for answer in asked["answers"]]
-                    questions.append(
-                        Question(
-                            id=str(asked["id"]),
-                            text=asked["question"],
-                            answers=_answers(answers, f"{os.fspath(path)}, question {asked['id']}"),
-                            gold_ids=() if impossible else (passage.id,),
-                        )
-                    )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{os.fspath(path)} is neither jsonl nor SQuAD-format JSON (data > paragraphs > context, qas)."
-        ) from error
-    return questions, list(passages.values())
-
-
-def _by_id(items: Iterable[Any], path: str | os.PathLike[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for item in items:
-        if item.id in found:
-            raise InputError(f"{os.fspath(path)}: the id {item.id!r} comes twice.")
-        found[item.id] = item
-    return found
 
 
 def _add(digest: Any, *values: Any) -> None:

@@ -29,6 +29,7 @@ class RunLog:
     Attributes:
         header: the first line, None while there is none.
         retrieval: lines about the search by question id.
+        methods: lines about methods by name.
         rows: lines about answers by (method, question id), in the order of the file.
     """
 
@@ -36,6 +37,7 @@ class RunLog:
         self.path = None if path is None else Path(path)
         self.header: Row | None = None
         self.retrieval: dict[str, Row] = {}
+        self.methods: dict[str, Row] = {}
         self.rows: dict[tuple[str, str], Row] = {}
         self._file: IO[bytes] | None = None
         self._end = 0
@@ -130,6 +132,8 @@ class RunLog:
             self.header = row
         elif row["type"] == "retrieval":
             self.retrieval[row["question_id"]] = row
+        elif row["type"] == "method":
+            self.methods[row["method"]] = row
         elif row["type"] == "answer":
             self.rows[row["method"], row["question_id"]] = row
 

@@ -12,6 +12,7 @@ import string
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from statistics import fmean, median
 from typing import Any
 
@@ -22,7 +23,9 @@ __all__ = [
     "exact_match",
     "f1",
     "is_cjk",
+    "is_silent",
     "normalise",
+    "paired_differences",
     "retrieval_scores",
     "score_method",
     "score_row",
@@ -90,14 +93,20 @@ def score_row(row: Row, refusal: str | None = None) -> dict[str, float]:
         return dict.fromkeys(SCORES, 0.0)
     characters = is_cjk(row["question"], *golds)
     if not golds:
-        said = normalise(text, characters=characters)
-        silent = not said or said == normalise(refusal or "", characters=characters)
-        return dict.fromkeys(SCORES, float(silent or row["finish_reason"] == "no_evidence"))
+        return dict.fromkeys(SCORES, float(is_silent(row, refusal)))
     return {
         "answer_found": float(answer_found(text, golds, characters=characters)),
         "exact_match": float(exact_match(text, golds, characters=characters)),
         "f1": f1(text, golds, characters=characters),
     }
+
+
+def is_silent(row: Row, refusal: str | None = None) -> bool:
+    """Whether a line's answer is an abstention, the prompt's refusal, or nothing."""
+    characters = is_cjk(row["question"], *row["answers"])
+    said = normalise(row["answer"], characters=characters)
+    refused = said == normalise(refusal or "", characters=characters)
+    return not said or refused or bool(row["finish_reason"] == "no_evidence")
 
 
 def bootstrap_ci(values: Sequence[float], *, seed: int = 0, resamples: int = RESAMPLES) -> list[float] | None:
@@ -113,13 +122,21 @@ def bootstrap_ci(values: Sequence[float], *, seed: int = 0, resamples: int = RES
 
     if not len(values):
         return None
-    data = np.asarray(values, dtype=float)
-    random = np.random.default_rng(seed)
-    means = np.concatenate(
-        [data[random.integers(0, len(data), (500, len(data)))].mean(1) for _ in range(-(-resamples // 500))]
-    )[:resamples]
+    means = _resampled(len(values), seed, resamples) @ np.asarray(values, dtype=np.float64) / len(values)
     low, high = np.percentile(means, [2.5, 97.5])
     return [float(low), float(high)]
+
+
+@lru_cache(maxsize=2)
+def _resampled(length: int, seed: int, resamples: int) -> Any:
+    """[resamples, length] how often each value is in each resample; the same for all scores of a run."""
+    import numpy as np
+
+    random = np.random.default_rng(seed)
+    counts = np.empty((resamples, length), dtype=np.float32)
+    for row in counts:
+        row[:] = np.bincount(random.integers(0, length, length), minlength=length)
+    return counts
 
 
 def retrieval_scores(rows: Sequence[Row]) -> dict[str, float | None]:
@@ -155,15 +172,10 @@ def score_method(
     figures |= {name: _mean(values[name]) for name in SCORES}
     figures["ci95"] = {name: bootstrap_ci(values[name], seed=seed) for name in SCORES}
     if baseline is not None:
-        other = {row["question_id"]: score_row(row, refusal) for row in baseline}
-        both = [id_ for id_ in scored if id_ in other]
-        difference = {n: [scored[id_][n] - other[id_][n] for id_ in both] for n in SCORES}
-        figures["difference_to_concat"] = {
-            n: {"mean": _mean(difference[n]), "ci95": bootstrap_ci(difference[n], seed=seed)} for n in SCORES
-        }
+        figures["difference_to_concat"] = paired_differences(rows, baseline, refusal=refusal, seed=seed)
     figures |= _citations(rows, {id_: scores["answer_found"] == 1 for id_, scores in scored.items()})
     ran = [row for row in rows if not row.get("error")]
-    figures["abstained"] = _mean([float(row["finish_reason"] == "no_evidence") for row in ran])
+    figures["abstained"] = _mean([float(is_silent(row, refusal)) for row in ran])
     figures["did_not_fit"] = len(rows) - len(ran)
     times = [row["ttft_s"] for row in ran if row["ttft_s"] is not None]
     figures["ttft_s"] = median(times) if times else None
@@ -171,6 +183,28 @@ def score_method(
     figures["prompt_tokens"] = _mean([row["prompt_tokens"] for row in ran])
     figures["cached_tokens"] = _mean([row["cached_tokens"] for row in ran])
     return figures
+
+
+def paired_differences(
+    rows: Sequence[Row], others: Sequence[Row], *, refusal: str | None = None, seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    """One method's scores minus another's, question by question.
+
+    Args:
+        rows: lines of the log of the one.
+        others: lines of the other; questions that only one of them was asked do not count.
+        refusal: as in `score_method`.
+        seed: of the intervals.
+
+    Returns:
+        `mean` and `ci95` (paired bootstrap, None without questions) of each score.
+    """
+    one, other = ({row["question_id"]: score_row(row, refusal) for row in lines} for lines in (rows, others))
+    both = [id_ for id_ in one if id_ in other]
+    values = {name: [one[id_][name] - other[id_][name] for id_ in both] for name in SCORES}
+    return {
+        name: {"mean": _mean(values[name]), "ci95": bootstrap_ci(values[name], seed=seed)} for name in SCORES
+    }
 
 
 def _citations(rows: Sequence[Row], right: Mapping[str, bool]) -> dict[str, Any]:

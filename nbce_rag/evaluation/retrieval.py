@@ -16,7 +16,7 @@ from ..passages import Passage
 from .datasets import Dataset, Question
 from .log import Row, RunLog
 
-__all__ = ["retrieve"]
+__all__ = ["embedder_name", "retrieve"]
 
 _SEARCH_DEPTH = 100
 
@@ -41,7 +41,7 @@ def retrieve(
     """
     if missing := [question for question in data.questions if question.id not in log.retrieval]:
         found: list[Row] = []
-        with _searcher(data, embedder, folder) as search:
+        with _searcher(data, k, embedder, folder) as search:
             for question in missing:
                 hits = search(question)
                 places = {passage.id: place for place, passage in enumerate(hits, 1)}
@@ -67,9 +67,14 @@ def retrieve(
     }
 
 
+def embedder_name(embedder: EmbedderLike) -> str:
+    """What a log calls an embedder; the same in every process."""
+    return str(getattr(embedder, "name", None) or getattr(embedder, "__name__", embedder))
+
+
 @contextmanager
 def _searcher(
-    data: Dataset, embedder: EmbedderLike, folder: str | os.PathLike[str] | None
+    data: Dataset, k: int, embedder: EmbedderLike, folder: str | os.PathLike[str] | None
 ) -> Iterator[Callable[[Question], list[Passage]]]:
     if data.own_contexts:
         yield lambda question: list(question.contexts)
@@ -83,4 +88,4 @@ def _searcher(
                     f"The index {path} holds {len(index) - len(data.passages)} passages that are not of this "
                     "evaluation; give another folder."
                 )
-            yield lambda question: index.search(question.text, _SEARCH_DEPTH)
+            yield lambda question: index.search(question.text, max(_SEARCH_DEPTH, k))

@@ -75,6 +75,25 @@ class FusionState:
             memory={name: torch.cat([state.memory[name] for state in states]) for name in names},
         )
 
+    def keep(self, passages: Tensor) -> FusionState:
+        """The same for some of the passages [n'] (indexes). Tensors [G, n] in the memory lose the others."""
+        known = next(part for part in (self.evidence, self.scores, self.relevance) if part is not None)
+        n = known.shape[1]
+
+        def part(values: Tensor | None) -> Tensor | None:
+            if values is None or values.dim() < 2 or values.shape[1] != n:
+                return values
+            return values.index_select(1, passages.to(values.device))
+
+        evidence = part(self.evidence)
+        return FusionState(
+            scores=part(self.scores),
+            relevance=part(self.relevance),
+            refusal=part(self.refusal),
+            evidence=None if evidence is None else evidence / evidence.sum(-1, keepdim=True),
+            memory={name: kept for name, values in self.memory.items() if (kept := part(values)) is not None},
+        )
+
     def unstack(self, questions: int) -> list[FusionState]:
         """The reverse of `stack`."""
         if questions == 1:

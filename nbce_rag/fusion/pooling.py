@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from .base import NEG_INF, Fused, FusionRule, FusionState, check_numbers
-from .truncation import contrast, nucleus, truncate
+from .truncation import contrast, nucleus
 
 __all__ = ["Max", "Mean"]
+
+_LEAST = torch.finfo(torch.float32).min  # -inf minus -inf would be NaN
 
 
 @dataclass(frozen=True)
@@ -42,14 +44,19 @@ class Mean(FusionRule):
     def fuse(self, log_probs: Tensor, state: FusionState) -> Fused:
         n = log_probs.shape[1] - 1
         beta = n - 1.0 if self.beta is None else self.beta
-        rows = log_probs
-        if self.top_p < 1:
-            threshold, _ = nucleus(log_probs, self.top_p)
-            rows = truncate(log_probs, threshold)
-            disjoint = (rows[:, 1:].amin(1) == NEG_INF).all(-1)
-            rows = torch.where(disjoint[:, None, None], log_probs, rows)
-        fused = contrast(rows[:, 1:].mean(1), rows[:, 0], beta)
-        return Fused(fused, torch.full_like(log_probs[:, 1:, 0], 1.0 / n))
+        weights = torch.full_like(log_probs[:, 1:, 0], 1.0 / n)
+        if self.top_p == 1:
+            return Fused(contrast(log_probs[:, 1:].mean(1), log_probs[:, 0], beta), weights)
+        threshold, _ = nucleus(log_probs, self.top_p)
+        fused = torch.full_like(log_probs[:, 0], NEG_INF)
+        # Few tokens stand in all nuclei; only they are averaged and contrasted.
+        above = log_probs[:, 1:] - threshold[:, 1:, None].clamp(min=_LEAST)
+        g, v = (above.amin(1) >= 0).nonzero(as_tuple=True)
+        fused[g, v] = contrast(log_probs[g, 1:, v].mean(-1), _baseline(log_probs, threshold, g, v), beta)
+        for question in (fused == NEG_INF).all(-1).nonzero()[:, 0].tolist():
+            rows = log_probs[question]
+            fused[question] = contrast(rows[1:].mean(0), rows[0], beta)
+        return Fused(fused, weights)
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,19 @@ class Max(FusionRule):
 
     def fuse(self, log_probs: Tensor, state: FusionState) -> Fused:
         n = log_probs.shape[1] - 1
+        weights = torch.full_like(log_probs[:, 1:, 0], 1.0 / n)
         threshold, _ = nucleus(log_probs, self.top_p)
-        rows = truncate(log_probs, threshold)
-        fused = contrast(rows[:, 1:].amax(1), rows[:, 0], self.beta)
-        return Fused(fused, torch.full_like(log_probs[:, 1:, 0], 1.0 / n))
+        fused = torch.full_like(log_probs[:, 0], NEG_INF)
+        # Few tokens stand in any nucleus; only they are contrasted.
+        above = log_probs[:, 1:] - threshold[:, 1:, None].clamp(min=_LEAST)
+        g, v = (above.amax(1) >= 0).nonzero(as_tuple=True)
+        of_rows = log_probs[g, 1:, v]
+        pooled = of_rows.masked_fill(of_rows < threshold[g, 1:], NEG_INF).amax(-1)
+        fused[g, v] = contrast(pooled, _baseline(log_probs, threshold, g, v), self.beta)
+        return Fused(fused, weights)
+
+
+def _baseline(log_probs: Tensor, threshold: Tensor, g: Tensor, v: Tensor) -> Tensor:
+    """Truncated log-probs of row 0 at tokens v of questions g."""
+    values = log_probs[g, 0, v]
+    return values.masked_fill(values < threshold[g, 0], NEG_INF)

@@ -78,7 +78,7 @@ class Posterior(FusionRule):
         rows, baseline = log_probs[:, 1:], log_probs[:, 0]
         if "log_prior" not in state.memory:
             state.memory["log_prior"] = self.log_prior(state, rows[..., 0])
-        log_prior = state.memory["log_prior"]
+        log_prior = state.memory["log_prior"].log_softmax(-1)  # anew where passages were dropped
         weights = log_prior.exp()
         if state.evidence is not None:
             weights = (1 - self.epsilon) * state.evidence + self.epsilon * weights

@@ -9,6 +9,7 @@ from .base import NEG_INF
 
 __all__ = ["contrast", "nucleus", "truncate"]
 
+_FEW, _MANY = 256, 4096  # largest log-probs looked at
 _BINS, _DEPTH = 4096, 20.0  # of the histogram over log-probs, nats below the row's best
 
 
@@ -31,8 +32,8 @@ def nucleus(log_probs: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
     tokens that tie with the last one kept are kept too. The entropy is that of 9632 and `bojone/NBCE`:
     -sum p log p over the kept tokens, not renormalised.
 
-    No full sort over the vocabulary: the largest 64 log-probs of a row nearly always hold 95% of its
-    mass; rows that are flatter than that are cut by a histogram.
+    No full sort over the vocabulary: the largest 256 log-probs of a row mostly hold 95% of its mass, the
+    largest 4,096 nearly always; rows that are flatter than that are cut by a histogram.
 
     Args:
         log_probs: [..., V] normalised log-probs; -inf allowed.
@@ -45,19 +46,28 @@ def nucleus(log_probs: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
         threshold = torch.full_like(log_probs[..., 0], NEG_INF)
         return threshold, -(log_probs.exp() * log_probs.clamp(min=-100.0)).sum(-1)
     flat = log_probs.reshape(-1, log_probs.shape[-1])
-    k = min(64, flat.shape[-1])
+    threshold, entropy, open_rows = _top_nucleus(flat, top_p, _FEW)
+    if len(open_rows):
+        threshold[open_rows], entropy[open_rows], wide = _top_nucleus(flat[open_rows], top_p, _MANY)
+        for row in open_rows[wide].tolist():
+            threshold[row], entropy[row] = _wide_nucleus(flat[row], top_p)
+    shape = log_probs.shape[:-1]
+    return threshold.reshape(shape), entropy.reshape(shape)
+
+
+def _top_nucleus(flat: Tensor, top_p: float, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """`nucleus` of rows [R, V] from their k largest log-probs, and the indexes of rows that need more."""
+    k = min(k, flat.shape[-1])
     top = flat.topk(k, dim=-1).values
     p = top.exp()
     last = (p.cumsum(-1) - p < top_p).sum(-1, keepdim=True).clamp(min=1) - 1
     cut = top.gather(-1, last)
     entropy = -torch.where(top >= cut, p * top.clamp(min=-100.0), 0.0).sum(-1)
     threshold = cut.squeeze(-1)
-    if k < flat.shape[-1]:
-        # A cut at the smallest value seen may have further mass, or ties, below it.
-        for row in (threshold <= top[:, -1]).nonzero()[:, 0].tolist():
-            threshold[row], entropy[row] = _wide_nucleus(flat[row], top_p)
-    shape = log_probs.shape[:-1]
-    return threshold.reshape(shape), entropy.reshape(shape)
+    if k == flat.shape[-1]:
+        return threshold, entropy, threshold.new_zeros(0, dtype=torch.long)
+    # A cut at the smallest value seen may have further mass, or ties, below it.
+    return threshold, entropy, (threshold <= top[:, -1]).nonzero()[:, 0]
 
 
 def _wide_nucleus(row: Tensor, top_p: float) -> tuple[Tensor, Tensor]:

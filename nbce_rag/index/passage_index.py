@@ -481,7 +481,7 @@ class PassageIndex:
 
     @contextmanager
     def bulk(self) -> Iterator[None]:
-        """Inside it no FAISS file is written, but at its end. What is added is stored at once all the same."""
+        """Inside it no FAISS file is written, but at its end. What is added is stored at once as ever."""
         self._delayed += 1
         try:
             yield

@@ -19,8 +19,8 @@ def parse_where(expressions: Iterable[str]) -> dict[str, Any] | None:
     """What `PassageIndex.search` takes of expressions, all of which have to be met; None of none.
 
     An expression is `key=value`, `key=one,another`, `key!=value`, `key>value` (also `>=`, `<`, `<=`),
-    `key~part` for a part of a text or an element of a list, or a JSON object. Values are JSON where they can be read so
-    (`1900`, `true`, `"1900"`), else text.
+    `key~part` for a part of a text or an element of a list, or a JSON object. Values are JSON where they can
+    be read so (`1900`, `true`, `"1900"`), else text.
 
     Raises:
         InputError: It is none of these.

@@ -1,0 +1,98 @@
+"""Attention of a few new tokens over many cached ones, without a copy of the cached heads.
+
+In grouped-query attention several query heads share one head of keys and values. Where queries carry a
+mask, torch's kernels want one head of keys a query head, so that transformers repeats the cache in every
+layer of every step. Here the queries of a group are laid side by side instead, as rows of one matrix
+product with the head that they share.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+__all__ = ["NAME", "grouped_attention", "use_grouped_attention"]
+
+NAME = "nbce_grouped"
+_MOST_QUERIES = 64  # more of them are a prompt, for which the blockwise kernels of torch are better
+
+
+def grouped_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float) -> Tensor:
+    """softmax(query key^T scaling + mask) value, heads grouped.
+
+    Args:
+        query: [R, heads, T, head_dim].
+        key: [R, kv_heads, L, head_dim]; heads is a multiple of kv_heads.
+        value: [R, kv_heads, L, value_dim].
+        mask: [R or 1, 1 or heads, T, L], True (or 0) where a query may look, False (or -inf) elsewhere.
+        scaling: factor of the products.
+
+    Returns:
+        [R, heads, T, value_dim].
+    """
+    rows, heads, tokens, width = query.shape
+    kv_heads, length = key.shape[1], key.shape[2]
+    group = heads // kv_heads
+    scores = torch.matmul(
+        (query * scaling).reshape(rows, kv_heads, group * tokens, width), key.transpose(-1, -2)
+    ).view(rows, kv_heads, group, tokens, length)
+    if mask.shape[1] == 1:
+        mask = mask[:, :, None]
+    else:
+        mask = mask.reshape(len(mask), kv_heads, group, tokens, length)
+    if mask.dtype == torch.bool:
+        # Not -inf: a padded query may look nowhere, and NaN would spread from it.
+        scores = scores.masked_fill_(~mask, torch.finfo(scores.dtype).min)
+    else:
+        scores = scores.add_(mask)
+    weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
+    mixed = torch.matmul(weights.view(rows, kv_heads, group * tokens, length), value)
+    return mixed.view(rows, heads, tokens, value.shape[-1])
+
+
+def use_grouped_attention(model: Any) -> bool:
+    """Let a transformers model attend this way where it helps; elsewhere it attends as before.
+
+    Args:
+        model: a model whose attention is the one by `torch.nn.functional.scaled_dot_product_attention`;
+            others are left alone.
+
+    Returns:
+        Whether the model was changed.
+    """
+    if getattr(model.config, "_attn_implementation", None) != "sdpa":
+        return False
+    AttentionInterface.register(NAME, _attention)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+    try:
+        model.set_attn_implementation(NAME)
+    except ValueError:  # models whose layers do not ask the interface
+        return False
+    return True
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    usual = all(kwargs.get(name) is None for name in ("softcap", "position_bias", "cache", "s_aux"))
+    few = query.device.type == "cpu" and query.shape[2] <= _MOST_QUERIES
+    if not (few and usual and attention_mask is not None):
+        output: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+        return output
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    mixed = grouped_attention(query, key, value, attention_mask[..., : key.shape[2]], scale)
+    return mixed.transpose(1, 2).contiguous(), None

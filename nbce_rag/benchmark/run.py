@@ -1,0 +1,192 @@
+"""The benchmark: variants measured in turn, in one run on one machine, and their ratios."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..decoding.kv_store import PassageKVStore
+from ..engine import NBCE
+from ..errors import InputError
+from ..models import LoadedModel, load_model
+from .baselines import Timed, generate_concatenated, plain_loop
+from .machine import describe, floor_seconds, peak_memory
+from .workload import TEMPLATE, Workload, make_workload
+
+__all__ = ["benchmark"]
+
+Progress = Callable[[int, int, str], None]
+"""Called with (runs done, runs in all, name of the variant that runs next)."""
+
+
+def benchmark(
+    model: str | os.PathLike[str] | None = None,
+    *,
+    passages: int = 10,
+    passage_tokens: int = 128,
+    question_tokens: int = 16,
+    tokens: int = 64,
+    repeats: int = 3,
+    threads: int | None = None,
+    fusion: str = "posterior",
+    device: str | None = None,
+    dtype: str = "auto",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Time to the first token, time a token and memory of each variant.
+
+    Variants: `concat`, transformers' `generate` on the concatenated prompt; `plain`, the published loop;
+    `cold`, nothing in the KV store; `disk`, passages in the store's folder only; `ram`, passages in its
+    memory; and the last three with `+lookup`, drafts by prompt lookup. They take turns, so that a busy
+    moment of the machine does not hit one alone; figures are medians.
+
+    Args:
+        model: as in `nbce_rag.models.load_model`; loaded twice, as transformers made it for the first two
+            variants, and as this package does for the others.
+        passages, passage_tokens, question_tokens: the work; see `make_workload`.
+        tokens: new tokens, at least 2.
+        repeats: runs of each variant, at least 1, after one that is not counted.
+        threads: torch threads; None leaves them.
+        fusion: rule of our variants.
+        device, dtype: as in `load_model`.
+        progress: told how far the run is.
+
+    Returns:
+        `machine`, `model`, `settings`, `floor`, `variants` by name (`ttft_s`, `ms_per_token`,
+        `tokens_per_s`, `peak_bytes` beyond the weights and what the KV store holds, `kv_bytes_per_token`),
+        `ratios`, and `same_tokens` (whether all of our variants gave the same answer).
+
+    Raises:
+        InputError: impossible numbers.
+        ModelError: the model cannot be loaded.
+    """
+    for name, value, least in (("tokens", tokens, 2), ("repeats", repeats, 1), ("threads", threads or 1, 1)):
+        if value < least:
+            raise InputError(f"{name}={value} must be at least {least}.")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    plain = _endless(load_model(model, device=device, dtype=dtype, optimize=False))
+    ours = _endless(load_model(model, device=device, dtype=dtype))
+    # As transformers made it: its weights are counted, not those of a packed copy.
+    weights = {p.data_ptr(): p for p in plain.model.parameters()}.values()
+    count, size = sum(p.numel() for p in weights), sum(p.nbytes for p in weights)
+    read = plain.model.get_input_embeddings().weight
+    if plain.model.get_output_embeddings().weight.data_ptr() != read.data_ptr():
+        count, size = count - read.numel(), size - read.nbytes  # a lookup, not a product
+    work = make_workload(
+        plain.tokenizer, passages=passages, passage_tokens=passage_tokens, question_tokens=question_tokens
+    )
+    floor = floor_seconds(size, count, passages + 1, plain.device, plain.dtype)
+    runs: dict[str, list[Timed]] = {}
+    peaks: dict[str, list[int]] = {}
+    with tempfile.TemporaryDirectory(prefix="nbce-rag-bench-") as folder:
+        variants = _variants(plain, ours, work, tokens, fusion, Path(folder))
+        for turn in range(repeats + 1):
+            for place, (name, run) in enumerate(variants.items()):
+                if progress is not None:
+                    progress(turn * len(variants) + place, (repeats + 1) * len(variants), name)
+                with peak_memory(plain.device) as peak:
+                    timed = run()
+                if turn:  # the first round warms up
+                    runs.setdefault(name, []).append(timed)
+                    peaks.setdefault(name, []).append(peak.bytes)
+    figures = {
+        name: _figures(timed, max(peaks[name]), plain.kv_bytes, tokens) for name, timed in runs.items()
+    }
+    answers = {timed.ids for name, all_ in runs.items() if name not in ("concat", "plain") for timed in all_}
+    return {
+        "machine": describe(plain.device),
+        "model": plain.name,
+        "dtype": str(plain.dtype).removeprefix("torch."),
+        "settings": {
+            "passages": passages,
+            "passage_tokens": passage_tokens,
+            "question_tokens": question_tokens,
+            "tokens": tokens,
+            "repeats": repeats,
+            "fusion": fusion,
+        },
+        "floor": {**floor, "ms_per_step": 1e3 * floor["seconds"], "weight_bytes": size},
+        "variants": figures,
+        "ratios": _ratios(figures, floor["seconds"]),
+        "same_tokens": len(answers) == 1,
+    }
+
+
+def _endless(loaded: LoadedModel) -> LoadedModel:
+    """The model without end tokens, so that every variant makes the same number of tokens."""
+    generation = getattr(loaded.model, "generation_config", None)
+    if generation is not None:
+        generation.eos_token_id = None
+    return dataclasses.replace(loaded, eos_ids=frozenset())
+
+
+def _variants(
+    plain: LoadedModel, ours: LoadedModel, work: Workload, tokens: int, fusion: str, folder: Path
+) -> dict[str, Callable[[], Timed]]:
+    memory = NBCE(ours, prompt=TEMPLATE, fusion=fusion)
+    plan = memory._engine.plan(memory.request(work.question, work.passages))
+    rows = [[*row.context, *plan.suffix.ids] for row in plan.rows]
+    whole = memory._engine.plan(
+        memory.request(work.question, work.passages, passages_per_row=len(work.passages))
+    )
+    prompt = [*whole.rows[-1].context, *whole.suffix.ids]
+
+    def on_disk() -> NBCE:
+        # A new store each time: what an earlier run left in memory does not count.
+        return NBCE(ours, prompt=TEMPLATE, fusion=fusion, kv_store=PassageKVStore(0, folder))
+
+    cold = NBCE(ours, prompt=TEMPLATE, fusion=fusion, kv_store=False)
+    memory.answer(work.question, work.passages, max_tokens=1)
+    on_disk().answer(work.question, work.passages, max_tokens=1)
+    variants: dict[str, Callable[[], Timed]] = {
+        "concat": lambda: generate_concatenated(plain.model, prompt, tokens),
+        "plain": lambda: plain_loop(plain.model, rows, tokens),
+    }
+    for name, drafts in (("", 0), ("+lookup", 8)):
+        variants[f"cold{name}"] = lambda drafts=drafts: _answer(cold, work, tokens, drafts)  # type: ignore[misc]
+        variants[f"disk{name}"] = lambda drafts=drafts: _answer(on_disk(), work, tokens, drafts)  # type: ignore[misc]
+        variants[f"ram{name}"] = lambda drafts=drafts: _answer(memory, work, tokens, drafts)  # type: ignore[misc]
+    return variants
+
+
+def _answer(nbce: NBCE, work: Workload, tokens: int, drafts: int) -> Timed:
+    """One question; the first token is timed as a caller sees it, with the planning of rows before it."""
+    start = time.perf_counter()
+    answer = nbce.answer(work.question, work.passages, max_tokens=tokens, prompt_lookup_num_tokens=drafts)
+    total = time.perf_counter() - start
+    assert answer.timings.first_token is not None
+    after = answer.timings.total - answer.timings.first_token
+    return Timed(total - after, total, tuple(token.id for token in answer.tokens))
+
+
+def _figures(runs: list[Timed], peak: int, kv_bytes: int, tokens: int) -> dict[str, Any]:
+    seconds = statistics.median((run.total - run.first) / (tokens - 1) for run in runs)
+    return {
+        "ttft_s": statistics.median(run.first for run in runs),
+        "ms_per_token": 1e3 * seconds,
+        "tokens_per_s": 1 / seconds,
+        "peak_bytes": peak,
+        "kv_bytes_per_token": kv_bytes,
+    }
+
+
+def _ratios(figures: dict[str, dict[str, Any]], floor: float) -> dict[str, float]:
+    first = {name: values["ttft_s"] for name, values in figures.items()}
+    each = {name: values["ms_per_token"] for name, values in figures.items()}
+    return {
+        "ttft_ram_vs_concat": first["concat"] / first["ram"],
+        "ttft_disk_vs_concat": first["concat"] / first["disk"],
+        "ttft_cold_vs_concat": first["concat"] / first["cold"],
+        "ms_per_token_vs_plain": each["plain"] / each["ram"],
+        "ms_per_token_lookup_vs_plain": each["plain"] / each["ram+lookup"],
+        "step_vs_floor": each["ram"] / (1e3 * floor),
+    }

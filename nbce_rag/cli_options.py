@@ -1,0 +1,71 @@
+"""Options that several commands have, declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "DeviceOption",
+    "DtypeOption",
+    "EmbedderOption",
+    "KOption",
+    "LimitOption",
+    "ModelOption",
+    "PassagesOption",
+    "QuestionsOption",
+    "SampleSeedOption",
+]
+
+DeviceOption = Annotated[
+    str | None,
+    typer.Option("--device", metavar="NAME", help="cpu, cuda, mps, ...", show_default="the best there is"),
+]
+DtypeOption = Annotated[
+    str | None,
+    typer.Option("--dtype", metavar="NAME", help="auto, float32, bfloat16 or float16.", show_default="auto"),
+]
+EmbedderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--embedder",
+        metavar="NAME",
+        help="sentence-transformers model of a new index.",
+        show_default="all-MiniLM-L6-v2",
+    ),
+]
+KOption = Annotated[int, typer.Option("-k", metavar="K", min=1, help="How many passages to read.")]
+LimitOption = Annotated[
+    int | None,
+    typer.Option("--limit", metavar="N", min=1, help="Ask a random sample of this size.", show_default="all"),
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="M",
+        help="Hub id, folder or GGUF file of a causal language model.",
+        show_default="packaged",
+    ),
+]
+PassagesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--passages",
+        metavar="PATH",
+        help="jsonl(.gz) with id, title, text; SQuAD JSON; or documents, a folder or a file.",
+        show_default="those in the questions file",
+    ),
+]
+QuestionsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--questions",
+        metavar="FILE",
+        help="jsonl(.gz) with question, answers, and gold_ids or ctxs; RAMDocs; or SQuAD JSON.",
+        show_default=False,
+    ),
+]
+SampleSeedOption = Annotated[int, typer.Option("--seed", metavar="S", help="Same seed, same sample.")]

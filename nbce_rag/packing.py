@@ -1,0 +1,101 @@
+"""Weights of linear layers in the layout that oneDNN multiplies fastest.
+
+A decoding step multiplies a few rows (one a passage) by every weight matrix. For so few rows the
+general matrix product of torch on the CPU reaches a fraction of the memory's speed; oneDNN's product on
+weights that were reordered beforehand is up to four times faster (on an AVX2 machine, 11 rows by
+640 x 262,144 in float32: 205 ms and 55 ms), and no slower for the thousands of rows of a prefill. Sums
+are rounded in another order, no number is changed otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+__all__ = ["PackedLinear", "pack_linear_layers"]
+
+_ROWS = 11  # what oneDNN is told to expect; other numbers of rows work as well
+
+
+class PackedLinear(nn.Module):
+    """`x @ weight.T + bias` with a reordered weight that can neither be read back nor trained.
+
+    Args:
+        weight: [out_features, in_features], float32 or bfloat16, on the CPU.
+        bias: [out_features] or None.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.weight: Tensor | None = None
+        self.out_features, self.in_features = weight.shape
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), _ROWS)
+        self.bias = None if bias is None else bias.detach()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in_features] to [..., out_features]."""
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, "none", [], "")
+        return product
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PackedLinear:
+        return self  # nothing can change it, and torch cannot copy a packed weight
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}"
+
+
+def pack_linear_layers(model: nn.Module) -> int:
+    """Replace the linear layers of a model by packed ones, in place; the old weights are freed.
+
+    The output layer keeps its weight beside the packed copy; in models that tie it to the embedding it
+    would stay anyway. Nothing
+    is done on other devices, in other dtypes, or where torch has no oneDNN.
+
+    Args:
+        model: a model that only this program uses, in evaluation mode.
+
+    Returns:
+        Number of layers replaced.
+    """
+    if not _works(next(model.parameters())):
+        return 0
+    output = getattr(model, "get_output_embeddings", lambda: None)()
+    replaced = 0
+    for parent in list(model.modules()):
+        for name, layer in list(parent.named_children()):
+            packed = _packed(layer)
+            if packed is not None:
+                if layer is output:
+                    packed.weight = layer.weight  # for scores over a part of the vocabulary
+                setattr(parent, name, packed)
+                replaced += 1
+    return replaced
+
+
+def _packed(layer: Any) -> PackedLinear | None:
+    # Exact types: a subclass may do more than multiply.
+    if type(layer) is nn.Linear:
+        weight = layer.weight
+    elif type(layer) is Conv1D:
+        weight = layer.weight.t()
+    else:
+        return None
+    plain = weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16)
+    return PackedLinear(weight, layer.bias) if plain and not layer._forward_hooks else None
+
+
+def _works(sample: Tensor) -> bool:
+    """Whether oneDNN multiplies numbers of this kind here; its operators are not a documented interface."""
+    if sample.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    if sample.dtype not in (torch.float32, torch.bfloat16):
+        return False
+    x = torch.arange(1.0, 7.0, dtype=sample.dtype).view(2, 3) / 8
+    weight = torch.arange(1.0, 13.0, dtype=sample.dtype).view(4, 3) / 8
+    try:
+        return torch.allclose(PackedLinear(weight, None)(x), x @ weight.T)
+    except (AttributeError, RuntimeError):
+        return False
