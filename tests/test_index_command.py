@@ -47,14 +47,14 @@ def test_factory(made: Path) -> None:
     assert result.exit_code == 0, result.output
     assert ", SQ8, recall" in result.stdout
     result = run("--factory", "nonsense", "--index", str(made))
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "factory='nonsense' is none for 32 dimensions" in result.stderr
 
 
 def test_nothing_to_do(made: Path, tmp_path: Path) -> None:
     for arguments in ([], [str(tmp_path), "--check"]):
         result = run(*arguments, "--index", str(made))
-        assert result.exit_code == 1
+        assert result.exit_code == 2
         assert "give either documents, or --check" in result.stderr
     assert "no passage index" in run("--check", "--index", str(tmp_path / "none")).stderr
 
