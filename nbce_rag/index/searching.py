@@ -17,7 +17,7 @@ from .filtering import KeyFinder, Keys
 from .ranking import mmr_order, reciprocal_ranks
 from .reranking import RerankerLike, rerank_scores, resolve_reranker
 from .storage import Storage
-from .vector_sync import SyncedVectors, VectorView
+from .vector_sync import OutdatedError, SyncedVectors, VectorView
 from .words import match_expression
 
 __all__ = ["Mode", "Request", "Searcher", "checked_k"]
@@ -25,6 +25,7 @@ __all__ = ["Mode", "Request", "Searcher", "checked_k"]
 Mode = Literal["vector", "words", "hybrid"]
 _MODES = ("vector", "words", "hybrid")
 _DEPTH = 50  # of each ranking that is fused, at least
+_ATTEMPTS = 3
 _FETCH = 4  # times k: what is reranked or made to differ
 _FEW = 20_000  # vectors that are read from SQLite, about 0.1 s, sooner than an inexact index is trusted
 _IS_GENERATED = AllOf(tuple(Test(key, "eq", value) for key, value in GENERATED.items()))
@@ -108,13 +109,18 @@ class Searcher:
                     raise InputError(
                         "A search for words, and a reranker, need the text of the query: give text=."
                     )
-        self._vectors.prepare()
-        with self._storage.read():
-            view = self._vectors.current()
-            allowed = self._allowed(view, request)
-            if allowed is not None and not len(allowed):
-                return [[] for _ in queries]
-            found = self._rank(view, queries, texts, allowed, request)
+        found: list[list[Passage]] = []
+        for attempt in range(_ATTEMPTS):
+            try:
+                with self._storage.read():
+                    view = self._vectors.current(patient=attempt + 1 < _ATTEMPTS)
+                    allowed = self._allowed(view, request)
+                    if allowed is not None and not len(allowed):
+                        return [[] for _ in queries]
+                    found = self._rank(view, queries, texts, allowed, request)
+                break
+            except OutdatedError:  # a newer state has another file in place of the one that is gone
+                continue
         results = []
         for passages, text in zip(found, texts, strict=True):
             if reranker is not None:

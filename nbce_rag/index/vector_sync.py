@@ -14,7 +14,7 @@ from ..errors import IndexDamagedError
 from .segments import Block, read_block
 from .storage import SegmentRow, State, Storage
 
-__all__ = ["SyncedVectors", "VectorView"]
+__all__ = ["OutdatedError", "SyncedVectors", "VectorView"]
 
 logger = logging.getLogger(__name__)
 
@@ -148,16 +148,6 @@ class SyncedVectors:
         self._dimension = dimension
         self._view: VectorView | None = None
         self._pid = os.getpid()
-
-    def prepare(self) -> None:
-        """Brings the view up to date. A file that another process replaces meanwhile is not missed."""
-        for attempt in range(3):
-            try:
-                with self._storage.read():
-                    self.current(patient=attempt < 2)
-                return
-            except OutdatedError:
-                continue
 
     def current(self, *, patient: bool = False) -> VectorView:
         """The vectors as they are in the snapshot that `storage.read()` gives. To be called inside it.
