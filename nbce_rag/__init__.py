@@ -25,6 +25,7 @@ _HOME = {
     "PassageKVStore": "decoding.kv_store",
     "Comparison": "compare",
     "ChoiceScores": "scoring",
+    "show": "view",
     "PromptTemplate": "prompt",
     "Experts": "fusion",
     "Fused": "fusion",
@@ -59,6 +60,7 @@ __all__ = [
     "Request",
     "TokenEvidence",
     "__version__",
+    "show",
 ]
 
 if TYPE_CHECKING:
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
     from .passages import Passage
     from .prompt import PromptTemplate
     from .scoring import ChoiceScores
+    from .view import show
 
 
 def __getattr__(name: str) -> Any:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .passages import Passage
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["Answer", "Citation", "Piece", "Timings", "TokenEvidence", "Usage"]
 
@@ -30,6 +33,9 @@ class TokenEvidence:
         weights: Evidence over `Answer.passages`, in their order. It sums to 1; `()` without passages.
         gain: What the passages added over no passage: log sum_k w_k p_k(y) - log p_0(y), in nats, for
             the chosen token y, the weights w before it and the row without a passage p_0.
+        entropies: Entropy of each row's distribution before this token, in nats, the row without a passage
+            first; with `passages_per_row` or `joint_row` there are not as many rows as passages. NaN for
+            a row that `drop_rows_after` dropped. `()` unless it was asked for with `entropies=True`.
     """
 
     id: int
@@ -39,6 +45,7 @@ class TokenEvidence:
     logprob: float
     weights: tuple[float, ...]
     gain: float
+    entropies: tuple[float, ...] = ()
 
     @property
     def passage(self) -> int | None:
@@ -139,6 +146,37 @@ class Answer:
             by_id.setdefault(passage.id, passage)
         cited = dict.fromkeys(citation.passage_id for citation in self.citations)
         return tuple(by_id[id_] for id_ in cited if id_ in by_id)
+
+    def to_html(self) -> str:
+        """The answer as an HTML page of its own, readable without colour and without a network."""
+        from .view import answer_page
+
+        return answer_page(self)
+
+    def plot(self) -> Figure:
+        """A heat map of tokens and passages over a line of entropies; see `nbce_rag.view.plot`.
+
+        Raises:
+            MissingDependencyError: matplotlib is not installed (extra `[plot]`).
+        """
+        from .view import plot
+
+        return plot(self)
+
+    def __str__(self) -> str:
+        """The text with numbered marks and the sources below, as `nbce-rag ask` prints it to a file."""
+        from .terminal import plain
+
+        return plain(self)
+
+    def _repr_html_(self) -> str:
+        from .view import answer_html
+
+        return answer_html(self)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """What IPython shows where there is no HTML; the `repr` holds every token and passage."""
+        printer.text(str(self))
 
     def to_dict(self) -> dict[str, Any]:
         """The answer in plain JSON types: what `nbce-rag ask --json` prints.

@@ -23,6 +23,7 @@ from .evaluation.command import eval_command
 from .evaluation.studies.command import study_command
 from .kv_command import fill, kv_command, parse_bytes, store_of_index
 from .reporting import errors_in_one_line, notes, progress_bar, say, spinner
+from .writing import check_writable, write_whole
 
 if TYPE_CHECKING:
     from .answer import Answer
@@ -250,6 +251,21 @@ def ask(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html", metavar="FILE", help="Write the answer as a page with its evidence.", show_default=False
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot",
+            metavar="FILE",
+            help="Draw the evidence: .png, .svg, .pdf. Extra [plot].",
+            show_default=False,
+        ),
+    ] = None,
     kv: Annotated[
         Path | None,
         typer.Option(
@@ -278,6 +294,14 @@ def ask(
     with errors_in_one_line():
         if not question.strip():
             raise InputError("the question is empty; write it after `ask`, in quotation marks")
+        for file in (html, plot):
+            if file is not None:
+                check_writable(file)
+        if plot is not None:
+            from .view.figure import check_suffix
+
+            check_suffix(plot.suffix)
+            options["entropies"] = True
         stdout = sys.stdout
         with notes() as found, redirect_stdout(sys.stderr):
             with spinner("searching"):
@@ -304,9 +328,10 @@ def ask(
                 # The options of the answer go here too: they are checked before the model is loaded.
                 engine = NBCE.from_pretrained(model, **options)
             if as_json:
-                answer = _with_retrieval(engine.answer(question, passages), retrieve)
+                answer = engine.answer(question, passages)
+                timed = _with_retrieval(answer, retrieve)
                 # ASCII, so that no locale can garble it.
-                typer.echo(json.dumps(answer.to_dict(), ensure_ascii=True, allow_nan=False), file=stdout)
+                typer.echo(json.dumps(timed.to_dict(), ensure_ascii=True, allow_nan=False), file=stdout)
             else:
                 from rich.console import Console
 
@@ -315,6 +340,7 @@ def ask(
                 answer = stream(engine.stream(question, passages), Console(file=stdout))
             if kv is not None and engine.kv_store is not None:
                 engine.kv_store.close()  # says here what could not be written
+            _write_views(_with_retrieval(answer, retrieve), html, plot)
         for note in found:
             # The answer's own warnings are part of what was printed.
             if note not in answer.warnings:
@@ -367,6 +393,15 @@ def _with_retrieval(answer: Answer, seconds: float) -> Answer:
     """`answer` with the time of the search, which took place before the engine began to count."""
     timings = answer.timings
     return replace(answer, timings=replace(timings, retrieve=seconds, total=timings.total + seconds))
+
+
+def _write_views(answer: Answer, html: Path | None, plot: Path | None) -> None:
+    if html is not None:
+        write_whole(html, answer.to_html().encode())
+    if plot is not None:
+        from .view.figure import to_bytes
+
+        write_whole(plot, to_bytes(answer.plot(), plot.suffix))
 
 
 def _open_or_create(path: Path, embedder: str | None) -> PassageIndex:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -69,6 +70,14 @@ class Comparison:
         if self.silent:
             lines.append(f"No answer: {', '.join(p.title or p.id for p in self.silent)}")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        from .view import comparison_html
+
+        return comparison_html(self)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(str(self))
 
 
 def compare(engine: Engine, request: Request) -> Comparison:

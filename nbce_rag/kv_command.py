@@ -177,7 +177,7 @@ def _model_of(path: Path) -> tuple[str, str, str]:
 
 
 def _show(report: dict[str, Any], removed: int | None) -> None:
-    from .terminal import one_line
+    from .view.labels import one_line
 
     if removed is not None:
         typer.echo(f"Removed {removed:,} contexts.")

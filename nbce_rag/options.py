@@ -45,6 +45,8 @@ class Options:
         refusal_threshold: a row refuses when its probability of the prompt's refusal reaches this; when
             all rows refuse, the answer is an abstention. In (0, 1].
         relevance: compute `passage.relevance` even for rules that do not use it.
+        entropies: keep every row's entropy at every token (`TokenEvidence.entropies`), for `Answer.plot`.
+            It costs a pass over all rows' probabilities a token, so it is off.
         prompt_lookup_num_tokens: most tokens that are drafted from the leading passage and verified in
             one pass; changes the speed alone. 0 is off.
         drop_rows_after: stop reading passages that had less than a thousandth of the evidence for this many
@@ -76,6 +78,7 @@ class Options:
     abstention: str = "The passages do not answer this question."
     refusal_threshold: float = 0.5
     relevance: bool = False
+    entropies: bool = False
     prompt_lookup_num_tokens: int = 8
     drop_rows_after: int = 0
     citation_threshold: float = 0.5
@@ -149,4 +152,5 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "abstain_below": ((int, float, type(None)), "a finite number of nats, or None"),
     "abstention": ((str,), "a string"),
     "relevance": ((bool,), "True or False"),
+    "entropies": ((bool,), "True or False"),
 }

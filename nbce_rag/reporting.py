@@ -56,7 +56,7 @@ def notes() -> Iterator[list[str]]:
 
 def say(line: str) -> None:
     """Writes one line to stderr. Names of files may hold anything, so it is cleaned first."""
-    from .terminal import one_line
+    from .view.labels import one_line
 
     typer.echo(one_line(line), err=True)
 
@@ -68,7 +68,7 @@ def progress_bar() -> Iterator[Callable[[int, int, str], None] | None]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.table import Column
 
-    from .terminal import one_line
+    from .view.labels import one_line
 
     console = Console(stderr=True)
     if not console.is_terminal:

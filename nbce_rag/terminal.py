@@ -8,6 +8,7 @@ read as markup.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from io import StringIO
 
 from rich.console import Console
 from rich.live import Live
@@ -16,38 +17,15 @@ from rich.table import Table
 from rich.text import Text
 
 from .answer import Answer, Piece
-from .citations import words
 from .passages import Passage
+from .view.labels import cited_shares, clean, found_at, name_of, one_line
 
-__all__ = ["clean", "one_line", "render", "stream"]
+__all__ = ["plain", "render", "stream"]
 
 # The sixteen colours follow the user's own theme, so that they can be read on dark and light alike.
 _COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
-_CHARACTERS_OF_A_TITLE = 60
 _UNCITED_SHOWN = 8
 _REFRESHES_A_SECOND = 12
-
-# C0 and C1 controls but for tab and newline; then the embeddings, overrides and isolates that make a
-# terminal show characters in another order than they stand in; then halves of surrogate pairs, which
-# cannot be written out.
-_REMOVED: dict[int, str | None] = dict.fromkeys(
-    [code for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A)]
-    + [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]
-)
-_REMOVED |= dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
-
-
-def clean(text: str) -> str:
-    """`text` without control characters, escape sequences' introducers and bidirectional overrides.
-
-    It works character by character, so that a text may be cleaned in pieces.
-    """
-    return text.translate(_REMOVED)
-
-
-def one_line(text: str) -> str:
-    """`text`, cleaned, with every run of whitespace turned into one space."""
-    return " ".join(clean(text.replace("\r", " ")).split())
 
 
 def render(answer: Answer, console: Console) -> None:
@@ -67,6 +45,15 @@ def render(answer: Answer, console: Console) -> None:
         _render_sources(answer, numbers, console)
     for warning in answer.warnings:
         _print(console, Text(f"warning: {one_line(warning)}", style="yellow"))
+
+
+def plain(answer: Answer) -> str:
+    """What `render` prints where there is no terminal, without a line end after it."""
+    # In a notebook rich would show what it prints besides capturing it.
+    console = Console(file=StringIO(), force_terminal=False, force_jupyter=False, color_system=None)
+    with console.capture() as printed:
+        render(answer, console)
+    return printed.get().rstrip("\n")
 
 
 def stream(pieces: Iterable[Piece], console: Console) -> Answer:
@@ -154,7 +141,7 @@ def _render_sources(answer: Answer, numbers: dict[str, int], console: Console) -
         if count > _UNCITED_SHOWN:
             _print(console, Text(f"  and {count - _UNCITED_SHOWN} more", style="dim"))
         return
-    shares = _shares(answer)
+    shares = cited_shares(answer)
     rows = []
     for passage in answer.cited_passages:
         number = numbers[passage.id]
@@ -171,29 +158,7 @@ def _render_sources(answer: Answer, numbers: dict[str, int], console: Console) -
 
 def _source(passage: Passage) -> Text:
     """Title, source, character span and score of a passage, as far as they are known."""
-    title = one_line(passage.title or "")
-    source = one_line(passage.source or "")
-    name = title or source or _shortened(one_line(passage.text)) or one_line(passage.id)
-    parts = []
-    if source and title:
-        parts.append(source)
-    if passage.start is not None and passage.end is not None:
-        parts.append(f"characters {passage.start}-{passage.end}")
-    if passage.score is not None:
-        parts.append(f"score {passage.score:.2f}")
-    return Text.assemble((name, "bold"), ", ".join(["", *parts]))
-
-
-def _shares(answer: Answer) -> dict[str, float]:
-    """For each cited passage, the part of the answer's words that it is cited for, by characters."""
-    spans = words(answer.text)
-    total = sum(end - start for start, end in spans)
-    shares = {passage.id: 0.0 for passage in answer.cited_passages}
-    for citation in answer.citations:
-        for start, end in spans:
-            if citation.passage_id in shares and start >= citation.start and end <= citation.end:
-                shares[citation.passage_id] += (end - start) / total
-    return shares
+    return Text.assemble((name_of(passage), "bold"), ", ".join(["", *found_at(passage)]))
 
 
 def _print_list(console: Console, rows: Iterable[tuple[Text, Text]]) -> None:
@@ -216,12 +181,3 @@ def _print(console: Console, text: Text) -> None:
 
 def _colour(number: int) -> Style:
     return Style.parse(_COLOURS[(number - 1) % len(_COLOURS)])
-
-
-def _shortened(text: str) -> str:
-    """The beginning of a text, cut before a word if there is one to cut before."""
-    if len(text) <= _CHARACTERS_OF_A_TITLE:
-        return text
-    head = text[:_CHARACTERS_OF_A_TITLE]
-    cut = head.rfind(" ")
-    return (head[:cut] if cut > 0 else head) + "…"

@@ -242,6 +242,39 @@ def test_errors_are_one_line(
     assert "Traceback" not in result.output
 
 
+def test_page_and_picture_are_written(made: str, tmp_path: Path, engine: type[ScriptedEngine]) -> None:
+    pytest.importorskip("matplotlib")
+    page, picture = tmp_path / "answer.html", tmp_path / "evidence.svg"
+    for more in ([], ["--json"]):
+        result = run("ask", "<what?>", "--index", made, "--html", str(page), "--plot", str(picture), *more)
+        assert result.exit_code == 0, result.stderr
+        assert engine.loaded[1] == {"entropies": True}
+        html = page.read_text(encoding="utf-8")
+        assert html.startswith("<!DOCTYPE html>")
+        assert "&lt;what?&gt;" in html
+        assert "a donkey" in html
+        assert picture.read_bytes().startswith(b"<?xml")
+        page.unlink()
+        picture.unlink()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--html", "none/page.html"], "does not exist"),
+        (["--html", "."], "is a folder"),
+        (["--plot", "picture.doc"], "no kind of picture"),
+    ],
+)
+def test_files_that_cannot_be_written_are_refused_before_anything_is_loaded(
+    made: str, engine: type[ScriptedEngine], arguments: list[str], said: str
+) -> None:
+    result = run("ask", "what?", "--index", made, *arguments)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert not hasattr(engine, "loaded")
+
+
 def test_an_error_that_is_not_ours_is_not_hidden(made: str, engine: type[ScriptedEngine]) -> None:
     engine.fails_with = ZeroDivisionError("a bug")
     assert isinstance(run("ask", "Who?", "--index", made).exception, ZeroDivisionError)

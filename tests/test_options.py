@@ -31,6 +31,9 @@ IMPOSSIBLE: list[tuple[str, Any]] = [
     *[("joint_row", value) for value in (1, "yes", None)],
     *[("order_labels", value) for value in (1, "yes", None)],
     *[("relevance", value) for value in (1, "yes", None)],
+    *[("entropies", value) for value in (1, "yes", None)],
+    *[("prompt_lookup_num_tokens", value) for value in (-1, 0.5, True)],
+    *[("drop_rows_after", value) for value in (-1, 0.5, True)],
     *[("regex", value) for value in (5, b"a+")],
     *[("json_schema", value) for value in (5, ["type"], True)],
 ]

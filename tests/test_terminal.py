@@ -11,7 +11,8 @@ from rich.console import Console
 
 from nbce_rag.answer import Answer, Citation, Piece, Timings, Usage
 from nbce_rag.passages import Passage
-from nbce_rag.terminal import _tail, clean, one_line, render, stream
+from nbce_rag.terminal import _tail, render, stream
+from nbce_rag.view.labels import clean, one_line
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 MULE = Passage(

@@ -72,6 +72,9 @@ class NBCESettings(BaseModel):
     abstention: str | None = None
     refusal_threshold: float | None = None
     relevance: bool | None = None
+    entropies: bool | None = None
+    prompt_lookup_num_tokens: int | None = None
+    drop_rows_after: int | None = None
     citation_threshold: float | None = None
 
     score_key: str = SCORE_KEY

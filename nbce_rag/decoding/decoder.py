@@ -17,6 +17,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..fusion import Fused, FusionState, Rule, responsibilities
 from ..fusion.base import NEG_INF
+from ..fusion.truncation import nucleus
 from ..models import LoadedModel
 from .cache import RowCache
 from .lookup import PromptLookup
@@ -40,6 +41,7 @@ class Group:
         rule: fuses them; not used when n = 0.
         chooser: picks its tokens.
         state: what the rule may know, with G = 1 (n columns).
+        entropies: whether its steps carry the entropy of each row.
         lookup: drafts tokens while this is the only question left, or None.
         drop_after: rows with negligible evidence for this many tokens in a row are dropped; 0 keeps all.
     """
@@ -50,6 +52,7 @@ class Group:
     state: FusionState = field(default_factory=FusionState)
     lookup: PromptLookup | None = None
     drop_after: int = 0
+    entropies: bool = False
     answer: list[int] = field(default_factory=list, init=False)
     kept: list[int] = field(init=False)
     negligible: list[int] = field(init=False)
@@ -73,6 +76,14 @@ class Group:
         self.kept = [self.kept[i] for i in stay]
         self.state = self.state.keep(torch.tensor(stay))
 
+    def by_row(self, values: Tensor) -> tuple[float, ...]:
+        """Values of the rows that are still read, row 0 first, in the places of all rows."""
+        first, *others = values.tolist()
+        whole = [first] + [math.nan] * self.passages
+        for row, value in zip(self.kept, others, strict=True):
+            whole[row + 1] = value
+        return tuple(whole)
+
     def notice(self, token: int, evidence: Tensor) -> tuple[float, ...]:
         """Take in a chosen token and its evidence over the kept rows; the evidence over all passages."""
         self.answer.append(token)
@@ -93,6 +104,8 @@ class Step:
         log_prob: log-prob under the fused, normalised distribution, nats, before temperature.
         evidence: evidence over the n passage rows, sums to 1.
         gain: log sum_k w_k p_k(token) - log p_0(token), nats: what the passages added.
+        entropies: of each row's distribution, nats, row 0 first, NaN for a row that was dropped; () unless
+            the group asks for them.
     """
 
     group: int
@@ -100,6 +113,7 @@ class Step:
     log_prob: float
     evidence: tuple[float, ...]
     gain: float
+    entropies: tuple[float, ...] = ()
 
 
 class LockstepDecoder:
@@ -271,6 +285,7 @@ class LockstepDecoder:
             log_prob=float(normalised[token]),
             evidence=group.notice(token, evidence),
             gain=gain if math.isfinite(gain) else 0.0,
+            entropies=group.by_row(nucleus(rows, 1.0)[1]) if group.entropies else (),
         )
 
 

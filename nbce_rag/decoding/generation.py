@@ -94,6 +94,7 @@ class _Run:
                     logprob=step.log_prob,
                     weights=self.prompted.plan.share(step.evidence),
                     gain=step.gain,
+                    entropies=step.entropies,
                 )
             )
         self.tokens += new
@@ -211,6 +212,7 @@ def _group(run: _Run) -> Group:
         run.prompted.state,
         lookup=PromptLookup(contexts, drafts) if drafts and contexts else None,
         drop_after=options.drop_rows_after,
+        entropies=options.entropies,
     )
 
 

@@ -48,6 +48,9 @@ CHANGES: dict[str, Any] = {
     "abstention": "Nothing.",
     "refusal_threshold": 0.1,
     "relevance": True,
+    "entropies": True,
+    "prompt_lookup_num_tokens": 2,
+    "drop_rows_after": 3,
     "citation_threshold": 0.2,
 }
 

@@ -1,6 +1,6 @@
 """Pictures of studies: Okabe and Ito's colours, which colour-blind readers can tell apart, and markers.
 
-matplotlib is the extra `[study]`; it is used without pyplot, so that no window system is touched.
+matplotlib is the extra `[plot]`; it is used without pyplot, so that no window system is touched.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def require_matplotlib() -> None:
     """Raises MissingDependencyError unless matplotlib is installed."""
     if find_spec("matplotlib") is None:
         raise MissingDependencyError(
-            "Studies draw with matplotlib, which is not installed; run: pip install 'nbce-rag[study]'"
+            "Studies draw with matplotlib, which is not installed; run: pip install 'nbce-rag[plot]'"
         )
 
 

@@ -1,0 +1,130 @@
+"""What a terminal, a page and a picture say alike: clean text, names, numbers and shares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ..answer import Answer
+from ..citations import words
+from ..passages import Passage
+
+__all__ = [
+    "cited_shares",
+    "clean",
+    "evidence_shares",
+    "found_at",
+    "name_of",
+    "one_line",
+    "ordinal",
+    "percentages",
+    "reading_order",
+    "shortened",
+]
+
+_CHARACTERS_OF_A_NAME = 60
+
+# C0 and C1 controls but for tab and newline; then the embeddings, overrides and isolates that show
+# characters in another order than they stand in; then halves of surrogate pairs, which cannot be written
+# out.
+_REMOVED: dict[int, str | None] = dict.fromkeys(
+    [code for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A)]
+    + [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+)
+_REMOVED |= dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
+
+
+def clean(text: str) -> str:
+    """`text` without control characters, escape sequences' introducers and bidirectional overrides.
+
+    It works character by character, so that a text may be cleaned in pieces.
+    """
+    return text.translate(_REMOVED)
+
+
+def one_line(text: str) -> str:
+    """`text`, cleaned, with every run of whitespace turned into one space."""
+    return " ".join(clean(text.replace("\r", " ")).split())
+
+
+def shortened(text: str, characters: int = _CHARACTERS_OF_A_NAME) -> str:
+    """The beginning of a text, cut before a word if there is one to cut before."""
+    if len(text) <= characters:
+        return text
+    head = text[:characters]
+    cut = head.rfind(" ")
+    return (head[:cut] if cut > 0 else head) + "…"
+
+
+def name_of(passage: Passage) -> str:
+    """What to call a passage, in one line: its title, source, beginning or id, whichever it has first."""
+    title, source = one_line(passage.title or ""), one_line(passage.source or "")
+    return title or source or shortened(one_line(passage.text)) or one_line(passage.id)
+
+
+def found_at(passage: Passage) -> list[str]:
+    """Source, character span and score of a passage, as far as they are known and not its name already."""
+    parts = []
+    source = one_line(passage.source or "")
+    if source and one_line(passage.title or ""):
+        parts.append(source)
+    if passage.start is not None and passage.end is not None:
+        parts.append(f"characters {passage.start}-{passage.end}")
+    if passage.score is not None:
+        parts.append(f"score {passage.score:.2f}")
+    return parts
+
+
+def reading_order(answer: Answer) -> list[int]:
+    """Indexes in `Answer.passages`: the cited ones in the order of their first citation, then the others.
+
+    A passage's place here, from 1, is its number wherever the answer is shown.
+    """
+    first: dict[str, int] = {}
+    for index, passage in enumerate(answer.passages):
+        first.setdefault(passage.id, index)
+    cited = [first[passage.id] for passage in answer.cited_passages]
+    return cited + [index for index in range(len(answer.passages)) if index not in set(cited)]
+
+
+def cited_shares(answer: Answer) -> dict[str, float]:
+    """For each cited passage's id, the part of the answer's words that cite it, by characters."""
+    spans = words(answer.text)
+    total = sum(end - start for start, end in spans)
+    shares = {passage.id: 0.0 for passage in answer.cited_passages}
+    for citation in answer.citations:
+        for start, end in spans:
+            if citation.passage_id in shares and start >= citation.start and end <= citation.end:
+                shares[citation.passage_id] += (end - start) / total
+    return shares
+
+
+def evidence_shares(answer: Answer) -> list[float]:
+    """Mean evidence of each passage over the tokens; it sums to 1, or is all 0 without tokens."""
+    counted = [token.weights for token in answer.tokens if len(token.weights) == len(answer.passages)]
+    if not counted:
+        return [0.0] * len(answer.passages)
+    return [math.fsum(weights) / len(counted) for weights in zip(*counted, strict=True)]
+
+
+def percentages(shares: Sequence[float]) -> list[int]:
+    """Whole percents of shares that sum to 1, which sum to 100: largest remainders are rounded up.
+
+    Shares that do not sum to 1 are divided by their sum first; those without a sum are all 0.
+    """
+    usable = [share if math.isfinite(share) and share > 0 else 0.0 for share in shares]
+    total = math.fsum(usable)
+    if total <= 0:
+        return [0] * len(usable)
+    exact = [100 * share / total for share in usable]
+    whole = [math.floor(value) for value in exact]
+    by_remainder = sorted(range(len(exact)), key=lambda k: (whole[k] - exact[k], k))
+    for k in by_remainder[: 100 - sum(whole)]:
+        whole[k] += 1
+    return whole
+
+
+def ordinal(number: int) -> str:
+    """1st, 2nd, 3rd, 4th, ... 11th, ... 21st."""
+    ending = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
