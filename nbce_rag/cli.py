@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["app", "main"]
 
 _NOTHING_READ = 1
+_PROBLEMS = 1
 
 app = typer.Typer(
     help="Answers questions from your documents, reading every passage on its own, and cites them.",
@@ -71,18 +72,18 @@ def _nbce_rag(
 
 @app.command("index")
 def index_documents(
+    path: Annotated[
+        Path,
+        typer.Option("--index", metavar="DIR", help="The index; made if there is none.", show_default=False),
+    ],
     documents: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(
             metavar="DOCS...",
             help="Files and folders: .txt, .md, .rst, .html, .pdf, .jsonl.",
             show_default=False,
         ),
-    ],
-    path: Annotated[
-        Path,
-        typer.Option("--index", metavar="DIR", help="The index; made if there is none.", show_default=False),
-    ],
+    ] = None,
     embedder: EmbedderOption = None,
     max_tokens: Annotated[
         int | None,
@@ -99,6 +100,22 @@ def index_documents(
             metavar="N", min=0, help="Tokens that a passage repeats from the one before.", show_default="32"
         ),
     ] = None,
+    factory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="How FAISS holds vectors: auto, flat, hnsw, ivf, ivf-sq8, fp16, sq8, sq4, pq, or a string "
+            "for its index_factory. All vectors are written anew.",
+            show_default="auto",
+        ),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Read all of the index and say what is wrong.")
+    ] = False,
+    rebuild: Annotated[
+        bool,
+        typer.Option("--rebuild", help="Make anew what follows from the passages: filters, words, vectors."),
+    ] = False,
     kv: Annotated[
         bool,
         typer.Option(
@@ -122,16 +139,25 @@ def index_documents(
     ] = None,
 ) -> None:
     """Put documents into an index. Run again, it takes in only what has changed."""
+    if check or rebuild or not documents:
+        _maintain(path, documents, factory, check, rebuild)
+        return
     of_kv = _given(kv_max_bytes=kv_max_bytes, model=model, device=device, dtype=dtype)
     with errors_in_one_line("what was finished is in the index; run the same command again to go on"):
         if of_kv and not kv:
             raise InputError(f"--{next(iter(of_kv)).replace('_', '-')} goes with --kv; add it")
         limit = None if kv_max_bytes is None else parse_bytes(kv_max_bytes)
         with notes() as found, redirect_stdout(sys.stderr), _open_or_create(path, embedder) as index:
+            if factory is not None:
+                from .index.factories import check_factory
+
+                check_factory(factory, index.dimension)  # before anything is embedded
             with progress_bar() as progress:
                 report = index.add_files(
                     documents, progress=progress, **_given(max_tokens=max_tokens, overlap=overlap)
                 )
+            if factory is not None:
+                index.compact(factory)
             size = len(index)
         for reasons in report.files_failed.values():
             for reason in reasons.splitlines():
@@ -160,6 +186,37 @@ def ask(
         Path, typer.Option("--index", metavar="DIR", help="The index to search.", show_default=False)
     ],
     k: KOption = 8,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CONDITION",
+            help="On metadata: year>=1900, language=en,de, tags~pet, or JSON. Repeat it for more.",
+            show_default=False,
+        ),
+    ] = None,
+    hybrid: Annotated[bool, typer.Option("--hybrid", help="Search by meaning and by words (BM25).")] = False,
+    rerank: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Cross-encoder that scores what was found, by name or folder.",
+            show_default=False,
+        ),
+    ] = None,
+    mmr: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            min=0.0,
+            max=1.0,
+            help="Passages that differ: 1 is relevance alone, 0 difference alone.",
+            show_default=False,
+        ),
+    ] = None,
+    min_score: Annotated[
+        float | None,
+        typer.Option(metavar="X", min=-1.0, max=1.0, help="Least score of a passage.", show_default=False),
+    ] = None,
     model: ModelOption = None,
     fusion: Annotated[
         str | None,
@@ -249,12 +306,21 @@ def ask(
         with notes() as found, redirect_stdout(sys.stderr):
             with spinner("searching"):
                 from .index import PassageIndex
+                from .index.where_text import parse_where
+
+                asked = _given(
+                    where=parse_where(where or ()),
+                    mode="hybrid" if hybrid else None,
+                    rerank=rerank,
+                    mmr=mmr,
+                    min_score=min_score,
+                )
 
                 with PassageIndex.open(path) as index:
                     # Loads the embedder, so that the time of the search is that of searching.
                     _ = index.embedder.dimension
                     started = perf_counter()
-                    passages = index.search(question, k=k)
+                    passages = index.search(question, k=k, **asked)
                     retrieve = perf_counter() - started
             with spinner("loading the model"):
                 from .engine import NBCE
@@ -285,6 +351,37 @@ app.command("bench")(bench_command)
 app.command("eval")(eval_command)
 app.command("kv")(kv_command)
 app.command("study")(study_command)
+
+
+def _maintain(
+    path: Path, documents: list[Path] | None, factory: str | None, check: bool, rebuild: bool
+) -> None:
+    """`nbce-rag index` without documents."""
+    with errors_in_one_line():
+        if documents or not (check or rebuild or factory):
+            raise InputError("give either documents, or --check, --rebuild or --factory")
+        with redirect_stdout(sys.stderr), spinner("reading the index"):
+            from .index.maintaining import open_for_maintenance
+
+            with open_for_maintenance(path) as index:
+                if rebuild:
+                    index.rebuild()
+                if factory is not None:
+                    index.compact(factory)
+                report = index.check()
+        for problem in report.problems:
+            say(f"problem: {problem}")
+        for segment in report.segments:
+            typer.echo(
+                f"{segment['file']}: {segment['vectors']} vectors, {segment['removed']} removed, "
+                f"{segment['factory']}, recall {segment['recall']:.3f}"
+            )
+        typer.echo(
+            f"Passages: {report.passages}, {report.tail} of them not in a FAISS file. "
+            f"{'No problems.' if report.ok else f'Problems: {len(report.problems)}.'}"
+        )
+        if not report.ok:
+            raise typer.Exit(_PROBLEMS)
 
 
 def _given(**options: Any) -> dict[str, Any]:

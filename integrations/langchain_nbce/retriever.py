@@ -28,10 +28,12 @@ class PassageRetriever(BaseRetriever):
     Attributes:
         store: a `PassageVectorStore`, a `PassageIndex`, or the folder of one.
         k: how many documents; `invoke(query, k=...)` asks for another number.
-        search_type: "similarity", or "mmr" for documents that differ.
+        search_type: "similarity", "mmr" for documents that differ, "hybrid" for meaning and words, "words".
         score_threshold: least cosine, in [-1, 1].
         filter: see `PassageVectorStore.similarity_search`.
-        fetch_k, lambda_mult: for "mmr".
+        fetch_k, lambda_mult: for "mmr"; `fetch_k` also for `rerank`.
+        balance: weight of meaning in "hybrid".
+        rerank: as in `PassageIndex.search`; its scores are what is written.
         score_key: where the score is written.
     """
 
@@ -39,11 +41,13 @@ class PassageRetriever(BaseRetriever):
 
     store: PassageVectorStore
     k: int = Field(default=4, ge=1)
-    search_type: Literal["similarity", "mmr"] = "similarity"
+    search_type: Literal["similarity", "mmr", "hybrid", "words"] = "similarity"
     score_threshold: float | None = Field(default=None, ge=-1, le=1)
     filter: Any = None
     fetch_k: int = Field(default=20, ge=1)
     lambda_mult: float = Field(default=0.5, ge=0, le=1)
+    balance: float = Field(default=0.5, ge=0, le=1)
+    rerank: Any = None
     score_key: str = SCORE_KEY
 
     @field_validator("store", mode="before")
@@ -67,16 +71,15 @@ class PassageRetriever(BaseRetriever):
         if kwargs:
             raise InputError(f"Unknown option {', '.join(sorted(kwargs))}; a call takes k and filter.")
         count, where = k or self.k, filter if filter is not None else self.filter
+        options: dict[str, Any] = {"min_score": self.score_threshold, "rerank": self.rerank}
         if self.search_type == "mmr":
-            passages = self.store.diverse_passages(query, count, self.fetch_k, self.lambda_mult, where)
-        else:
-            passages = self.store.search_passages(query, count, where)
-        least = -1.0 if self.score_threshold is None else self.score_threshold
-        return [
-            to_document(passage, score_key=self.score_key)
-            for passage in passages
-            if passage.score is None or passage.score >= least
-        ]
+            options |= {"mmr": self.lambda_mult, "fetch_k": max(count, self.fetch_k)}
+        elif self.search_type != "similarity":
+            options |= {"mode": self.search_type, "balance": self.balance}
+        if self.rerank is not None:
+            options["fetch_k"] = max(count, self.fetch_k)
+        passages = self.store.search_passages(query, count, where, **options)
+        return [to_document(passage, score_key=self.score_key) for passage in passages]
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun | None = None, **kwargs: Any

@@ -10,7 +10,6 @@ import numpy as np
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
-from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
 from nbce_rag import PassageIndex
 from nbce_rag.errors import InputError
@@ -20,6 +19,18 @@ from .documents import to_document
 from .filters import Filter, as_where
 
 __all__ = ["PassageSearch", "refuse"]
+
+_OPTIONS = {
+    "balance",
+    "fetch_k",
+    "generated",
+    "min_score",
+    "mmr",
+    "mode",
+    "options",
+    "rerank",
+    "text",
+}
 
 
 class PassageSearch(VectorStore):
@@ -39,13 +50,14 @@ class PassageSearch(VectorStore):
         return await asyncio.to_thread(self.get_by_ids, ids)
 
     def search_passages(
-        self, query: str | Sequence[float], k: int = 4, filter: Filter | None = None
+        self, query: str | Sequence[float], k: int = 4, filter: Filter | None = None, **options: Any
     ) -> list[Passage]:
-        """Passages with `score` set, best first; `filter` as in `similarity_search`."""
+        """Passages with `score` set, best first; `filter` and options as in `similarity_search`."""
+        refuse({name: value for name, value in options.items() if name not in _OPTIONS})
         if self._index is None:
             return []
         where = None if filter is None else as_where(filter)
-        return self._index.search(query if isinstance(query, str) else np.asarray(query), k, where)
+        return self._index.search(query if isinstance(query, str) else np.asarray(query), k, where, **options)
 
     def similarity_search(
         self, query: str, k: int = 4, filter: Filter | None = None, **kwargs: Any
@@ -56,8 +68,10 @@ class PassageSearch(VectorStore):
             query: a text.
             k: how many at most.
             filter: on the metadata, exact: a mapping of values, of lists of which it has to be one, of
-                callables, of operators (`$eq $ne $neq $gt $gte $lt $lte $in $nin $exists`), with `$and`,
-                `$or` and `$not`; or a callable that is given all metadata.
+                callables, of operators (`$eq $ne $neq $gt $gte $lt $lte $in $nin $contains $exists`), with
+                `$and`, `$or` and `$not`; or a callable that is given all metadata.
+            **kwargs: `mode` ("vector", "words", "hybrid"), `balance`, `min_score`, `rerank`, `fetch_k`,
+                `generated`, `options`, `text`: as in `PassageIndex.search`.
 
         Raises:
             InputError: an unknown operator or option, k < 1, an empty text.
@@ -68,8 +82,7 @@ class PassageSearch(VectorStore):
         self, query: str, k: int = 4, filter: Filter | None = None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """As `similarity_search`, with cosines in [-1, 1]."""
-        refuse(kwargs)
-        return _scored(self.search_passages(query, k, filter))
+        return _scored(self.search_passages(query, k, filter, **kwargs))
 
     def similarity_search_by_vector(
         self, embedding: list[float], k: int = 4, filter: Filter | None = None, **kwargs: Any
@@ -84,8 +97,7 @@ class PassageSearch(VectorStore):
         self, embedding: list[float], k: int = 4, filter: Filter | None = None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """As `similarity_search_by_vector`, with cosines in [-1, 1]."""
-        refuse(kwargs)
-        return _scored(self.search_passages(embedding, k, filter))
+        return _scored(self.search_passages(embedding, k, filter, **kwargs))
 
     async def asimilarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
         """As `similarity_search`, the embedding awaited."""
@@ -96,7 +108,10 @@ class PassageSearch(VectorStore):
         given = dict(zip(("query", "k", "filter"), args, strict=False)) | kwargs
         if self._embedding is None or self._index is None:
             return await asyncio.to_thread(self.similarity_search_with_score, **given)
-        vector = await self._embedding.aembed_query(given.pop("query"))
+        text = given.pop("query")
+        vector = await self._embedding.aembed_query(text)
+        if given.get("mode", "vector") != "vector" or given.get("rerank") is not None:
+            given.setdefault("text", text)
         return await asyncio.to_thread(self.similarity_search_with_score_by_vector, vector, **given)
 
     async def asimilarity_search_by_vector(
@@ -142,16 +157,7 @@ class PassageSearch(VectorStore):
         """As `max_marginal_relevance_search`, with `score` set."""
         if self._index is None:
             return []
-        vector = (
-            self._index.embedder.embed_query(query) if isinstance(query, str) else np.asarray(query)
-        ).tolist()
-        found = self.search_passages(vector, max(k, fetch_k), filter)
-        vectors = self._index.vectors([passage.id for passage in found])
-        found = [passage for passage in found if passage.id in vectors]  # another process may delete some
-        chosen = maximal_marginal_relevance(
-            np.asarray(vector, dtype=np.float32), [vectors[p.id].tolist() for p in found], lambda_mult, k
-        )
-        return [found[place] for place in chosen]
+        return self.search_passages(query, k, filter, mmr=lambda_mult, fetch_k=max(k, fetch_k))
 
     async def amax_marginal_relevance_search(self, query: str, *args: Any, **kwargs: Any) -> list[Document]:
         """As `max_marginal_relevance_search`, in a worker thread."""

@@ -20,6 +20,7 @@ from nbce_rag.passages import Passage
 
 from .documents import to_passage
 from .embeddings import NBCEEmbeddings, as_embedder
+from .filters import as_where
 from .vector_search import PassageSearch, refuse
 
 __all__ = ["PassageVectorStore", "stored_passage"]
@@ -151,15 +152,15 @@ class PassageVectorStore(PassageSearch):
 
         Args:
             ids: which.
-            **kwargs: `source`, to remove all documents of one.
+            **kwargs: `source`, to remove all documents of one; `filter`, as in `similarity_search`.
         """
-        source = kwargs.pop("source", None)
+        source, filter = kwargs.pop("source", None), kwargs.pop("filter", None)
         refuse(kwargs)
         if self._index is None:
             return True
-        if ids is None and source is None:
-            ids = [passage.id for passage in self._index]
-        self._index.delete(ids, source)
+        if ids is None and source is None and filter is None:
+            filter = {}
+        self._index.delete(ids, source, where=None if filter is None else as_where(filter))
         return True
 
     # Making

@@ -1,8 +1,8 @@
-"""`MetadataFilters`, nested at will: which passages meet them."""
+"""`MetadataFilters`, nested at will, as conditions of our index."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llama_index.core.vector_stores.types import (
@@ -13,67 +13,111 @@ from llama_index.core.vector_stores.types import (
 )
 
 from nbce_rag.errors import InputError
+from nbce_rag.index.conditions import AllOf, AnyOf, Condition, Not, Test
 
-__all__ = ["meets"]
+from .nodes import NODE_KEY
+
+__all__ = ["as_condition", "in_documents"]
+
+_IS_NODE = Test(NODE_KEY, "exists")
 
 
-def meets(metadata: Mapping[str, Any], filters: MetadataFilters | None) -> bool:
-    """Whether metadata meet filters, by the rules of LlamaIndex's own store, and nested ones too.
+def as_condition(filters: MetadataFilters | None) -> Condition | None:
+    """Filters, also nested ones, as `PassageIndex.search` takes them, by the rules of LlamaIndex's own store.
 
     A key that is missing or None meets `!=`, `nin` and `is_empty`, and nothing else. No filters are met.
+    Numbers are ordered among themselves, and texts are; others have no order.
 
     Raises:
-        TypeError: text match with something that is no text, or an order between unlike types.
-        InputError: an unknown operator or condition.
+        InputError: an unknown operator or condition. While searching, `TypeError`: text match with something
+            that is no text.
     """
     if filters is None or not filters.filters:
-        return True
-    results = [
-        meets(metadata, one) if isinstance(one, MetadataFilters) else _matches(metadata, one)
+        return None
+    parts = tuple(
+        as_condition(one) or AllOf(()) if isinstance(one, MetadataFilters) else _condition(one)
         for one in filters.filters
-    ]
+    )
     condition = filters.condition or FilterCondition.AND
     if condition == FilterCondition.AND:
-        return all(results)
+        return AllOf(parts)
     if condition == FilterCondition.OR:
-        return any(results)
+        return AnyOf(parts)
     if condition == FilterCondition.NOT:
-        return not any(results)
+        return Not(AnyOf(parts))
     raise InputError(f"Unknown filter condition {condition!r}.")
 
 
-def _matches(metadata: Mapping[str, Any], one: MetadataFilter) -> bool:
-    value = metadata.get(one.key)
+def in_documents(doc_ids: Sequence[str]) -> Condition:
+    """That a node belongs to one of these documents; a passage that others wrote belongs to its source."""
+    return AnyOf(
+        (
+            Test((NODE_KEY, "ref_doc_id"), "in", tuple(doc_ids)),
+            AllOf((Test("source", "in", tuple(doc_ids)), Not(_IS_NODE))),
+        )
+    )
+
+
+def _condition(one: MetadataFilter) -> Condition:
     operator, wanted = one.operator, one.value
     if operator == FilterOperator.IS_EMPTY:
-        return value is None or value == "" or value == []
-    if value is None:
-        return operator in (FilterOperator.NE, FilterOperator.NIN)
+        return Not(_test(one.key, "call", lambda value: value is not None and value not in ("", [])))
+    if operator == FilterOperator.NE:
+        return Not(_test(one.key, "eq", wanted))
+    if operator == FilterOperator.NIN:
+        unwanted: Any = wanted or ()
+        return Not(_test(one.key, "in", tuple(value for value in unwanted if value is not None)))
     if operator in (FilterOperator.TEXT_MATCH, FilterOperator.TEXT_MATCH_INSENSITIVE):
+        return _test(one.key, "call", _text_match(one))
+    if operator in (FilterOperator.ANY, FilterOperator.ALL):
+        several: Any = wanted
+        parts = tuple(_test(one.key, "contains", value) for value in several)
+        if operator == FilterOperator.ANY:
+            return AnyOf(parts)
+        return AllOf((_test(one.key, "call", lambda value: value is not None), *parts))
+    found = _SINGLE.get(operator)
+    if found is None:
+        raise InputError(f"Unknown filter operator {operator!r}.")
+    if found in ("eq", "in"):
+        # None is no value: it equals nothing.
+        listed: Any = wanted
+        values = tuple(listed) if found == "in" else (wanted,)
+        return _test(one.key, "in", tuple(value for value in values if value is not None))
+    return _test(one.key, found, wanted)
+
+
+def _test(key: str, op: str, value: Any = None) -> Condition:
+    """A test of what LlamaIndex shows of metadata: a node has no other `title` and `source` than theirs."""
+    own = Test(key, op, value, columns="none")
+    if key not in ("title", "source"):
+        return own
+    return AnyOf((own, AllOf((Test(key, op, value, columns="set"), Not(_IS_NODE)))))
+
+
+def _text_match(one: MetadataFilter) -> Callable[[Any], bool]:
+    wanted = one.value
+
+    def test(value: Any) -> bool:
+        if value is None:
+            return False
         if not isinstance(value, str) or not isinstance(wanted, str):
             raise TypeError(
-                f"{operator.value} compares texts; metadata[{one.key!r}] is {value!r} and the filter's value "
-                f"{wanted!r}."
+                f"{one.operator.value} compares texts; metadata[{one.key!r}] is {value!r} and the filter's "
+                f"value {wanted!r}."
             )
-        if operator == FilterOperator.TEXT_MATCH_INSENSITIVE:
+        if one.operator == FilterOperator.TEXT_MATCH_INSENSITIVE:
             return wanted.lower() in value.lower()
         return wanted in value
-    compare: Any = _COMPARE.get(operator)
-    if compare is None:
-        raise InputError(f"Unknown filter operator {operator!r}.")
-    return bool(compare(value, wanted))
+
+    return test
 
 
-_COMPARE = {
-    FilterOperator.EQ: lambda value, wanted: value == wanted,
-    FilterOperator.NE: lambda value, wanted: value != wanted,
-    FilterOperator.GT: lambda value, wanted: value > wanted,
-    FilterOperator.GTE: lambda value, wanted: value >= wanted,
-    FilterOperator.LT: lambda value, wanted: value < wanted,
-    FilterOperator.LTE: lambda value, wanted: value <= wanted,
-    FilterOperator.IN: lambda value, wanted: value in wanted,
-    FilterOperator.NIN: lambda value, wanted: value not in wanted,
-    FilterOperator.CONTAINS: lambda value, wanted: wanted in value,
-    FilterOperator.ALL: lambda value, wanted: all(one in value for one in wanted),
-    FilterOperator.ANY: lambda value, wanted: any(one in value for one in wanted),
+_SINGLE = {
+    FilterOperator.EQ: "eq",
+    FilterOperator.IN: "in",
+    FilterOperator.GT: "gt",
+    FilterOperator.GTE: "gte",
+    FilterOperator.LT: "lt",
+    FilterOperator.LTE: "lte",
+    FilterOperator.CONTAINS: "contains",
 }

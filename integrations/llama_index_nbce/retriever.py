@@ -27,8 +27,9 @@ class PassageRetriever(BaseRetriever):
         index: an index, a folder, or a `PassageVectorStore`.
         similarity_top_k: how many nodes.
         filters, node_ids, doc_ids: what a node must meet.
-        mode: "default" or "mmr".
-        mmr_threshold: see `llama_index_nbce.selection.search`.
+        mode: "default", "mmr", "hybrid" or "text_search".
+        mmr_threshold, alpha: see `llama_index_nbce.selection.search`.
+        min_score, rerank: as in `PassageIndex.search`.
         **options: of every LlamaIndex retriever, such as `callback_manager`.
     """
 
@@ -42,6 +43,9 @@ class PassageRetriever(BaseRetriever):
         doc_ids: Sequence[str] | None = None,
         mode: str = "default",
         mmr_threshold: float | None = None,
+        alpha: float | None = None,
+        min_score: float | None = None,
+        rerank: Any = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -58,14 +62,17 @@ class PassageRetriever(BaseRetriever):
             "doc_ids": None if doc_ids is None else list(doc_ids),
             "mode": VectorStoreQueryMode(mode),
             "mmr_threshold": mmr_threshold,
+            "alpha": alpha,
         }
+        self._options = {"min_score": min_score, "rerank": rerank}
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         query = VectorStoreQuery(
             query_embedding=query_bundle.embedding, query_str=query_bundle.query_str, **self._query
         )
         return [
-            NodeWithScore(node=node_of(passage), score=passage.score) for passage in search(self.index, query)
+            NodeWithScore(node=node_of(passage), score=passage.score)
+            for passage in search(self.index, query, **self._options)
         ]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:

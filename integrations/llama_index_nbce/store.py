@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.schema import BaseNode
@@ -22,9 +20,11 @@ from llama_index.core.vector_stores.types import (
 
 from nbce_rag.errors import IndexNotFoundError, InputError
 from nbce_rag.index import PassageIndex
+from nbce_rag.index.conditions import AllOf
 
 from . import persistence
 from .embedding import LlamaIndexEmbedder, NodeEmbeddings, PassageEmbedding
+from .filters import as_condition, in_documents
 from .nodes import node_of, passage_of
 from .selection import matching, search
 
@@ -133,20 +133,13 @@ class PassageVectorStore(BasePydanticVectorStore):
         passages = {id_: passage_of(node) for id_, node in latest.items()}
         embedded = {id_: node.embedding for id_, node in latest.items() if node.embedding is not None}
         if embedded:
-            chosen, vectors = [passages[id_] for id_ in embedded], list(embedded.values())
-            outdated = self._outdated(embedded)
-            if outdated:
-                # An index keeps the vector of a text that it has; a node's may change with its metadata.
-                # Under another text first, and never deleted: whatever fails or dies, no node is lost.
-                other = [replace(p, text=f"{p.text}\n") if p.id in outdated else p for p in chosen]
-                self._index.add(other, vectors=vectors)
-            self._index.add(chosen, vectors=vectors)
+            self._index.add([passages[id_] for id_ in embedded], vectors=list(embedded.values()))
         self._index.add([passage for id_, passage in passages.items() if id_ not in embedded])
         return [node.node_id for node in nodes]
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Removes the nodes of a document."""
-        self._remove(matching(self._index, doc_ids=[ref_doc_id]))
+        self._index.delete(where=in_documents([ref_doc_id]))
 
     def delete_nodes(
         self,
@@ -156,7 +149,7 @@ class PassageVectorStore(BasePydanticVectorStore):
     ) -> None:
         """Removes the nodes with these ids that meet the filters; neither removes none."""
         if node_ids is not None or filters is not None:
-            self._remove(matching(self._index, node_ids=node_ids, filters=filters))
+            self._index.delete(node_ids, where=as_condition(filters) or AllOf(()))
 
     def get_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
@@ -173,10 +166,10 @@ class PassageVectorStore(BasePydanticVectorStore):
 
     def clear(self) -> None:
         """Removes every node, and every passage that others wrote."""
-        self._remove(list(self._index))
+        self._index.delete(where=AllOf(()))
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
-        """Finds nodes; see `llama_index_nbce.selection.search`."""
+        """Finds nodes, by meaning, words or both; see `llama_index_nbce.selection.search`."""
         found = search(self._index, query, **kwargs)
         return VectorStoreQueryResult(
             nodes=[node_of(passage) for passage in found],
@@ -246,19 +239,6 @@ class PassageVectorStore(BasePydanticVectorStore):
         path = f"{os.fspath(persist_dir)}/{persistence.file_name(namespace)}"
         return cls.from_persist_path(path, fs, embed_model=embed_model, into=into)
 
-    def _outdated(self, embedded: Mapping[str, Sequence[float]]) -> set[str]:
-        """Ids of nodes whose vector in the index is another one."""
-        return {
-            id_
-            for id_, vector in self._index.vectors(embedded).items()
-            if len(embedded[id_]) != len(vector)
-            or not np.allclose(vector, _normalised(embedded[id_]), atol=1e-6)
-        }
-
-    def _remove(self, passages: Sequence[Any]) -> None:
-        if passages:
-            self._index.delete([passage.id for passage in passages])
-
 
 def _embedder(embed_model: Any, dimension: int | None, default: str | None) -> Any:
     if embed_model is None:
@@ -272,9 +252,3 @@ def _embedder(embed_model: Any, dimension: int | None, default: str | None) -> A
     raise InputError(
         f"embed_model is a {type(embed_model).__name__}; give an embedding model of LlamaIndex or a name."
     )
-
-
-def _normalised(vector: Sequence[float]) -> Any:
-    array = np.asarray(vector, dtype=np.float32)
-    norm = float(np.linalg.norm(array))
-    return array / norm if norm else array

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
@@ -12,35 +12,14 @@ from pathlib import Path
 from typing import Self
 
 from ..errors import IndexDamagedError, IndexLockedError, IndexNotFoundError, PassageIndexError
+from . import schema
 
-__all__ = ["RESTORE", "Database", "new_token", "not_found"]
+__all__ = ["RESTORE", "Database", "not_found"]
+
+logger = logging.getLogger(__name__)
 
 RESTORE = "restore it from a backup, or delete the folder and index the documents again."
-_APPLICATION_ID = 0x4E424345  # "NBCE", in the header of the file
-SCHEMA_VERSION = 1
-_SCHEMA = """
-CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE passages(
-    key INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    content_hash TEXT NOT NULL,
-    file TEXT,
-    source TEXT,
-    title TEXT,
-    span_start INTEGER,
-    span_end INTEGER,
-    metadata TEXT NOT NULL,
-    text TEXT NOT NULL
-);
-CREATE INDEX passages_source ON passages(source);
-CREATE INDEX passages_file ON passages(file);
-CREATE TABLE vectors(key INTEGER PRIMARY KEY, commit_id INTEGER NOT NULL, vector BLOB NOT NULL);
-CREATE INDEX vectors_commit ON vectors(commit_id);
-CREATE TABLE removed(key INTEGER PRIMARY KEY, commit_id INTEGER NOT NULL);
-CREATE INDEX removed_commit ON removed(commit_id);
-CREATE TABLE commits(id INTEGER PRIMARY KEY AUTOINCREMENT, token INTEGER NOT NULL);
-CREATE TABLE files(path TEXT PRIMARY KEY, fingerprint TEXT NOT NULL) WITHOUT ROWID;
-"""
+_CACHE_KIB = 65_536
 
 # A connection must not be used, nor closed, in a process that was forked after it was opened.
 _abandoned: list[sqlite3.Connection] = []
@@ -61,37 +40,16 @@ class Database:
         with _errors(file, timeout):
             connection = sqlite3.connect(file, timeout=timeout, isolation_level=None)
             try:
-                connection.execute("PRAGMA journal_mode = WAL")
-                # Two processes may be here at once, and one may have died here before.
-                connection.execute("BEGIN IMMEDIATE")
-                if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                    connection.execute("ROLLBACK")
-                    return False
-                for statement in _SCHEMA.split(";\n"):
-                    connection.execute(statement)
-                connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
-                connection.execute("INSERT INTO commits(token) VALUES (?)", (new_token(),))
-                connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-                connection.execute("COMMIT")
-                return True
+                return schema.create(connection, meta)
             finally:
                 connection.close()
 
     @classmethod
     def open(cls, file: Path, timeout: float) -> Self:
         """Opens the file and checks that it is a passage index of a version that can be read."""
-        try:
-            with file.open("rb") as stream:
-                header = stream.read(16)
-        except FileNotFoundError as error:
-            raise not_found(file.parent) from error
-        except OSError as error:
-            raise PassageIndexError(
-                f"{file} cannot be read ({error.strerror}): check its permissions."
-            ) from error
-        if header and header != b"SQLite format 3\0":
-            raise IndexDamagedError(f"{file} is not an SQLite file: {RESTORE}")
+        # The file is not opened but by SQLite: closing it would end the locks that this process has on it.
+        if not file.is_file():
+            raise not_found(file.parent)
         storage = cls(file, timeout)
         try:
             with storage.read() as connection:
@@ -100,13 +58,15 @@ class Database:
                 tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
             if not application and not tables:  # its maker died before the first commit
                 raise not_found(file.parent)
-            if application != _APPLICATION_ID:
+            if application != schema.APPLICATION_ID:
                 raise IndexDamagedError(f"{file} is an SQLite file but no passage index: {RESTORE}")
-            if version != SCHEMA_VERSION:
+            if not 1 <= version <= schema.VERSION:
                 raise PassageIndexError(
-                    f"The index at {file.parent} has version {version} and this nbce-rag reads version "
-                    f"{SCHEMA_VERSION}: install a newer nbce-rag."
+                    f"The index at {file.parent} has version {version} and this nbce-rag reads those up to "
+                    f"{schema.VERSION}: install a newer nbce-rag."
                 )
+            if version < schema.VERSION:
+                storage._migrate()
         except BaseException:
             storage.close()
             raise
@@ -142,6 +102,13 @@ class Database:
         with self._transaction("BEGIN IMMEDIATE") as connection:
             yield connection
 
+    def _migrate(self) -> None:
+        with self.write() as connection:
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version < schema.VERSION:  # no other process was faster
+                logger.info("Bringing the index at %s up to version %d.", self.file.parent, schema.VERSION)
+                schema.migrate(connection, version)
+
     def _connect(self) -> None:
         self._lock = threading.RLock()
         self._pid = os.getpid()
@@ -154,6 +121,7 @@ class Database:
             self._connection = sqlite3.connect(
                 uri, uri=True, timeout=self._timeout, isolation_level=None, check_same_thread=False
             )
+            self._connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
@@ -192,11 +160,6 @@ def not_found(folder: Path) -> IndexNotFoundError:
     )
 
 
-def new_token() -> int:
-    """A random number for a commit."""
-    return secrets.randbits(62)
-
-
 @contextmanager
 def _errors(file: Path, timeout: float) -> Iterator[None]:
     """Turns SQLite's errors into ours."""
@@ -205,6 +168,8 @@ def _errors(file: Path, timeout: float) -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         code = getattr(error, "sqlite_errorcode", 1) & 0xFF
         folder = file.parent
+        if code == sqlite3.SQLITE_NOTADB:
+            raise IndexDamagedError(f"{file} is not an SQLite file: {RESTORE}") from error
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise IndexLockedError(
                 f"Another process is writing to the index at {folder} and did not finish within "

@@ -44,7 +44,7 @@ class Encoder:
             )
         if vectors.shape[1] != self.dimension:
             raise self._mismatch(vectors.shape[1])
-        return {p.id: _unit(v, f"passage {p.id!r}") for v, p in zip(vectors, passages, strict=True)}
+        return _units(vectors, passages)
 
     def given(self, vectors: ArrayLike, passages: Sequence[Passage]) -> dict[str, Vector]:
         """Vectors [n, d] that were made elsewhere, by the id of their passages."""
@@ -57,7 +57,12 @@ class Encoder:
                 f"vectors must have the shape [{len(passages)}, {self.dimension}] (passages, dimension of "
                 f"the index), got {list(array.shape)}."
             )
-        return {p.id: _unit(v, f"passage {p.id!r}") for v, p in zip(array, passages, strict=True)}
+        return _units(array, passages)
+
+    def queries(self, queries: Sequence[str | ArrayLike]) -> Vector:
+        """Vectors [n, d] of several."""
+        found = [self.query(query) for query in queries]
+        return np.stack(found) if found else np.empty((0, self.dimension), np.float32)
 
     def query(self, query: str | ArrayLike) -> Vector:
         """Vector [d] of a text, or of a vector that was made elsewhere."""
@@ -110,6 +115,16 @@ def matching_embedder(folder: Path, meta: Mapping[str, str], given: EmbedderLike
     if embedder.name != name or not (is_lazy or embedder.dimension == dimension):
         raise _mismatch(folder, name, dimension, embedder.name, None if is_lazy else embedder.dimension)
     return embedder
+
+
+def _units(vectors: NDArray[np.floating], passages: Sequence[Passage]) -> dict[str, Vector]:
+    """Vectors [n, d] as float32 of length 1, by the id of their passages; errors as of `_unit`."""
+    exact = np.asarray(vectors, dtype=np.float64)
+    norms = np.linalg.norm(exact, axis=1)
+    if not np.isfinite(norms).all() or not norms.all():
+        return {p.id: _unit(v, f"passage {p.id!r}") for v, p in zip(exact, passages, strict=True)}
+    units = (exact / norms[:, None]).astype(np.float32)
+    return {passage.id: unit for passage, unit in zip(passages, units, strict=True)}
 
 
 def _unit(vector: NDArray[np.floating], owner: str) -> Vector:

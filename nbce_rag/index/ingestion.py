@@ -66,17 +66,30 @@ class Ingestion:
         self._encoder = encoder
 
     def add(self, passages: Iterable[Passage], vectors: ArrayLike | None) -> int:
-        """As `PassageIndex.add`, without saving the FAISS file."""
-        if isinstance(passages, Passage):
-            passages = [passages]
+        """As `PassageIndex.add`, without writing FAISS files."""
         if vectors is not None:
             every = [_checked(passage) for passage in passages]
             return self._store([(None, every)], self._encoder.given(vectors, every))
         source = iter(passages)
         changed = 0
-        while batch := list(itertools.islice(source, _BATCH)):
+        while batch := [_checked(passage) for passage in itertools.islice(source, _BATCH)]:
             changed += self._store([(None, batch)])
         return changed
+
+    def replace_sources(self, passages: Iterable[Passage], vectors: ArrayLike | None) -> tuple[int, int]:
+        """As `PassageIndex.upsert` by source: how many were new or changed, and how many are gone."""
+        every = [_checked(passage) for passage in passages]
+        if nameless := next((passage for passage in every if not passage.source), None):
+            raise InputError(f"Passage {nameless.id!r} has no source: give one, or upsert by id.")
+        given = None if vectors is None else self._encoder.given(vectors, every)
+        sources, ids = {str(passage.source) for passage in every}, {passage.id for passage in every}
+        removed = 0
+
+        def finish() -> None:
+            nonlocal removed
+            removed = self._storage.delete(keys=self._storage.others_of(sources, ids))
+
+        return self._store([(None, every)], given, finish), removed
 
     def add_files(
         self,
@@ -86,7 +99,7 @@ class Ingestion:
         on_error: Callable[[ReadError], None] | None,
         progress: Progress | None,
     ) -> AddReport:
-        """As `PassageIndex.add_files`, without saving the FAISS file."""
+        """As `PassageIndex.add_files`, without writing FAISS files."""
         if isinstance(paths, str | os.PathLike):
             paths = [paths]
         if max_tokens is None:
@@ -130,7 +143,7 @@ class Ingestion:
                 failed[str(path)] = "\n".join(messages) or f"{path}: holds no text."
                 continue
             warnings.extend(messages)
-            waiting.append(_File(key, fingerprint, str(path), passages))
+            waiting.append(_File(key, fingerprint, str(path), [_checked(passage) for passage in passages]))
             if sum(len(file.passages) for file in waiting) >= _BATCH:
                 more, gone = self._store_files(waiting, (number, len(files)), report)
                 added, removed, taken = added + more, removed + gone, taken + len(waiting)
@@ -183,21 +196,20 @@ class Ingestion:
 
         Args:
             groups: Passages with the file that they come from.
-            vectors: Vectors to use, by id.
+            vectors: Vectors to use, by id, also in place of those that are stored.
             finish: Called inside the transaction.
         """
         # By id, so that of several the last one stays.
-        batch = {
-            passage.id: (passage, file) for file, passages in groups for passage in map(_checked, passages)
-        }
+        batch = {passage.id: (passage, file) for file, passages in groups for passage in passages}
         every = [passage for passage, _ in batch.values()]
         known = dict(vectors or {})
         while True:
+            unknown = [passage for passage in every if passage.id not in known]
             with self._storage.read():
-                lacking = self._storage.lacking(every)
-            known.update(self._encoder.passages([p for p in every if p.id in lacking and p.id not in known]))
+                lacking = self._storage.lacking(unknown)
+            known.update(self._encoder.passages([p for p in unknown if p.id in lacking]))
             with self._storage.write():
-                if self._storage.lacking(every) - known.keys():
+                if self._storage.lacking(unknown) - known.keys():
                     continue  # another process has removed or changed some of them meanwhile
                 rows = [Row(passage, _bytes(known.get(passage.id)), file) for passage, file in batch.values()]
                 changed = self._storage.upsert(rows)

@@ -1,19 +1,14 @@
-"""PassageIndex: a folder of passages that are found by meaning.
-
-The folder holds `passages.sqlite`, which is the truth, and `vectors.faiss`, a copy of its vectors for
-FAISS that is made anew whenever it is missing, damaged or older. Nothing in it is pickled or executed.
-"""
+"""PassageIndex: a folder of passages that are found by meaning. The package says how it is laid out."""
 
 from __future__ import annotations
 
-import operator
 import os
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self, cast
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,30 +16,32 @@ from numpy.typing import ArrayLike, NDArray
 from ..embedding import DEFAULT_EMBEDDER, Embedder, EmbedderLike, resolve_embedder
 from ..errors import IndexNotFoundError, InputError, PassageIndexError, ReadError
 from ..passages import Passage
+from . import factories
+from .checking import check, rebuild
+from .conditions import Where, as_condition
 from .database import not_found
 from .encoding import Encoder, describe_embedder, matching_embedder
-from .filters import Where, check_filter, matches
 from .ingestion import AddReport, Ingestion
+from .maintenance import CheckReport, Maintenance
+from .reranking import RerankerLike
+from .searching import Mode, Request, Searcher, checked_k
 from .storage import Storage
 from .vector_sync import SyncedVectors
 
-__all__ = ["AddReport", "PassageIndex"]
+__all__ = ["DATABASE", "PassageIndex"]
 
-_DATABASE = "passages.sqlite"
-_VECTORS = "vectors.faiss"
+DATABASE = "passages.sqlite"
 _PAGE = 512
-# The FAISS file is written anew once more than this part of its vectors has changed: adding one passage
-# at a time to a large index must not write all of it each time. What it lacks is read from SQLite.
-_SAVE_AFTER_CHANGE = 1 / 8
-_SAVE_AT_CLOSE = 1 / 64
+_SOME = 2000  # passages of one page of `find`
 
 
 class PassageIndex:
     """Passages on disk, searched by cosine similarity. Made by `create` or `open`.
 
     One object may be used by several threads, and one folder by several processes: a change is seen by
-    the next search everywhere. Changes of two processes take turns. Each batch of 256 passages is stored
-    at once, and once a call has returned, nothing short of a broken disk loses what it stored.
+    the next search everywhere, all of it or nothing. Changes of two processes take turns. Each batch of 256
+    passages is stored at once, and once a call has returned, nothing short of a broken disk loses what it
+    stored.
 
     Example:
         >>> with PassageIndex.create("my-index") as index:  # doctest: +SKIP
@@ -52,14 +49,16 @@ class PassageIndex:
         ...     index.search("When does water boil?", k=1)[0].score
     """
 
-    def __init__(self, path: Path, storage: Storage, encoder: Encoder, identity: str) -> None:
+    def __init__(self, path: Path, storage: Storage, encoder: Encoder, identity: str, timeout: float) -> None:
         """For `create` and `open`."""
         self._path = path
         self._storage = storage
         self._encoder = encoder
-        self._vectors = SyncedVectors(storage, path / _VECTORS, identity, encoder.dimension)
+        self._vectors = SyncedVectors(storage, path, identity, encoder.dimension)
+        self._maintenance = Maintenance(storage, path, identity, encoder.dimension, timeout)
         self._ingestion = Ingestion(storage, encoder)
-        self._has_written = False
+        self._searcher = Searcher(storage, self._vectors, encoder.dimension)
+        self._delayed = 0
 
     @classmethod
     def create(
@@ -69,6 +68,7 @@ class PassageIndex:
         *,
         exist_ok: bool = False,
         timeout: float = 5.0,
+        factory: str = factories.AUTO,
     ) -> Self:
         """Makes an empty index.
 
@@ -78,15 +78,18 @@ class PassageIndex:
                 or an `Embedder`. It is asked for its dimension, which loads a model.
             exist_ok: Open the index if there is one.
             timeout: Seconds to wait for another process that is writing, here and in every later call.
+            factory: How FAISS holds the vectors: "auto" (`Flat`, which is exact, below 200,000; then lists of
+                8-bit codes), "flat", "hnsw", "ivf", "ivf-sq8", "fp16", "sq8", "sq4", "pq", or any string for
+                `faiss.index_factory`. Takes effect with the first file that is written; see `compact`.
 
         Raises:
             PassageIndexError: There is an index already, or something else.
             EmbedderMismatchError: With `exist_ok`: the index was made with another embedder.
             ModelError: The model cannot be loaded.
-            InputError: `embedder` is no embedder.
+            InputError: `embedder` is no embedder, or `factory` none for its dimension.
         """
         folder = Path(path)
-        database = folder / _DATABASE
+        database = folder / DATABASE
         resolved = resolve_embedder(embedder)
         try:
             Storage.open(database, timeout).close()
@@ -94,6 +97,7 @@ class PassageIndex:
             _check_free(folder)
             # First of all, so that a model that cannot be loaded leaves nothing behind.
             meta = {"index": uuid.uuid4().hex, **describe_embedder(resolved)}
+            meta["factory"] = factories.check_factory(factory, int(meta["dimension"]))
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -130,12 +134,12 @@ class PassageIndex:
         folder = Path(path)
         if not folder.is_dir():
             raise not_found(folder)
-        storage = Storage.open(folder / _DATABASE, timeout)
+        storage = Storage.open(folder / DATABASE, timeout)
         try:
             with storage.read():
                 meta = storage.meta()
             encoder = Encoder(folder, matching_embedder(folder, meta, embedder), int(meta["dimension"]))
-            return cls(folder, storage, encoder, meta["index"])
+            return cls(folder, storage, encoder, meta["index"], timeout)
         except BaseException:
             storage.close()
             raise
@@ -149,8 +153,8 @@ class PassageIndex:
         Args:
             passages: Any number; taken in batches of 256, each stored at once (with `vectors` all at
                 once). `score` and `relevance` are not stored.
-            vectors: Embeddings [len(passages), dimension] to use instead of the embedder's. A passage that
-                is stored with the same title and text keeps the vector it has.
+            vectors: Embeddings [len(passages), dimension] to use instead of the embedder's, and of those
+                that are stored.
 
         Returns:
             How many passages were new or changed.
@@ -161,11 +165,37 @@ class PassageIndex:
             EmbedderMismatchError: The embedder's vectors have another dimension than the index.
             IndexLockedError: Another process was writing for too long.
         """
-        if isinstance(passages, Passage):
-            passages = [passages]
-        self._has_written = True
-        changed = self._ingestion.add(passages, vectors)
-        self._vectors.save(_SAVE_AFTER_CHANGE)
+        changed = self._ingestion.add(_several(passages), vectors)
+        self._save()
+        return changed
+
+    def upsert(
+        self,
+        passages: Iterable[Passage],
+        *,
+        by: Literal["id", "source"] = "id",
+        vectors: ArrayLike | None = None,
+    ) -> int:
+        """Adds passages in place of those of the same ids, or of all of the same sources.
+
+        Args:
+            passages: As in `add`.
+            by: "id" is `add`; "source" removes, in the same transaction as it adds, what the index has of the
+                passages' sources and they do not. All of it is stored at once.
+            vectors: As in `add`.
+
+        Returns:
+            How many passages were new or changed.
+
+        Raises:
+            InputError: As in `add`; with "source", also a passage without source.
+        """
+        if by == "id":
+            return self.add(passages, vectors=vectors)
+        if by != "source":
+            raise InputError(f"by must be 'id' or 'source', got {by!r}.")
+        changed, _ = self._ingestion.replace_sources(_several(passages), vectors)
+        self._save()
         return changed
 
     def add_files(
@@ -196,37 +226,45 @@ class PassageIndex:
             InputError: `max_tokens` or `overlap` is out of range.
             EmbedderMismatchError, IndexLockedError: As in `add`.
         """
-        self._has_written = True
         report = self._ingestion.add_files(paths, max_tokens, overlap, on_error, progress)
-        self._vectors.save(_SAVE_AFTER_CHANGE)
+        self._save()
         return report
 
     def delete(
-        self, ids: str | Iterable[str] | None = None, source: str | os.PathLike[str] | None = None
+        self,
+        ids: str | Iterable[str] | None = None,
+        source: str | os.PathLike[str] | None = None,
+        *,
+        where: Where | None = None,
     ) -> int:
-        """Removes the passages with these ids and those of this source. What is not there is passed over.
+        """Removes passages, all at once: those of these ids, of this source, and those that meet a condition.
 
-        A file of which no passage is left is taken in again when it is next given to `add_files`.
+        What is not there is passed over. A file of which no passage is left is taken in again when it is next
+        given to `add_files`.
 
         Args:
-            ids: One id or several.
+            ids: One id or several. With `where`, only those of them that meet it.
             source: A source as passages have it, or the path of a file that was added.
+            where: As in `search`.
 
         Returns:
             How many passages were removed.
 
         Raises:
-            InputError: Neither was given.
+            InputError: Nothing was given.
             IndexLockedError: Another process was writing for too long.
         """
-        if ids is None and source is None:
-            raise InputError("delete() needs to know what: give ids or a source.")
-        chosen = [ids] if isinstance(ids, str) else list(ids or ())
+        if ids is None and source is None and where is None:
+            raise InputError("delete() needs to know what: give ids or a source, or where.")
+        chosen = [ids] if isinstance(ids, str) else None if ids is None else list(ids)
         name = None if source is None else os.fspath(source)
-        self._has_written = True
+        condition = None if where is None else as_condition(where)
         with self._storage.write():
-            removed = self._storage.delete(chosen, name, name and os.path.realpath(name))
-        self._vectors.save(_SAVE_AFTER_CHANGE)
+            keys = [] if condition is None else self._searcher.matching(condition, chosen).tolist()
+            removed = self._storage.delete(
+                (chosen or ()) if condition is None else (), name, name and os.path.realpath(name), keys
+            )
+        self._save()
         return removed
 
     def search(
@@ -236,6 +274,15 @@ class PassageIndex:
         where: Where | None = None,
         *,
         ids: Iterable[str] | None = None,
+        min_score: float | None = None,
+        mode: Mode = "vector",
+        text: str | None = None,
+        balance: float = 0.5,
+        mmr: float | None = None,
+        rerank: RerankerLike | None = None,
+        fetch_k: int | None = None,
+        generated: bool = False,
+        options: Mapping[str, int] | None = None,
     ) -> list[Passage]:
         """The k passages that are most similar to a query.
 
@@ -243,43 +290,102 @@ class PassageIndex:
             query: A text, or its vector, of any length above 0 and with as many numbers as the index has
                 dimensions.
             k: How many at most.
-            where: What the metadata must be: each key with a value that it has to equal, a list (or tuple
-                or set) of which it has to be one, or a callable that is given it and says whether it will
-                do. A passage without the key is left out. `id`, `source` and `title` mean the passage's
-                own where its metadata has no such key. Or a callable that is given all of these and
-                decides. The result is exact: k passages that meet it, if there are so many.
-            ids: The ids of the passages to choose from, likewise exact; None: all.
+            where: What the metadata must be; `nbce_rag.index.conditions.as_condition` has all of it. Each key
+                with a value that it has to equal, a list (or tuple or set) of which it has to be one,
+                operators such as `{"$gte": 1900}`, or a callable that is given it and says whether it will
+                do. `id`, `source` and `title` mean the passage's own where its metadata has no such key. Or
+                a callable that is given all of these. Conditions are looked up in SQLite; callables are
+                asked of every passage that is left. What is found are k passages that meet it, if there are
+                so many, and the nearest ones; of a million in an index that is not exact, so long as at most
+                20,000 meet it.
+            ids: The ids of the passages to choose from; None: all.
+            min_score: Least score, in [-1, 1].
+            mode: "vector"; "words", by BM25 over title and text; "hybrid", both fused by reciprocal rank.
+                The score is the cosine in all of them.
+            text: The words, where `query` is a vector.
+            balance: Weight of meaning in "hybrid", in [0, 1]; the rest is that of words.
+            mmr: In [0, 1]: passages that differ, by maximal marginal relevance; 1 for relevance alone, 0 for
+                difference alone.
+            rerank: A cross-encoder by its name or folder, a `Reranker`, or a callable
+                `(query, texts) -> scores`. Its scores replace the cosines.
+            fetch_k: From how many `mmr` and `rerank` choose; default: 4 k.
+            generated: Also find passages whose metadata say `origin: generated`. A condition on `origin`
+                does so too.
+            options: Of the FAISS index: `nprobe`, `efSearch`; default: as they were tuned.
 
         Returns:
             Passages with `score` set to the cosine, in [-1, 1], best first, those of one score by id. All
             there are when k is larger; none from an empty index.
 
         Raises:
-            InputError: k < 1, an empty text, a vector of another length or without direction.
+            InputError: k < 1, an empty text, a vector of another length or without direction, an argument out
+                of range, words wanted of a vector without text.
             EmbedderMismatchError: The embedder's vector has another dimension than the index.
         """
-        try:
-            k = operator.index(k)
-        except TypeError as error:
-            raise InputError(f"k must be a whole number, got {k!r}.") from error
-        if k < 1:
-            raise InputError(f"k must be at least 1, got {k}.")
-        if where is not None:
-            check_filter(where)
-        vector = self._encoder.query(query)
+        texts = None if text is None else [text]
+        return self.search_batch(
+            [query],
+            k,
+            where,
+            ids=ids,
+            min_score=min_score,
+            mode=mode,
+            texts=texts,
+            balance=balance,
+            mmr=mmr,
+            rerank=rerank,
+            fetch_k=fetch_k,
+            generated=generated,
+            options=options,
+        )[0]
+
+    def search_batch(
+        self,
+        queries: Sequence[str | ArrayLike] | NDArray[np.floating],
+        k: int = 8,
+        where: Where | None = None,
+        *,
+        ids: Iterable[str] | None = None,
+        texts: Sequence[str] | None = None,
+        options: Mapping[str, int] | None = None,
+        fetch_k: int | None = None,
+        **more: Any,
+    ) -> list[list[Passage]]:
+        """As `search`, of several queries in one state of the index, and faster than one by one.
+
+        Args:
+            queries: Texts or vectors.
+            texts: Their words, where they are vectors.
+            k, where, ids, options, fetch_k, **more: As in `search`.
+        """
+        request = Request(
+            checked_k(k),
+            None if where is None else as_condition(where),
+            ids=None if ids is None else [ids] if isinstance(ids, str) else list(ids),
+            options=factories.check_options(options),
+            fetch_k=None if fetch_k is None else checked_k(fetch_k, "fetch_k"),
+            **more,
+        )
+        if texts is not None and len(texts) != len(queries):
+            raise InputError(f"{len(texts)} texts were given for {len(queries)} queries: give one for each.")
+        words: Sequence[str | None]
+        words = texts or [query if isinstance(query, str) else None for query in queries]
+        return self._searcher.search(self._encoder.queries(list(queries)), words, request)
+
+    def find(self, where: Where | None = None, *, ids: Iterable[str] | None = None) -> Iterator[Passage]:
+        """All passages that meet a condition, in the order in which they were added, without a query.
+
+        Args:
+            where: As in `search`; None: all. Generated ones are among them.
+            ids: The ids to choose from; None: all.
+        """
+        condition = None if where is None else as_condition(where)
         with self._storage.read():
-            cache = self._vectors.current()
-            allowed = None
-            if where:
-                allowed = [key for key, fields in self._storage.fields() if matches(fields, where)]
-            if ids is not None:
-                chosen = self._storage.keys([ids] if isinstance(ids, str) else ids)
-                allowed = list(chosen if allowed is None else chosen.intersection(allowed))
-            found = dict(cache.search(vector, k, allowed))
-            passages = self._storage.by_keys(found)
-        hits = [replace(passage, score=found[key]) for key, passage in passages.items()]
-        hits.sort(key=lambda passage: (-cast(float, passage.score), passage.id))
-        return hits[:k]
+            keys = self._searcher.matching(condition, None if ids is None else list(ids)).tolist()
+        for start in range(0, len(keys), _SOME):
+            with self._storage.read():
+                found = self._storage.by_keys(keys[start : start + _SOME])
+            yield from (found[key] for key in sorted(found))
 
     def vectors(self, ids: Iterable[str]) -> dict[str, NDArray[np.float32]]:
         """Vectors of length 1, float32 [d], by id; unknown ids are left out."""
@@ -301,7 +407,7 @@ class PassageIndex:
 
     def __len__(self) -> int:
         with self._storage.read():
-            return self._storage.count()
+            return self._storage.state().passages
 
     def __bool__(self) -> bool:
         return True  # an index is something, also while it is empty
@@ -340,14 +446,56 @@ class PassageIndex:
         """Length of each vector."""
         return self._encoder.dimension
 
+    def compact(self, factory: str | None = None) -> None:
+        """Writes all vectors into one FAISS file, without those of removed passages.
+
+        Args:
+            factory: As in `create`; from now on. Default: as before.
+
+        Raises:
+            InputError: FAISS has no such factory.
+            PassageIndexError: The file cannot be written; the index is as it was.
+        """
+        if factory is not None:
+            factories.check_factory(factory, self.dimension)
+        with _os_errors(self._path):
+            self._maintenance.compact(factory=factory)
+
+    def check(self) -> CheckReport:
+        """Reads everything and says what is wrong, without changing anything."""
+        with _os_errors(self._path):
+            return check(self._storage, self._maintenance, self.dimension)
+
+    def rebuild(self) -> None:
+        """Makes everything anew that follows from the passages: what filters and words look up, FAISS files.
+
+        Passages whose vector is missing or damaged are embedded again.
+
+        Raises:
+            IndexDamagedError: Passages themselves are damaged; the message names them.
+            PassageIndexError: A file cannot be written; the index is as it was.
+        """
+        with _os_errors(self._path):
+            rebuild(self._storage, self._encoder)
+            self._maintenance.compact()
+
+    @contextmanager
+    def bulk(self) -> Iterator[None]:
+        """Inside it no FAISS file is written, but at its end. What is added is stored at once as ever."""
+        self._delayed += 1
+        try:
+            yield
+        finally:
+            self._delayed -= 1
+        self._save()
+
+    def _save(self) -> None:
+        if not self._delayed:
+            self._maintenance.save()
+
     def close(self) -> None:
-        """Saves the FAISS file and lets go of the folder. Doing it twice does no harm."""
-        if not self._storage.closed:
-            try:
-                if self._has_written:
-                    self._vectors.save(_SAVE_AT_CLOSE)
-            finally:
-                self._storage.close()
+        """Lets go of the folder. Doing it twice does no harm."""
+        self._storage.close()
 
     def __enter__(self) -> Self:
         return self
@@ -358,11 +506,28 @@ class PassageIndex:
         self.close()
 
 
+def _several(passages: Iterable[Passage]) -> Iterable[Passage]:
+    return [passages] if isinstance(passages, Passage) else passages
+
+
+@contextmanager
+def _os_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, PassageIndexError):
+            raise
+        raise PassageIndexError(
+            f"No FAISS file can be written in {folder} ({error.strerror or error}): check free space and "
+            "permissions. What was stored before is intact."
+        ) from error
+
+
 def _check_free(folder: Path) -> None:
     """Raises PassageIndexError when something that is no index is in the way of a new one."""
     try:
         # What a process leaves that died while making an index does not count.
-        others = [name for name in os.listdir(folder) if not name.startswith(_DATABASE)]
+        others = [name for name in os.listdir(folder) if not name.startswith(DATABASE)]
     except FileNotFoundError:
         return
     except OSError as error:

@@ -45,7 +45,6 @@ from llama_index_nbce import (
     import_faiss_store,
     nbce_query_engine,
 )
-from llama_index_nbce.filters import meets
 from llama_index_nbce.nodes import node_of, passage_of
 from nbce_rag.errors import EmbedderMismatchError, IndexNotFoundError, InputError
 from nbce_rag.index import PassageIndex
@@ -192,13 +191,46 @@ class TestSearch:
                 store.query(wanted, mmr_threshold=value)
 
     @pytest.mark.parametrize(
-        "mode", set(VectorStoreQueryMode) - {VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR}
+        "mode",
+        set(VectorStoreQueryMode)
+        - {
+            VectorStoreQueryMode.DEFAULT,
+            VectorStoreQueryMode.MMR,
+            VectorStoreQueryMode.HYBRID,
+            VectorStoreQueryMode.TEXT_SEARCH,
+            VectorStoreQueryMode.SPARSE,
+        },
     )
     def test_no_other_mode_is_answered_as_if_it_were_the_default(
         self, store: PassageVectorStore, mode: VectorStoreQueryMode
     ) -> None:
         with pytest.raises(NotImplementedError, match=mode.value):
             store.query(VectorStoreQuery(query_str="x", mode=mode))
+
+    def test_words_and_meaning(self, tmp_path: Path) -> None:
+        store = PassageVectorStore.create(tmp_path / "words", dimension=2)
+        texts = {"a": "the ferry leaves at nine", "b": "a clock strikes ten", "c": "ferry, ferry, ferry"}
+        vectors = {"a": [1.0, 0.0], "b": [0.9, 0.1], "c": [0.0, 1.0]}
+        store.add([TextNode(id_=id_, text=text, embedding=vectors[id_]) for id_, text in texts.items()])
+
+        def found(mode: str, **options: Any) -> list[str]:
+            query = VectorStoreQuery(
+                query_embedding=[1.0, 0.0],
+                query_str="ferries",
+                similarity_top_k=3,
+                mode=VectorStoreQueryMode(mode),
+                **options,
+            )
+            return store.query(query).ids or []
+
+        assert found("default") == ["a", "b", "c"]
+        assert found("text_search") == found("sparse") == ["c", "a"]
+        assert found("hybrid")[0] == "a"
+        assert found("hybrid", alpha=0.0)[0] == "c"
+        assert found("hybrid", alpha=1.0) == ["a", "b", "c"]
+        assert len(found("hybrid", hybrid_top_k=1)) == 1
+        with pytest.raises(InputError, match="need the text"):
+            store.query(VectorStoreQuery(query_embedding=[1.0, 0.0], mode=VectorStoreQueryMode.HYBRID))
 
     def test_doc_ids_and_nested_filters(self, store: PassageVectorStore) -> None:
         store.add(
@@ -272,7 +304,21 @@ class TestSearch:
                 ]
             )
             every = store.query(VectorStoreQuery(query_embedding=[1.0, 0.0], similarity_top_k=99)).ids or []
-            expected = [id_ for id_ in every if meets(rows[int(id_)], filters)][:k]
+            unwanted = operator in (FilterOperator.NE, FilterOperator.NIN)
+            met = {
+                f"{n:02}": [
+                    (row.get(key) in wanted) != unwanted
+                    for key, wanted in (("a", [1, 2][: 1 + several]), ("b", ["x"]))
+                ]
+                for n, row in enumerate(rows)
+            }
+            joined = {
+                id_: all(m)
+                if condition == FilterCondition.AND
+                else any(m) == (condition == FilterCondition.OR)
+                for id_, m in met.items()
+            }
+            expected = [id_ for id_ in every if joined[id_]][:k]
             query = VectorStoreQuery(query_embedding=[1.0, 0.0], similarity_top_k=k, filters=filters)
             assert store.query(query).ids == expected
 

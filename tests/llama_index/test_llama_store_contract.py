@@ -202,7 +202,7 @@ def test_mmr(store: Any, threshold: float) -> None:
 
 def test_other_modes_are_refused(store: Any) -> None:
     with pytest.raises((ValueError, NotImplementedError)):
-        found(store, mode=VectorStoreQueryMode.HYBRID)
+        found(store, mode=VectorStoreQueryMode.SEMANTIC_HYBRID)
 
 
 def test_async_members_do_the_same(empty: Any) -> None:

@@ -513,9 +513,10 @@ class TestStore:
             monkeypatch.setattr(pickle, name, refuse)
         with PassageIndex.create(tmp_path / "kb", bag_of_words) as made:
             PassageVectorStore(made).add([TextNode(id_="a", text="cats purr")])
+            made.compact()
         assert {file.name.partition("-")[0] for file in (tmp_path / "kb").iterdir()} == {
             "passages.sqlite",
-            "vectors.faiss",
+            "vectors",
         }
         (tmp_path / "kb" / "index.pkl").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
         with PassageIndex.open(tmp_path / "kb", bag_of_words) as opened:
