@@ -1,9 +1,9 @@
-"""Options that several commands have, declared once."""
+"""Options that several commands have, declared once, and which of them were given."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,6 +17,7 @@ __all__ = [
     "PassagesOption",
     "QuestionsOption",
     "SampleSeedOption",
+    "given",
 ]
 
 DeviceOption = Annotated[
@@ -69,3 +70,8 @@ QuestionsOption = Annotated[
     ),
 ]
 SampleSeedOption = Annotated[int, typer.Option("--seed", metavar="S", help="Same seed, same sample.")]
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given, so that the others keep the library's own defaults."""
+    return {name: value for name, value in options.items() if value is not None}
