@@ -149,9 +149,11 @@ class KVFolder:
         try:
             with closing(self._connect()) as ledger:
                 return {str(name): int(value) for name, value in ledger.execute("SELECT * FROM numbers")}
+        except sqlite3.OperationalError as error:  # locked, or another store is just making it
+            logger.info("The ledger of %s has no numbers yet: %s", self.path, error)
         except (sqlite3.Error, ValueError) as error:
             logger.warning("The ledger of %s cannot be read: %s", self.path, error)
-            return {}
+        return {}
 
     def _change(self, statement: str, numbers: Mapping[str, int]) -> None:
         try:
