@@ -79,6 +79,6 @@ def test_conditions(text: str, expected: Any) -> None:
 
 def test_what_is_no_condition() -> None:
     assert parse_where([]) is None
-    for text in ("year", "=3", "{year"):
+    for text in ("year", "=3", "{year", "year>>3", "a==b"):
         with pytest.raises(InputError, match="--where"):
             parse_where([text])

@@ -11,7 +11,7 @@ from ..errors import InputError
 
 __all__ = ["parse_where"]
 
-_EXPRESSION = re.compile(r"\s*([^=!<>~]+?)\s*(>=|<=|!=|=|>|<|~)\s*(.*?)\s*", re.DOTALL)
+_EXPRESSION = re.compile(r"\s*([^=!<>~]+?)\s*(>=|<=|!=|=|>|<|~)(?![=!<>~])\s*(.*?)\s*", re.DOTALL)
 _OPERATORS = {"!=": "$ne", ">": "$gt", ">=": "$gte", "<": "$lt", "<=": "$lte", "~": "$contains"}
 
 

@@ -192,14 +192,16 @@ class TestSearch:
 
     @pytest.mark.parametrize(
         "mode",
-        set(VectorStoreQueryMode)
-        - {
-            VectorStoreQueryMode.DEFAULT,
-            VectorStoreQueryMode.MMR,
-            VectorStoreQueryMode.HYBRID,
-            VectorStoreQueryMode.TEXT_SEARCH,
-            VectorStoreQueryMode.SPARSE,
-        },
+        sorted(
+            set(VectorStoreQueryMode)
+            - {
+                VectorStoreQueryMode.DEFAULT,
+                VectorStoreQueryMode.MMR,
+                VectorStoreQueryMode.HYBRID,
+                VectorStoreQueryMode.TEXT_SEARCH,
+                VectorStoreQueryMode.SPARSE,
+            }
+        ),
     )
     def test_no_other_mode_is_answered_as_if_it_were_the_default(
         self, store: PassageVectorStore, mode: VectorStoreQueryMode
