@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from index_tools import ANIMALS, bag_of_words, damage, ids, open_again
 
-from nbce_rag.errors import InputError, PassageIndexError
+from nbce_rag.errors import IndexDamagedError, InputError, PassageIndexError
 from nbce_rag.index import PassageIndex
 from nbce_rag.index import maintenance as maintenance_module
 from nbce_rag.index.storage import Storage
@@ -278,7 +278,23 @@ class TestFactories:
 class TestFuzz:
     """Whatever a file holds, the answer is right or an error; it never crashes."""
 
-    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    def test_a_schema_that_is_no_text(self, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+        """SQLite's message quotes it, so that even the message cannot be read."""
+        shutil.copytree(_base(tmp_path_factory), tmp_path / "index")
+        file = tmp_path / "index" / "passages.sqlite"
+        content = file.read_bytes()
+        damaged = content.replace(b"CREATE TABLE", b"CREATE T\xcb\xff\xfeE")
+        assert damaged != content
+        file.write_bytes(damaged)
+        with pytest.raises(IndexDamagedError, match="is damaged"):
+            open_again(tmp_path / "index")
+
+    @settings(
+        max_examples=int(os.environ.get("NBCE_FUZZ_EXAMPLES", "40")),
+        derandomize="NBCE_FUZZ_EXAMPLES" not in os.environ,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+    )
     @given(data=st.data())
     def test_files(self, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
         base = _base(tmp_path_factory)

@@ -36,7 +36,7 @@ def check(storage: Storage, maintenance: Maintenance, dimension: int) -> CheckRe
             segments = maintenance.segments(storage)
             rows = storage.segments()
             tail = len(storage.vector_keys(rows[-1].last + 1 if rows else 0, storage.last_key()))
-        except (IndexDamagedError, sqlite3.DatabaseError) as error:
+        except (IndexDamagedError, sqlite3.DatabaseError, UnicodeDecodeError) as error:
             problems.append(str(error))
     return CheckReport(count, tuple(problems), tuple(segments), tail)
 
@@ -82,7 +82,7 @@ def _sqlite_problems(connection: sqlite3.Connection) -> Iterator[str]:
         for (line,) in connection.execute("PRAGMA integrity_check(10)"):
             if line != "ok":
                 yield f"SQLite: {line}"
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         yield f"SQLite: {error}"
 
 

@@ -186,3 +186,5 @@ def _errors(file: Path, timeout: float) -> Iterator[None]:
                 "permissions. What was stored before is intact."
             ) from error
         raise IndexDamagedError(f"{file} is damaged ({error}): {RESTORE}") from error
+    except UnicodeDecodeError as error:  # SQLite's message quotes what it could not read
+        raise IndexDamagedError(f"{file} is damaged ({error}): {RESTORE}") from error
