@@ -8,9 +8,12 @@ from typing import Annotated, Any
 import typer
 
 __all__ = [
+    "AnswerTokensOption",
+    "BatchSizeOption",
     "DeviceOption",
     "DtypeOption",
     "EmbedderOption",
+    "HalfOption",
     "KOption",
     "LimitOption",
     "ModelOption",
@@ -20,6 +23,13 @@ __all__ = [
     "given",
 ]
 
+AnswerTokensOption = Annotated[
+    int, typer.Option("--max-tokens", metavar="N", min=1, help="Most tokens of an answer.")
+]
+BatchSizeOption = Annotated[
+    int,
+    typer.Option("--batch-size", metavar="N", min=1, help="Questions in one batch; does not change answers."),
+]
 DeviceOption = Annotated[
     str | None,
     typer.Option("--device", metavar="NAME", help="cpu, cuda, mps, ...", show_default="the best there is"),
@@ -35,6 +45,12 @@ EmbedderOption = Annotated[
         metavar="NAME",
         help="sentence-transformers model of a new index.",
         show_default="all-MiniLM-L6-v2",
+    ),
+]
+HalfOption = Annotated[
+    int | None,
+    typer.Option(
+        "--half", metavar="1|2", min=1, max=2, help="Ask one half of the sample only.", show_default=False
     ),
 ]
 KOption = Annotated[int, typer.Option("-k", metavar="K", min=1, help="How many passages to read.")]

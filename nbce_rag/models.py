@@ -74,7 +74,9 @@ class LoadedModel:
         None for models that scale or cap their logits, add a bias, or hide the weight.
         """
         head = getattr(self.model, "get_output_embeddings", lambda: None)()
-        embedding = getattr(self.model, "get_input_embeddings", lambda: None)()
+        weight = getattr(head, "weight", None)
+        if not isinstance(weight, torch.Tensor) or not weight.is_floating_point():
+            return None
         if getattr(head, "bias", None) is not None:
             return None
         with self.lock, torch.no_grad():
@@ -84,13 +86,10 @@ class LoadedModel:
                 hidden, logits = seen.hidden_states[-1][0, 0], seen.logits[0, 0]
             except Exception:  # whatever a foreign model raises, it only means that there is no shortcut
                 return None
-            for layer in (head, embedding):  # they share one weight in tied models
-                weight = getattr(layer, "weight", None)
-                if isinstance(weight, torch.Tensor) and weight.shape == (self.vocab_size, len(hidden)):
-                    close = torch.allclose(weight @ hidden, logits, atol=1e-2, rtol=1e-2)
-                    if close and weight.is_floating_point():
-                        return weight.detach()
-        return None
+            if weight.shape != (self.vocab_size, len(hidden)) or weight.dtype != hidden.dtype:
+                return None
+            close = torch.allclose(weight @ hidden, logits, atol=1e-2, rtol=1e-2)
+        return weight.detach() if close else None
 
     def output(self, hidden: torch.Tensor) -> torch.Tensor:
         """[..., V] float32 log-probs of hidden states [..., H], where there is an `output_weight`."""

@@ -51,8 +51,7 @@ def pack_linear_layers(model: nn.Module) -> int:
     """Replace the linear layers of a model by packed ones, in place; the old weights are freed.
 
     The output layer keeps its weight beside the packed copy; in models that tie it to the embedding it
-    would stay anyway. Nothing
-    is done on other devices, in other dtypes, or where torch has no oneDNN.
+    would stay anyway. Nothing is done on other devices, in other dtypes, or where torch has no oneDNN.
 
     Args:
         model: a model that only this program uses, in evaluation mode.

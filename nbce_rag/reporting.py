@@ -1,6 +1,6 @@
-"""What the command line says on stderr: errors, warnings and how far it is.
+"""How the command line speaks: errors, warnings and progress on stderr, tables of results on stdout.
 
-stdout is for results. rich is imported where it is needed, so that `--help` answers at once.
+rich is imported where it is needed, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -8,13 +8,25 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from .errors import NbceError, NbceWarning
 
-__all__ = ["FAILED", "INTERRUPTED", "errors_in_one_line", "notes", "progress_bar", "say", "spinner"]
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = [
+    "FAILED",
+    "INTERRUPTED",
+    "errors_in_one_line",
+    "notes",
+    "progress_bar",
+    "say",
+    "spinner",
+    "table_console",
+]
 
 FAILED = 2
 INTERRUPTED = 130
@@ -94,3 +106,11 @@ def spinner(text: str) -> Iterator[None]:
     console = Console(stderr=True)
     with console.status(text) if console.is_terminal else nullcontext():
         yield
+
+
+def table_console(width: int) -> Console:
+    """Where tables are printed; a file or a pipe has room for `width` columns."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=width)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from .errors import InputError
 
-__all__ = ["check_writable", "write_whole"]
+__all__ = ["check_writable", "write_json", "write_whole"]
 
 
 def check_writable(path: Path) -> None:
@@ -52,3 +54,14 @@ def write_whole(path: Path, data: bytes) -> None:
             with suppress(OSError):
                 os.unlink(file.name)
             raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_whole` of JSON, UTF-8, indented.
+
+    Raises:
+        OSError: it could not be written; the file is then as it was before.
+        ValueError: a number in it is not finite.
+    """
+    text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+    write_whole(path, text.encode("utf-8", "replace"))

@@ -15,6 +15,7 @@ import typer
 from packaged_tools import share_packaged_model
 
 from nbce_rag.cli import app
+from nbce_rag.evaluation.naming import parse_methods
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "examples" / "docs").glob("*.md"))
@@ -68,7 +69,10 @@ def test_commands_are_understood(page: Path) -> None:
     group: Any = typer.main.get_command(app)
     for name, *arguments in commands(page):
         assert name in group.commands, name
-        group.commands[name].make_context(name, arguments)  # raises on an unknown option or a wrong value
+        # Raises on an unknown option or a wrong value.
+        context = group.commands[name].make_context(name, arguments)
+        if methods := context.params.get("methods"):
+            parse_methods(methods)
 
 
 def test_commands_are_found_and_wrong_ones_are_not_understood(tmp_path: Path) -> None:

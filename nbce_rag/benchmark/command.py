@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
@@ -12,8 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from ..cli_options import DeviceOption, DtypeOption, ModelOption
-from ..reporting import errors_in_one_line, notes, progress_bar, say
-from ..writing import check_writable, write_whole
+from ..reporting import errors_in_one_line, notes, progress_bar, say, table_console
+from ..writing import check_writable, write_json
 
 __all__ = ["bench_command"]
 
@@ -67,19 +66,16 @@ def bench_command(
                     progress=bar,
                 )
         if json_file is not None:
-            write_whole(json_file, (json.dumps(report, indent=2, allow_nan=False) + "\n").encode())
+            write_json(json_file, report)
         for note in found:
             say(f"warning: {note}")
         _show(report)
 
 
 def _show(report: Mapping[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)  # a file has room for the whole table
+    console = table_console(120)
     settings, machine, floor = report["settings"], report["machine"], report["floor"]
     where = machine["processor"] if machine["device"] == "cpu" else machine["device"]
     lines = [

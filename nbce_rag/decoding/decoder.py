@@ -181,9 +181,8 @@ class LockstepDecoder:
         for index in self._active:
             group = self._groups[index]
             ids[list(group.rows)] = torch.tensor([group.answer[-1], *self._draft])
-        log_probs, *self._ahead = forward(self._loaded, self._cache, ids, torch.arange(ids.shape[1])).unbind(
-            1
-        )
+        read = forward(self._loaded, self._cache, ids, torch.arange(ids.shape[1]))
+        log_probs, *self._ahead = read.unbind(1)
         return log_probs
 
     def _drafted(self) -> tuple[int, ...]:

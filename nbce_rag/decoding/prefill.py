@@ -140,9 +140,7 @@ def read_suffix(
             likelihoods.append(_of_tokens(log_probs[:, : len(kept)], asked).sum(-1))
             continue
         if estimate is None:
-            estimate = QuestionEstimate(
-                weight, hidden[0], loaded.output(hidden[0]), asked, sorted(set(contexts))
-            )
+            estimate = QuestionEstimate(weight, hidden[0], loaded.output(hidden[0]), asked, contexts)
         values = estimate.rows(hidden)
         if first == 0:
             values[0] = estimate.row_0

@@ -16,7 +16,7 @@ differences of 5 to 20, for a sixth of the time; the answers to 57 questions sta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -43,7 +43,7 @@ class QuestionEstimate:
     """
 
     def __init__(
-        self, weight: Tensor, hidden: Tensor, log_probs: Tensor, targets: Tensor, contexts: Sequence[int]
+        self, weight: Tensor, hidden: Tensor, log_probs: Tensor, targets: Tensor, contexts: Iterable[int]
     ) -> None:
         likely = log_probs.topk(min(SHORTLIST, log_probs.shape[-1]), dim=-1).indices.flatten()
         given = torch.tensor([*contexts], dtype=torch.long, device=likely.device)

@@ -11,18 +11,22 @@ from typing import Annotated, Any
 import typer
 
 from ..cli_options import (
+    AnswerTokensOption,
+    BatchSizeOption,
     DeviceOption,
     DtypeOption,
     EmbedderOption,
+    HalfOption,
     KOption,
     LimitOption,
     ModelOption,
     PassagesOption,
     QuestionsOption,
     SampleSeedOption,
+    given,
 )
 from ..errors import InputError
-from ..reporting import errors_in_one_line, notes, say
+from ..reporting import errors_in_one_line, notes, say, table_console
 from .output import progress_shown, write_json
 
 __all__ = ["eval_command"]
@@ -47,22 +51,15 @@ def eval_command(
     ] = None,
     limit: LimitOption = None,
     seed: SampleSeedOption = 0,
-    half: Annotated[
-        int | None,
-        typer.Option(
-            metavar="1|2", min=1, max=2, help="Ask one half of the sample only.", show_default=False
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Questions in one batch; does not change answers.")
-    ] = 8,
+    half: HalfOption = None,
+    batch_size: BatchSizeOption = 8,
     together: Annotated[
         bool,
         typer.Option(
             "--together", help="Methods with the same rows share a batch: sooner, times do not compare."
         ),
     ] = False,
-    max_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Most tokens of an answer.")] = 24,
+    max_tokens: AnswerTokensOption = 24,
     model: ModelOption = None,
     embedder: EmbedderOption = None,
     index: Annotated[
@@ -97,7 +94,6 @@ def eval_command(
                 report = report_of(rescore)
             else:
                 assert questions is not None
-                given = {"embedder": embedder, "device": device, "dtype": dtype}
                 with progress_shown() as progress:
                     report = evaluate(
                         passages,
@@ -114,7 +110,7 @@ def eval_command(
                         index=index,
                         log=log,
                         progress=progress,
-                        **{name: value for name, value in given.items() if value is not None},
+                        **given(embedder=embedder, device=device, dtype=dtype),
                     )
         write_json(out, report)
         for note in found:
@@ -123,12 +119,9 @@ def eval_command(
 
 
 def _show(report: Mapping[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)  # a file has room for the whole table
+    console = table_console(200)
     table = Table(box=None, pad_edge=False)
     table.add_column("method", overflow="fold")
     heads = ("answer found", "95%", "- concat", "95%", "EM", "F1", "lead = gold", "s/question", "tokens")

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .. import writing
 from ..reporting import say
-from ..writing import write_whole
 
 __all__ = ["progress_shown", "write_bytes", "write_json"]
 
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file, its folder too; numbers must be finite."""
-    text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
-    write_bytes(path, text.encode("utf-8", "replace"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writing.write_json(path, value)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes a file under a temporary name and renames it, its folder too."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, data)
+    writing.write_whole(path, data)
 
 
 @contextmanager

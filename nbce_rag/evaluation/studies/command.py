@@ -5,19 +5,23 @@ from __future__ import annotations
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ...cli_options import (
+    AnswerTokensOption,
+    BatchSizeOption,
     DeviceOption,
     DtypeOption,
     EmbedderOption,
+    HalfOption,
     LimitOption,
     ModelOption,
     PassagesOption,
     QuestionsOption,
     SampleSeedOption,
+    given,
 )
 from ...errors import InputError
 from ...reporting import errors_in_one_line, notes, say
@@ -61,14 +65,9 @@ def study_command(
     ] = None,
     limit: LimitOption = None,
     seed: SampleSeedOption = 0,
-    half: Annotated[
-        int | None,
-        typer.Option(metavar="1|2", min=1, max=2, help="One half of the sample only.", show_default=False),
-    ] = None,
-    batch_size: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Questions in one batch; does not change answers.")
-    ] = 8,
-    max_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Most tokens of an answer.")] = 24,
+    half: HalfOption = None,
+    batch_size: BatchSizeOption = 8,
+    max_tokens: AnswerTokensOption = 24,
     model: ModelOption = None,
     embedder: EmbedderOption = None,
     device: DeviceOption = None,
@@ -96,10 +95,8 @@ def study_command(
             if methods is not None:
                 parse_methods(methods)
             data = load_dataset(passages, questions)
-            given: dict[str, Any] = {
-                key: value for key, value in (("device", device), ("dtype", dtype)) if value is not None
-            }
-            nbce = NBCE.from_pretrained(model, kv_store=PassageKVStore(KV_BYTES), **given)
+            store = PassageKVStore(KV_BYTES)
+            nbce = NBCE.from_pretrained(model, kv_store=store, **given(device=device, dtype=dtype))
             with progress_shown() as progress:
                 study = Study(
                     out=out,
