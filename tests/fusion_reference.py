@@ -230,10 +230,18 @@ class ReferenceExperts(Reference):
 
 class ReferencePosterior(Reference):
     def __init__(
-        self, known: Known, beta: float, tau: float, alpha: float, epsilon: float, cutoff: float
+        self,
+        known: Known,
+        beta: float,
+        gamma: float,
+        tau: float,
+        alpha: float,
+        epsilon: float,
+        cutoff: float,
     ) -> None:
         super().__init__(known)
-        self.beta, self.tau, self.alpha, self.epsilon, self.cutoff = beta, tau, alpha, epsilon, cutoff
+        self.beta, self.gamma, self.tau = beta, gamma, tau
+        self.alpha, self.epsilon, self.cutoff = alpha, epsilon, cutoff
 
     def prior(self, n: int) -> list[float]:
         logits = [0.0] * n
@@ -263,5 +271,10 @@ class ReferencePosterior(Reference):
             if self.cutoff > 0 and not same and abs(ratio - self.cutoff) < CLOSE:
                 raise CloseCall
             log_p = math.log(p[v]) if p[v] > 0 else NEG_INF
-            fused.append(contrast(log_p, baseline[v], self.beta) if ratio >= self.cutoff else NEG_INF)
+            score = contrast(log_p, baseline[v], self.beta)
+            if n > 1:
+                b = math.fsum((1 - weights[k]) * math.exp(passages[k][v]) for k in range(n)) / (n - 1)
+                if b > 0 and p[v] > 0:
+                    score += self.gamma * (log_p - math.log(b))
+            fused.append(score if ratio >= self.cutoff else NEG_INF)
         return fused, weights

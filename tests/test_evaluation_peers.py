@@ -64,7 +64,7 @@ def test_replug_is_the_mixture_by_the_scores(
 
 @given(blocks, numbers)
 def test_replug_is_a_posterior_that_always_starts_anew(rows: list[list[float]], scores: list[float]) -> None:
-    rule = Posterior(beta=0.0, tau=1.0, alpha=0.0, epsilon=1.0, cutoff=0.0)
+    rule = Posterior(beta=0.0, gamma=0.0, tau=1.0, alpha=0.0, epsilon=1.0, cutoff=0.0)
     known = {"scores": scores[: len(rows) - 1]}
     one, other = fuse(Replug(), rows, **known), fuse(rule, rows, **known)
     assert one.log_probs.tolist()[0] == pytest.approx(other.log_probs.tolist()[0])

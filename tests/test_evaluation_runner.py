@@ -399,7 +399,7 @@ def test_names_that_stand_for_several() -> None:
         ("posterior(beta=0,beta=1)", "beta is given twice"),
         ("posterior(beta=0", "Unknown method"),
         ("posterior(beta=0)x", "Unknown method"),
-        ("posterior(gamma=1)", "has no gamma"),
+        ("posterior(eta=1)", "has no eta"),
         ("posterior(beta=-2)", "out of range"),
         ("leens(tau=0)", "tau=0.0 is out of range"),
         ("robustrag(gamma=0)", "gamma=0.0 is out of range"),

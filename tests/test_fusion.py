@@ -168,6 +168,7 @@ RULE_NUMBERS: dict[type[FusionRule], st.SearchStrategy[dict[str, Any]]] = {
     Experts: numbers(gamma=st.sampled_from([0.0, 2.5])),
     Posterior: numbers(
         beta=beta,
+        gamma=st.sampled_from([0.0, 0.5, 2.0]),
         tau=st.sampled_from([0.1, 1.0]),
         alpha=st.sampled_from([0.0, 0.3]),
         epsilon=st.sampled_from([0.0, 0.05, 1.0]),
@@ -192,7 +193,7 @@ ALL_RULES: list[FusionRule] = [
     Max(beta=0.0, top_p=1.0),
     Max(beta=-0.5),
     Experts(gamma=0.0),
-    Posterior(beta=0.0, epsilon=0.0, cutoff=0.0),
+    Posterior(beta=0.0, gamma=0.0, epsilon=0.0, cutoff=0.0),
     Posterior(beta=-0.5, epsilon=1.0, cutoff=1.0),
     Posterior(cutoff=0.0),
 ]
@@ -375,7 +376,7 @@ def test_contrast_where_either_side_is_excluded(beta: float) -> None:
 @given(case=cases(max_vocab=20))
 @settings(max_examples=80, deadline=None)
 def test_posterior_that_always_moves_on_is_the_fixed_mixture(case: Case) -> None:
-    rule = Posterior(beta=0.0, epsilon=1.0, cutoff=0.0)
+    rule = Posterior(beta=0.0, gamma=0.0, epsilon=1.0, cutoff=0.0)
     prior = rule.log_prior(case.state(), case.tensor()[:, 1:, 0]).exp()
     for t, (fused, _, _) in enumerate(play(rule, case)):
         mixture = (prior[..., None] * case.tensor(t)[:, 1:].exp()).sum(1)
@@ -405,7 +406,7 @@ def test_posterior_that_never_moves_on_is_rag_sequence(n: int, impossible: float
         scores=torch.tensor(np.tile(scores, (len(sequences), 1))),
         relevance=torch.tensor(np.tile(relevance, (len(sequences), 1))),
     )
-    rule = Posterior(beta=0.0, epsilon=0.0, cutoff=0.0)
+    rule = Posterior(beta=0.0, gamma=0.0, epsilon=0.0, cutoff=0.0)
     product = torch.ones(len(sequences), dtype=torch.float64)
     for t in range(length):
         log_probs = torch.tensor(np.stack([model[y[:t]] for y in sequences]))
@@ -513,7 +514,7 @@ def test_a_passage_that_comes_twice_does_not_change_min_entropy(case: Case, data
 @settings(max_examples=100, deadline=None)
 def test_posterior_cutoff_equals_masking_the_whole_mixture(case: Case, cutoff: float, beta: float) -> None:
     fused, weights = Posterior(beta=beta, cutoff=cutoff).fuse(case.tensor(), case.state())
-    whole = Posterior(beta=0.0, cutoff=0.0).fuse(case.tensor(), case.state()).log_probs
+    whole = Posterior(beta=0.0, gamma=0.0, cutoff=0.0).fuse(case.tensor(), case.state()).log_probs
     ratio = (whole - whole.amax(-1, keepdim=True)).exp()
     assume(not ((ratio - cutoff).abs() < 1e-9).any() or cutoff == 1)
     kept = ratio >= cutoff - 1e-9
@@ -526,6 +527,37 @@ def test_posterior_cutoff_equals_masking_the_whole_mixture(case: Case, cutoff: f
         assert (fused > NEG_INF).any(-1).all()
         assert not ((fused > NEG_INF) & ~kept).any()
     assert_close(weights.sum(-1), torch.ones(case.groups))
+
+
+@given(case=cases(), beta=beta, gamma=st.floats(0, 4))
+@settings(max_examples=60, deadline=None)
+def test_posterior_gains_nothing_from_others_that_say_the_same(case: Case, beta: float, gamma: float) -> None:
+    """Equal rows: what the others say is what is said, whatever the weights are."""
+    log_probs = case.tensor()
+    log_probs[:, 1:] = log_probs[:, 1:2]
+    plain = Posterior(beta=beta, gamma=0.0, cutoff=0.0).fuse(log_probs, case.state())
+    lifted = Posterior(beta=beta, gamma=gamma, cutoff=0.0).fuse(log_probs, case.state())
+    assert_close(lifted.log_probs, plain.log_probs)
+    assert_close(lifted.weights, plain.weights)
+
+
+def test_posterior_prefers_what_only_the_supporting_passage_says() -> None:
+    """Token 0 is said over any passage, token 1 over the leading one, token 2 over another one."""
+    p = torch.tensor(
+        [[[0.4, 0.3, 0.3], [0.5, 0.4, 0.1], [0.6, 0.01, 0.39], [0.7, 0.01, 0.29]]], dtype=torch.float64
+    )
+    scores = torch.tensor([[0.9, 0.2, 0.1]], dtype=torch.float64)
+    chosen = [
+        int(Posterior(beta=0.0, gamma=gamma).fuse(p.log(), FusionState(scores=scores)).log_probs.argmax())
+        for gamma in (0.0, 0.5)
+    ]
+    assert chosen == [0, 1]
+
+
+def test_posterior_over_one_passage_has_no_others() -> None:
+    log_probs = torch.randn(2, 2, 30, dtype=torch.float64).log_softmax(-1)
+    one, plain = (Posterior(gamma=gamma).fuse(log_probs, FusionState()).log_probs for gamma in (2.0, 0.0))
+    assert_close(one, plain, 0)
 
 
 def test_posterior_prior_weighs_what_is_known() -> None:
@@ -753,13 +785,13 @@ def test_untruncated_allows_every_token() -> None:
         whole = rule.untruncated()
         assert type(whole) is kind
         assert (whole.fuse(log_probs, FusionState()).log_probs > NEG_INF).all()
-        cut = {"top_p": 1.0, "cutoff": 0.0}
+        cut = {"top_p": 1.0, "cutoff": 0.0} | ({"gamma": 0.0} if kind is Posterior else {})
         changed = {name: cut[name] for name in rule.__dict__ if name in cut}
         assert whole == replace(rule, **changed)  # type: ignore[type-var]
     assert MinEntropy(0.5, 0.2, 0.8, 0.3).untruncated() == MinEntropy(0.5, 0.2, 1.0, 0.3)
     assert Mean(0.5, 0.8).untruncated() == Mean(0.5, 1.0)
     assert Max(0.5, 0.8).untruncated() == Max(0.5, 1.0)
-    assert Posterior(0.5, 0.2, 0.4, 0.3, 0.2).untruncated() == Posterior(0.5, 0.2, 0.4, 0.3, 0.0)
+    assert Posterior(0.5, 1.5, 0.2, 0.4, 0.3, 0.2).untruncated() == Posterior(0.5, 0.0, 0.2, 0.4, 0.3, 0.0)
 
 
 # ---------------------------------------------------------------------------------------------------------

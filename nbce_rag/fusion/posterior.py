@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,7 +20,10 @@ class Posterior(FusionRule):
 
     Prior:      log pi = log_softmax_k(s_k / tau + alpha * relevance_k + log(1 - refusal_k)).
     Predict:    log p = logsumexp_k(log w_k + L_k), w = pi at the first step.
-    Contrast:   (1 + beta) log p - beta L_0 over the tokens with p >= cutoff * max p; others -inf.
+    Contrast:   log p + beta (log p - L_0) + gamma (log p - log b), over the tokens with
+                p >= cutoff * max p; others -inf. b = sum_k (1 - w_k) p_k / (n - 1) is what the other
+                passages say: a token that the model would say over any text of this kind, such as an echo
+                of the question, gains nothing. With one passage there is no such term.
     Update:     w_k <- w_k p_k(y) for the token y that was chosen, normalised (the evidence for y);
                 then w <- (1 - epsilon) w + epsilon pi.
 
@@ -30,6 +33,7 @@ class Posterior(FusionRule):
 
     Args:
         beta: contrast with row 0, > -1.
+        gamma: contrast with the other passages, >= 0.
         tau: temperature of the retrieval scores, >= 0.0001.
         alpha: weight of the question likelihood, >= 0.
         epsilon: probability of moving on to a passage drawn from the prior, in [0, 1].
@@ -37,6 +41,7 @@ class Posterior(FusionRule):
     """
 
     beta: float = 0.25
+    gamma: float = 2.0
     tau: float = 0.1
     alpha: float = 0.3
     epsilon: float = 0.05
@@ -49,6 +54,7 @@ class Posterior(FusionRule):
         check_numbers(
             self,
             beta=lambda v: v > -1,
+            gamma=lambda v: v >= 0,
             tau=lambda v: v >= 1e-4,
             alpha=lambda v: v >= 0,
             epsilon=lambda v: 0 <= v <= 1,
@@ -60,7 +66,8 @@ class Posterior(FusionRule):
         return self.alpha > 0
 
     def untruncated(self) -> Posterior:
-        return Posterior(self.beta, self.tau, self.alpha, self.epsilon, 0.0)
+        # Without the cutoff a ratio of two mixtures is mostly noise from their tails.
+        return replace(self, gamma=0.0, cutoff=0.0)
 
     def log_prior(self, state: FusionState, like: Tensor) -> Tensor:
         """log pi, shape and dtype of `like` [G, n]."""
@@ -83,8 +90,11 @@ class Posterior(FusionRule):
         if state.evidence is not None:
             weights = (1 - self.epsilon) * state.evidence + self.epsilon * weights
         joint = rows + weights.log()[..., None]
+        # Rounding may leave a weight beyond 1.
+        others = (1 - weights).clamp(min=0).log() - math.log(max(1, rows.shape[1] - 1))
         if self.cutoff == 0:
-            return Fused(contrast(joint.logsumexp(1), baseline, self.beta), weights)
+            fused = contrast(joint.logsumexp(1), baseline, self.beta)
+            return Fused(self._lift(fused, joint, rows, others[..., None], 1), weights)
         # p(v) lies between max_k and n * max_k of the joint, so the few tokens that can pass the cutoff
         # are found without an exponential over the vocabulary; only they get their logsumexp.
         peak = joint.amax(1)
@@ -95,5 +105,15 @@ class Posterior(FusionRule):
         keep = log_p >= best[g] + math.log(self.cutoff)
         g, v, log_p = g[keep], v[keep], log_p[keep]
         fused = torch.full_like(baseline, NEG_INF)
-        fused[g, v] = contrast(log_p, baseline[g, v], self.beta)
+        fused[g, v] = self._lift(
+            contrast(log_p, baseline[g, v], self.beta), joint[g, :, v], rows[g, :, v], others[g], -1
+        )
         return Fused(fused, weights)
+
+    def _lift(self, fused: Tensor, joint: Tensor, rows: Tensor, others: Tensor, dim: int) -> Tensor:
+        """Scores plus gamma (log p - log b); the passages lie in `dim` of the other tensors."""
+        if self.gamma == 0 or rows.shape[dim] == 1:
+            return fused
+        log_p, log_b = joint.logsumexp(dim), (rows + others).logsumexp(dim)
+        unknown = (log_p == NEG_INF) | (log_b == NEG_INF)
+        return fused + torch.where(unknown, 0.0, self.gamma * (log_p - log_b))
