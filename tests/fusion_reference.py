@@ -272,7 +272,7 @@ class ReferencePosterior(Reference):
                 raise CloseCall
             log_p = math.log(p[v]) if p[v] > 0 else NEG_INF
             score = contrast(log_p, baseline[v], self.beta)
-            if n > 1:
+            if n > 1 and self.evidence is None:
                 b = math.fsum((1 - weights[k]) * math.exp(passages[k][v]) for k in range(n)) / (n - 1)
                 if b > 0 and p[v] > 0:
                     score += self.gamma * (log_p - math.log(b))

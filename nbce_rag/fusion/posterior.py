@@ -20,10 +20,11 @@ class Posterior(FusionRule):
 
     Prior:      log pi = log_softmax_k(s_k / tau + alpha * relevance_k + log(1 - refusal_k)).
     Predict:    log p = logsumexp_k(log w_k + L_k), w = pi at the first step.
-    Contrast:   log p + beta (log p - L_0) + gamma (log p - log b), over the tokens with
-                p >= cutoff * max p; others -inf. b = sum_k (1 - w_k) p_k / (n - 1) is what the other
-                passages say: a token that the model would say over any text of this kind, such as an echo
-                of the question, gains nothing. With one passage there is no such term.
+    Contrast:   log p + beta (log p - L_0) over the tokens with p >= cutoff * max p; others -inf. To the
+                first token's score comes gamma (log p - log b), b = sum_k (1 - w_k) p_k / (n - 1): how the
+                answer would begin over the other passages, such as with an echo of the question, gains
+                nothing. Not so later on: the end of an answer is likely in every row, and would lose to a
+                continuation that is made up. With one passage there is no such term.
     Update:     w_k <- w_k p_k(y) for the token y that was chosen, normalised (the evidence for y);
                 then w <- (1 - epsilon) w + epsilon pi.
 
@@ -33,7 +34,7 @@ class Posterior(FusionRule):
 
     Args:
         beta: contrast with row 0, > -1.
-        gamma: contrast with the other passages, >= 0.
+        gamma: contrast of the first token with the other passages, >= 0.
         tau: temperature of the retrieval scores, >= 0.0001.
         alpha: weight of the question likelihood, >= 0.
         epsilon: probability of moving on to a passage drawn from the prior, in [0, 1].
@@ -90,11 +91,11 @@ class Posterior(FusionRule):
         if state.evidence is not None:
             weights = (1 - self.epsilon) * state.evidence + self.epsilon * weights
         joint = rows + weights.log()[..., None]
-        # Rounding may leave a weight beyond 1.
-        others = (1 - weights).clamp(min=0).log() - math.log(max(1, rows.shape[1] - 1))
+        lifts = self.gamma > 0 and state.evidence is None and rows.shape[1] > 1
         if self.cutoff == 0:
-            fused = contrast(joint.logsumexp(1), baseline, self.beta)
-            return Fused(self._lift(fused, joint, rows, others[..., None], 1), weights)
+            log_p = joint.logsumexp(1)
+            fused = contrast(log_p, baseline, self.beta)
+            return Fused(fused + self._lift(log_p, rows, weights) if lifts else fused, weights)
         # p(v) lies between max_k and n * max_k of the joint, so the few tokens that can pass the cutoff
         # are found without an exponential over the vocabulary; only they get their logsumexp.
         peak = joint.amax(1)
@@ -105,15 +106,18 @@ class Posterior(FusionRule):
         keep = log_p >= best[g] + math.log(self.cutoff)
         g, v, log_p = g[keep], v[keep], log_p[keep]
         fused = torch.full_like(baseline, NEG_INF)
-        fused[g, v] = self._lift(
-            contrast(log_p, baseline[g, v], self.beta), joint[g, :, v], rows[g, :, v], others[g], -1
-        )
+        scores = contrast(log_p, baseline[g, v], self.beta)
+        if lifts:
+            scores = scores + self._lift(log_p, rows[g, :, v], weights[g])
+        fused[g, v] = scores
         return Fused(fused, weights)
 
-    def _lift(self, fused: Tensor, joint: Tensor, rows: Tensor, others: Tensor, dim: int) -> Tensor:
-        """Scores plus gamma (log p - log b); the passages lie in `dim` of the other tensors."""
-        if self.gamma == 0 or rows.shape[dim] == 1:
-            return fused
-        log_p, log_b = joint.logsumexp(dim), (rows + others).logsumexp(dim)
+    def _lift(self, log_p: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+        """gamma (log p - log b) for `rows` [..., n, V] with log_p [..., V], or [..., n] with [...]."""
+        others = (1 - weights).clamp(min=0).log() - math.log(weights.shape[-1] - 1)  # rounding may pass 1
+        if rows.dim() > weights.dim():
+            log_b = (rows + others[..., None]).logsumexp(-2)
+        else:
+            log_b = (rows + others).logsumexp(-1)
         unknown = (log_p == NEG_INF) | (log_b == NEG_INF)
-        return fused + torch.where(unknown, 0.0, self.gamma * (log_p - log_b))
+        return torch.where(unknown, 0.0, self.gamma * (log_p - log_b))

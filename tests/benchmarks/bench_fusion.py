@@ -75,9 +75,10 @@ def whole_mixture(rule: Posterior, log_probs: Tensor, state: FusionState) -> Fus
         weights = (1 - rule.epsilon) * state.evidence + rule.epsilon * weights
     log_p = (rows + weights.log()[..., None]).logsumexp(1)
     excluded = log_p < log_p.amax(-1, keepdim=True) + math.log(rule.cutoff)
-    others = (1 - weights) / (rows.shape[1] - 1)
-    log_b = (rows + others.log()[..., None]).logsumexp(1)
-    fused = contrast(log_p, baseline, rule.beta) + rule.gamma * (log_p - log_b)
+    fused = contrast(log_p, baseline, rule.beta)
+    if state.evidence is None:
+        others = (1 - weights) / (rows.shape[1] - 1)
+        fused = fused + rule.gamma * (log_p - (rows + others.log()[..., None]).logsumexp(1))
     return Fused(fused.masked_fill(excluded, NEG_INF), weights)
 
 

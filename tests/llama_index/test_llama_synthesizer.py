@@ -30,6 +30,7 @@ from llama_index_nbce import (
 )
 from nbce_rag.engine import NBCE
 from nbce_rag.errors import InputError
+from nbce_rag.fusion import Posterior
 from nbce_rag.passages import Passage
 from nbce_rag.prompt import PromptTemplate as Wording
 
@@ -99,7 +100,8 @@ class TestOneCall:
     def test_the_default_wording_gives_the_core_s_tokens(
         self, make_engine: Callable[..., NBCE], scored: list[NodeWithScore], chat: bool
     ) -> None:
-        engine = make_engine(chat=chat)
+        # The chat message below holds more words than the question, and so has another likelihood.
+        engine = make_engine(chat=chat, fusion=Posterior(alpha=0.0))
         passages = [Passage(n.node.get_content(), id=n.node.node_id, score=n.score) for n in scored]
         core = engine.answer(QUESTION, passages)
         response = NBCESynthesizer(NBCELLM(engine=engine)).synthesize(QUESTION, scored)
