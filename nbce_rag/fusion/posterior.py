@@ -95,7 +95,9 @@ class Posterior(FusionRule):
         if self.cutoff == 0:
             log_p = joint.logsumexp(1)
             fused = contrast(log_p, baseline, self.beta)
-            return Fused(fused + self._lift(log_p, rows, weights) if lifts else fused, weights)
+            return Fused(
+                fused + self._lift(log_p, rows.movedim(1, -1), weights[:, None]) if lifts else fused, weights
+            )
         # p(v) lies between max_k and n * max_k of the joint, so the few tokens that can pass the cutoff
         # are found without an exponential over the vocabulary; only they get their logsumexp.
         peak = joint.amax(1)
@@ -113,11 +115,8 @@ class Posterior(FusionRule):
         return Fused(fused, weights)
 
     def _lift(self, log_p: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
-        """gamma (log p - log b) for `rows` [..., n, V] with log_p [..., V], or [..., n] with [...]."""
+        """gamma (log p - log b), shape of log_p; passages are the last dimension of `rows` and `weights`."""
         others = (1 - weights).clamp(min=0).log() - math.log(weights.shape[-1] - 1)  # rounding may pass 1
-        if rows.dim() > weights.dim():
-            log_b = (rows + others[..., None]).logsumexp(-2)
-        else:
-            log_b = (rows + others).logsumexp(-1)
+        log_b = (rows + others).logsumexp(-1)
         unknown = (log_p == NEG_INF) | (log_b == NEG_INF)
         return torch.where(unknown, 0.0, self.gamma * (log_p - log_b))

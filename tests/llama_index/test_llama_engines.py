@@ -31,6 +31,7 @@ from llama_index_nbce import (
 )
 from nbce_rag.engine import NBCE
 from nbce_rag.errors import InputError, NbceWarning
+from nbce_rag.fusion import Posterior
 
 QUESTION = "Who runs the ferry?"
 WAYS = ("query", "aquery", "stream", "astream")
@@ -170,6 +171,11 @@ class TestQueryEngines:
 
 
 class TestChatEngines:
+    @pytest.fixture
+    def llm(self, make_engine: Any) -> NBCELLM:
+        """Whose random answers hold words, which only can be cited."""
+        return NBCELLM(engine=make_engine(fusion=Posterior(gamma=0.0)))
+
     @pytest.mark.parametrize("way", WAYS)
     @pytest.mark.parametrize(
         ("mode", "rows"),
