@@ -95,9 +95,9 @@ class Posterior(FusionRule):
         if self.cutoff == 0:
             log_p = joint.logsumexp(1)
             fused = contrast(log_p, baseline, self.beta)
-            return Fused(
-                fused + self._lift(log_p, rows.movedim(1, -1), weights[:, None]) if lifts else fused, weights
-            )
+            if lifts:
+                fused = fused + self._lift(log_p, rows.movedim(1, -1), weights[:, None])
+            return Fused(fused, weights)
         # p(v) lies between max_k and n * max_k of the joint, so the few tokens that can pass the cutoff
         # are found without an exponential over the vocabulary; only they get their logsumexp.
         peak = joint.amax(1)
