@@ -79,19 +79,20 @@ class Group:
     def by_row(self, values: Tensor) -> tuple[float, ...]:
         """Values of the rows that are still read, row 0 first, in the places of all rows."""
         first, *others = values.tolist()
-        whole = [first] + [math.nan] * self.passages
-        for row, value in zip(self.kept, others, strict=True):
-            whole[row + 1] = value
-        return tuple(whole)
+        return (first, *self._in_place(others, math.nan))
 
     def notice(self, token: int, evidence: Tensor) -> tuple[float, ...]:
         """Take in a chosen token and its evidence over the kept rows; the evidence over all passages."""
         self.answer.append(token)
-        whole = [0.0] * self.passages
-        for row, share in zip(self.kept, evidence.tolist(), strict=True):
-            whole[row] = share
+        shares = evidence.tolist()
+        for row, share in zip(self.kept, shares, strict=True):
             self.negligible[row] = self.negligible[row] + 1 if share < _NEGLIGIBLE else 0
-        return tuple(whole)
+        return self._in_place(shares, 0.0)
+
+    def _in_place(self, values: Sequence[float], dropped: float) -> tuple[float, ...]:
+        """Values over the kept passage rows into one a passage row."""
+        of_row = dict(zip(self.kept, values, strict=True))
+        return tuple(of_row.get(row, dropped) for row in range(self.passages))
 
 
 @dataclass(frozen=True, slots=True)
