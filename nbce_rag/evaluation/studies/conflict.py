@@ -179,9 +179,10 @@ def _panels(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
     )
     citations = Panel(
         "leading citation leads to",
-        "share of answers that cite",
+        "share of answers that cite (their number)",
         "",
         series(citing, _CITED, lambda key: key.removeprefix("cites_")),
-        ticks={float(x): str(row["method"]) for x, row in enumerate(citing)},
+        # One prompt cites only where a question has one document: a full bar of a single answer misleads.
+        ticks={float(x): f"{row['method']} ({row['answers_cited']})" for x, row in enumerate(citing)},
     )
     return [answers, citations] if citing else [answers]
