@@ -96,7 +96,10 @@ def evaluate(
     else:
         store = {"kv_store": PassageKVStore(KV_BYTES)} | model_options
         nbce = NBCE.from_pretrained(model, **store)
-    shared = nbce.options.updated(fusion="posterior", max_tokens=max_tokens)  # methods have their own fusion
+    # Methods have rules of their own, and their lines in the log say with which numbers.
+    shared = {
+        name: value for name, value in vars(nbce.options).items() if name not in ("fusion", "max_tokens")
+    }
     header = {
         "dataset": data.name,
         "dataset_sha256": data.sha256,
