@@ -16,7 +16,7 @@ from kv_child import PASSAGES
 
 from nbce_rag.answer import Answer
 from nbce_rag.decoding.kv_folder import KVFolder
-from nbce_rag.decoding.kv_store import PassageKVStore
+from nbce_rag.decoding.kv_store import PassageKVStore, context_key
 from nbce_rag.decoding.prefill import read_contexts
 from nbce_rag.engine import NBCE
 
@@ -58,17 +58,21 @@ def kill_while_writing(
         meanwhile: called after the child's first batch; when it returns, the child is killed.
 
     Returns:
-        (contexts in the store after the kill, scratch files left).
+        (contexts of the child in the store after the kill, scratch files left).
 
     Raises:
         AssertionError: a file is damaged, or an answer differs.
     """
     with child_process(model, folder, 100_000):
         meanwhile()
-    found = len(list(KVFolder(folder).entries()))
     left = len(list(folder.glob(".*.tmp")))
     store = PassageKVStore(folder=folder)
     nbce = NBCE(loaded, kv_store=store, max_tokens=4)
+    plan = nbce._engine.plan(nbce.request("When?", PASSAGES))
+    contexts = [row.context for row in plan.rows]
+    keys = {context_key(loaded.fingerprint, ids) for ids in contexts if ids}
+    # Others may have written into the folder meanwhile.
+    found = sum(entry.path.name.partition(".")[0] in keys for entry in KVFolder(folder).entries())
     plain = NBCE(loaded, kv_store=False, max_tokens=4)
     for passages in (PASSAGES[:2], PASSAGES[-2:]):
         assert_same_tokens(nbce.answer("When?", passages), plain.answer("When?", passages))
@@ -78,8 +82,6 @@ def kill_while_writing(
     assert report.read + report.kept == len(PASSAGES)
     assert nbce.prefill(PASSAGES).read == 0
     reader = PassageKVStore(0, folder)
-    plan = nbce._engine.plan(nbce.request("When?", PASSAGES))
-    contexts = [row.context for row in plan.rows]
     assert len(read_contexts(loaded, contexts, reader, 1000)[1]) == len(contexts)
     assert (reader.statistics.damaged, reader.statistics.disk_hits) == (0, len(contexts))
     return found, left
