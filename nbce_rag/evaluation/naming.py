@@ -50,6 +50,7 @@ NAMED: dict[str, Method] = {
         Method("top-1", _first, _ALONE),
         Method("concat", _retrieved, _ONE_ROW, "together"),
         Method("concat-reversed", _reversed, _ONE_ROW, "together"),
+        Method("concat-branches", _retrieved, Posterior(beta=0.0), "together"),
         Method("concat-ntk", _retrieved, _ONE_ROW, "together", rope="dynamic"),
         Method("concat-yarn", _retrieved, _ONE_ROW, "together", rope="yarn"),
         # No cutoff, so that log-probs of different passages compare.
