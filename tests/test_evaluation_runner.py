@@ -382,8 +382,8 @@ def test_names_that_stand_for_several() -> None:
     assert [m.name for m in parse_methods("rules+joint,concat")] == [*(f"{r}+joint" for r in rules), "concat"]
     assert [m.name for m in parse_methods("peers")] == ["replug", "leens", "cad", "robustrag"]
     everything = [m.name for m in parse_methods("all")]
-    assert {"closed-book", "refine", "concat-ntk", "mean+joint", "cad", "posterior"} <= set(everything)
-    assert len(everything) == len(set(everything)) == 23
+    assert {"closed-book", "refine", "concat-branches", "concat-ntk", "mean+joint", "cad", "posterior"} <= set(everything)
+    assert len(everything) == len(set(everything)) == 24
 
 
 @pytest.mark.parametrize(
@@ -474,3 +474,13 @@ def test_differences_are_the_default_rule_minus_the_others(run: Callable[..., di
             assert of[score]["mean"] == pytest.approx(gap)
             assert of[score]["ci95"][0] <= of[score]["mean"] <= of[score]["ci95"][1]
     assert run(methods="concat,mean")["differences"] == {}
+
+
+def test_the_engines_own_rule_is_no_part_of_a_log(
+    run: Callable[..., dict[str, Any]], make_nbce: Callable[..., Any], tmp_path: Path
+) -> None:
+    log = tmp_path / "run.jsonl"
+    first = run(log=log, methods="concat", model=make_nbce(fusion="mean"))
+    lines = log.read_bytes()
+    assert run(log=log, methods="concat", model=make_nbce(fusion="max")) == first
+    assert log.read_bytes() == lines
