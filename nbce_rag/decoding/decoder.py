@@ -229,8 +229,9 @@ class LockstepDecoder:
         leading = group.kept[int(group.state.evidence[0].argmax())]
         logits = 4 * self._loaded.vocab_size * len(self._cache.begins)
         room = min(self._cache.capacity - self._cache.length, _DRAFT_BYTES // logits) - 1
-        if group.branch[: len(group.answer)] == group.answer:
-            return tuple(group.branch[len(group.answer) :][: max(room, 0)])
+        said = len(group.answer)
+        if said < len(group.branch) and group.branch[:said] == group.answer:
+            return tuple(group.branch[said : said + max(room, 0)])
         draft = group.lookup.draft(group.answer, leading, room)
         self._proposed = (group.lookup, len(draft)) if draft else None
         return draft
