@@ -382,7 +382,7 @@ def test_names_that_stand_for_several() -> None:
     assert [m.name for m in parse_methods("rules+joint,concat")] == [*(f"{r}+joint" for r in rules), "concat"]
     assert [m.name for m in parse_methods("peers")] == ["replug", "leens", "cad", "robustrag"]
     everything = [m.name for m in parse_methods("all")]
-    assert {"closed-book", "refine", "concat-branches", "concat-ntk", "mean+joint", "cad", "posterior"} <= set(everything)
+    assert {"closed-book", "refine", "concat-branches", "mean+joint", "cad", "posterior"} <= set(everything)
     assert len(everything) == len(set(everything)) == 24
 
 
