@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -125,12 +124,7 @@ def slow_decode(
             fused, weights = fused[0].log_softmax(-1), weights[0]
         else:
             fused, weights = log_probs[0], torch.zeros(0)
-        if choose is not None:
-            token = choose(fused)
-        elif not out.tokens and len(grown) > 1 and getattr(rule, "branches", 0) > 1:
-            token = slow_look_ahead(nbce, grown, rule, log_probs, fused, weights)
-        else:
-            token = int(fused.argmax())
+        token = int(fused.argmax()) if choose is None else choose(fused)
         if len(grown) > 1:
             p = log_probs[1:, token].exp() * weights
             out.gains.append(float(p.sum().log() - log_probs[0, token]))
@@ -144,27 +138,6 @@ def slow_decode(
         if token in nbce.model.eos_ids:
             break
     return out
-
-
-def slow_look_ahead(
-    nbce: Any, rows: Sequence[Sequence[int]], rule: Any, log_probs: Tensor, fused: Tensor, weights: Tensor
-) -> int:
-    """The first token whose greedy continuation the leading row is surest of; there are no stop strings."""
-    tokenizer, ends = nbce.model.tokenizer, nbce.model.eos_ids
-    order = [token for token in fused.argsort(descending=True).tolist() if fused[token] > -torch.inf]
-    firsts = [t for t in order[: 2 * rule.branches] if t not in ends and tokenizer.decode([t]).strip()]
-    values: dict[int, float] = {}
-    for token in firsts[: rule.branches]:
-        leading = int((weights * log_probs[1:, token].exp()).argmax())
-        row = [*rows[1 + leading], token]
-        sure: list[float] = []
-        while len(sure) < rule.depth - 1 and row[-1] not in ends:
-            best = full_log_probs(nbce.model.model, row)[-1].max(-1)
-            sure.append(float(best.values))
-            row.append(int(best.indices))
-        mean = sum(sure) / len(sure)
-        values[token] = float(fused[token]) + rule.kappa * mean - rule.length * math.log(len(sure) + 1)
-    return order[0] if order[0] in ends or not values else max(values, key=values.__getitem__)
 
 
 def greedy_by_transformers(nbce: Any, ids: Sequence[int], max_tokens: int) -> list[int]:

@@ -238,7 +238,6 @@ class ReferencePosterior(Reference):
         alpha: float,
         epsilon: float,
         cutoff: float,
-        **look_ahead: float,  # not of a step
     ) -> None:
         super().__init__(known)
         self.beta, self.gamma, self.tau = beta, gamma, tau

@@ -40,9 +40,7 @@ from nbce_rag.passages import Passage
 Make = Callable[..., Any]
 
 
-@pytest.mark.parametrize(
-    "rule", [MinEntropy(beta=0, top_p=1), Posterior(beta=0, branches=0)], ids=lambda r: r.name
-)
+@pytest.mark.parametrize("rule", [MinEntropy(beta=0, top_p=1), Posterior(beta=0)], ids=lambda r: r.name)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_one_passage_without_contrast_is_transformers_generate(
     family: str, rule: Rule, make_nbce: Make, monkeypatch: pytest.MonkeyPatch
@@ -279,7 +277,7 @@ def mixed_requests() -> list[dict[str, Any]]:
         {"question": "When does the market open?", "passages": PASSAGES, "max_tokens": 9},
         {"question": "为什么?", "passages": PASSAGES[1:], "max_tokens": 14},
         {"question": "Why?", "passages": PASSAGES[:1], "fusion": "mean", "max_tokens": 5},
-        {"question": "How?", "passages": scored[:3], "fusion": Posterior(branches=0), "max_tokens": 7},
+        {"question": "How?", "passages": scored[:3], "fusion": "posterior", "max_tokens": 7},
         {"question": "How much?", "passages": PASSAGES[:3], "fusion": "experts", "max_tokens": 1},
         {"question": "And then?", "passages": PASSAGES[:3], "temperature": 1.5, "seed": 7, "max_tokens": 12},
         {"question": "And now?", "passages": PASSAGES[:2], "joint_row": True, "max_tokens": 6},
@@ -297,8 +295,7 @@ def test_batch_equals_one_by_one(family: str, make_nbce: Make, monkeypatch: pyte
         kept.append(len(rows))
         return original(cache, rows)
 
-    # Looking ahead keeps rows too; see test_branching for it.
-    nbce = make_nbce(family, prompt=TEMPLATE, kv_store=False, fusion=Posterior(branches=0))
+    nbce = make_nbce(family, prompt=TEMPLATE, kv_store=False)
     alone = [nbce.answer(**request) for request in mixed_requests()]
     assert len({a.text for a in alone}) >= len(alone) - 1
     assert len({a.usage.generated_tokens for a in alone}) > 6

@@ -126,7 +126,7 @@ def test_token_texts_join_to_the_answer(make_nbce: Make) -> None:
 
 
 def test_length_and_usage(make_nbce: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    nbce = make_nbce(prompt=TEMPLATE, fusion=Posterior(branches=0))
+    nbce = make_nbce(prompt=TEMPLATE)
     passes = count_steps(monkeypatch)
     for length in (1, 2, 7):
         passes.clear()

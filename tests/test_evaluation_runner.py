@@ -109,12 +109,12 @@ def test_methods_are_the_engine_and_nothing_else(
             gold = [data.passages[question.gold_ids[0]]]
             plain = {"fusion": MinEntropy(beta=0.0, eta=0.0, top_p=1.0)}
             apart = [
-                nbce.answer(question.text, [passage], fusion=Posterior(beta=0.0, cutoff=0.0, branches=0))
+                nbce.answer(question.text, [passage], fusion=Posterior(beta=0.0, cutoff=0.0))
                 for passage in found
             ]
             expected = {
                 "gold": nbce.answer(question.text, gold, **plain),
-                "top-1": nbce.answer(question.text, found[:1], fusion=Posterior(beta=0.0, branches=0)),
+                "top-1": nbce.answer(question.text, found[:1], fusion=Posterior(beta=0.0)),
                 "concat": nbce.answer(question.text, found, passages_per_row=3, **plain),
                 "concat-reversed": nbce.answer(question.text, found[::-1], passages_per_row=3, **plain),
                 "map-rerank": max(apart, key=mean_log_prob),
@@ -382,8 +382,8 @@ def test_names_that_stand_for_several() -> None:
     assert [m.name for m in parse_methods("rules+joint,concat")] == [*(f"{r}+joint" for r in rules), "concat"]
     assert [m.name for m in parse_methods("peers")] == ["replug", "leens", "cad", "robustrag"]
     everything = [m.name for m in parse_methods("all")]
-    assert {"closed-book", "refine", "concat-branches", "mean+joint", "cad", "posterior"} <= set(everything)
-    assert len(everything) == len(set(everything)) == 24
+    assert {"closed-book", "refine", "concat-ntk", "mean+joint", "cad", "posterior"} <= set(everything)
+    assert len(everything) == len(set(everything)) == 23
 
 
 @pytest.mark.parametrize(
@@ -438,7 +438,7 @@ def test_refine_asks_each_passage_with_the_answer_so_far(
             spoken = normalise(kept)
             want = REFINE.format(question=row["question"], answer=kept) if spoken else row["question"]
             assert request.question == want
-            answer = plain.answer(want, request.passages, fusion=Posterior(beta=0.0, branches=0))
+            answer = plain.answer(want, request.passages, fusion=Posterior(beta=0.0))
             tokens += answer.usage.prompt_tokens
             if not spoken or normalise(answer.text) not in ("", spoken):
                 kept, cited = answer.text, [c.passage_id for c in answer.citations]

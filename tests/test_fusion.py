@@ -554,16 +554,6 @@ def test_posterior_prefers_what_only_the_supporting_passage_says() -> None:
     assert chosen == [0, 1]
 
 
-def test_posterior_prefers_beginnings_that_go_on_surely() -> None:
-    """By hand: score + kappa * mean of what follows - length * log of all tokens."""
-    rule = Posterior(kappa=2.0, length=1.0)
-    scores = torch.tensor([-1.0, -2.0, -1.5])
-    preferred = rule.prefer(scores, [[-3.0, -1.0], [-0.1], []])
-    expected = [-1 + 2 * -2 - math.log(3), -2 + 2 * -0.1 - math.log(2), -1.5]
-    assert_close(preferred, torch.tensor(expected, dtype=torch.float64), 1e-6)
-    assert_close(Posterior(kappa=0.0, length=0.0).prefer(scores, [[-3.0], [-9.0], []]), scores, 0)
-
-
 def test_posterior_over_one_passage_has_no_others() -> None:
     log_probs = torch.randn(2, 2, 30, dtype=torch.float64).log_softmax(-1)
     one, plain = (Posterior(gamma=gamma).fuse(log_probs, FusionState()).log_probs for gamma in (2.0, 0.0))
@@ -802,7 +792,6 @@ def test_untruncated_allows_every_token() -> None:
     assert Mean(0.5, 0.8).untruncated() == Mean(0.5, 1.0)
     assert Max(0.5, 0.8).untruncated() == Max(0.5, 1.0)
     assert Posterior(0.5, 1.5, 0.2, 0.4, 0.3, 0.2).untruncated() == Posterior(0.5, 0.0, 0.2, 0.4, 0.3, 0.0)
-    assert Posterior(branches=3).untruncated() == Posterior(gamma=0.0, cutoff=0.0, branches=3)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -909,10 +898,6 @@ OUT_OF_RANGE: dict[str, list[float]] = {
     "tau": [0.0, -0.1],
     "epsilon": [-0.01, 1.01],
     "cutoff": [-0.01, 1.01],
-    "branches": [-1.0, 2.5],
-    "depth": [1.0, 0.0, 2.5],
-    "kappa": [-0.1],
-    "length": [-0.1],
 }
 
 

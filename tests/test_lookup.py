@@ -130,8 +130,7 @@ def answer_with(
 def test_drafts_change_no_token(
     family: str, sampled: bool, make_nbce: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A branch that was followed is a draft too; see test_branching for it.
-    nbce = make_nbce(family, prompt=TEMPLATE, fusion=Posterior(branches=0))
+    nbce = make_nbce(family, prompt=TEMPLATE)
     options: dict[str, Any] = {"max_tokens": 24}
     if sampled:
         options |= {"temperature": 1.5, "seed": 5, "repetition_penalty": 1.2, "top_p": 0.95}

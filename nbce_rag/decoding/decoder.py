@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,7 +19,6 @@ from ..fusion import Fused, FusionState, Rule, responsibilities
 from ..fusion.base import NEG_INF
 from ..fusion.truncation import nucleus
 from ..models import LoadedModel
-from .branching import Progress, follow
 from .cache import RowCache
 from .lookup import PromptLookup
 from .prefill import forward
@@ -43,7 +42,6 @@ class Group:
         chooser: picks its tokens.
         state: what the rule may know, with G = 1 (n columns).
         entropies: whether its steps carry the entropy of each row.
-        progress: tells how far an answer is, so that a rule with branches can look ahead; None does not.
         lookup: drafts tokens while this is the only question left, or None.
         drop_after: rows with negligible evidence for this many tokens in a row are dropped; 0 keeps all.
     """
@@ -55,9 +53,7 @@ class Group:
     lookup: PromptLookup | None = None
     drop_after: int = 0
     entropies: bool = False
-    progress: Progress | None = None
     answer: list[int] = field(default_factory=list, init=False)
-    branch: list[int] = field(default_factory=list, init=False)  # how the chosen beginning may go on
     kept: list[int] = field(init=False)
     negligible: list[int] = field(init=False)
 
@@ -65,12 +61,6 @@ class Group:
         self.passages = len(self.rows) - 1
         self.kept = list(range(self.passages))  # passage rows that are still read
         self.negligible = [0] * self.passages  # for how many tokens in a row
-
-    @property
-    def branches(self) -> int:
-        """How many beginnings its rule wants to be followed now."""
-        first = self.progress is not None and self.passages > 0 and not self.answer
-        return int(getattr(self.rule, "branches", 0)) if first else 0
 
     @property
     def dropped(self) -> int:
@@ -103,25 +93,6 @@ class Group:
         """Values over the kept passage rows into one a passage row."""
         of_row = dict(zip(self.kept, values, strict=True))
         return tuple(of_row.get(row, dropped) for row in range(self.passages))
-
-
-@dataclass(frozen=True, slots=True)
-class _Scored:
-    """One question's next token before it is chosen.
-
-    Attributes:
-        index: of the question.
-        rows: [n + 1, V] log-probs, constrained.
-        fused: what the rule made of them; [V] and [n].
-        normalised: [V] fused log-probs.
-        scores: [V] what is chosen from.
-    """
-
-    index: int
-    rows: Tensor
-    fused: Fused
-    normalised: Tensor
-    scores: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,9 +200,6 @@ class LockstepDecoder:
         leading = group.kept[int(group.state.evidence[0].argmax())]
         logits = 4 * self._loaded.vocab_size * len(self._cache.begins)
         room = min(self._cache.capacity - self._cache.length, _DRAFT_BYTES // logits) - 1
-        said = len(group.answer)
-        if said < len(group.branch) and group.branch[:said] == group.answer:
-            return tuple(group.branch[said : said + max(room, 0)])
         draft = group.lookup.draft(group.answer, leading, room)
         self._proposed = (group.lookup, len(draft)) if draft else None
         return draft
@@ -283,13 +251,12 @@ class LockstepDecoder:
         fused = _fuse(groups[0].rule, block, state)
         for group, part in zip(groups, state.unstack(len(groups)), strict=True):
             group.state = part
-        scored = [
-            self._score(index, block[i], Fused(fused.log_probs[i], fused.weights[i]))
+        return [
+            self._choose_one(index, block[i], Fused(fused.log_probs[i], fused.weights[i]))
             for i, index in enumerate(cohort)
         ]
-        return [self._choose_one(each) for each in self._look_ahead(scored)]
 
-    def _score(self, index: int, rows: Tensor, fused: Fused) -> _Scored:
+    def _choose_one(self, index: int, rows: Tensor, fused: Fused) -> Step:
         group = self._groups[index]
         normalised = fused.log_probs.log_softmax(-1)
         scores = group.chooser.process(normalised)
@@ -305,60 +272,7 @@ class LockstepDecoder:
             again = _fuse(group.rule, rows[None], group.state)
             normalised = again.log_probs[0].log_softmax(-1)
             fused, scores = Fused(normalised, again.weights[0]), group.chooser.process(normalised)
-        return _Scored(index, rows, fused, normalised, scores)
-
-    def _look_ahead(self, scored: list[_Scored]) -> list[_Scored]:
-        """Scores of first tokens that also count what would follow, where the rule wants that."""
-        firsts = {each.index: self._beginnings(each) for each in scored}
-        chosen = [(each, token) for each in scored for token in firsts[each.index]]
-        if not chosen:
-            return scored
-        groups = [self._groups[each.index] for each, _ in chosen]
-        leading = [int((each.fused.weights.log() + each.rows[1:, token]).argmax()) for each, token in chosen]
-        rule: Any = groups[0].rule  # a cohort has one
-        branches = iter(
-            follow(
-                self._loaded,
-                self._cache,
-                [group.rows[1 + k] for group, k in zip(groups, leading, strict=True)],
-                [token for _, token in chosen],
-                [group.progress for group in groups if group.progress is not None],
-                rule.depth,
-            )
-        )
-        found = []
-        for each in scored:
-            followed = [next(branches) for _ in firsts[each.index]]
-            if followed:
-                tokens = torch.tensor([branch.tokens[0] for branch in followed], device=each.scores.device)
-                scores = torch.full_like(each.scores, NEG_INF)
-                scores[tokens] = rule.prefer(each.scores[tokens], [branch.log_probs for branch in followed])
-                best = int(scores[tokens].argmax())
-                self._groups[each.index].branch = followed[best].tokens
-                each = replace(each, scores=scores)
-            found.append(each)
-        return found
-
-    def _beginnings(self, scored: _Scored) -> list[int]:
-        """The first tokens that are worth following; none where there is no choice."""
-        group = self._groups[scored.index]
-        if group.branches < 2 or group.progress is None:
-            return []
-        # Twice as many, since some are white space, with which no answer begins.
-        best = scored.scores.topk(min(2 * group.branches, len(scored.scores)))
-        tokens = [
-            token
-            for token, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-            if score > NEG_INF
-        ]
-        if group.progress(tokens[:1]) == "ended":
-            return []
-        return [token for token in tokens if group.progress([token]) == "open"][: group.branches]
-
-    def _choose_one(self, scored: _Scored) -> Step:
-        index, rows, fused = scored.index, scored.rows, scored.fused
-        group = self._groups[index]
-        token = group.chooser.choose(scored.scores)
+        token = group.chooser.choose(scores)
         of_token = rows[:, token]
         evidence = responsibilities(fused.weights, of_token[1:])
         group.state.evidence = evidence[None]
@@ -368,7 +282,7 @@ class LockstepDecoder:
         return Step(
             group=index,
             token=token,
-            log_prob=float(scored.normalised[token]),
+            log_prob=float(normalised[token]),
             evidence=group.notice(token, evidence),
             gain=gain if math.isfinite(gain) else 0.0,
             entropies=group.by_row(nucleus(rows, 1.0)[1]) if group.entropies else (),

@@ -6,12 +6,10 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from ..answer import Answer, Piece, Timings, TokenEvidence, Usage
 from ..citations import cite
 from ..errors import NbceWarning
-from .branching import Progress
 from .decoder import Group, LockstepDecoder, Step
 from .lookup import PromptLookup
 from .prompting import Engine, Prompted, Request, free_memory, read_prompts
@@ -172,7 +170,7 @@ def _generate_batch(engine: Engine, batch: list[tuple[int, Request, RowPlan]]) -
         engine.loaded,
         cache,
         log_probs,
-        [_group(engine, run) for run in runs],
+        [_group(run) for run in runs],
     )
     del cache, log_probs  # the decoder drops them as rows finish
     for place, run in enumerate(runs):
@@ -203,24 +201,7 @@ def _piece(run: _Run, text: str, reason: str | None) -> Piece | None:
     return Piece(answer.text, answer.tokens, answer) if held else Piece(text, last, answer)
 
 
-def _progress(engine: Engine, run: _Run) -> Progress | None:
-    """How far an answer is by its tokens; None where tokens are drawn at random or held to a grammar."""
-    if not run.sampler.plain:
-        return None
-    tokenizer, eos_ids, stop = engine.loaded.tokenizer, engine.loaded.eos_ids, run.text.stop
-
-    def progress(tokens: Sequence[int]) -> Literal["blank", "open", "ended"]:
-        text = TextBuilder(tokenizer, stop)
-        for token in tokens:
-            text.push(token)
-        if tokens[-1] in eos_ids or text.stopped:
-            return "ended"
-        return "open" if tokenizer.decode(list(tokens), skip_special_tokens=True).strip() else "blank"
-
-    return progress
-
-
-def _group(engine: Engine, run: _Run) -> Group:
+def _group(run: _Run) -> Group:
     options, plan = run.request.options, run.prompted.plan
     contexts = [row.context for row in plan.rows[1:]]
     drafts = options.prompt_lookup_num_tokens
@@ -232,7 +213,6 @@ def _group(engine: Engine, run: _Run) -> Group:
         lookup=PromptLookup(contexts, drafts) if drafts and contexts else None,
         drop_after=options.drop_rows_after,
         entropies=options.entropies,
-        progress=_progress(engine, run),
     )
 
 

@@ -150,14 +150,7 @@ def read_prompts(
     # All rows end at one column, where the longest prompt ends.
     end = max(len(row.context) + len(plan.suffix.ids) for plan in unique for row in plan.rows)
     begins = [end - len(plan.suffix.ids) - len(row.context) for plan in unique for row in plan.rows]
-    room = max(
-        max(
-            request.options.max_tokens,
-            len(engine.encoder_of(request).refusal),
-            getattr(request.options.rule, "depth", 0),  # what is looked ahead does not depend on max_tokens
-        )
-        for request in requests
-    )
+    room = max(max(r.options.max_tokens, len(engine.encoder_of(r).refusal)) for r in requests)
     cache = RowCache(begins, end + room, loaded.layers, end)
     for index, row in enumerate(row for plan in unique for row in plan.rows):
         if row.context:

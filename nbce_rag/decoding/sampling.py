@@ -85,11 +85,6 @@ class Sampler:
                 self._warpers.append(MinPLogitsWarper(float(options.min_p)))
 
     @property
-    def plain(self) -> bool:
-        """Whether the best token is taken, held to no grammar."""
-        return self._greedy and self._constraint is None
-
-    @property
     def finished(self) -> bool:
         """Whether a constraint leaves nothing to add."""
         return self._constraint is not None and self._constraint.finished

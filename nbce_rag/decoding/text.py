@@ -25,14 +25,13 @@ class TextBuilder:
         stop: strings that end the text and are not part of it.
 
     Attributes:
-        stop: the strings that end the text.
-        stopped: whether one of them was met.
+        stopped: whether a stop string was met.
     """
 
     def __init__(self, tokenizer: Any, stop: Sequence[str] = ()) -> None:
         self.stopped = False
         self._tokenizer = tokenizer
-        self.stop = [text for text in stop if text]
+        self._stop = [text for text in stop if text]
         self._ids: list[int] = []
         self._window = 0  # where decoding starts: a few tokens back, since text depends on neighbours
         self._next_window = 0  # the latest token at which a character and a token begin together
@@ -101,16 +100,16 @@ class TextBuilder:
     def _release(self) -> str:
         if self.stopped:
             return ""
-        longest = max(map(len, self.stop), default=0)
+        longest = max(map(len, self._stop), default=0)
         search = max(0, self._released - longest)
-        hits = [(at + len(stop), at) for stop in self.stop if (at := self._raw.find(stop, search)) >= 0]
+        hits = [(at + len(stop), at) for stop in self._stop if (at := self._raw.find(stop, search)) >= 0]
         if hits:
             # The one that was complete first, however the text came in tokens.
             self.stopped = True
             self._end = min(hits)[1]
             return self.finish()
         sure = len(self._raw)
-        for stop in self.stop:
+        for stop in self._stop:
             for length in range(min(len(stop) - 1, len(self._raw)), 0, -1):
                 if self._raw.endswith(stop[:length]):
                     sure = min(sure, len(self._raw) - length)

@@ -40,7 +40,7 @@ def _none(retrieved: Passages, gold: Passages) -> Passages:
 
 # One row is the model itself: no contrast with the row without a passage, no truncation.
 _ONE_ROW = MinEntropy(beta=0.0, eta=0.0, top_p=1.0)
-_ALONE = Posterior(beta=0.0, branches=0)
+_ALONE = Posterior(beta=0.0)
 
 NAMED: dict[str, Method] = {
     method.name: method
@@ -50,11 +50,10 @@ NAMED: dict[str, Method] = {
         Method("top-1", _first, _ALONE),
         Method("concat", _retrieved, _ONE_ROW, "together"),
         Method("concat-reversed", _reversed, _ONE_ROW, "together"),
-        Method("concat-branches", _retrieved, Posterior(beta=0.0), "together"),
         Method("concat-ntk", _retrieved, _ONE_ROW, "together", rope="dynamic"),
         Method("concat-yarn", _retrieved, _ONE_ROW, "together", rope="yarn"),
         # No cutoff, so that log-probs of different passages compare.
-        Method("map-rerank", _retrieved, Posterior(beta=0.0, cutoff=0.0, branches=0), "apart"),
+        Method("map-rerank", _retrieved, Posterior(beta=0.0, cutoff=0.0), "apart"),
         Method("refine", _retrieved, _ALONE, "refine"),
     )
 }

@@ -189,8 +189,4 @@ _RANGES = {
     "tau": "tau is a finite number, at least 0.0001",
     "epsilon": "epsilon lies in [0, 1]",
     "cutoff": "cutoff lies in [0, 1]",
-    "branches": "branches is a whole number >= 0 (0 switches the look-ahead off)",
-    "depth": "depth is a whole number >= 2",
-    "kappa": "kappa is a finite number >= 0",
-    "length": "length is a finite number >= 0",
 }

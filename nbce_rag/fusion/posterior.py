@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -26,16 +25,12 @@ class Posterior(FusionRule):
                 answer would begin over the other passages, such as with an echo of the question, gains
                 nothing. Not so later on: the end of an answer is likely in every row, and would lose to a
                 continuation that is made up. With one passage there is no such term.
-    Look ahead: of the `branches` best first tokens y each is followed greedily in the row k that leads for
-                it, to y_1 ... y_m, m <= depth. Chosen is the one with the largest
-                score + kappa mean_{t > 1} L_k(y_t) - length log m. Greedy answers only.
     Update:     w_k <- w_k p_k(y) for the token y that was chosen, normalised (the evidence for y);
                 then w <- (1 - epsilon) w + epsilon pi.
 
     Terms of the prior that are unknown drop out. epsilon = 0 makes the product of the predictions the
     marginal of RAG-Sequence, epsilon = 1 a fixed mixture as in RAG-Token and REPLUG (arXiv 2301.12652).
-    9617 closes by asking whether a hidden Markov model has a place in NBCE; this is one. The look-ahead is
-    after Wang and Zhou's decoding of chains of thought (arXiv 2402.10200).
+    9617 closes by asking whether a hidden Markov model has a place in NBCE; this is one.
 
     Args:
         beta: contrast with row 0, > -1.
@@ -44,10 +39,6 @@ class Posterior(FusionRule):
         alpha: weight of the question likelihood, >= 0.
         epsilon: probability of moving on to a passage drawn from the prior, in [0, 1].
         cutoff: tokens less probable than cutoff times the best are excluded, in [0, 1].
-        branches: first tokens that are followed, a whole number; 0 or 1 does not look ahead.
-        depth: tokens of a branch, at least 2.
-        kappa: weight of how sure the passage's row is of what follows, >= 0.
-        length: nats that a branch loses for each nat of log length, >= 0.
     """
 
     beta: float = 0.25
@@ -56,10 +47,6 @@ class Posterior(FusionRule):
     alpha: float = 0.3
     epsilon: float = 0.05
     cutoff: float = 0.05
-    branches: int = 5
-    depth: int = 6
-    kappa: float = 4.0
-    length: float = 2.0
 
     name = "posterior"
     uses_refusal = True
@@ -73,10 +60,6 @@ class Posterior(FusionRule):
             alpha=lambda v: v >= 0,
             epsilon=lambda v: 0 <= v <= 1,
             cutoff=lambda v: 0 <= v <= 1,
-            branches=lambda v: v >= 0 and v == int(v),
-            depth=lambda v: v >= 2 and v == int(v),
-            kappa=lambda v: v >= 0,
-            length=lambda v: v >= 0,
         )
 
     @property
@@ -130,20 +113,6 @@ class Posterior(FusionRule):
             scores = scores + self._lift(log_p, rows[g, :, v], weights[g])
         fused[g, v] = scores
         return Fused(fused, weights)
-
-    def prefer(self, scores: Tensor, followed: Sequence[Sequence[float]]) -> Tensor:
-        """Scores of first tokens, given what follows them.
-
-        Args:
-            scores: [C] fused scores of the first tokens, nats.
-            followed: for each the log-probs of the tokens behind it in the row that leads, nats.
-
-        Returns:
-            [C], to be compared with one another only.
-        """
-        sure = [math.fsum(values) / len(values) if values else 0.0 for values in followed]
-        size = [math.log1p(len(values)) for values in followed]
-        return scores + self.kappa * scores.new_tensor(sure) - self.length * scores.new_tensor(size)
 
     def _lift(self, log_p: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
         """gamma (log p - log b), shape of log_p; passages are the last dimension of `rows` and `weights`."""
