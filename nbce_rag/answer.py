@@ -78,13 +78,16 @@ class Usage:
         prompt_tokens: Prompt tokens over all rows, whether computed for this question or reused.
         cached_tokens: How many of these were reused from stored keys and values.
         generated_tokens: Tokens of the answer, counted once, not once a row.
-        row_tokens: Prompt tokens of each row; the row without a passage comes first.
+        row_tokens: Prompt tokens of each row; the row without a passage comes first, then the passages' rows,
+            then those that hold a sentence.
+        row_passages: Which passages each row reads, by their places in `Answer.passages`.
     """
 
     prompt_tokens: int
     cached_tokens: int
     generated_tokens: int
     row_tokens: tuple[int, ...]
+    row_passages: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,8 @@ def score(engine: Engine, request: Request, choices: Sequence[str]) -> ChoiceSco
     """Score given answers to a question, all in one batch.
 
     The prompt is read once; then each choice is a group of rows of its own whose tokens are given. Rules
-    of `nbce_rag.fusion` score without truncation, since a truncated token would cost a choice everything.
+    of `nbce_rag.fusion` score without truncation, since a truncated token would cost a choice everything, and
+    over whole passages, since the sentences of a worked example are none.
 
     Args:
         engine: model and wording.
@@ -83,7 +84,7 @@ def score(engine: Engine, request: Request, choices: Sequence[str]) -> ChoiceSco
     if not request.passages:
         warnings.warn(NO_PASSAGES, NbceWarning, stacklevel=3)
     plan = engine.plan(request)
-    cache, log_probs, [prompted] = read_prompts(engine, [request], [plan])
+    cache, log_probs, [prompted] = read_prompts(engine, [request], [plan], closer=False)
     # Every choice takes a copy of the rows; as many at a time as a third of the free memory holds.
     room = free_memory(engine.loaded.device) // 3 // engine.bytes_needed([request], [plan])
     size = max(1, room)

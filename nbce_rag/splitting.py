@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from nbce_rag.errors import InputError
 from nbce_rag.passages import Passage
 
-__all__ = ["approximate_tokens", "split_document", "split_text"]
+__all__ = ["approximate_tokens", "split_document", "split_sentences", "split_text"]
 
 TokenCounter = Callable[[str], int]
 Span = tuple[int, int]
@@ -125,6 +125,23 @@ def split_document(
         Passage(text[a:b], title=title, source=source, start=a, end=b, metadata=dict(metadata or {}))
         for a, b in spans
     ]
+
+
+def split_sentences(text: str, most: int) -> list[Span]:
+    """Spans of a text's sentences; neighbours are put together where there would be more than `most` spans.
+
+    A sentence never goes over a blank line. Spans are in order and disjoint, none is empty, and every
+    character that is not whitespace is in one.
+    """
+    spans = [
+        span
+        for start, end in _paragraphs(text)
+        for sentence in _sentences(text, start, end)
+        if (span := _trim(text, *sentence)) and span[0] < span[1]
+    ]
+    size = max(1, -(-len(spans) // most))
+    runs = (spans[i : i + size] for i in range(0, len(spans), size))
+    return [(run[0][0], run[-1][1]) for run in runs]
 
 
 def check_window(max_tokens: int, overlap: int) -> None:

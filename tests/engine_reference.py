@@ -30,7 +30,7 @@ PASSAGES = [
     Passage("The ferry to the island is run by Ada and leaves at noon from the old harbour.", id="ferry"),
     Passage("Fish.", id="fish"),
     Passage("市场八点开门,卖鱼、面包和苹果。", id="market", title="市场"),
-    Passage("The museum was built in 1891 and holds 2,350 paintings. " * 3, id="museum"),
+    Passage("The museum was built in 1891 and holds 2,350 paintings, " * 3, id="museum"),
 ]
 
 

@@ -63,7 +63,7 @@ def test_one_passage_without_contrast_is_transformers_generate(
 def test_padding_changes_no_row(family: str, make_nbce: Make) -> None:
     nbce = make_nbce(family, prompt=BARE)
     engine, model = nbce._engine, nbce.model.model
-    passages = [*PASSAGES, Passage("Bread and apples. " * 25)]
+    passages = [*PASSAGES, Passage("Bread and apples, " * 25)]
     requests = [Request(QUESTION, passages), Request("When?", PASSAGES[:1])]
     cache, log_probs, prompted = read_prompts(engine, requests, [engine.plan(r) for r in requests])
     rows = row_prompts(nbce, QUESTION, passages) + row_prompts(nbce, "When?", PASSAGES[:1])
@@ -312,10 +312,10 @@ def test_rows_of_finished_questions_never_run_past_the_window(
     make_nbce: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nbce = make_nbce("gpt2", prompt=BARE)  # it has no embedding for a position past its window
-    long = Passage("Bread and apples. " * 60)
+    long = Passage("Bread and apples, " * 60)
     requests = [
         {"question": QUESTION, "passages": [long], "max_tokens": 2},
-        {"question": "Why?", "passages": [Passage("Bread. " * 60)] * 8, "max_tokens": 120},
+        {"question": "Why?", "passages": [Passage("Bread, " * 60)] * 8, "max_tokens": 120},
     ]
     alone = [nbce.answer(**request) for request in requests]
     assert 450 < alone[0].usage.row_tokens[1] < 512

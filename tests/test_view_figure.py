@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import math
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -37,6 +38,17 @@ def test_a_line_of_entropy_for_each_row() -> None:
     assert lines["[1]"] == [1.2] * 4  # row 2 reads the passage that is number 1
     assert len(lines) == 3
     assert "by row" in below.get_ylabel()
+
+
+def test_rows_of_one_passage_share_its_colour_and_rows_of_several_have_none() -> None:
+    tokens = [replace(token, entropies=(1.0, 1.1, 1.2, 0.3, 2.0)) for token in ANSWER.tokens]
+    usage = replace(ANSWER.usage, row_passages=((), (0,), (1,), (1,), (0, 1)))
+    lines = plot(replace(ANSWER, tokens=tuple(tokens), usage=usage)).axes[1].get_lines()
+    colours = {numbers(line)[0]: line.get_color() for line in lines}
+    labels = [line.get_label() for line in lines if not str(line.get_label()).startswith("_")]
+    assert labels == ["[1]", "without a passage"]
+    assert colours[1.2] == colours[0.3] != colours[1.1]
+    assert colours[2.0] == colours[1.1]
 
 
 def test_without_the_rows_entropies_that_of_the_evidence_is_drawn() -> None:

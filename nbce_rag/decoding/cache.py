@@ -150,6 +150,18 @@ class RowCache(Cache):
                 new.keys, new.values = old.keys.index_select(0, index), old.values.index_select(0, index)
         return kept
 
+    def joined(self, other: RowCache) -> RowCache:
+        """A new cache with the rows of this one and of another that ends at the same column."""
+        begins = [*self.begins.tolist(), *other.begins.tolist()]
+        joined = RowCache(begins, self.capacity, len(self._storages), self.length)
+        for mine, others, new in zip(self._storages, other._storages, joined._storages, strict=True):
+            if mine.keys is not None and mine.values is not None:
+                assert others.keys is not None
+                assert others.values is not None
+                new.keys = torch.cat([mine.keys, others.keys])
+                new.values = torch.cat([mine.values, others.values])
+        return joined
+
     def attention_mask(self, new_tokens: int) -> Tensor:
         """[R, length + new_tokens] ones where a row has a token, for the next forward pass."""
         columns = torch.arange(self.length + new_tokens)

@@ -124,6 +124,7 @@ class _Run:
                 cached_tokens=prompted.cached_tokens,
                 generated_tokens=generated,
                 row_tokens=prompted.row_tokens,
+                row_passages=tuple(row.members for row in prompted.plan.rows),
             ),
             timings=Timings(
                 retrieve=None,

@@ -43,6 +43,15 @@ class Reading:
     question: Tensor | None
     refusal: Tensor | None
 
+    def joined(self, other: Reading) -> Reading:
+        """These rows and another reading's passage rows; the row 0 of both is the same."""
+
+        def join(mine: Tensor | None, others: Tensor | None) -> Tensor | None:
+            return None if mine is None or others is None else torch.cat([mine, others[1:]])
+
+        log_probs = torch.cat([self.log_probs, other.log_probs[1:]])
+        return Reading(log_probs, join(self.question, other.question), join(self.refusal, other.refusal))
+
 
 def read_contexts(
     loaded: LoadedModel,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,11 +16,12 @@ from ..fusion import FusionState
 from ..models import LoadedModel
 from ..options import Options
 from ..passages import Passage
-from ..prompt import PromptEncoder
+from ..prompt import PromptEncoder, Suffix
 from .cache import RowCache
+from .closer import passages_to_read_closer, sentence_rows
 from .kv_store import PassageKVStore
 from .prefill import Reading, read_contexts, read_suffix
-from .rows import RowPlan, plan_rows
+from .rows import Row, RowPlan, plan_rows
 
 __all__ = ["Engine", "Prompted", "Request", "free_memory", "read_prompts"]
 
@@ -117,14 +118,18 @@ def free_memory(device: torch.device) -> int:
 
 
 def read_prompts(
-    engine: Engine, requests: Sequence[Request], plans: Sequence[RowPlan]
+    engine: Engine, requests: Sequence[Request], plans: Sequence[RowPlan], *, closer: bool = True
 ) -> tuple[RowCache, Tensor, list[Prompted]]:
     """Read the prompts of several requests into one batch.
+
+    Where a rule has a `focus`, the passages that matter get rows of their sentences beside their own
+    (`nbce_rag.decoding.closer`), so that a plan may come back with more rows than it had.
 
     Args:
         engine: model and wording.
         requests: the questions.
         plans: their rows (`Engine.plan`).
+        closer: False reads no sentences, whatever the rules say.
 
     Returns:
         (cache with all rows, first log-probs [R, V], one `Prompted` a request).
@@ -143,49 +148,148 @@ def read_prompts(
             "dtype='bfloat16'."
         )
     shared = _share(engine, requests, plans)
-    unique = [plans[users[0]] for users in shared]
-    contexts, reused = read_contexts(
-        loaded, [row.context for plan in unique for row in plan.rows], engine.store, engine.max_batch_tokens
-    )
+    asked = [_asked(engine, [requests[user] for user in users], plans[users[0]]) for users in shared]
     # All rows end at one column, where the longest prompt ends.
-    end = max(len(row.context) + len(plan.suffix.ids) for plan in unique for row in plan.rows)
-    begins = [end - len(plan.suffix.ids) - len(row.context) for plan in unique for row in plan.rows]
-    room = max(max(r.options.max_tokens, len(engine.encoder_of(r).refusal)) for r in requests)
-    cache = RowCache(begins, end + room, loaded.layers, end)
-    for index, row in enumerate(row for plan in unique for row in plan.rows):
+    end = max(len(row.context) + len(each.suffix.ids) for each in asked for row in each.rows)
+    capacity = end + max(max(r.options.max_tokens, len(engine.encoder_of(r).refusal)) for r in requests)
+    cache, readings, reused = _read(engine, asked, end, capacity)
+    questions: list[_Question] = [_Question(plan, [], readings[0]) for plan in plans]
+    for users, each, rows, reading in zip(shared, asked, _ranges(asked), readings, strict=True):
+        for user in users:
+            questions[user] = _Question(plans[user], list(rows), reading)
+            if closer:
+                questions[user].find_sentences(engine, requests[user], each, end)
+    further = list(dict.fromkeys(q.further for q in questions if q.further is not None))
+    problem = _no_room(engine, further, capacity)
+    if further and not problem:
+        read = len(cache.begins)
+        more, readings, stored = _read(engine, further, end, capacity)
+        cache = cache.joined(more)
+        # What was put into the store a moment ago was not spared.
+        reused |= stored - {row.context for each in asked for row in each.rows}
+        for each, rows, reading in zip(further, _ranges(further), readings, strict=True):
+            for question in questions:
+                if question.further == each:
+                    question.add(each, [read + row for row in rows], reading)
+    if engine.store is not None:
+        problem = engine.store.take_problem() or problem
+    if problem:
+        warnings.warn(problem, NbceWarning, stacklevel=2)
+        for question in questions:
+            question.plan = replace(question.plan, warnings=(*question.plan.warnings, problem))
+    order = [row for question in questions for row in question.rows]
+    if order != list(range(len(cache.begins))):
+        cache = cache.keep(torch.tensor(order))
+    log_probs = torch.cat([question.reading.log_probs for question in questions])
+    prompted, first = [], 0
+    for request, question in zip(requests, questions, strict=True):
+        places = range(first, first + len(question.rows))
+        first = places.stop
+        prompted.append(_prompted(loaded, request, question.plan, places, question.reading, reused))
+    return cache, log_probs, prompted
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Rows that end with one suffix, row 0 first, and what is to be known of them.
+
+    Attributes:
+        rows: the rows.
+        suffix: what all of them end with.
+        relevance: whether the question's likelihood is asked for.
+        refusal: token ids whose probability is asked for, may be empty.
+        vocabulary: rows whose tokens the likelihood is normalised over; the same ones wherever likelihoods
+            are to be compared.
+    """
+
+    rows: tuple[Row, ...]
+    suffix: Suffix
+    relevance: bool
+    refusal: tuple[int, ...]
+    vocabulary: tuple[Row, ...]
+
+
+@dataclass(eq=False)
+class _Question:
+    """One request while its prompt is read: its rows, where they are in the cache, what was read."""
+
+    plan: RowPlan
+    rows: list[int]
+    reading: Reading
+    further: _Asked | None = None
+
+    def find_sentences(self, engine: Engine, request: Request, asked: _Asked, end: int) -> None:
+        """Set `further` to the rows that the request's rule wants to read beside these, if any."""
+        state = _state(engine.loaded, request, self.plan, self.reading)
+        chosen = passages_to_read_closer(self.plan, request.options, self.reading.log_probs, state)
+        room = end - len(asked.suffix.ids)
+        encoder = engine.encoder_of(request)
+        if rows := sentence_rows(encoder, request.passages, chosen, request.options, room):
+            # Row 0 again, as what likelihoods are measured against.
+            self.further = replace(asked, rows=(asked.rows[0], *rows))
+
+    def add(self, asked: _Asked, rows: list[int], reading: Reading) -> None:
+        """Take in what was read beside; its row 0 is there already."""
+        self.plan = replace(self.plan, rows=(*self.plan.rows, *asked.rows[1:]))
+        self.rows = [*self.rows, *rows[1:]]
+        self.reading = self.reading.joined(reading)
+
+
+def _asked(engine: Engine, requests: Sequence[Request], plan: RowPlan) -> _Asked:
+    """What requests with the same rows ask."""
+    wanted = [_wants(request) for request in requests] if len(plan.rows) > 1 else []
+    refusal = engine.encoder_of(requests[0]).refusal if any(r for _, r in wanted) else ()
+    relevance = any(relevance for relevance, _ in wanted)
+    return _Asked(plan.rows, plan.suffix, relevance, tuple(refusal), plan.rows)
+
+
+def _ranges(asked: Sequence[_Asked]) -> Iterator[range]:
+    """Places of the rows of each, one after another."""
+    first = 0
+    for each in asked:
+        yield range(first, first + len(each.rows))
+        first += len(each.rows)
+
+
+def _read(
+    engine: Engine, asked: Sequence[_Asked], end: int, capacity: int
+) -> tuple[RowCache, list[Reading], set[tuple[int, ...]]]:
+    """All these rows in a cache that ends at column `end`, what was read, the contexts from the store."""
+    loaded = engine.loaded
+    contexts, reused = read_contexts(
+        loaded, [row.context for each in asked for row in each.rows], engine.store, engine.max_batch_tokens
+    )
+    begins = [end - len(each.suffix.ids) - len(row.context) for each in asked for row in each.rows]
+    cache = RowCache(begins, capacity, loaded.layers, end)
+    for index, row in enumerate(row for each in asked for row in each.rows):
         if row.context:
             cache.place(index, contexts[row.context], len(row.context))
     del contexts
-    readings: dict[int, Reading] = {}
-    places: dict[int, range] = {}
-    first = 0
-    for plan, users in zip(unique, shared, strict=True):
-        rows = range(first, first + len(plan.rows))
-        first = rows.stop
-        wanted = [_wants(requests[user]) for user in users] if len(rows) > 1 else []
-        reading = read_suffix(
+    readings = [
+        read_suffix(
             loaded,
-            cache.view(rows.start, rows.stop, end - len(plan.suffix.ids)),
-            plan.suffix.ids,
-            question=plan.suffix.question if any(relevance for relevance, _ in wanted) else None,
-            refusal=engine.encoder_of(requests[users[0]]).refusal if any(r for _, r in wanted) else (),
+            cache.view(rows.start, rows.stop, end - len(each.suffix.ids)),
+            each.suffix.ids,
+            question=each.suffix.question if each.relevance else None,
+            refusal=each.refusal,
             max_batch_tokens=engine.max_batch_tokens,
-            contexts=(token for row in plan.rows for token in row.context),
+            contexts=(token for row in each.vocabulary for token in row.context),
         )
-        readings.update(dict.fromkeys(users, reading))
-        places.update(dict.fromkeys(users, rows))
-    if engine.store is not None and (problem := engine.store.take_problem()):
-        warnings.warn(problem, NbceWarning, stacklevel=2)
-        plans = [replace(plan, warnings=(*plan.warnings, problem)) for plan in plans]
-    prompted, first = [], 0
-    for index, (request, plan) in enumerate(zip(requests, plans, strict=True)):
-        rows = range(first, first + len(plan.rows))
-        first = rows.stop
-        prompted.append(_prompted(loaded, request, plan, rows, readings[index], reused))
-    log_probs = torch.cat([readings[index].log_probs for index in range(len(requests))])
-    if len(unique) < len(requests):
-        cache = cache.keep(torch.tensor([row for index in range(len(requests)) for row in places[index]]))
-    return cache, log_probs, prompted
+        for each, rows in zip(asked, _ranges(asked), strict=True)
+    ]
+    return cache, readings, reused
+
+
+def _no_room(engine: Engine, asked: Sequence[_Asked], capacity: int) -> str | None:
+    """What to say when there is no memory for further rows."""
+    rows = sum(len(each.rows) for each in asked)
+    needed = rows * (capacity * engine.loaded.kv_bytes + 4 * 4 * engine.loaded.vocab_size)
+    if needed <= 0.9 * free_memory(engine.loaded.device):
+        return None
+    return (
+        f"No passage was read sentence by sentence: {rows} further rows need about {needed / 2**30:.1f} GiB. "
+        "Ask fewer questions at once, or lower max_tokens."
+    )
 
 
 def _share(engine: Engine, requests: Sequence[Request], plans: Sequence[RowPlan]) -> list[list[int]]:
@@ -204,6 +308,20 @@ def _wants(request: Request) -> tuple[bool, bool]:
     return relevance, getattr(rule, "uses_refusal", False)
 
 
+def _state(loaded: LoadedModel, request: Request, plan: RowPlan, reading: Reading) -> FusionState:
+    """What the request's rule may know before the first token."""
+    relevance = refusal = None
+    wants_relevance, wants_refusal = _wants(request)
+    if wants_relevance and reading.question is not None:
+        relevance = (reading.question[1:] - reading.question[:1])[None]
+    if wants_refusal and reading.refusal is not None:
+        refusal = reading.refusal[1:][None]
+    scores = plan.scores()
+    return FusionState(
+        scores=None if scores is None else scores.to(loaded.device), relevance=relevance, refusal=refusal
+    )
+
+
 def _prompted(
     loaded: LoadedModel,
     request: Request,
@@ -212,25 +330,16 @@ def _prompted(
     reading: Reading,
     reused: set[tuple[int, ...]],
 ) -> Prompted:
-    relevance = refusal = None
-    wants_relevance, wants_refusal = _wants(request)
-    if wants_relevance and reading.question is not None:
-        relevance = (reading.question[1:] - reading.question[:1])[None]
-    if wants_refusal and reading.refusal is not None:
-        refusal = reading.refusal[1:][None]
-    scores = plan.scores()
+    state = _state(loaded, request, plan, reading)
     passages = tuple(request.passages)
-    if relevance is not None:
-        best = plan.best(relevance[0].tolist())
+    if state.relevance is not None:
+        best = plan.best(state.relevance[0].tolist())
         passages = tuple(replace(p, relevance=m) for p, m in zip(passages, best, strict=True))
+    refusal = state.refusal
     return Prompted(
         plan=plan,
         rows=tuple(rows),
-        state=FusionState(
-            scores=None if scores is None else scores.to(loaded.device),
-            relevance=relevance,
-            refusal=refusal,
-        ),
+        state=state,
         passages=passages,
         refused=refusal is not None and bool((refusal >= request.options.refusal_threshold).all()),
         cached_tokens=sum(len(row.context) for row in plan.rows if row.context in reused),

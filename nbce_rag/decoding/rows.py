@@ -18,7 +18,7 @@ from ..passages import Passage
 from ..prompt import PromptEncoder, Suffix
 from ..splitting import split_text
 
-__all__ = ["Row", "RowPlan", "plan_rows"]
+__all__ = ["Row", "RowPlan", "passage_ids", "plan_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ def plan_rows(
         )
     room = window - fixed
     warnings: list[str] = []
-    ids = [_passage_ids(encoder, p, i, len(passages), options) for i, p in enumerate(passages)]
+    ids = [passage_ids(encoder, p, i, len(passages), options) for i, p in enumerate(passages)]
     rows = [Row(encoder.prefix, ())]
     if options.passages_per_row == 1:
         for index, passage in enumerate(passages):
@@ -147,7 +147,7 @@ def plan_rows(
     return RowPlan(tuple(rows), suffix, len(passages), tuple(warnings))
 
 
-def _passage_ids(
+def passage_ids(
     encoder: PromptEncoder,
     passage: Passage,
     index: int,
@@ -155,6 +155,11 @@ def _passage_ids(
     options: Options,
     text: str | None = None,
 ) -> tuple[int, ...]:
+    """Token ids of one of `count` passages, or of a part of its text, as the options word it.
+
+    Raises:
+        InputError: an empty passage.
+    """
     text = passage.text if text is None else text
     if not text.strip():
         raise InputError(f"Passage {passage.id!r} (number {index + 1}) is empty; leave it out.")
@@ -170,7 +175,7 @@ def _windows(
 ) -> list[tuple[int, ...]]:
     """Token ids of overlapping parts of a long passage, each within the room."""
     # What heading and wording take, measured on the shortest text there is.
-    around = len(_passage_ids(encoder, passage, index, count, options, ".")) + 1
+    around = len(passage_ids(encoder, passage, index, count, options, ".")) + 1
     size = room - around
     if size < 8:
         raise ContextLengthError(
@@ -182,7 +187,7 @@ def _windows(
             passage.text, max_tokens=size, overlap=min(size // 4, 64), count_tokens=encoder.count
         )
         parts = [
-            _passage_ids(encoder, passage, index, count, options, passage.text[start:end])
+            passage_ids(encoder, passage, index, count, options, passage.text[start:end])
             for start, end in spans
         ]
         longest = max(map(len, parts))

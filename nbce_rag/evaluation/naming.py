@@ -40,7 +40,7 @@ def _none(retrieved: Passages, gold: Passages) -> Passages:
 
 # One row is the model itself: no contrast with the row without a passage, no truncation.
 _ONE_ROW = MinEntropy(beta=0.0, eta=0.0, top_p=1.0)
-_ALONE = Posterior(beta=0.0)
+_ALONE = Posterior(beta=0.0, focus=0.0)
 
 NAMED: dict[str, Method] = {
     method.name: method
@@ -53,7 +53,7 @@ NAMED: dict[str, Method] = {
         Method("concat-ntk", _retrieved, _ONE_ROW, "together", rope="dynamic"),
         Method("concat-yarn", _retrieved, _ONE_ROW, "together", rope="yarn"),
         # No cutoff, so that log-probs of different passages compare.
-        Method("map-rerank", _retrieved, Posterior(beta=0.0, cutoff=0.0), "apart"),
+        Method("map-rerank", _retrieved, Posterior(beta=0.0, cutoff=0.0, focus=0.0), "apart"),
         Method("refine", _retrieved, _ALONE, "refine"),
     )
 }

@@ -131,9 +131,12 @@ class FusionRule(ABC):
         uses_relevance: whether it reads `FusionState.relevance`, which costs the model's output layer
             over the question's tokens in the prefill.
         uses_refusal: whether it reads `FusionState.refusal`.
+        focus: the fewest passages that hold this share of the weights at the first token are read once
+            more, a sentence to a row, and these rows are fused with the others; in [0, 1], 0 reads none.
     """
 
     name: str = ""
+    focus: float = 0.0
     uses_relevance: bool = False
     uses_refusal: bool = False
 
@@ -188,5 +191,6 @@ _RANGES = {
     "gamma": "gamma is a finite number >= 0",
     "tau": "tau is a finite number, at least 0.0001",
     "epsilon": "epsilon lies in [0, 1]",
+    "focus": "focus lies in [0, 1] (0 switches reading by sentences off)",
     "cutoff": "cutoff lies in [0, 1]",
 }

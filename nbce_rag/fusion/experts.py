@@ -26,14 +26,17 @@ class Experts(FusionRule):
 
     Args:
         gamma: nats per nat of log relevance, >= 0.
+        focus: share of the weights whose passages are read by sentences too, in [0, 1]; ours, and 0 is the
+            published rule.
     """
 
     gamma: float = 2.5
+    focus: float = 0.0
 
     name = "experts"
 
     def __post_init__(self) -> None:
-        check_numbers(self, gamma=lambda v: v >= 0)
+        check_numbers(self, gamma=lambda v: v >= 0, focus=lambda v: 0 <= v <= 1)
 
     def fuse(self, log_probs: Tensor, state: FusionState) -> Fused:
         rows, baseline = log_probs[:, 1:], log_probs[:, :1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,12 +26,15 @@ class MinEntropy(FusionRule):
         eta: nats taken off the entropy of the row chosen at the previous step.
         top_p: nucleus that every row is cut to first, (0, 1].
         alpha: entropy nats per nat of relevance.
+        focus: share of the weights whose passages are read by sentences too, in [0, 1]; ours, and 0 is the
+            published rule.
     """
 
     beta: float = 0.25
     eta: float = 0.1
     top_p: float = 0.95
     alpha: float = 0.0
+    focus: float = 0.0
 
     name = "min-entropy"
 
@@ -42,6 +45,7 @@ class MinEntropy(FusionRule):
             eta=lambda v: v >= 0,
             top_p=lambda v: 0 < v <= 1,
             alpha=lambda v: v >= 0,
+            focus=lambda v: 0 <= v <= 1,
         )
 
     @property
@@ -49,7 +53,7 @@ class MinEntropy(FusionRule):
         return self.alpha > 0
 
     def untruncated(self) -> MinEntropy:
-        return MinEntropy(self.beta, self.eta, 1.0, self.alpha)
+        return replace(self, top_p=1.0)
 
     def fuse(self, log_probs: Tensor, state: FusionState) -> Fused:
         threshold, entropy = nucleus(log_probs, self.top_p)

@@ -39,6 +39,7 @@ class Posterior(FusionRule):
         alpha: weight of the question likelihood, >= 0.
         epsilon: probability of moving on to a passage drawn from the prior, in [0, 1].
         cutoff: tokens less probable than cutoff times the best are excluded, in [0, 1].
+        focus: share of the prior whose passages are read by sentences too, in [0, 1].
     """
 
     beta: float = 0.25
@@ -47,6 +48,7 @@ class Posterior(FusionRule):
     alpha: float = 0.3
     epsilon: float = 0.05
     cutoff: float = 0.05
+    focus: float = 0.9
 
     name = "posterior"
     uses_refusal = True
@@ -60,6 +62,7 @@ class Posterior(FusionRule):
             alpha=lambda v: v >= 0,
             epsilon=lambda v: 0 <= v <= 1,
             cutoff=lambda v: 0 <= v <= 1,
+            focus=lambda v: 0 <= v <= 1,
         )
 
     @property

@@ -136,19 +136,23 @@ def _heat_map(figure: Figure, axes: Axes, answer: Answer, tokens: list[TokenEvid
 
 def _entropies(axes: Axes, answer: Answer, tokens: list[TokenEvidence]) -> None:
     places = range(len(tokens))
-    rows = len(tokens[0].entropies)
-    if rows and all(len(token.entropies) == rows for token in tokens):
+    rows, members = len(tokens[0].entropies), answer.usage.row_passages
+    if rows and rows == len(members) and all(len(token.entropies) == rows for token in tokens):
         numbers = {index: n for n, index in enumerate(reading_order(answer), start=1)}
         cited = min(len(answer.cited_passages), len(PALETTE))
         for row in range(rows - 1, -1, -1):
             values = [token.entropies[row] for token in tokens]
-            # With one passage a row, row k is passage k - 1; other layouts have rows without a number.
-            number = numbers.get(row - 1, 0) if rows == len(answer.passages) + 1 else 0
+            # A row with several passages has no number.
+            number = numbers.get(members[row][0], 0) if len(members[row]) == 1 else 0
+            again = number and members.index(members[row]) < row  # a part of a passage
             if row == 0:
                 axes.plot(places, values, "--", color="0.35", label="without a passage")
             elif 0 < number <= cited:
                 colour = tuple(part / 255 for part in PALETTE[number - 1])
-                axes.plot(places, values, "-o", color=colour, markersize=3, label=f"[{number}]")
+                if again:
+                    axes.plot(places, values, "-", color=colour, linewidth=0.6)
+                else:
+                    axes.plot(places, values, "-o", color=colour, markersize=3, label=f"[{number}]")
             else:
                 axes.plot(places, values, "-", color="0.75", linewidth=0.8, zorder=1)
         axes.set_ylabel("entropy by row (nats)")
