@@ -81,6 +81,7 @@ class Usage:
         row_tokens: Prompt tokens of each row; the row without a passage comes first, then the passages' rows,
             then those that hold a sentence.
         row_passages: Which passages each row reads, by their places in `Answer.passages`.
+        sentence_rows: How many rows, the last ones, read sentences of passages that have rows already.
     """
 
     prompt_tokens: int
@@ -88,6 +89,7 @@ class Usage:
     generated_tokens: int
     row_tokens: tuple[int, ...]
     row_passages: tuple[tuple[int, ...], ...] = ()
+    sentence_rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)

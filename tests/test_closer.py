@@ -92,7 +92,7 @@ def test_the_fewest_that_hold_the_share(focus: float, passages: tuple[int, ...])
     assert chosen([0.2, 0.3, 0.5, 0.0], focus) == passages
 
 
-@given(weights=st.lists(st.floats(0.001, 1), min_size=2, max_size=9), focus=st.floats(0.001, 1))
+@given(weights=st.lists(st.floats(0.001, 1), min_size=2, max_size=8), focus=st.floats(0.001, 1))
 @settings(max_examples=200, deadline=None)
 def test_they_hold_the_share_and_no_fewer_would(weights: list[float], focus: float) -> None:
     shares = [weight / sum(weights) for weight in weights]
@@ -233,9 +233,21 @@ def test_a_long_passage_has_several_sentences_to_a_row(make_nbce: Make) -> None:
     texts = [f"Ship {number} sank." for number in range(40)]
     answer = nbce.answer(QUESTION, [Passage(" ".join(texts))], max_tokens=1)
     parts = [" ".join(texts[i : i + 3]) for i in range(0, 40, 3)]
-    assert len(parts) <= MOST_ROWS
+    assert answer.usage.sentence_rows == len(parts) <= MOST_ROWS
     rows = row_prompts(nbce, QUESTION, [Passage(" ".join(texts)), *map(Passage, parts)])
     assert answer.usage.row_tokens == tuple(map(len, rows))
+
+
+@pytest.mark.parametrize("count", [2, 3, 9, 20])
+def test_many_passages_share_the_rows(count: int, make_nbce: Make) -> None:
+    nbce = make_nbce(prompt=BARE, max_tokens=1, fusion=Chosen([1 / count] * count, 1.0))
+    long = [Passage(" ".join(f"Ship {n} of {i} sank." for n in range(30)), id=str(i)) for i in range(count)]
+    usage = nbce.answer(QUESTION, long).usage
+    assert len(usage.row_tokens) == 1 + count + usage.sentence_rows
+    assert MOST_ROWS - min(count, 8) < usage.sentence_rows <= MOST_ROWS
+    parts = usage.row_passages[1 + count :]
+    assert len(set(parts)) == min(count, 8)
+    assert min(parts.count(part) for part in parts) >= 2
 
 
 def test_a_passage_in_windows_is_read_by_sentences_too(make_nbce: Make) -> None:

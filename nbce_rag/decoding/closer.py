@@ -25,13 +25,13 @@ from .rows import Row, RowPlan, passage_ids
 __all__ = ["passages_to_read_closer", "sentence_rows"]
 
 MOST_ROWS = 16
-"""Most further rows of one passage; a longer one has several sentences in each."""
+"""Most further rows of a question; passages of more sentences have several in each row."""
 
 
 def passages_to_read_closer(
     plan: RowPlan, options: Options, log_probs: Tensor, state: FusionState
 ) -> tuple[int, ...]:
-    """The fewest passages that hold the share `rule.focus` of the rule's weights, by number.
+    """The fewest passages that hold the share `rule.focus` of the rule's weights, by number, at most eight.
 
     Args:
         plan: the rows that were read.
@@ -49,7 +49,8 @@ def passages_to_read_closer(
     shares = plan.share(weights)
     order = sorted(range(plan.passages), key=lambda passage: -shares[passage])
     before = [0.0, *accumulate(shares[passage] for passage in order)]
-    return tuple(sorted(p for p, held in zip(order, before, strict=False) if held < focus and shares[p] > 0))
+    enough = [p for p, held in zip(order, before, strict=False) if held < focus and shares[p] > 0]
+    return tuple(sorted(enough[: MOST_ROWS // 2]))
 
 
 def sentence_rows(
@@ -60,14 +61,14 @@ def sentence_rows(
     Args:
         encoder: prompt wording and tokenizer.
         passages: all passages of the question.
-        chosen: numbers of those that are read closer.
+        chosen: numbers of those that are read closer, at most eight.
         options: as they were for the passages' own rows.
         room: most tokens of a context; what is longer is left to the passage's own row.
     """
     rows = []
     for index in chosen:
         passage = passages[index]
-        spans = split_sentences(passage.text, MOST_ROWS)
+        spans = split_sentences(passage.text, MOST_ROWS // len(chosen))
         if len(spans) < 2:
             continue
         for start, end in spans:

@@ -125,6 +125,7 @@ class _Run:
                 generated_tokens=generated,
                 row_tokens=prompted.row_tokens,
                 row_passages=tuple(row.members for row in prompted.plan.rows),
+                sentence_rows=prompted.plan.sentences,
             ),
             timings=Timings(
                 retrieve=None,

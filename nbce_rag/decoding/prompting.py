@@ -230,7 +230,7 @@ class _Question:
 
     def add(self, asked: _Asked, rows: list[int], reading: Reading) -> None:
         """Take in what was read beside; its row 0 is there already."""
-        self.plan = replace(self.plan, rows=(*self.plan.rows, *asked.rows[1:]))
+        self.plan = self.plan.with_sentences(asked.rows[1:])
         self.rows = [*self.rows, *rows[1:]]
         self.reading = self.reading.joined(reading)
 

@@ -7,7 +7,7 @@ them (`joint_row`), or a part of one that is longer than the window.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -45,12 +45,18 @@ class RowPlan:
         suffix: what all of them end with.
         passages: number of passages.
         warnings: what a person should be told about the layout.
+        sentences: how many rows, the last ones, hold sentences of passages that have rows already.
     """
 
     rows: tuple[Row, ...]
     suffix: Suffix
     passages: int
     warnings: tuple[str, ...]
+    sentences: int = 0
+
+    def with_sentences(self, rows: Sequence[Row]) -> RowPlan:
+        """This plan with rows of sentences behind its own."""
+        return replace(self, rows=(*self.rows, *rows), sentences=self.sentences + len(rows))
 
     def scores(self) -> Tensor | None:
         """[1, n] retrieval scores, unknown ones replaced by the mean of the others; None if none is known."""

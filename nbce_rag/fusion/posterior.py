@@ -48,7 +48,7 @@ class Posterior(FusionRule):
     alpha: float = 0.3
     epsilon: float = 0.05
     cutoff: float = 0.05
-    focus: float = 0.9
+    focus: float = 0.5
 
     name = "posterior"
     uses_refusal = True

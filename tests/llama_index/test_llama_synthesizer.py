@@ -271,8 +271,8 @@ class TestMetadata:
         made = report(response)
         assert json.loads(json.dumps(made)) == made
         assert set(made) == {
-            "version", "text", "fusion", "rows", "contexts", "spans", "cited_node_ids", "usage", "timings",
-            "grounding", "finish_reason", "warnings",
+            "version", "text", "fusion", "rows", "sentence_rows", "contexts", "spans", "cited_node_ids",
+            "usage", "timings", "grounding", "finish_reason", "warnings",
         }  # fmt: skip
         assert [c["node_id"] for c in made["contexts"]] == ["ferry", "market", "museum"]
         assert [c["ref_doc_id"] for c in made["contexts"]] == ["sea.txt", "town.txt", "town.txt"]
