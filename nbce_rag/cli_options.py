@@ -28,7 +28,12 @@ AnswerTokensOption = Annotated[
 ]
 BatchSizeOption = Annotated[
     int,
-    typer.Option("--batch-size", metavar="N", min=1, help="Questions in one batch; does not change answers."),
+    typer.Option(
+        "--batch-size",
+        metavar="N",
+        min=1,
+        help="Questions in one batch. Below float32, rounding can change a few answers.",
+    ),
 ]
 DeviceOption = Annotated[
     str | None,

@@ -166,7 +166,7 @@ def test_likelihoods_over_a_shortlist_compare(make_nbce: Make, monkeypatch: pyte
         seen.append(contexts)
         return original(*args, contexts=contexts, **options)
 
-    monkeypatch.setattr("nbce_rag.decoding.prompting.read_suffix", read)
+    monkeypatch.setattr("nbce_rag.decoding.row_reading.read_suffix", read)
     make_nbce(prompt=BARE).answer(QUESTION, PASSAGES, max_tokens=2)
     assert len(seen) == 2
     assert seen[0] == seen[1]

@@ -27,7 +27,7 @@ from engine_reference import (
 )
 from tiny_models import FAMILIES
 
-from nbce_rag.decoding import prefill, prompting
+from nbce_rag.decoding import prefill, row_reading
 from nbce_rag.decoding.cache import RowCache
 from nbce_rag.decoding.kv_store import PassageKVStore
 from nbce_rag.decoding.prefill import forward
@@ -348,7 +348,7 @@ def test_a_prompt_that_several_questions_share_is_read_once(
         read.append(len(cache.begins))
         return original(loaded, cache, *args, **options)
 
-    monkeypatch.setattr(prompting, "read_suffix", counted)
+    monkeypatch.setattr(row_reading, "read_suffix", counted)
     together = nbce.batch(requests)
     assert sorted(read) == [3, 5, 5]
     for one, other in zip(together, alone, strict=True):

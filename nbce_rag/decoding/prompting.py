@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,12 +16,13 @@ from ..fusion import FusionState
 from ..models import LoadedModel
 from ..options import Options
 from ..passages import Passage
-from ..prompt import PromptEncoder, Suffix
+from ..prompt import PromptEncoder
 from .cache import RowCache
 from .closer import passages_to_read_closer, sentence_rows
 from .kv_store import PassageKVStore
-from .prefill import Reading, read_contexts, read_suffix
-from .rows import Row, RowPlan, plan_rows
+from .prefill import Reading
+from .row_reading import RowsToRead, places_of, read_rows
+from .rows import RowPlan, plan_rows
 
 __all__ = ["Engine", "Prompted", "Request", "free_memory", "read_prompts"]
 
@@ -148,29 +149,32 @@ def read_prompts(
             "dtype='bfloat16'."
         )
     shared = _share(engine, requests, plans)
-    asked = [_asked(engine, [requests[user] for user in users], plans[users[0]]) for users in shared]
+    asked = [_rows_to_read(engine, [requests[user] for user in users], plans[users[0]]) for users in shared]
     # All rows end at one column, where the longest prompt ends.
     end = max(len(row.context) + len(each.suffix.ids) for each in asked for row in each.rows)
     capacity = end + max(max(r.options.max_tokens, len(engine.encoder_of(r).refusal)) for r in requests)
-    cache, readings, reused = _read(engine, asked, end, capacity)
-    questions: list[_Question] = [_Question(plan, [], readings[0]) for plan in plans]
-    for users, each, rows, reading in zip(shared, asked, _ranges(asked), readings, strict=True):
+    cache, readings, reused = read_rows(loaded, engine.store, engine.max_batch_tokens, asked, end, capacity)
+    by_index: dict[int, _Question] = {}
+    for users, each, places, reading in zip(shared, asked, places_of(asked), readings, strict=True):
         for user in users:
-            questions[user] = _Question(plans[user], list(rows), reading)
+            by_index[user] = _Question(plans[user], list(places), reading)
             if closer:
-                questions[user].find_sentences(engine, requests[user], each, end)
+                by_index[user].find_sentences(engine, requests[user], each, end)
+    questions = [by_index[index] for index in range(len(requests))]
     further = list(dict.fromkeys(q.further for q in questions if q.further is not None))
     problem = _no_room(engine, further, capacity)
     if further and not problem:
         read = len(cache.begins)
-        more, readings, stored = _read(engine, further, end, capacity)
+        more, readings, stored = read_rows(
+            loaded, engine.store, engine.max_batch_tokens, further, end, capacity
+        )
         cache = cache.joined(more)
         # What was put into the store a moment ago was not spared.
         reused |= stored - {row.context for each in asked for row in each.rows}
-        for each, rows, reading in zip(further, _ranges(further), readings, strict=True):
+        for each, places, reading in zip(further, places_of(further), readings, strict=True):
             for question in questions:
                 if question.further == each:
-                    question.add(each, [read + row for row in rows], reading)
+                    question.add(each, [read + place for place in places], reading)
     if engine.store is not None:
         problem = engine.store.take_problem() or problem
     if problem:
@@ -189,26 +193,6 @@ def read_prompts(
     return cache, log_probs, prompted
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """Rows that end with one suffix, row 0 first, and what is to be known of them.
-
-    Attributes:
-        rows: the rows.
-        suffix: what all of them end with.
-        relevance: whether the question's likelihood is asked for.
-        refusal: token ids whose probability is asked for, may be empty.
-        vocabulary: rows whose tokens the likelihood is normalised over; the same ones wherever likelihoods
-            are to be compared.
-    """
-
-    rows: tuple[Row, ...]
-    suffix: Suffix
-    relevance: bool
-    refusal: tuple[int, ...]
-    vocabulary: tuple[Row, ...]
-
-
 @dataclass(eq=False)
 class _Question:
     """One request while its prompt is read: its rows, where they are in the cache, what was read."""
@@ -216,9 +200,9 @@ class _Question:
     plan: RowPlan
     rows: list[int]
     reading: Reading
-    further: _Asked | None = None
+    further: RowsToRead | None = None
 
-    def find_sentences(self, engine: Engine, request: Request, asked: _Asked, end: int) -> None:
+    def find_sentences(self, engine: Engine, request: Request, asked: RowsToRead, end: int) -> None:
         """Set `further` to the rows that the request's rule wants to read beside these, if any."""
         state = _state(engine.loaded, request, self.plan, self.reading)
         chosen = passages_to_read_closer(self.plan, request.options, self.reading.log_probs, state)
@@ -228,59 +212,22 @@ class _Question:
             # Row 0 again, as what likelihoods are measured against.
             self.further = replace(asked, rows=(asked.rows[0], *rows))
 
-    def add(self, asked: _Asked, rows: list[int], reading: Reading) -> None:
+    def add(self, asked: RowsToRead, rows: list[int], reading: Reading) -> None:
         """Take in what was read beside; its row 0 is there already."""
         self.plan = self.plan.with_sentences(asked.rows[1:])
         self.rows = [*self.rows, *rows[1:]]
         self.reading = self.reading.joined(reading)
 
 
-def _asked(engine: Engine, requests: Sequence[Request], plan: RowPlan) -> _Asked:
+def _rows_to_read(engine: Engine, requests: Sequence[Request], plan: RowPlan) -> RowsToRead:
     """What requests with the same rows ask."""
     wanted = [_wants(request) for request in requests] if len(plan.rows) > 1 else []
     refusal = engine.encoder_of(requests[0]).refusal if any(r for _, r in wanted) else ()
     relevance = any(relevance for relevance, _ in wanted)
-    return _Asked(plan.rows, plan.suffix, relevance, tuple(refusal), plan.rows)
+    return RowsToRead(plan.rows, plan.suffix, relevance, tuple(refusal), plan.rows)
 
 
-def _ranges(asked: Sequence[_Asked]) -> Iterator[range]:
-    """Places of the rows of each, one after another."""
-    first = 0
-    for each in asked:
-        yield range(first, first + len(each.rows))
-        first += len(each.rows)
-
-
-def _read(
-    engine: Engine, asked: Sequence[_Asked], end: int, capacity: int
-) -> tuple[RowCache, list[Reading], set[tuple[int, ...]]]:
-    """All these rows in a cache that ends at column `end`, what was read, the contexts from the store."""
-    loaded = engine.loaded
-    contexts, reused = read_contexts(
-        loaded, [row.context for each in asked for row in each.rows], engine.store, engine.max_batch_tokens
-    )
-    begins = [end - len(each.suffix.ids) - len(row.context) for each in asked for row in each.rows]
-    cache = RowCache(begins, capacity, loaded.layers, end)
-    for index, row in enumerate(row for each in asked for row in each.rows):
-        if row.context:
-            cache.place(index, contexts[row.context], len(row.context))
-    del contexts
-    readings = [
-        read_suffix(
-            loaded,
-            cache.view(rows.start, rows.stop, end - len(each.suffix.ids)),
-            each.suffix.ids,
-            question=each.suffix.question if each.relevance else None,
-            refusal=each.refusal,
-            max_batch_tokens=engine.max_batch_tokens,
-            contexts=(token for row in each.vocabulary for token in row.context),
-        )
-        for each, rows in zip(asked, _ranges(asked), strict=True)
-    ]
-    return cache, readings, reused
-
-
-def _no_room(engine: Engine, asked: Sequence[_Asked], capacity: int) -> str | None:
+def _no_room(engine: Engine, asked: Sequence[RowsToRead], capacity: int) -> str | None:
     """What to say when there is no memory for further rows."""
     rows = sum(len(each.rows) for each in asked)
     needed = rows * (capacity * engine.loaded.kv_bytes + 4 * 4 * engine.loaded.vocab_size)

@@ -64,7 +64,7 @@ def evaluate(
         methods: names, see `nbce_rag.evaluation.naming`.
         k: passages that are retrieved for each question.
         limit, seed, half: which questions, see `Dataset.sample`.
-        batch_size: questions in one batch. Does not change answers.
+        batch_size: questions in one batch. In float32 it changes no answer; below, rounding may change a few.
         together: methods that read the same rows, such as all fusion rules, share a batch, so that their
             prompts are read once. The answers are the same and come sooner; the times are shares of the
             batch and do not compare.
