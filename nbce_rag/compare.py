@@ -84,7 +84,8 @@ def compare(engine: Engine, request: Request) -> Comparison:
     """Answer a question from each passage alone, in one batch, and group equal answers.
 
     Answers are equal when they are the same after `normalise`. Each passage's row is fused with the row
-    without a passage, as the request's rule does with a single passage.
+    without a passage, and with rows of its sentences where the rule has a `focus`, as the request's rule
+    does with a single passage.
 
     Args:
         engine: model and wording.
