@@ -178,6 +178,28 @@ def test_killed_anywhere_and_resumed_the_figures_are_the_same(
         assert len(log.read_bytes().splitlines()) == len(lines)
 
 
+def test_a_resumed_run_rounds_as_a_whole_one(
+    run: Callable[..., dict[str, Any]], tiny_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    """In bfloat16, where it shows which rows were read together."""
+    log = tmp_path / "run.jsonl"
+    options = {"methods": "gold,posterior,experts", "model": tiny_folder("gemma3"), "dtype": "bfloat16"}
+    run(log=log, together=True, **options)
+    whole, lines = answers_of(log), log.read_bytes().splitlines(keepends=True)
+    # Nothing of one question is left to the next, which would have been read among others.
+    assert {row["cached_tokens"] for row in whole.values()} == {0}
+    kinds = [row["type"] for row in rows_of(log)]
+    for answered in (2, 6, 8):  # two questions by one method, then by the other two, then by the first again
+        log.write_bytes(b"".join(lines[: kinds.index("answer") + answered]))
+        run(log=log, together=True, **options)
+        again = answers_of(log)
+        assert again.keys() == whole.keys()
+        for key, row in again.items():
+            assert [row[name] for name in ("answer", "grounding", "leading")] == [
+                whole[key][name] for name in ("answer", "grounding", "leading")
+            ]
+
+
 def test_what_is_in_the_log_is_not_computed_again(
     run: Callable[..., dict[str, Any]], make_nbce: Callable[..., Any], tmp_path: Path, monkeypatch: Any
 ) -> None:

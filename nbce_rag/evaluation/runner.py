@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any
 
-from ..decoding.kv_store import PassageKVStore
 from ..embedding import DEFAULT_EMBEDDER, EmbedderLike
 from ..engine import NBCE
 from ..errors import InputError
@@ -24,7 +23,6 @@ from .retrieval import embedder_name, retrieve
 __all__ = ["DEFAULT_METHODS", "Progress", "evaluate"]
 
 DEFAULT_METHODS = "closed-book,gold,top-1,concat,map-rerank,min-entropy,experts,posterior"
-KV_BYTES = 4 << 30
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called with (answers done, answers in all, answer_found so far by method)."""
@@ -70,6 +68,8 @@ def evaluate(
             batch and do not compare.
         max_tokens: most tokens of an answer.
         model: as in `NBCE.from_pretrained`, or an engine; an engine keeps its own options and KV store.
+            Otherwise there is no store, so that every method reads its passages, and a run that goes on
+            after an end rounds as one that was never ended.
         embedder: as in `PassageIndex.create`.
         index: folder of an index to keep or reuse; None makes one for this run only.
         log: file of one line a result. If it is there already and of the same evaluation, what it holds
@@ -94,8 +94,8 @@ def evaluate(
     if isinstance(model, NBCE):
         nbce = model
     else:
-        store = {"kv_store": PassageKVStore(KV_BYTES)} | model_options
-        nbce = NBCE.from_pretrained(model, **store)
+        # What one question leaves to the next would be rounded otherwise in a run that goes on after an end.
+        nbce = NBCE.from_pretrained(model, **({"kv_store": False} | model_options))
     # Methods have rules of their own, and their lines in the log say with which numbers.
     shared = {
         name: value for name, value in vars(nbce.options).items() if name not in ("fusion", "max_tokens")

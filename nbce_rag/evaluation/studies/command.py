@@ -30,6 +30,8 @@ from . import STUDIES
 
 __all__ = ["study_command"]
 
+_KV_BYTES = 4 << 30  # points of a study read the same passages
+
 
 def study_command(
     name: Annotated[
@@ -86,7 +88,6 @@ def study_command(
             from ...engine import NBCE
             from ..datasets import load_dataset
             from ..naming import parse_methods
-            from ..runner import KV_BYTES
             from .pictures import require_matplotlib
             from .study import Study, run_study
 
@@ -95,7 +96,7 @@ def study_command(
             if methods is not None:
                 parse_methods(methods)
             data = load_dataset(passages, questions)
-            store = PassageKVStore(KV_BYTES)
+            store = PassageKVStore(_KV_BYTES)
             nbce = NBCE.from_pretrained(model, kv_store=store, **given(device=device, dtype=dtype))
             with progress_shown() as progress:
                 study = Study(
