@@ -133,12 +133,8 @@ def split_sentences(text: str, most: int) -> list[Span]:
     A sentence never goes over a blank line. Spans are in order and disjoint, none is empty, and every
     character that is not whitespace is in one.
     """
-    spans = [
-        span
-        for start, end in _paragraphs(text)
-        for sentence in _sentences(text, start, end)
-        if (span := _trim(text, *sentence)) and span[0] < span[1]
-    ]
+    # Counted as one token each, sentences are pieces that are never taken apart.
+    spans = [(piece.start, piece.end) for piece in _pieces(text, 1, 0, lambda sentence: 1)]
     size = max(1, -(-len(spans) // most))
     runs = (spans[i : i + size] for i in range(0, len(spans), size))
     return [(run[0][0], run[-1][1]) for run in runs]

@@ -82,7 +82,11 @@ class Engine:
             for request, plan in zip(requests, plans, strict=True)
             for row in plan.rows
         )
-        return rows * (longest * self.loaded.kv_bytes + 4 * 4 * self.loaded.vocab_size)
+        return self.row_bytes(rows, longest)
+
+    def row_bytes(self, rows: int, columns: int) -> int:
+        """About what so many rows of so many tokens take: keys and values, and a few sets of log-probs."""
+        return rows * (columns * self.loaded.kv_bytes + 4 * 4 * self.loaded.vocab_size)
 
 
 @dataclass(frozen=True)
@@ -164,17 +168,21 @@ def read_prompts(
     further = list(dict.fromkeys(q.further for q in questions if q.further is not None))
     problem = _no_room(engine, further, capacity)
     if further and not problem:
-        read = len(cache.begins)
         more, readings, stored = read_rows(
             loaded, engine.store, engine.max_batch_tokens, further, end, capacity
         )
-        cache = cache.joined(more)
+        # Their row 0 was read as a measure only, and is there already.
+        new = [place for places in places_of(further) for place in places[1:]]
+        first = len(cache.begins)
+        cache = cache.joined(more.keep(torch.tensor(new)))
         # What was put into the store a moment ago was not spared.
         reused |= stored - {row.context for each in asked for row in each.rows}
-        for each, places, reading in zip(further, places_of(further), readings, strict=True):
+        for each, reading in zip(further, readings, strict=True):
+            sentences = range(first, first + len(each.rows) - 1)
+            first = sentences.stop
             for question in questions:
                 if question.further == each:
-                    question.add(each, [read + place for place in places], reading)
+                    question.add(each, sentences, reading)
     if engine.store is not None:
         problem = engine.store.take_problem() or problem
     if problem:
@@ -212,10 +220,10 @@ class _Question:
             # Row 0 again, as what likelihoods are measured against.
             self.further = replace(asked, rows=(asked.rows[0], *rows))
 
-    def add(self, asked: RowsToRead, rows: list[int], reading: Reading) -> None:
-        """Take in what was read beside; its row 0 is there already."""
+    def add(self, asked: RowsToRead, places: Sequence[int], reading: Reading) -> None:
+        """Take in what was read beside, and where its rows behind row 0 are."""
         self.plan = self.plan.with_sentences(asked.rows[1:])
-        self.rows = [*self.rows, *rows[1:]]
+        self.rows = [*self.rows, *places]
         self.reading = self.reading.joined(reading)
 
 
@@ -230,7 +238,7 @@ def _rows_to_read(engine: Engine, requests: Sequence[Request], plan: RowPlan) ->
 def _no_room(engine: Engine, asked: Sequence[RowsToRead], capacity: int) -> str | None:
     """What to say when there is no memory for further rows."""
     rows = sum(len(each.rows) for each in asked)
-    needed = rows * (capacity * engine.loaded.kv_bytes + 4 * 4 * engine.loaded.vocab_size)
+    needed = engine.row_bytes(rows, capacity)
     if needed <= 0.9 * free_memory(engine.loaded.device):
         return None
     return (
