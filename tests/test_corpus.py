@@ -1,4 +1,4 @@
-"""The example corpus and its questions agree with each other and with examples/README.md."""
+"""The example texts and their questions agree with each other and with examples/README.md."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ KINDS: dict[str, tuple[int, range, int]] = {
 
 QUESTIONS: list[dict[str, Any]] = [
     json.loads(line) for line in (EXAMPLES / "corpus-questions.jsonl").read_text("utf-8").splitlines()
+]
+ORDERED: list[dict[str, Any]] = [
+    json.loads(line) for line in (EXAMPLES / "ordered-questions.jsonl").read_text("utf-8").splitlines()
 ]
 TEXTS: dict[str, str] = {path.name: path.read_text("utf-8") for path in sorted(CORPUS.iterdir())}
 each_question = pytest.mark.parametrize("row", QUESTIONS, ids=[row["id"] for row in QUESTIONS])
@@ -78,6 +81,22 @@ def test_answer_stands_in_its_gold_files(row: dict[str, Any]) -> None:
 def test_verbatim_answer_is_short(row: dict[str, Any]) -> None:
     for answer in row["answers"]:
         assert len(answer) <= 12 if _is_chinese(answer) else len(answer.split()) <= 6
+
+
+@pytest.mark.parametrize("row", ORDERED, ids=[row["id"] for row in ORDERED])
+def test_ordered_question_is_answered_by_one_passage_in_its_place(row: dict[str, Any]) -> None:
+    names = [passage["id"] for passage in row["ctxs"]]
+    text = names[0].removesuffix("-1")
+    assert names == [f"{text}-{place}" for place in range(1, len(names) + 1)]
+    assert 6 <= len(names) <= 7  # all of them within the default k
+    (answer,) = row["answers"]
+    assert [passage["id"] for passage in row["ctxs"] if answer in passage["text"]] == row["gold_ids"]
+    assert answer not in row["question"]
+
+
+def test_ordered_questions_are_four_to_a_text() -> None:
+    assert set(Counter(row["ctxs"][0]["id"] for row in ORDERED).values()) == {4}
+    assert len({row["id"] for row in ORDERED}) == len({row["question"] for row in ORDERED}) == 24
 
 
 def test_counts_reach_the_numbers_of_the_readme() -> None:

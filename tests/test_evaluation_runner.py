@@ -29,6 +29,7 @@ NAMES = [
     "map-rerank",
     "posterior(beta=0,alpha=0.5)",
     "mean+joint",
+    "experts+order",
     "cad",
     "replug",
 ]
@@ -85,12 +86,12 @@ def test_a_whole_run(run: Callable[..., dict[str, Any]], tmp_path: Path) -> None
     assert all(scores["questions"] == 5 for scores in report["methods"].values())
     assert set(report["retrieval"]) == {"recall@1", "recall@3", "recall@5", "recall@10", "mrr"}
     assert report["retrieval"]["recall@5"] == 1  # there are no more than five
-    assert told[0] == (0, 50, {})
-    assert [done for done, _, _ in told[1:]] == [*range(2, 41, 2), *range(41, 51)]
+    assert told[0] == (0, 55, {})
+    assert [done for done, _, _ in told[1:]] == [*range(2, 45, 2), *range(45, 56)]
     assert set(told[-1][2]) == set(NAMES)
     assert told[-1][2]["concat"] == report["methods"]["concat"]["answer_found"]
     kinds = [row["type"] for row in rows_of(log)]
-    assert kinds == ["header", *["retrieval"] * 5, *["method"] * 10, *["answer"] * 50]
+    assert kinds == ["header", *["retrieval"] * 5, *["method"] * 11, *["answer"] * 55]
     assert rescore(log) == report
 
 
@@ -120,6 +121,7 @@ def test_methods_are_the_engine_and_nothing_else(
                 "map-rerank": max(apart, key=mean_log_prob),
                 NAMES[6]: nbce.answer(question.text, found, fusion=Posterior(beta=0.0, alpha=0.5)),
                 "mean+joint": nbce.answer(question.text, found, fusion="mean", joint_row=True),
+                "experts+order": nbce.answer(question.text, found, fusion="experts", order_labels=True),
                 "cad": nbce.answer(question.text, found, fusion=Cad(), passages_per_row=3),
                 "replug": nbce.answer(question.text, found, fusion=Replug()),
             }
@@ -131,6 +133,9 @@ def test_methods_are_the_engine_and_nothing_else(
             assert rows["map-rerank", question.id]["prompt_tokens"] == sum(
                 a.usage.prompt_tokens for a in apart
             )
+            labelled = rows["experts+order", question.id]["prompt_tokens"]
+            assert labelled == expected["experts+order"].usage.prompt_tokens
+            assert labelled > rows[NAMES[6], question.id]["prompt_tokens"]
             assert rows["closed-book", question.id]["cited"] == []
 
 
@@ -388,6 +393,10 @@ def test_method_names() -> None:
     assert (method.fusion, method.joint_row) == (Posterior(beta=0.0, alpha=0.5), True)
     assert method.parameters["alpha"] == 0.5
     assert method.parameters["joint_row"] is True
+    assert "order_labels" not in {*method.parameters, *method.options}
+    (method,) = parse_methods("posterior(beta=0)+joint+order")
+    assert (method.joint_row, method.options) == (True, {"order_labels": True})
+    assert method.parameters["order_labels"] is True
     plain = {m.name: m for m in parse_methods("concat,map-rerank,min-entropy,concat-yarn(factor=4),cad")}
     assert (plain["concat"].layout, plain["map-rerank"].layout) == ("together", "apart")
     assert plain["min-entropy"].fusion == MinEntropy()
@@ -413,8 +422,11 @@ def test_names_that_stand_for_several() -> None:
     [
         ("", "No methods"),
         ("best", "Unknown method 'best'"),
-        ("concat+joint", "only a fusion rule can have a joint row"),
+        ("concat+joint", "only a fusion rule can have +joint or +order"),
+        ("concat+order", "only a fusion rule can have +joint or +order"),
         ("cad+joint", "one row already"),
+        ("cad+order", "one row already"),
+        ("mean+order+joint", "Unknown method 'mean+order+joint'"),
         ("posterior(beta=x)", "'beta=x' is no number"),
         ("posterior(beta)", "'beta' is no number"),
         ("posterior()", "'' is no number"),

@@ -1,4 +1,4 @@
-"""Methods by name, with numbers: `concat`, `posterior(epsilon=0.1,tau=0.05)`, `mean+joint`, `rules`."""
+"""Methods by name, with numbers and layout: `concat`, `posterior(epsilon=0.1)`, `mean+joint`, `max+order`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from .peers import PEERS, Cad, RobustRag, peer
 __all__ = ["GROUPS", "NAMED", "parse_method", "parse_methods"]
 
 _JOINT = "+joint"
-_SPEC = re.compile(r"([^()+]+)(?:\(([^()]*)\))?(\+joint)?")
+_ORDER = "+order"
+_SPEC = re.compile(r"([^()+]+)(?:\(([^()]*)\))?(\+joint)?(\+order)?")
 
 
 def _retrieved(retrieved: Passages, gold: Passages) -> Passages:
@@ -70,8 +71,9 @@ def parse_methods(names: str | Sequence[str]) -> list[Method]:
     """Methods by name, each once, in the order given.
 
     Args:
-        names: a list, or one string with commas: `concat,posterior(beta=0,alpha=0.5),mean+joint`. `rules`,
-            `rules+joint`, `peers` and `all` stand for several.
+        names: a list, or one string with commas: `concat,posterior(beta=0,alpha=0.5),mean+joint`. With
+            `+joint` one more row holds all passages, with `+order` "Part i of n" stands over each; a rule
+            may have both, in this order. `rules`, `rules+joint`, `peers` and `all` stand for several.
 
     Raises:
         InputError: no names, an unknown one, or impossible numbers.
@@ -94,25 +96,31 @@ def parse_method(name: str) -> Method:
     known = spec is not None and (spec[1] in NAMED or spec[1] in RULES or spec[1] in PEERS)
     if spec is None or not known:
         raise InputError(f"Unknown method {name!r}; choose from {_choices()}.")
-    base, joint = spec[1], spec[3] is not None
+    base, joint, order = spec[1], spec[3] is not None, spec[4] is not None
     numbers = _numbers(name, base, spec[2])
     if base in NAMED:
-        return _named(name, NAMED[base], numbers, joint)
+        if joint or order:
+            raise InputError(f"Method {name!r}: only a fusion rule can have {_JOINT} or {_ORDER}; drop it.")
+        return _named(name, NAMED[base], numbers)
     rule = resolve_rule(base, **numbers) if base in RULES else peer(base, **numbers)
     parameters: dict[str, Any] = {"fusion": base, **_fields(rule), "joint_row": joint}
+    if order:
+        parameters["order_labels"] = True
     if isinstance(rule, Cad):
-        if joint:
-            raise InputError(f"Method {name!r}: cad reads all passages in one row already; drop {_JOINT}.")
+        if joint or order:
+            raise InputError(
+                f"Method {name!r}: cad reads all passages in one row already; drop {_JOINT} and {_ORDER}."
+            )
         return Method(name, _retrieved, rule, "together", parameters=parameters)
     # All rows that are dropped refuse, and then so does the answer.
-    options = {"refusal_threshold": rule.gamma} if isinstance(rule, RobustRag) else {}
+    options: dict[str, Any] = {"refusal_threshold": rule.gamma} if isinstance(rule, RobustRag) else {}
+    if order:
+        options["order_labels"] = True
     return Method(name, _retrieved, rule, joint_row=joint, options=options, parameters=parameters)
 
 
-def _named(name: str, plain: Method, numbers: Mapping[str, float], joint: bool) -> Method:
+def _named(name: str, plain: Method, numbers: Mapping[str, float]) -> Method:
     settable = ("factor",) if plain.rope else ()
-    if joint:
-        raise InputError(f"Method {name!r}: only a fusion rule can have a joint row; drop {_JOINT}.")
     if unknown := sorted(set(numbers) - set(settable)):
         has = f"it has {', '.join(settable)}" if settable else "it has no numbers"
         raise InputError(f"Method {name!r} has no {', '.join(unknown)}; {has}.")
@@ -157,6 +165,6 @@ def _fields(rule: Rule) -> dict[str, Any]:
 
 def _choices() -> str:
     return (
-        f"{', '.join((*NAMED, *RULES, *PEERS))}; a rule may have numbers, posterior(beta=0), and {_JOINT} at "
-        f"the end; {', '.join(GROUPS)} stand for several"
+        f"{', '.join((*NAMED, *RULES, *PEERS))}; a rule may have numbers, posterior(beta=0), and {_JOINT} "
+        f"or {_ORDER} at the end; {', '.join(GROUPS)} stand for several"
     )
