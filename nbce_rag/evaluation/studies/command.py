@@ -30,8 +30,6 @@ from . import STUDIES
 
 __all__ = ["study_command"]
 
-_KV_BYTES = 4 << 30  # points of a study read the same passages
-
 
 def study_command(
     name: Annotated[
@@ -83,7 +81,6 @@ def study_command(
             raise InputError("say what to ask with --questions FILE")
         chosen = None if points is None else _points(points)
         with notes() as found, redirect_stdout(sys.stderr):
-            from ...decoding.kv_store import PassageKVStore
             from ...embedding import DEFAULT_EMBEDDER
             from ...engine import NBCE
             from ..datasets import load_dataset
@@ -96,8 +93,8 @@ def study_command(
             if methods is not None:
                 parse_methods(methods)
             data = load_dataset(passages, questions)
-            store = PassageKVStore(_KV_BYTES)
-            nbce = NBCE.from_pretrained(model, kv_store=store, **given(device=device, dtype=dtype))
+            # Without a store, which below float32 would make a study that goes on round otherwise.
+            nbce = NBCE.from_pretrained(model, kv_store=False, **given(device=device, dtype=dtype))
             with progress_shown() as progress:
                 study = Study(
                     out=out,
