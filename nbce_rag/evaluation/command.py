@@ -45,7 +45,8 @@ def eval_command(
             metavar="A,B,...",
             help="closed-book, gold, top-1, concat, concat-reversed, concat-ntk, concat-yarn, map-rerank, "
             "refine; a fusion rule or a published peer's (replug, leens, cad, robustrag), with numbers, "
-            "posterior(beta=0,alpha=0.5), or a joint row, posterior+joint; rules, rules+joint, peers, all.",
+            "posterior(beta=0,alpha=0.5), a joint row, posterior+joint, or labels of the passages' order, "
+            "posterior+order; rules, rules+joint, peers, all.",
             show_default="the usual ones",
         ),
     ] = None,
