@@ -205,6 +205,20 @@ def test_a_resumed_run_rounds_as_a_whole_one(
             ]
 
 
+def test_together_are_methods_that_read_the_same_rows(
+    run: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    log = tmp_path / "run.jsonl"
+    methods = "max,max+joint,mean,max+order,concat,mean+order,experts"
+    run(log=log, methods=methods, together=True, batch_size=1)
+    shared = {name: row["batch"] for (name, _), row in answers_of(log).items()}
+    assert shared == {
+        **dict.fromkeys(("max", "mean", "experts"), 3),
+        **dict.fromkeys(("max+order", "mean+order"), 2),
+        **dict.fromkeys(("max+joint", "concat"), 1),
+    }
+
+
 def test_what_is_in_the_log_is_not_computed_again(
     run: Callable[..., dict[str, Any]], make_nbce: Callable[..., Any], tmp_path: Path, monkeypatch: Any
 ) -> None:

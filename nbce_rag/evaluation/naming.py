@@ -103,9 +103,8 @@ def parse_method(name: str) -> Method:
             raise InputError(f"Method {name!r}: only a fusion rule can have {_JOINT} or {_ORDER}; drop it.")
         return _named(name, NAMED[base], numbers)
     rule = resolve_rule(base, **numbers) if base in RULES else peer(base, **numbers)
-    parameters: dict[str, Any] = {"fusion": base, **_fields(rule), "joint_row": joint}
-    if order:
-        parameters["order_labels"] = True
+    labels = {"order_labels": True} if order else {}
+    parameters = {"fusion": base, **_fields(rule), "joint_row": joint, **labels}
     if isinstance(rule, Cad):
         if joint or order:
             raise InputError(
@@ -113,9 +112,8 @@ def parse_method(name: str) -> Method:
             )
         return Method(name, _retrieved, rule, "together", parameters=parameters)
     # All rows that are dropped refuse, and then so does the answer.
-    options: dict[str, Any] = {"refusal_threshold": rule.gamma} if isinstance(rule, RobustRag) else {}
-    if order:
-        options["order_labels"] = True
+    threshold = {"refusal_threshold": rule.gamma} if isinstance(rule, RobustRag) else {}
+    options = {**threshold, **labels}
     return Method(name, _retrieved, rule, joint_row=joint, options=options, parameters=parameters)
 
 

@@ -158,7 +158,8 @@ def _groups(methods: Sequence[Method], together: bool) -> list[list[Method]]:
     """Methods that share a batch, each by itself unless wanted."""
     groups: dict[Any, list[Method]] = {}
     for method in methods:
-        rows = (method.choose, method.layout, method.joint_row)
+        labelled = method.options.get("order_labels", False)
+        rows = (method.choose, method.layout, method.joint_row, labelled)
         alone = not together or method.layout == "refine" or method.rope
         groups.setdefault(method.name if alone else rows, []).append(method)
     return list(groups.values())
