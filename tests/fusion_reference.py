@@ -273,7 +273,8 @@ class ReferencePosterior(Reference):
             log_p = math.log(p[v]) if p[v] > 0 else NEG_INF
             score = contrast(log_p, baseline[v], self.beta)
             if n > 1 and self.evidence is None:
-                b = math.fsum((1 - weights[k]) * math.exp(passages[k][v]) for k in range(n)) / (n - 1)
+                others = [math.fsum(weights[:k] + weights[k + 1 :]) for k in range(n)]
+                b = math.fsum(others[k] * math.exp(passages[k][v]) for k in range(n)) / (n - 1)
                 if b > 0 and p[v] > 0:
                     score += self.gamma * (log_p - math.log(b))
             fused.append(score if ratio >= self.cutoff else NEG_INF)

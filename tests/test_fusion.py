@@ -286,6 +286,18 @@ def test_rule_equals_its_reference_step_by_step(kind: type[FusionRule], data: st
             assert_close(evidence[g], reference.observe(rows, int(tokens[g])))
 
 
+def test_the_other_passages_count_where_one_is_all_but_certain() -> None:
+    """b = sum_k (1 - w_k) p_k / (n - 1), of which 1 - w_1 = w_2 = 1e-12 is all there is at token 0."""
+    scores = [math.log(1e12) / 10, 0.0]
+    rows = log_softmax(np.array([[[0.0, 0.0], [0.0, 0.0], [-np.inf, 0.0]]]))
+    state = FusionState(scores=torch.tensor([scores], dtype=torch.float64))
+    rule = Posterior(beta=0.0, gamma=1.0, cutoff=0.0)
+    fused = rule.fuse(torch.tensor(rows), state).log_probs[0]
+    log_p = math.log(0.5) - math.log1p(1e-12)
+    log_b = math.log(0.5) - math.log(1e12) - math.log1p(1e-12)
+    assert fused[0].item() == pytest.approx(log_p + (log_p - log_b), rel=1e-12)
+
+
 @pytest.mark.parametrize("kind", list(RULES.values()), ids=lambda kind: kind.name)
 @pytest.mark.parametrize("vocab", [1000, 5000])
 def test_rule_equals_its_reference_on_a_large_vocabulary(kind: type[FusionRule], vocab: int) -> None:

@@ -119,7 +119,9 @@ class Posterior(FusionRule):
 
     def _lift(self, log_p: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
         """gamma (log p - log b), shape of log_p; passages are the last dimension of `rows` and `weights`."""
-        others = (1 - weights).clamp(min=0).log() - math.log(weights.shape[-1] - 1)  # rounding may pass 1
-        log_b = (rows + others).logsumexp(-1)
+        n = weights.shape[-1]
+        # 1 - w as the sum of the others' weights: where w is all but 1, the difference is mostly rounding.
+        others = (weights @ (1 - torch.eye(n, dtype=weights.dtype, device=weights.device))).log()
+        log_b = (rows + others - math.log(n - 1)).logsumexp(-1)
         unknown = (log_p == NEG_INF) | (log_b == NEG_INF)
         return torch.where(unknown, 0.0, self.gamma * (log_p - log_b))
