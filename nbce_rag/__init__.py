@@ -15,18 +15,18 @@ _HOME = {
     "Passage": "passages",
     "NbceError": "errors",
     "NbceWarning": "errors",
-    "Answer": "answer",
-    "Citation": "answer",
-    "Piece": "answer",
-    "TokenEvidence": "answer",
+    "Answer": "answers.answer",
+    "Citation": "evidence.evidence",
+    "Piece": "answers.answer",
+    "TokenEvidence": "evidence.evidence",
     "PassageIndex": "index",
-    "NBCE": "engine",
-    "Request": "engine",
-    "PassageKVStore": "decoding.kv_store",
-    "Comparison": "compare",
-    "ChoiceScores": "scoring",
-    "show": "view",
-    "PromptTemplate": "prompt",
+    "NBCE": "engine.nbce",
+    "Request": "request",
+    "PassageKVStore": "kv.store",
+    "Comparison": "answers.comparison",
+    "ChoiceScores": "answers.choices",
+    "show": "live.notebook",
+    "PromptTemplate": "prompts.template",
     "Experts": "fusion",
     "Fused": "fusion",
     "FusionRule": "fusion",
@@ -64,17 +64,19 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from .answer import Answer, Citation, Piece, TokenEvidence
-    from .compare import Comparison
-    from .decoding.kv_store import PassageKVStore
-    from .engine import NBCE, Request
+    from .answers.answer import Answer, Piece
+    from .answers.choices import ChoiceScores
+    from .answers.comparison import Comparison
+    from .engine.nbce import NBCE
     from .errors import NbceError, NbceWarning
+    from .evidence.evidence import Citation, TokenEvidence
     from .fusion import Experts, Fused, FusionRule, FusionState, Max, Mean, MinEntropy, Posterior
     from .index import PassageIndex
+    from .kv.store import PassageKVStore
+    from .live.notebook import show
     from .passages import Passage
-    from .prompt import PromptTemplate
-    from .scoring import ChoiceScores
-    from .view import show
+    from .prompts.template import PromptTemplate
+    from .request import Request
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nbce_rag.errors import InputError
+from .errors import InputError
 
 __all__ = ["Passage"]
 

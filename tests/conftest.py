@@ -63,7 +63,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
 @pytest.fixture(scope="session")
 def tiny_loaded(tiny_folder: Callable[..., Path]) -> Callable[..., Any]:
     """`tiny_loaded("llama")`: a LoadedModel read from that folder in float32 on the CPU; do not change it."""
-    from nbce_rag.models import load_model
+    from nbce_rag.models.transformers.loading import load_model
 
     loaded: dict[tuple[str, bool], Any] = {}
 
@@ -82,7 +82,7 @@ def tiny_loaded(tiny_folder: Callable[..., Path]) -> Callable[..., Any]:
 @pytest.fixture
 def make_nbce(tiny_loaded: Callable[..., Any]) -> Callable[..., Any]:
     """`make_nbce("llama", fusion="mean", ...)`: an engine of its own (and KV store) on the shared model."""
-    from nbce_rag.engine import NBCE
+    from nbce_rag.engine.nbce import NBCE
 
     def make(family: str = "llama", *, chat: bool = False, **options: Any) -> NBCE:
         return NBCE(tiny_loaded(family, chat=chat), **options)

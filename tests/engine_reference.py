@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from nbce_rag.decoding import generation, prompting
+from nbce_rag.decoding import reader as prompting
 from nbce_rag.decoding.sampling import Sampler
+from nbce_rag.engine import generation
 from nbce_rag.fusion import FusionState
 from nbce_rag.passages import Passage
-from nbce_rag.prompt import PromptTemplate
+from nbce_rag.prompts.template import PromptTemplate
 
 # Nothing stops a random model's answer but its end token and max_tokens.
 TEMPLATE = PromptTemplate(

@@ -25,8 +25,8 @@ def main(model: str, folder: str, rounds: str) -> None:
     import torch
 
     from nbce_rag import NBCE, PassageKVStore
-    from nbce_rag.decoding import kv_fill
-    from nbce_rag.models import load_model
+    from nbce_rag.engine import prefill as kv_fill
+    from nbce_rag.models.transformers.loading import load_model
 
     torch.set_num_threads(1)
     kv_fill._BATCH = 10

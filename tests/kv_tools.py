@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 from kv_child import PASSAGES
 
-from nbce_rag.answer import Answer
-from nbce_rag.decoding.kv_folder import KVFolder
-from nbce_rag.decoding.kv_store import PassageKVStore, context_key
-from nbce_rag.decoding.prefill import read_contexts
-from nbce_rag.engine import NBCE
+from nbce_rag.answers.answer import Answer
+from nbce_rag.engine.nbce import NBCE
+from nbce_rag.kv.context import context_key
+from nbce_rag.kv.folder import KVFolder
+from nbce_rag.kv.store import PassageKVStore
+from nbce_rag.models.transformers.suffix import read_contexts
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nbce_rag.answer import Answer, Citation, Piece, Timings, TokenEvidence, Usage, leading
+from nbce_rag.answers.answer import Answer, Piece
+from nbce_rag.evidence.evidence import Citation, Timings, TokenEvidence, Usage, leading
 from nbce_rag.passages import Passage
 
 
@@ -120,7 +121,7 @@ def test_answers_cannot_be_changed_and_compare_by_value() -> None:
 
 def test_importing_it_loads_nothing_heavy() -> None:
     code = (
-        "import sys, nbce_rag.answer, nbce_rag.citations;"
+        "import sys, nbce_rag.answers.answer, nbce_rag.evidence.citations;"
         "print([m for m in ('torch', 'numpy', 'faiss', 'transformers') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

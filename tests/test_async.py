@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from engine_reference import PASSAGES, QUESTION, TEMPLATE, assert_same_answer
 
-from nbce_rag.decoding import decoder, prefill
+from nbce_rag.decoding import decoder
 from nbce_rag.errors import InputError, NbceWarning, NumericalError
+from nbce_rag.models.transformers import suffix as prefill
 from nbce_rag.passages import Passage
 
 Make = Callable[..., Any]

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import FAMILIES, build_model
 
-from nbce_rag import attention
-from nbce_rag.attention import NAME, grouped_attention, use_grouped_attention
+from nbce_rag.models.transformers import attention
+from nbce_rag.models.transformers.attention import NAME, grouped_attention, use_grouped_attention
 
 
 def repeated_attention(

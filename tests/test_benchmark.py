@@ -19,9 +19,9 @@ from nbce_rag.benchmark.baselines import Timed, generate_concatenated, plain_loo
 from nbce_rag.benchmark.machine import floor_seconds, peak_memory
 from nbce_rag.benchmark.run import benchmark
 from nbce_rag.benchmark.workload import make_workload
-from nbce_rag.cli import app
+from nbce_rag.cli.main import app
 from nbce_rag.errors import InputError
-from nbce_rag.models import load_model
+from nbce_rag.models.transformers.loading import load_model
 
 Make = Callable[..., NBCE]
 VARIANTS = ["concat", "plain", "cold", "disk", "ram", "cold+lookup", "disk+lookup", "ram+lookup"]

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from nbce_rag.answer import Citation, TokenEvidence
-from nbce_rag.citations import cite, words
 from nbce_rag.errors import InputError
+from nbce_rag.evidence.citations import cite
+from nbce_rag.evidence.evidence import Citation, TokenEvidence
+from nbce_rag.evidence.words import words
 
 A, B, N = (0.9, 0.1), (0.1, 0.9), (0.45, 0.55)
 Spec = list[tuple[str, tuple[float, ...]]]

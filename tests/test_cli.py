@@ -14,9 +14,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import nbce_rag
-from nbce_rag.answer import Answer, Citation, Piece, Timings, Usage
-from nbce_rag.cli import app
+from nbce_rag.answers.answer import Answer, Piece
+from nbce_rag.cli.main import app
 from nbce_rag.errors import InputError, ModelError, NbceWarning
+from nbce_rag.evidence.evidence import Citation, Timings, Usage
 from nbce_rag.passages import Passage
 
 TEXTS = {
@@ -80,8 +81,8 @@ def embed(texts: list[str]) -> np.ndarray[Any, Any]:
 
 
 def replace_model(patch: pytest.MonkeyPatch, fn: Callable[[list[str]], np.ndarray[Any, Any]]) -> None:
-    from nbce_rag.embedding import SentenceTransformerEmbedder
-    from nbce_rag.splitting import approximate_tokens
+    from nbce_rag.documents.splitting import approximate_tokens
+    from nbce_rag.embedding.sentence_transformer import SentenceTransformerEmbedder
 
     patch.setattr(SentenceTransformerEmbedder, "dimension", 26)
     patch.setattr(SentenceTransformerEmbedder, "max_tokens", None)
@@ -95,9 +96,9 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> type[ScriptedEngine]:
     class Engine(ScriptedEngine):
         pass
 
-    module = ModuleType("nbce_rag.engine")
+    module = ModuleType("nbce_rag.engine.nbce")
     module.NBCE = Engine  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "nbce_rag.engine", module)
+    monkeypatch.setitem(sys.modules, "nbce_rag.engine.nbce", module)
     return Engine
 
 

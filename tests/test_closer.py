@@ -22,15 +22,16 @@ from engine_reference import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbce_rag.decoding import prefill, prompting
-from nbce_rag.decoding.closer import MOST_ROWS, passages_to_read_closer
-from nbce_rag.decoding.rows import Row, RowPlan
+from nbce_rag.decoding import reader as prompting
+from nbce_rag.decoding.plan import Row, RowPlan
+from nbce_rag.decoding.sentences import MOST_ROWS, passages_to_read_closer
 from nbce_rag.errors import NbceWarning
 from nbce_rag.fusion import Experts, Fused, FusionState, Mean, MinEntropy, Posterior
+from nbce_rag.models.transformers import suffix as prefill
+from nbce_rag.noncharacters import PASSAGES as MARK
 from nbce_rag.options import Options
 from nbce_rag.passages import Passage
-from nbce_rag.prompt import PASSAGES as MARK
-from nbce_rag.prompt import PromptEncoder, Suffix
+from nbce_rag.prompts.encoder import PromptEncoder, Suffix
 
 Make = Callable[..., Any]
 
@@ -166,7 +167,7 @@ def test_likelihoods_over_a_shortlist_compare(make_nbce: Make, monkeypatch: pyte
         seen.append(contexts)
         return original(*args, contexts=contexts, **options)
 
-    monkeypatch.setattr("nbce_rag.decoding.row_reading.read_suffix", read)
+    monkeypatch.setattr("nbce_rag.models.transformers.reading.read_suffix", read)
     make_nbce(prompt=BARE).answer(QUESTION, PASSAGES, max_tokens=2)
     assert len(seen) == 2
     assert seen[0] == seen[1]

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from scripted_model import ScriptedModel
 
-from nbce_rag.compare import normalise
-from nbce_rag.engine import NBCE
+from nbce_rag.engine.compare import normalise
+from nbce_rag.engine.nbce import NBCE
 from nbce_rag.errors import InputError
-from nbce_rag.models import wrap_model
+from nbce_rag.models.transformers.loading import wrap_model
 from nbce_rag.passages import Passage
 
 QUESTION = "What is the code of Zeta?"

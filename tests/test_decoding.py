@@ -27,15 +27,17 @@ from engine_reference import (
 )
 from tiny_models import FAMILIES
 
-from nbce_rag.decoding import prefill, row_reading
-from nbce_rag.decoding.cache import RowCache
-from nbce_rag.decoding.kv_store import PassageKVStore
-from nbce_rag.decoding.prefill import forward
-from nbce_rag.decoding.prompting import Request, read_prompts
+from nbce_rag.decoding.reader import read_prompts
 from nbce_rag.errors import NbceWarning
 from nbce_rag.fusion import Experts, Fused, FusionState, Max, Mean, MinEntropy, Posterior, Rule
+from nbce_rag.kv.store import PassageKVStore
+from nbce_rag.models.transformers import reading as row_reading
+from nbce_rag.models.transformers import suffix as prefill
+from nbce_rag.models.transformers.rows import RowCache
+from nbce_rag.models.transformers.suffix import forward
 from nbce_rag.options import Options
 from nbce_rag.passages import Passage
+from nbce_rag.request import Request
 
 Make = Callable[..., Any]
 

@@ -14,8 +14,8 @@ import pytest
 import typer
 from packaged_tools import share_packaged_model
 
-from nbce_rag.cli import app
-from nbce_rag.evaluation.naming import parse_methods
+from nbce_rag.cli.main import app
+from nbce_rag.evaluation.methods.names import parse_methods
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "examples" / "docs").glob("*.md"))
@@ -101,7 +101,7 @@ def test_formulas_are_typeset() -> None:
 def test_code_of_the_pages_runs(
     page: Path, tiny_loaded: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nbce_rag.engine.load_model", lambda *_, **__: tiny_loaded("llama"))
+    monkeypatch.setattr("nbce_rag.engine.nbce.load_model", lambda *_, **__: tiny_loaded("llama"))
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "__main__"}
     with contextlib.redirect_stdout(io.StringIO()) as printed:
@@ -164,7 +164,7 @@ def test_code_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_what_readme_says_of_display_is_so() -> None:
     """Names that prose mentions without running them."""
     import nbce_rag
-    from nbce_rag.answer import Answer
+    from nbce_rag.answers.answer import Answer
 
     assert callable(nbce_rag.show)
     assert all(hasattr(Answer, name) for name in ("to_html", "plot", "_repr_html_"))

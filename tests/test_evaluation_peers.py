@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from nbce_rag.errors import InputError
-from nbce_rag.evaluation.peers import PEERS, Cad, LeEns, Replug, RobustRag, peer
+from nbce_rag.evaluation.methods.peers import PEERS, Cad, LeEns, Replug, RobustRag, peer
 from nbce_rag.fusion import Fused, FusionRule, FusionState, Posterior
 
 NEG_INF = -math.inf

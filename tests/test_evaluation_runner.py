@@ -10,12 +10,12 @@ import pytest
 from evaluation_tools import TOPICS, write_dataset, write_jsonl
 from index_tools import bag_of_words
 
-from nbce_rag.compare import normalise
+from nbce_rag.engine.compare import normalise
 from nbce_rag.errors import InputError, ReadError
 from nbce_rag.evaluation import evaluate, load_dataset, parse_methods, rescore
 from nbce_rag.evaluation.log import RunLog
-from nbce_rag.evaluation.methods import REFINE, mean_log_prob
-from nbce_rag.evaluation.peers import Cad, Replug, RobustRag
+from nbce_rag.evaluation.methods.method import REFINE, mean_log_prob
+from nbce_rag.evaluation.methods.peers import Cad, Replug, RobustRag
 from nbce_rag.fusion import MinEntropy, Posterior
 from nbce_rag.index import PassageIndex
 from nbce_rag.passages import Passage

@@ -11,19 +11,19 @@ from evaluation_tools import TOPICS, write_dataset, write_jsonl
 from index_tools import bag_of_words
 from typer.testing import CliRunner
 
-from nbce_rag.cli import app
-from nbce_rag.decoding.kv_store import PassageKVStore
-from nbce_rag.engine import NBCE
+from nbce_rag.cli.main import app
+from nbce_rag.engine.nbce import NBCE
 from nbce_rag.errors import InputError
 from nbce_rag.evaluation import load_dataset
-from nbce_rag.evaluation.asking import Asker
+from nbce_rag.evaluation.asker import Asker
+from nbce_rag.evaluation.data.questions import Question
 from nbce_rag.evaluation.log import RunLog
-from nbce_rag.evaluation.questions import Question
 from nbce_rag.evaluation.studies import STUDIES, kv8
 from nbce_rag.evaluation.studies.conflict import contradicts, judge_answer, judge_comparison
 from nbce_rag.evaluation.studies.irrelevant import separation, silenced
 from nbce_rag.evaluation.studies.pictures import Panel, Point, bars, lines
 from nbce_rag.evaluation.studies.study import Study, run_study
+from nbce_rag.kv.store import PassageKVStore
 from nbce_rag.passages import Passage
 
 TIMES = ("ttft_s", "seconds_per_question")

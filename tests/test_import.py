@@ -40,7 +40,8 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 def test_light_names_load_nothing_heavy() -> None:
     code = (
         "from nbce_rag import Passage, Answer, Citation, Piece, TokenEvidence, NbceError, NbceWarning\n"
-        "import nbce_rag.errors, nbce_rag.passages, nbce_rag.answer, nbce_rag.citations, nbce_rag.splitting\n"
+        "import nbce_rag.errors, nbce_rag.passages, nbce_rag.answers.answer, nbce_rag.evidence.citations\n"
+        "import nbce_rag.documents.splitting\n"
         "Passage('text').id"
     )
     assert heavy_after(code) == set()
@@ -55,7 +56,7 @@ def test_heavy_packages_are_seen_when_they_are_used() -> None:
 def test_help_loads_no_model_code(arguments: list[str]) -> None:
     code = (
         f"import sys; sys.argv = ['nbce-rag', *{arguments!r}]\n"
-        "from nbce_rag.cli import main\n"
+        "from nbce_rag.cli.main import main\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code"
     )
     assert heavy_after(code) & {"torch", "faiss", "transformers", "sentence_transformers", "numpy"} == set()

@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 from index_tools import ANIMALS, DIMENSION, bag_of_words, count_embedded, ids, open_again
 
-from nbce_rag.embedding import CallableEmbedder, SentenceTransformerEmbedder
+from nbce_rag.embedding.function import CallableEmbedder
+from nbce_rag.embedding.sentence_transformer import SentenceTransformerEmbedder
 from nbce_rag.errors import (
     EmbedderMismatchError,
     IndexDamagedError,
@@ -331,7 +332,7 @@ class TestDelete:
     def test_files_come_and_go_under_a_reader(
         self, index: PassageIndex, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("nbce_rag.index.maintenance._TAIL", 5)
+        monkeypatch.setattr("nbce_rag.index.vectors.compaction._TAIL", 5)
         with open_again(path) as reader:
             for start in range(0, 60, 10):
                 index.add(Passage(f"word{i}", id=str(i)) for i in range(start, start + 10))

@@ -9,10 +9,10 @@ import pytest
 from index_tools import ANIMALS, bag_of_words, damage
 from typer.testing import CliRunner, Result
 
-from nbce_rag.cli import app
+from nbce_rag.cli.main import app
+from nbce_rag.cli.where import parse_where
 from nbce_rag.errors import InputError
 from nbce_rag.index import PassageIndex
-from nbce_rag.index.where_text import parse_where
 
 
 @pytest.fixture

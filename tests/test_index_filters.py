@@ -13,8 +13,8 @@ from index_tools import ANIMALS, bag_of_words, ids
 
 from nbce_rag.errors import InputError
 from nbce_rag.index import GENERATED, PassageIndex
-from nbce_rag.index.conditions import AllOf, AnyOf, Fields, Not, Test, as_condition
-from nbce_rag.index.filtering import KeyFinder
+from nbce_rag.index.filters.conditions import AllOf, AnyOf, Fields, Not, Test, as_condition
+from nbce_rag.index.filters.lookup import KeyFinder
 from nbce_rag.passages import Passage
 
 HUGE = 2**70
@@ -83,7 +83,7 @@ def test_looking_up_is_asking_each(index: PassageIndex, rows: Any, conditions: A
             if condition.holds(Fields(p.metadata, {"id": p.id, "source": p.source, "title": p.title}))
         }
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("nbce_rag.index.filtering._FEW", few)
+            patch.setattr("nbce_rag.index.filters.lookup._FEW", few)
             assert {p.id for p in index.find(condition)} == expected
     assert index.check().ok
 

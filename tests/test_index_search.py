@@ -13,7 +13,7 @@ from index_tools import ANIMALS, bag_of_words, ids
 from nbce_rag.errors import InputError, ModelError
 from nbce_rag.index import CrossEncoderReranker, PassageIndex
 from nbce_rag.index.ranking import mmr_order, reciprocal_ranks
-from nbce_rag.index.words import match_expression
+from nbce_rag.index.sqlite.words import match_expression
 from nbce_rag.passages import Passage
 
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from index_tools import ANIMALS, DIMENSION, bag_of_words, damage, ids, open_again
 
-import nbce_rag.index.maintenance as maintenance
 from nbce_rag.errors import IndexDamagedError
 from nbce_rag.index import PassageIndex
+from nbce_rag.index.vectors import compaction as maintenance
 from nbce_rag.passages import Passage
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))

@@ -10,10 +10,7 @@ from typing import Any
 import pytest
 from index_tools import DIMENSION, bag_of_words, count_embedded
 
-from nbce_rag.errors import (
-    InputError,
-    ReadError,
-)
+from nbce_rag.errors import InputError, ReadError
 from nbce_rag.index import PassageIndex
 
 

@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbce_rag.decoding.cache import ContextKV
-from nbce_rag.decoding.kv_codec import ExactCodec, Int8Codec, resolve_codec
 from nbce_rag.errors import InputError
+from nbce_rag.kv.codec import ExactCodec, Int8Codec, resolve_codec
+from nbce_rag.kv.context import ContextKV
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 

@@ -11,11 +11,11 @@ import pytest
 from test_cli import embed as count_letters
 from test_cli import replace_model, run
 
-from nbce_rag import kv_command
-from nbce_rag.decoding import kv_fill
-from nbce_rag.decoding.kv_folder import KVFolder
+from nbce_rag.cli import kv as kv_command
+from nbce_rag.cli.kv import parse_bytes
+from nbce_rag.engine import prefill as kv_fill
 from nbce_rag.errors import InputError
-from nbce_rag.kv_command import parse_bytes
+from nbce_rag.kv.folder import KVFolder
 
 TEXTS = ["The ferry is run by Ada.", "The market opens at eight.", "Water boils at 100 degrees.", "Bread."]
 

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 import torch
 
-from nbce_rag.decoding import kv_disk, kv_format
-from nbce_rag.decoding.cache import ContextKV
-from nbce_rag.decoding.kv_folder import KVFolder
-from nbce_rag.decoding.kv_format import DamagedContextError, read_context, write_context
-from nbce_rag.decoding.kv_store import PassageKVStore, context_key, resolve_store
 from nbce_rag.errors import InputError, NbceWarning
+from nbce_rag.kv import disk as kv_disk
+from nbce_rag.kv import format as kv_format
+from nbce_rag.kv.context import ContextKV, context_key
+from nbce_rag.kv.folder import KVFolder
+from nbce_rag.kv.format import DamagedContextError, read_context, write_context
+from nbce_rag.kv.store import PassageKVStore, resolve_store
 
 LABEL = {"fingerprint": "f" * 64, "model": "m", "dtype": "float32"}
 KEYS = [context_key("f", [number]) for number in range(8)]

@@ -14,15 +14,16 @@ import torch
 from kv_child import PASSAGES as MANY
 from kv_tools import assert_same_tokens, kill_while_writing
 
-from nbce_rag.answer import Answer
-from nbce_rag.decoding.cache import RowCache
-from nbce_rag.decoding.context_layout import context_bytes, label_of
-from nbce_rag.decoding.kv_store import PassageKVStore, context_key
-from nbce_rag.decoding.prefill import read_contexts
-from nbce_rag.decoding.prompting import read_prompts
-from nbce_rag.engine import NBCE
+from nbce_rag.answers.answer import Answer
+from nbce_rag.decoding.reader import read_prompts
+from nbce_rag.engine.nbce import NBCE
 from nbce_rag.errors import InputError, NbceWarning
 from nbce_rag.fusion import Posterior
+from nbce_rag.kv.context import context_key
+from nbce_rag.kv.store import PassageKVStore
+from nbce_rag.models.transformers.contexts import context_bytes, label_of
+from nbce_rag.models.transformers.rows import RowCache
+from nbce_rag.models.transformers.suffix import read_contexts
 from nbce_rag.passages import Passage
 
 Make = Callable[..., NBCE]

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbce_rag.decoding.cache import ContextKV
-from nbce_rag.decoding.kv_store import PassageKVStore, context_key
 from nbce_rag.errors import InputError
+from nbce_rag.kv.context import ContextKV, context_key
+from nbce_rag.kv.store import PassageKVStore
 
 TOKEN = 2 * 2 * 3 * 4  # bytes that a token of `context` takes: keys and values, 2 heads, 3 numbers, float32
 

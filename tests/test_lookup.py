@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from tiny_models import FAMILIES
 
 from nbce_rag import NBCE, Experts, Fused, FusionState, Max, Mean, MinEntropy, Posterior
-from nbce_rag.answer import Answer
-from nbce_rag.decoding import decoder, generation, prefill
-from nbce_rag.decoding.lookup import PromptLookup
+from nbce_rag.answers.answer import Answer
+from nbce_rag.decoding import decoder
+from nbce_rag.decoding.drafting import PromptLookup
+from nbce_rag.engine import generation
 from nbce_rag.errors import InputError
+from nbce_rag.models.transformers import suffix as prefill
 
 Make = Callable[..., NBCE]
 

@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nbce_rag.errors import InputError
-from nbce_rag.marks import PASSAGES, Turn, format_passage, format_passages, resolve, split_marks, strip_marks
+from nbce_rag.noncharacters import PASSAGES, strip_marks
 from nbce_rag.passages import Passage
+from nbce_rag.prompts.conversation import Turn, resolve
+from nbce_rag.prompts.marks import format_passage, format_passages, split_marks
 
 ALL_MARKS = "".join(map(chr, range(0xFDD0, 0xFDF0)))
 CAT = Passage("Cats purr.", id="cat", title="On cats; 100% = true", source="a/ü.txt", score=0.25)

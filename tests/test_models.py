@@ -18,9 +18,11 @@ import torch
 import transformers as tf
 from tiny_models import FAMILIES, build_model, build_tokenizer
 
-from nbce_rag import models, unpacking
 from nbce_rag.errors import InputError, MissingDependencyError, ModelError
-from nbce_rag.models import DEFAULT_MODEL, LoadedModel, cache_dir, load_model, wrap_model
+from nbce_rag.files import cache_dir
+from nbce_rag.models.transformers import gguf as unpacking
+from nbce_rag.models.transformers import loading as models
+from nbce_rag.models.transformers.loading import DEFAULT_MODEL, LoadedModel, load_model, wrap_model
 
 TEXT = "Who runs the ferry? 艾达"
 

@@ -14,9 +14,9 @@ from tiny_models import FAMILIES
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from nbce_rag import packing
-from nbce_rag.models import load_model
-from nbce_rag.packing import PackedLinear, pack_linear_layers
+from nbce_rag.models.transformers import packing
+from nbce_rag.models.transformers.loading import load_model
+from nbce_rag.models.transformers.packing import PackedLinear, pack_linear_layers
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")  # type: ignore[no-untyped-call]
 

@@ -21,7 +21,9 @@ from tokenizers import (
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from nbce_rag.errors import InputError, ModelError
-from nbce_rag.prompt import PASSAGES, PromptEncoder, PromptTemplate
+from nbce_rag.noncharacters import PASSAGES
+from nbce_rag.prompts.encoder import PromptEncoder
+from nbce_rag.prompts.template import PromptTemplate
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"

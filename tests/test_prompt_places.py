@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
-from nbce_rag.engine import NBCE, Request
+from nbce_rag.engine.nbce import NBCE
 from nbce_rag.errors import InputError
+from nbce_rag.noncharacters import PASSAGES
 from nbce_rag.passages import Passage
-from nbce_rag.prompt import PASSAGES, PromptEncoder, PromptTemplate
+from nbce_rag.prompts.encoder import PromptEncoder
+from nbce_rag.prompts.template import PromptTemplate
+from nbce_rag.request import Request
 
 TEMPLATE = PromptTemplate("", "{heading}{text}\n\n", "{question}")
 ADA, FISH = Passage("Run by Ada."), Passage("Fish.")

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from pdf_maker import make_pdf
 
-from nbce_rag.documents import read_document
+from nbce_rag.documents.folders import SUFFIXES, read_files
+from nbce_rag.documents.readers import read_document
 from nbce_rag.errors import InputError, NbceWarning, ReadError
 from nbce_rag.passages import Passage
-from nbce_rag.reading import SUFFIXES, read_files
 
 
 def read(paths: Iterable[str | Path] | str, **options: Any) -> tuple[dict[Path, list[Passage]], list[str]]:

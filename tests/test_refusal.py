@@ -10,12 +10,12 @@ import pytest
 import torch
 from scripted_model import REFUSAL, ScriptedModel
 
-from nbce_rag.decoding.prompting import read_prompts
-from nbce_rag.engine import NBCE
+from nbce_rag.decoding.reader import read_prompts
+from nbce_rag.engine.nbce import NBCE
 from nbce_rag.fusion import MinEntropy
-from nbce_rag.models import wrap_model
+from nbce_rag.models.transformers.loading import wrap_model
 from nbce_rag.passages import Passage
-from nbce_rag.prompt import PromptTemplate
+from nbce_rag.prompts.template import PromptTemplate
 
 QUESTION = "What is the code of Zeta?"
 IRRELEVANT = [

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nbce_rag import NBCE, Passage
-from nbce_rag.decoding import prefill, relevance
-from nbce_rag.decoding.relevance import QuestionEstimate, worth_estimating
+from nbce_rag.models.transformers import likelihood as relevance
+from nbce_rag.models.transformers import suffix as prefill
+from nbce_rag.models.transformers.likelihood import QuestionEstimate, worth_estimating
 
 Make = Callable[..., NBCE]
 PASSAGES = [Passage("The ferry is run by Ada."), Passage("Bread is baked in the morning."), Passage("Z")]

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
-from nbce_rag.decoding.rows import Row, RowPlan, plan_rows
+from nbce_rag.decoding.plan import Row, RowPlan, plan_rows
 from nbce_rag.errors import ContextLengthError, InputError
 from nbce_rag.options import Options
 from nbce_rag.passages import Passage
-from nbce_rag.prompt import PromptEncoder, PromptTemplate, Suffix
+from nbce_rag.prompts.encoder import PromptEncoder, Suffix
+from nbce_rag.prompts.template import PromptTemplate
 
 QUESTION = "Who runs the ferry?"
 NAMES = ["Ada", "Ben", "Cleo", "Dan", "Eve"]

@@ -20,8 +20,8 @@ from index_tools import ANIMALS, bag_of_words, damage, ids, open_again
 
 from nbce_rag.errors import IndexDamagedError, InputError, PassageIndexError
 from nbce_rag.index import PassageIndex
-from nbce_rag.index import maintenance as maintenance_module
-from nbce_rag.index.storage import Storage
+from nbce_rag.index.sqlite.storage import Storage
+from nbce_rag.index.vectors import compaction as maintenance_module
 from nbce_rag.passages import Passage
 
 HOWS = ["truncated", "no trailer", "empty", "flipped bits", "random", "longer"]
@@ -186,7 +186,7 @@ class TestFiles:
         assert index.check().ok
 
     @pytest.mark.parametrize(
-        "where", ["os.replace", "os.fsync", "nbce_rag.index.storage.Storage.replace_segments"]
+        "where", ["os.replace", "os.fsync", "nbce_rag.index.sqlite.storage.Storage.replace_segments"]
     )
     def test_a_crash_between_the_two_files_loses_nothing(self, path: Path, where: str) -> None:
         owner, _, name = where.rpartition(".")
@@ -195,7 +195,7 @@ import os, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from index_tools import ANIMALS, bag_of_words
 from nbce_rag import PassageIndex
-from nbce_rag.index.storage import Storage
+from nbce_rag.index.sqlite.storage import Storage
 index = PassageIndex.create({str(path)!r}, bag_of_words)
 index.add(ANIMALS)
 setattr({owner.rpartition(".")[2]}, {name!r}, lambda *args: os._exit(7))
@@ -268,7 +268,7 @@ class TestFactories:
         assert not path.exists()
 
     def test_automatic_by_size(self) -> None:
-        from nbce_rag.index.factories import resolve
+        from nbce_rag.index.vectors.factories import resolve
 
         assert resolve("auto", 199_999, 384) == "Flat"
         assert resolve("auto", 10**6, 384) == "IVF2048,SQ8"

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from nbce_rag.documents.splitting import approximate_tokens, split_document, split_text
 from nbce_rag.errors import InputError
-from nbce_rag.splitting import approximate_tokens, split_document, split_text
 
 
 def passages(

@@ -3,9 +3,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from nbce_rag.decoding.prompting import Request
-from nbce_rag.engine import NBCE
-from nbce_rag.prompt import PASSAGES, PromptEncoder
+from nbce_rag.engine.nbce import NBCE
+from nbce_rag.noncharacters import PASSAGES
+from nbce_rag.prompts.encoder import PromptEncoder
+from nbce_rag.request import Request
 
 TEXTS = ["The ferry is run by Ada.", "The market opens at eight."]
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from nbce_rag.answer import Answer, Citation, Piece, Timings, Usage
+from nbce_rag.answers.answer import Answer, Piece
+from nbce_rag.evidence.evidence import Citation, Timings, Usage
+from nbce_rag.live.terminal import _tail, render, stream
 from nbce_rag.passages import Passage
-from nbce_rag.terminal import _tail, render, stream
 from nbce_rag.view.labels import clean, one_line
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from nbce_rag.decoding.text import TextBuilder
+from nbce_rag.decoding.detokenizer import TextBuilder
 
 UNFINISHED = "\ufffd"
 

@@ -12,8 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from view_tools import Page, an_answer
 
-from nbce_rag.answer import Answer, Citation
-from nbce_rag.compare import AnswerGroup, Comparison
+from nbce_rag.answers.answer import Answer
+from nbce_rag.answers.comparison import AnswerGroup, Comparison
+from nbce_rag.evidence.evidence import Citation
 from nbce_rag.passages import Passage
 from nbce_rag.view import answer_html, answer_page, comparison_html
 from nbce_rag.view.labels import clean, evidence_shares, ordinal, percentages, reading_order

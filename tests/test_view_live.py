@@ -10,9 +10,9 @@ import pytest
 from view_tools import Page, an_answer
 
 from nbce_rag import show
-from nbce_rag.answer import Answer, Piece
+from nbce_rag.answers.answer import Answer, Piece
+from nbce_rag.live import notebook as live
 from nbce_rag.passages import Passage
-from nbce_rag.view import live
 
 PASSAGES = [Passage("A hinny.", id="h", title="Hinny"), Passage("A mule.", id="m", title="Mule")]
 ANSWER = an_answer("A <mule> is it", PASSAGES, [(0.1, 0.9)])
@@ -38,7 +38,7 @@ def notebook(monkeypatch: pytest.MonkeyPatch) -> Notebook:
     made = Notebook()
     clock = itertools.count()
     monkeypatch.setattr(live, "_display", lambda: made)
-    monkeypatch.setattr("nbce_rag.view.live.time.monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("nbce_rag.live.notebook.time.monotonic", lambda: float(next(clock)))
     return made
 
 
@@ -55,7 +55,7 @@ def test_the_text_grows_in_one_output_and_becomes_the_answer(notebook: Notebook)
 
 def test_updates_are_no_more_than_can_be_seen(notebook: Notebook, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count()
-    monkeypatch.setattr("nbce_rag.view.live.time.monotonic", lambda: 0.04 * next(clock))
+    monkeypatch.setattr("nbce_rag.live.notebook.time.monotonic", lambda: 0.04 * next(clock))
     many = [Piece("a", (), None)] * 100
     show([*many, PIECES[-1]])
     assert 30 <= len(notebook.shown) <= 42

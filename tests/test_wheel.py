@@ -47,7 +47,7 @@ def test_every_module_ships_and_nothing_else(names: set[str]) -> None:
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert {name for name in names if ".dist-info/" not in name} == expected
-    for module in ("nbce_rag/engine", "langchain_nbce/__init__", "llama_index_nbce/llm"):
+    for module in ("nbce_rag/engine/nbce", "langchain_nbce/__init__", "llama_index_nbce/llm"):
         assert f"{module}.py" in names
     assert "llama_index/llms/nbce/__init__.py" in names
 
@@ -74,7 +74,7 @@ def test_metadata(wheel: Path, names: set[str]) -> None:
     assert wheel.name == f"nbce_rag-{told['Version']}-py3-none-any.whl"
     extras = {"local", "grammar", "langchain", "llama-index", "all", "dev"}
     assert extras <= set(told.get_all("Provides-Extra", []))
-    assert "nbce-rag = nbce_rag.cli:main" in scripts
+    assert "nbce-rag = nbce_rag.cli.main:main" in scripts
 
 
 def test_it_imports_without_the_repository(wheel: Path, tmp_path: Path) -> None:

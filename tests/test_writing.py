@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nbce_rag.errors import InputError
-from nbce_rag.writing import check_writable, write_whole
+from nbce_rag.files import check_writable, write_whole
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -55,6 +55,6 @@ def test_places_that_cannot_be_written_are_named_before(
     def read_only(**_: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("nbce_rag.writing.tempfile.TemporaryFile", read_only)
+    monkeypatch.setattr("nbce_rag.files.tempfile.TemporaryFile", read_only)
     with pytest.raises(InputError, match="Read-only file system"):
         check_writable(tmp_path / "new.html")

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from html.parser import HTMLParser
 from typing import Any
 
-from nbce_rag.answer import Answer, Timings, TokenEvidence, Usage
-from nbce_rag.citations import cite
+from nbce_rag.answers.answer import Answer
+from nbce_rag.evidence.citations import cite
+from nbce_rag.evidence.evidence import Timings, TokenEvidence, Usage
 from nbce_rag.passages import Passage
 
 VOID = {"meta", "br", "img", "link", "input"}

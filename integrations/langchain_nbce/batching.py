@@ -13,8 +13,8 @@ from contextvars import ContextVar
 from typing import Any
 
 from nbce_rag import NBCE
-from nbce_rag.answer import Answer
-from nbce_rag.decoding.prompting import Request
+from nbce_rag.answers.answer import Answer
+from nbce_rag.request import Request
 
 __all__ = ["AsyncGathering", "Gathering", "async_gathering", "gathering"]
 

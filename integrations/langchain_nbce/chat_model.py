@@ -20,9 +20,9 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
 
 from nbce_rag import NBCE
-from nbce_rag.answer import Answer, Piece
-from nbce_rag.decoding.prompting import Request
-from nbce_rag.marks import resolve
+from nbce_rag.answers.answer import Answer, Piece
+from nbce_rag.prompts.conversation import resolve
+from nbce_rag.request import Request
 
 from .documents import to_passages
 from .group_calls import abatch_together, batch_together, current, current_async
@@ -64,8 +64,8 @@ class ChatNBCE(NBCESettings, BaseChatModel):
 
     Passages reach it as `contexts=` of a call (documents, texts, dicts, or pairs with a score), between the
     marks of `format_passages` or `PassagePrompt`, as "text-plain" content blocks (and Anthropic's documents
-    and search results), or as the artifact of a retriever tool; `nbce_rag.marks.resolve` says which count.
-    Without any it is an ordinary chat model.
+    and search results), or as the artifact of a retriever tool; `nbce_rag.prompts.conversation`
+    says which count. Without any it is an ordinary chat model.
 
     Every option of `nbce_rag.options.Options` is a field and may be given per call, and unknown ones are
     refused. Citations are in `response_metadata["nbce"]` and, as annotations of the text, in

@@ -14,8 +14,8 @@ from langchain_core.prompts import BasePromptTemplate, PromptTemplate, StringPro
 from pydantic import Field, SecretStr
 
 from nbce_rag.errors import InputError
-from nbce_rag.marks import format_passage
 from nbce_rag.passages import Passage
+from nbce_rag.prompts.marks import format_passage
 
 __all__ = [
     "SCORE_KEY",

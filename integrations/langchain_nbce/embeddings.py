@@ -11,7 +11,8 @@ from langchain_core.utils import from_env
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
-from nbce_rag.embedding import DEFAULT_EMBEDDER, Embedder, SentenceTransformerEmbedder
+from nbce_rag.embedding.embedder import Embedder
+from nbce_rag.embedding.sentence_transformer import DEFAULT_EMBEDDER, SentenceTransformerEmbedder
 
 __all__ = ["NBCEEmbeddings", "as_embedder"]
 

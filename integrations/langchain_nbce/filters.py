@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from nbce_rag.errors import InputError
-from nbce_rag.index.conditions import Ask, Condition, as_condition
+from nbce_rag.index.filters.conditions import Ask, Condition, as_condition
 
 __all__ = ["Filter", "as_where"]
 

@@ -17,10 +17,12 @@ from langchain_core.prompt_values import ChatPromptValue, PromptValue, StringPro
 from langchain_core.runnables import RunnableConfig
 
 from nbce_rag import NBCE
-from nbce_rag.answer import Answer
-from nbce_rag.decoding.prompting import Request
-from nbce_rag.marks import PASSAGES, Turn, format_passage, format_passages, resolve
+from nbce_rag.answers.answer import Answer
+from nbce_rag.noncharacters import PASSAGES
 from nbce_rag.passages import Passage
+from nbce_rag.prompts.conversation import Turn, resolve
+from nbce_rag.prompts.marks import format_passage, format_passages
+from nbce_rag.request import Request
 
 from .documents import to_passages
 from .messages import to_turns

@@ -17,8 +17,8 @@ from langchain_core.messages import (
 )
 
 from nbce_rag.errors import InputError
-from nbce_rag.marks import Turn
 from nbce_rag.passages import Passage
+from nbce_rag.prompts.conversation import Turn
 
 from .documents import SCORE_KEY, is_context, to_passages
 
@@ -44,7 +44,7 @@ _SKIPPED = {
 def to_turns(
     messages: Sequence[BaseMessage], *, artifacts: bool = True, score_key: str = SCORE_KEY
 ) -> list[Turn]:
-    """The messages as `nbce_rag.marks.resolve` takes them, one turn each.
+    """The messages as `nbce_rag.prompts.conversation.resolve` takes them, one turn each.
 
     Args:
         messages: the conversation.

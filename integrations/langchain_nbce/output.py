@@ -9,7 +9,7 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.block_translators import register_translator
 from langchain_core.messages.content import Citation, ContentBlock, create_citation
 
-from nbce_rag.answer import Answer
+from nbce_rag.answers.answer import Answer
 
 __all__ = ["PROVIDER", "citations", "response_metadata", "text_content", "usage_metadata"]
 

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, closing
 
 from nbce_rag import NBCE
-from nbce_rag.answer import Answer, Piece
-from nbce_rag.decoding.prompting import Request
+from nbce_rag.answers.answer import Answer, Piece
+from nbce_rag.request import Request
 
 __all__ = ["aanswer_all", "answer_all", "apieces", "pieces"]
 

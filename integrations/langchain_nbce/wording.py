@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from nbce_rag.marks import PASSAGES
-from nbce_rag.prompt import PromptEncoder, PromptTemplate
+from nbce_rag.noncharacters import PASSAGES
+from nbce_rag.prompts.encoder import PromptEncoder
+from nbce_rag.prompts.template import PromptTemplate
 
 from .tools import instruction
 

@@ -14,11 +14,12 @@ from llama_index.core.base.llms.types import (
     TextBlock,
 )
 
-from nbce_rag.answer import Answer, Piece
-from nbce_rag.engine import NBCE, Request
-from nbce_rag.marks import Conversation, Turn
+from nbce_rag.answers.answer import Answer, Piece
+from nbce_rag.engine.nbce import NBCE
 from nbce_rag.options import Options
-from nbce_rag.prompt import PromptEncoder
+from nbce_rag.prompts.conversation import Conversation, Turn
+from nbce_rag.prompts.encoder import PromptEncoder
+from nbce_rag.request import Request
 
 from .contexts import conversation, passages_of, to_turns
 from .report import citation_blocks, describe

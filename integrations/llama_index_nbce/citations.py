@@ -10,7 +10,7 @@ from llama_index.core.schema import NodeWithScore
 from llama_index.core.tools import FunctionTool, ToolOutput
 
 from nbce_rag.errors import InputError
-from nbce_rag.marks import format_passages
+from nbce_rag.prompts.marks import format_passages
 
 from .contexts import citable, passages_of
 
@@ -56,7 +56,7 @@ def citable_retriever_tool(
 
     An `NBCELLM` that gets the tool's message then reads each as a context of its own; LlamaIndex's
     `RetrieverTool` joins them to one text. Agents that hand on the text of a tool, such as `ReActAgent`,
-    hand on passage marks (`nbce_rag.marks`), which `NBCELLM` reads as well.
+    hand on passage marks (`nbce_rag.prompts.marks`), which `NBCELLM` reads as well.
 
     Args:
         retriever: finds the nodes.

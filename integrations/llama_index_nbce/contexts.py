@@ -18,8 +18,10 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore
 
 from nbce_rag.errors import InputError
-from nbce_rag.marks import PASSAGES, Conversation, Turn, resolve, split_marks, strip_marks
+from nbce_rag.noncharacters import PASSAGES, strip_marks
 from nbce_rag.passages import Passage
+from nbce_rag.prompts.conversation import Conversation, Turn, resolve
+from nbce_rag.prompts.marks import split_marks
 
 __all__ = ["citable", "conversation", "is_cosine", "score_of", "to_turns"]
 
@@ -98,7 +100,7 @@ def to_turns(messages: Sequence[ChatMessage], scores: Sequence[float | None] | N
 
 
 def conversation(turns: Sequence[Turn], contexts: Iterable[Passage] | None = None) -> Conversation:
-    """`nbce_rag.marks.resolve`, but passages with text between them stay where they are.
+    """`nbce_rag.prompts.conversation.resolve`, but passages with text between them stay where they are.
 
     The texts then hold one mark for each passage.
     """

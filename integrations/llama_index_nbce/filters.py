@@ -13,7 +13,7 @@ from llama_index.core.vector_stores.types import (
 )
 
 from nbce_rag.errors import InputError
-from nbce_rag.index.conditions import AllOf, AnyOf, Condition, Not, Test
+from nbce_rag.index.filters.conditions import AllOf, AnyOf, Condition, Not, Test
 
 from .nodes import NODE_KEY
 

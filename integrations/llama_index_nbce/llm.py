@@ -22,7 +22,7 @@ from llama_index.core.bridge.pydantic import Field, PrivateAttr, field_serialize
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.llm import default_completion_to_prompt
 
-from nbce_rag.engine import NBCE
+from nbce_rag.engine.nbce import NBCE
 from nbce_rag.errors import InputError
 from nbce_rag.options import Options
 
@@ -211,7 +211,7 @@ class NBCELLM(StructuredPrediction, StockPrompts):
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Answer a plain prompt; a chat model gets it as a user message unless it is `formatted`.
 
-        Passages in it are found by their marks (`nbce_rag.marks`). Arguments as in `chat`.
+        Passages in it are found by their marks (`nbce_rag.prompts.marks`). Arguments as in `chat`.
         """
         call = self._completion_call(prompt, formatted, kwargs)
         answer = self._engine.batch([call.request])[0]

@@ -7,7 +7,7 @@ from typing import Any
 
 from llama_index.core.base.llms.types import CitationBlock, TextBlock
 
-from nbce_rag.answer import Answer
+from nbce_rag.answers.answer import Answer
 
 __all__ = ["VERSION", "citation_blocks", "describe", "plain"]
 

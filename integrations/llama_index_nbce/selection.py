@@ -9,8 +9,8 @@ from llama_index.core.vector_stores.types import MetadataFilters, VectorStoreQue
 
 from nbce_rag.errors import InputError
 from nbce_rag.index import PassageIndex
-from nbce_rag.index.conditions import AllOf, Condition
-from nbce_rag.index.searching import Mode
+from nbce_rag.index.filters.conditions import AllOf, Condition
+from nbce_rag.index.search import Mode
 from nbce_rag.passages import Passage
 
 from .filters import as_condition, in_documents

@@ -11,8 +11,8 @@ from llama_index.core.llms.llm import LLM
 from llama_index.core.prompts import BasePromptTemplate
 
 from nbce_rag.errors import NbceWarning
-from nbce_rag.marks import split_marks
 from nbce_rag.passages import Passage
+from nbce_rag.prompts.marks import split_marks
 
 __all__ = ["StockPrompts"]
 

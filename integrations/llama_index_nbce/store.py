@@ -20,7 +20,7 @@ from llama_index.core.vector_stores.types import (
 
 from nbce_rag.errors import IndexNotFoundError, InputError
 from nbce_rag.index import PassageIndex
-from nbce_rag.index.conditions import AllOf
+from nbce_rag.index.filters.conditions import AllOf
 
 from . import persistence
 from .embedding import LlamaIndexEmbedder, NodeEmbeddings, PassageEmbedding

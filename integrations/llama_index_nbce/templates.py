@@ -10,13 +10,13 @@ from llama_index.core.base.llms.types import ChatMessage, CitableBlock, MessageR
 from llama_index.core.llms import LLM
 from llama_index.core.prompts import BasePromptTemplate, ChatPromptTemplate, PromptTemplate
 
-from nbce_rag import prompt as _prompt
+from nbce_rag import PromptTemplate as Wording
 from nbce_rag.errors import InputError
 
 __all__ = ["default_template", "format_messages"]
 
 
-def default_template(wording: _prompt.PromptTemplate) -> BasePromptTemplate:
+def default_template(wording: Wording) -> BasePromptTemplate:
     """The wording of an engine as a LlamaIndex template with `{context_str}` and `{query_str}`."""
     user = wording.prefix + "{context_str}" + wording.suffix.replace("{question}", "{query_str}", 1)
     if not wording.system:

@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from ..decoding.cache import ContextKV
-from ..decoding.kv_store import PassageKVStore
-from ..engine import NBCE
+from ..engine.nbce import NBCE
 from ..errors import InputError
 from ..fusion import MinEntropy
-from ..models import LoadedModel, load_model
+from ..kv.context import ContextKV
+from ..kv.store import PassageKVStore
+from ..models.transformers.loading import LoadedModel, load_model
 from .baselines import Timed, generate_concatenated, plain_loop
 from .machine import describe, floor_seconds, peak_memory
 from .workload import TEMPLATE, Workload, make_workload
@@ -52,8 +52,8 @@ def benchmark(
     machine does not hit one alone; figures are medians.
 
     Args:
-        model: as in `nbce_rag.models.load_model`; loaded twice, as transformers made it for the first two
-            variants, and as this package does for the others.
+        model: as in `NBCE.from_pretrained`; loaded twice, as transformers made it for the first two variants,
+            and as this package does for the others.
         passages, passage_tokens, question_tokens: the work; see `make_workload`.
         tokens: new tokens, at least 2.
         repeats: runs of each variant, at least 1, after one that is not counted.

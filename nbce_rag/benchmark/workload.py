@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..passages import Passage
-from ..prompt import PromptTemplate
+from ..prompts.template import PromptTemplate
 
 __all__ = ["TEMPLATE", "Workload", "make_workload"]
 

@@ -18,10 +18,10 @@ from ..errors import InputError
 from ..fusion import Fused, FusionState, Rule, responsibilities
 from ..fusion.base import NEG_INF
 from ..fusion.truncation import nucleus
-from ..models import LoadedModel
-from .cache import RowCache
-from .lookup import PromptLookup
-from .prefill import forward
+from ..models.transformers.loading import LoadedModel
+from ..models.transformers.rows import RowCache
+from ..models.transformers.suffix import forward
+from .drafting import PromptLookup
 from .sampling import TokenChooser
 
 __all__ = ["Group", "LockstepDecoder", "Step"]

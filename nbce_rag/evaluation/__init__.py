@@ -9,12 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _HOME = {
-    "Dataset": "datasets",
-    "Question": "datasets",
-    "load_dataset": "datasets",
-    "Method": "methods",
+    "Dataset": "data.dataset",
+    "Question": "data.questions",
+    "load_dataset": "data.dataset",
+    "Method": "methods.method",
     "paired_differences": "metrics",
-    "parse_methods": "naming",
+    "parse_methods": "methods.names",
     "evaluate": "runner",
     "rescore": "report",
 }
@@ -30,10 +30,11 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from .datasets import Dataset, Question, load_dataset
-    from .methods import Method
+    from .data.dataset import Dataset, load_dataset
+    from .data.questions import Question
+    from .methods.method import Method
+    from .methods.names import parse_methods
     from .metrics import paired_differences
-    from .naming import parse_methods
     from .report import rescore
     from .runner import evaluate
 

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from ..embedding import EmbedderLike
+from ..embedding.resolve import EmbedderLike
 from ..errors import InputError
 from ..index import PassageIndex
 from ..passages import Passage
-from .datasets import Dataset, Question
+from .data.dataset import Dataset
+from .data.questions import Question
 from .log import Row, RunLog
 
 __all__ = ["embedder_name", "retrieve"]

@@ -8,15 +8,16 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any
 
-from ..embedding import DEFAULT_EMBEDDER, EmbedderLike
-from ..engine import NBCE
+from ..embedding.resolve import EmbedderLike
+from ..embedding.sentence_transformer import DEFAULT_EMBEDDER
+from ..engine.nbce import NBCE
 from ..errors import InputError
-from .asking import Asker
-from .datasets import Dataset, load_dataset
+from .asker import Asker
+from .data.dataset import Dataset, load_dataset
 from .log import RunLog
-from .methods import Method
+from .methods.method import Method
+from .methods.names import parse_methods
 from .metrics import score_row
-from .naming import parse_methods
 from .report import report_of
 from .retrieval import embedder_name, retrieve
 
@@ -59,7 +60,7 @@ def evaluate(
     Args:
         passages: the corpus; see `nbce_rag.evaluation.load_dataset`, also for None.
         questions: the questions, or a dataset that was loaded (then `passages` is not used).
-        methods: names, see `nbce_rag.evaluation.naming`.
+        methods: names, see `nbce_rag.evaluation.methods.names`.
         k: passages that are retrieved for each question.
         limit, seed, half: which questions, see `Dataset.sample`.
         batch_size: questions in one batch. In float32 it changes no answer; below, rounding may change a few.

@@ -21,6 +21,8 @@ A rule of your own is any object with this one method (and, optionally, a `name`
             return Fused(fused, weights)
 """
 
+from __future__ import annotations
+
 from .base import Fused, FusionRule, FusionState, Rule, responsibilities
 from .experts import Experts
 from .min_entropy import MinEntropy

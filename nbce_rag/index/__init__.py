@@ -16,9 +16,11 @@ inode); any other is checked against its checksum first, and when it does not pa
 SQLite. Scores are always computed from the float32 vectors, whatever form the FAISS file keeps.
 """
 
-from .conditions import GENERATED, Where
+from __future__ import annotations
+
+from .filters.conditions import GENERATED, Where
+from .health import CheckReport
 from .ingestion import AddReport
-from .maintenance import CheckReport
 from .passage_index import PassageIndex
 from .reranking import CrossEncoderReranker, Reranker
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from numpy.typing import ArrayLike
 
+from ..documents.folders import find_files, read_files
+from ..documents.splitting import check_window
 from ..errors import InputError, ReadError
 from ..passages import Passage
-from ..reading import find_files, read_files
-from ..splitting import check_window
-from .encoding import Encoder, Vector
-from .storage import Row, Storage, json_metadata
+from .encoder import Encoder, Vector
+from .sqlite.storage import Row, Storage, json_metadata
 
 __all__ = ["AddReport", "Ingestion"]
 

@@ -1,244 +1,32 @@
-"""Writing the FAISS files of an index: a tail that has grown long, merging, rebuilding, checking."""
+"""Opening an index to look after it, with whatever embedder it was made."""
 
 from __future__ import annotations
 
-import json
-import logging
-from collections.abc import Iterable
-from dataclasses import dataclass
+import os
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from ..embedding.absent import AbsentEmbedder
+from .passage_index import DATABASE, PassageIndex
+from .sqlite.database import not_found
+from .sqlite.storage import Storage
 
-from . import factories
-from .segments import Block, file_checksum, read_block, remove_abandoned, remove_files, write_block
-from .storage import SegmentRow, Storage
-
-__all__ = ["CheckReport", "Maintenance"]
-
-logger = logging.getLogger(__name__)
-
-_TAIL = 4096  # vectors; SQLite gives so many in some 20 ms when an index is opened
-_TAIL_SHARE = 64  # of a large index, this part
-# A file is merged with those after it when they have grown to one part in so many of it. What is trained is
-# merged sooner: adding to it is cheap, while what is beside it is searched exactly.
-_MERGED_AT = 4
-_TRAINED_MERGED_AT = 16
-_DEAD = 4  # rewritten when more than one part in so many of its vectors are dead
+__all__ = ["open_for_maintenance"]
 
 
-@dataclass(frozen=True, slots=True)
-class CheckReport:
-    """What `PassageIndex.check` found.
+def open_for_maintenance(path: str | os.PathLike[str]) -> PassageIndex:
+    """Opens an index without its embedder, where that is not found by its name.
 
-    Attributes:
-        passages: How many there are.
-        problems: What is wrong, in sentences; empty when all is well.
-        segments: Of each FAISS file: "file", "vectors", "removed", "factory", "options", "recall".
-        tail: Vectors that are in SQLite only.
+    Raises:
+        IndexNotFoundError, IndexDamagedError: As in `PassageIndex.open`.
     """
-
-    passages: int
-    problems: tuple[str, ...]
-    segments: tuple[dict[str, Any], ...]
-    tail: int
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.problems
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """Which files are to be replaced by one over a range of keys."""
-
-    merged: list[SegmentRow]
-    first: int
-    last: int
-    removals: int
-    factory: str
-    full: bool
-
-
-class Maintenance:
-    """Keeps the files of the index in `folder` in order, through a connection of its own."""
-
-    def __init__(self, storage: Storage, folder: Path, identity: str, dimension: int, timeout: float) -> None:
-        self._storage = storage
-        self._folder = folder
-        self._identity = identity
-        self._dimension = dimension
-        self._timeout = timeout
-
-    def save(self) -> None:
-        """Writes what has become due; of most small changes nothing. What fails here has been logged."""
-        with self._storage.read():
-            if not self._is_due():
-                return
-        try:
-            self.compact(full=False)
-        except OSError as error:  # a full disk, a folder that may only be read
-            logger.warning("No FAISS file could be written in %s (%s); nothing is lost.", self._folder, error)
-
-    def compact(self, *, full: bool = True, factory: str | None = None) -> None:
-        """Merges files.
-
-        Args:
-            full: All into one, without dead vectors; else only what is due.
-            factory: To be used from now on.
-
-        Raises:
-            OSError: A file cannot be written. The old ones are intact.
-        """
-        storage = Storage.open(self._storage.file, self._timeout)
-        try:
-            if factory is not None:
-                with storage.write():
-                    storage.set_meta("factory", factory)
-            while True:
-                with storage.read():
-                    plan = self._plan(storage, full)
-                    if plan is None:
-                        break
-                    block, forget_from = self._build(storage, plan)
-                row = None
-                if len(block.keys):
-                    row = write_block(self._folder, self._identity, block, plan.first, plan.last)
-                with storage.write():
-                    now = {segment.name for segment in storage.segments() if segment.last >= plan.first}
-                    is_current = now == {segment.name for segment in plan.merged}
-                    if is_current:
-                        storage.replace_segments(plan.merged, row, plan.removals, forget_from)
-                if not is_current:  # another process has done the same
-                    remove_files(self._folder, [row.name] if row else [])
-                    continue
-                remove_files(self._folder, [segment.name for segment in plan.merged])
-                break
-            with storage.read():
-                names = {segment.name for segment in storage.segments()}
-            remove_abandoned(self._folder, names | {""})
-        finally:
-            storage.close()
-
-    def segments(self, storage: Storage) -> list[dict[str, Any]]:
-        """What is known of each file; to be called inside `read()`."""
-        return [
-            {
-                "file": row.name,
-                "vectors": row.vectors,
-                "removed": storage.removed_count(row.first, row.last),
-                **_note(row),
-            }
-            for row in storage.segments()
-        ]
-
-    def check_files(self, storage: Storage) -> Iterable[str]:
-        """Problems of the files; to be called inside `read()`."""
-        for row in storage.segments():
-            try:
-                if file_checksum(self._folder / row.name) != row.checksum:
-                    yield f"{row.name}: its content is not what its checksum says; --rebuild writes it anew."
-                    continue
-                block = read_block(self._folder, self._identity, row, self._dimension)
-            except (OSError, ValueError, KeyError) as error:
-                yield f"{row.name}: {error}; --rebuild writes it anew."
-                continue
-            block.kill(storage.removed_between(row.first, row.last))
-            stored = storage.vector_keys(row.first, row.last)
-            if block.living().tolist() != stored:
-                yield f"{row.name}: its keys are not those of SQLite; --rebuild writes it anew."
-
-    def _is_due(self) -> bool:
-        storage = self._storage
-        rows, count = storage.segments(), storage.state().passages
-        after = rows[-1].last if rows else 0
-        return storage.last_key() - after >= _threshold(count) or storage.removal_span() > max(
-            _TAIL, count // _DEAD
-        )
-
-    def _plan(self, storage: Storage, full: bool) -> _Plan | None:
-        rows, state, last = storage.segments(), storage.state(), storage.last_key()
-        start, size = len(rows), 0
-        after = rows[-1].last if rows else 0
-        wanted = storage.meta().get("factory", factories.AUTO)
-        if full:
-            start, after = 0, 0
-        elif last - after >= _threshold(state.passages):
-            size = last - after
-        for place in reversed(range(start)):
-            row = rows[place]
-            dead = storage.removed_count(row.first, row.last)
-            share = _MERGED_AT if _note(row)["factory"] == "Flat" else _TRAINED_MERGED_AT
-            if size * share > row.vectors or dead * _DEAD > row.vectors:
-                start = place
-                size = max(size, sum(other.vectors for other in rows[place:]) + last - rows[-1].last)
-            elif size:
-                break
-        if not full and not size:
-            return None
-        first = rows[start].first if start < len(rows) else after + 1
-        if last < first:
-            return None
-        whole = first == 1 or start == 0
-        factory = factories.resolve(wanted, state.passages, self._dimension) if whole else "Flat"
-        if full and [row.last for row in rows] == [last] and not storage.removed_count(1, last):
-            is_same = _note(rows[0])["factory"] == factory
-            if is_same and self._is_intact(rows[0]):
-                return None
-        return _Plan(rows[start:], 1 if whole else first, last, storage.last_removal(), factory, full)
-
-    def _is_intact(self, row: SegmentRow) -> bool:
-        try:
-            return file_checksum(self._folder / row.name) == row.checksum
-        except (OSError, ValueError):
-            return False
-
-    def _build(self, storage: Storage, plan: _Plan) -> tuple[Block, int]:
-        """The new block, and the first key from which on removals can be forgotten."""
-        base, start = self._start(storage, plan)
-        first = plan.first if base is None else plan.merged[0].last + 1
-        count = storage.state().passages if first == 1 else plan.last - first + 1
-        seen: list[NDArray[np.int64]] = []
-
-        def blocks() -> Iterable[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-            seen.clear()
-            for keys, vectors in storage.vectors_between(first, plan.last, self._dimension):
-                seen.append(keys)
-                yield keys, vectors
-
-        try:
-            index, note = factories.build(plan.factory, self._dimension, count, blocks, start)
-        except RuntimeError as error:  # FAISS's own words, such as for too few vectors to train with
-            logger.warning("%s cannot be built (%s); Flat is used.", plan.factory, error)
-            base, first = None, plan.first
-            index, note = factories.build("Flat", self._dimension, count, blocks)
-        if base is not None:
-            seen.insert(0, base.keys)
-            note = {**base.note, "recall": min(base.note["recall"], note["recall"])}
-        return Block(index, np.concatenate([np.empty(0, np.int64), *seen]), note), first
-
-    def _start(self, storage: Storage, plan: _Plan) -> tuple[Block | None, Any]:
-        """The first of the merged files with its index, if it can be added to; or a trained, empty index."""
-        if not plan.merged or plan.factory == "Flat" or _note(plan.merged[0])["factory"] != plan.factory:
-            return None, None
-        row = plan.merged[0]
-        try:
-            block = read_block(self._folder, self._identity, row, self._dimension, mapped=False)
-        except (OSError, ValueError, KeyError):
-            return None, None
-        if not plan.full and storage.removed_count(row.first, row.last) * _DEAD <= row.vectors:
-            return block, block.index
-        block.index.reset()
-        return None, block.index
-
-
-def _threshold(count: int) -> int:
-    return max(_TAIL, count // _TAIL_SHARE)
-
-
-def _note(row: SegmentRow) -> dict[str, Any]:
-    note: dict[str, Any] = json.loads(row.note)
-    return note
+    if not Path(path).is_dir():
+        raise not_found(Path(path))
+    storage = Storage.open(Path(path) / DATABASE, 5.0)
+    try:
+        with storage.read():
+            meta = storage.meta()
+    finally:
+        storage.close()
+    if meta["embedder_kind"] == "object":
+        return PassageIndex.open(path, AbsentEmbedder(meta["embedder"], int(meta["dimension"])))
+    return PassageIndex.open(path)

@@ -13,20 +13,22 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..embedding import DEFAULT_EMBEDDER, Embedder, EmbedderLike, resolve_embedder
+from ..embedding.embedder import Embedder
+from ..embedding.resolve import EmbedderLike, resolve_embedder
+from ..embedding.sentence_transformer import DEFAULT_EMBEDDER
 from ..errors import IndexNotFoundError, InputError, PassageIndexError, ReadError
 from ..passages import Passage
-from . import factories
-from .checking import check, rebuild
-from .conditions import Where, as_condition
-from .database import not_found
-from .encoding import Encoder, describe_embedder, matching_embedder
+from .encoder import Encoder, describe_embedder, matching_embedder
+from .filters.conditions import Where, as_condition
+from .health import CheckReport, check, rebuild
 from .ingestion import AddReport, Ingestion
-from .maintenance import CheckReport, Maintenance
 from .reranking import RerankerLike
-from .searching import Mode, Request, Searcher, checked_k
-from .storage import Storage
-from .vector_sync import SyncedVectors
+from .search import Mode, Request, Searcher, checked_k
+from .sqlite.database import not_found
+from .sqlite.storage import Storage
+from .vectors import factories
+from .vectors.compaction import Maintenance
+from .vectors.view import SyncedVectors
 
 __all__ = ["DATABASE", "PassageIndex"]
 
@@ -207,7 +209,7 @@ class PassageIndex:
         on_error: Callable[[ReadError], None] | None = None,
         progress: Callable[[int, int, str], None] | None = None,
     ) -> AddReport:
-        """Reads files and folders into passages and adds them; `nbce_rag.reading.read_files` says how.
+        """Reads files and folders into passages (`nbce_rag.documents.folders.read_files`), adds them.
 
         A file whose content has not changed since it was last added with the same `max_tokens` and
         `overlap` is passed over. The passages of a changed file are replaced. Passages of files that are
@@ -290,7 +292,7 @@ class PassageIndex:
             query: A text, or its vector, of any length above 0 and with as many numbers as the index has
                 dimensions.
             k: How many at most.
-            where: What the metadata must be; `nbce_rag.index.conditions.as_condition` has all of it. Each key
+            where: What the metadata must be; `nbce_rag.index.filters.conditions` has all of it. Each key
                 with a value that it has to equal, a list (or tuple or set) of which it has to be one,
                 operators such as `{"$gte": 1900}`, or a callable that is given it and says whether it will
                 do. `id`, `source` and `title` mean the passage's own where its metadata has no such key. Or

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .answer_html import bar, fragment, marked_text, text
+from .html import bar, fragment, marked_text, text
 from .labels import found_at, name_of, percentages
 from .style import shade
 
 if TYPE_CHECKING:
-    from ..compare import AnswerGroup, Comparison
+    from ..answers.comparison import AnswerGroup, Comparison
 
 __all__ = ["comparison_html"]
 

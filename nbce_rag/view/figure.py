@@ -6,8 +6,9 @@ import io
 import math
 from typing import TYPE_CHECKING, Any
 
-from ..answer import Answer, TokenEvidence
+from ..answers.answer import Answer
 from ..errors import InputError, MissingDependencyError
+from ..evidence.evidence import TokenEvidence
 from .labels import name_of, one_line, reading_order, shortened
 from .style import PALETTE
 

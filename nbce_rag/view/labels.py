@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ..answer import Answer
-from ..citations import words
+from ..answers.answer import Answer
+from ..evidence.words import words
 from ..passages import Passage
 
 __all__ = [

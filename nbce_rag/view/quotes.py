@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 
-from ..citations import words
+from ..evidence.words import words
 
 __all__ = ["excerpt", "quotes"]
 

@@ -137,8 +137,8 @@ def measure(rule: FusionRule, log_probs: Tensor, repeats: int) -> dict[str, Any]
 def model_step(model: str | None, passages: int, repeats: int) -> tuple[float, Tensor]:
     """Median milliseconds of the model's step, and its log-probs [1, passages + 1, vocab] after a prompt."""
     from nbce_rag import NBCE, Passage
-    from nbce_rag.decoding.prefill import forward
-    from nbce_rag.decoding.prompting import read_prompts
+    from nbce_rag.decoding.reader import read_prompts
+    from nbce_rag.models.transformers.suffix import forward
 
     nbce = NBCE.from_pretrained(model, max_tokens=repeats + 8)
     texts = [f"Ship number {n} was built in {1800 + n} and sank in {1900 + n}. " * 6 for n in range(passages)]

@@ -162,7 +162,7 @@ class RawFaiss:
         self.index = faiss.read_index(self.file)
 
     def _search(self, vectors: np.ndarray, selector: Any = None) -> Any:
-        from nbce_rag.index.factories import parameters
+        from nbce_rag.index.vectors.factories import parameters
 
         return self.index.search(vectors, K, params=parameters(self.index, self.note["options"], selector))
 

@@ -23,11 +23,11 @@ from typing import Any
 import torch
 
 from nbce_rag import NBCE, Passage
-from nbce_rag.decoding.cache import RowCache
-from nbce_rag.decoding.kv_store import PassageKVStore
-from nbce_rag.decoding.prefill import read_contexts
 from nbce_rag.errors import NbceWarning
 from nbce_rag.evaluation import evaluate
+from nbce_rag.kv.store import PassageKVStore
+from nbce_rag.models.transformers.rows import RowCache
+from nbce_rag.models.transformers.suffix import read_contexts
 
 WORDS = (
     "harbour",

@@ -18,9 +18,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from nbce_rag import NBCE, Passage
-from nbce_rag.decoding.prefill import forward
-from nbce_rag.decoding.prompting import read_prompts
-from nbce_rag.models import load_model
+from nbce_rag.decoding.reader import read_prompts
+from nbce_rag.models.transformers.loading import load_model
+from nbce_rag.models.transformers.suffix import forward
 
 KINDS = {
     "linear layers": ("mm", "addmm", "_linear_pointwise"),

@@ -30,9 +30,9 @@ from unittest import mock
 
 import numpy as np
 
-import nbce_rag.index.maintenance as maintenance
 from nbce_rag import Passage, PassageIndex
 from nbce_rag.errors import PassageIndexError
+from nbce_rag.index.vectors import compaction as maintenance
 
 DIMENSION = 8
 BATCH = 20
@@ -209,7 +209,7 @@ def failing(index: PassageIndex, chance: random.Random) -> ExitStack:
         connection.execute(f"PRAGMA max_page_count = {pages + chance.randrange(3)}")
         stack.callback(connection.execute, "PRAGMA max_page_count = 4294967294")
     elif kind == "write":
-        import nbce_rag.index.segments as segments
+        from nbce_rag.index.vectors import segments
 
         stack.enter_context(mock.patch.object(segments._Checked, "write", broken(segments._Checked.write)))
     elif kind in ("fsync", "replace"):

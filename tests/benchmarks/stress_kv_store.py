@@ -16,7 +16,7 @@ from pathlib import Path
 from kv_tools import kill_while_writing
 from tiny_models import build_model, build_tokenizer
 
-from nbce_rag.models import load_model
+from nbce_rag.models.transformers.loading import load_model
 
 
 def main() -> None:

@@ -41,8 +41,8 @@ def teach(
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from langchain_nbce.wording import chat_encoder
-    from nbce_rag.marks import PASSAGES
-    from nbce_rag.prompt import PromptTemplate
+    from nbce_rag.noncharacters import PASSAGES
+    from nbce_rag.prompts.template import PromptTemplate
 
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.chat_template = TOOL_TEMPLATE

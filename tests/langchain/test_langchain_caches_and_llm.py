@@ -18,7 +18,7 @@ from langchain_core.prompts import PromptTemplate
 from langchain_nbce import NBCELLM, ChatNBCE, format_passages
 from nbce_rag import NBCE
 from nbce_rag.errors import InputError
-from nbce_rag.prompt import PASSAGES
+from nbce_rag.noncharacters import PASSAGES
 
 A, B = ["The ferry is run by Ada."], ["The ferry is run by Bob.", "Tea is grown here."]
 Chat = Callable[..., ChatNBCE]

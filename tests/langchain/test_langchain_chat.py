@@ -373,7 +373,7 @@ def test_forced_and_forbidden_tools(chat: Chat) -> None:
 
 
 def test_conversations_that_templates_refuse(make_nbce: Any) -> None:
-    from nbce_rag.models import wrap_model
+    from nbce_rag.models.transformers.loading import wrap_model
 
     strict = (
         "{% for m in messages %}{% if m['role'] not in ['user', 'assistant'] or (m['role'] == 'user') != "

@@ -12,7 +12,7 @@ from langchain_core.prompts import ChatPromptTemplate
 
 from langchain_nbce import ChatNBCE, PassagePrompt, format_passages
 from nbce_rag.errors import InputError
-from nbce_rag.prompt import PASSAGES
+from nbce_rag.noncharacters import PASSAGES
 
 DOCS = [
     Document("The ferry is run by Ada.", id="d1", metadata={"title": "Ferry", "relevance_score": 0.9}),

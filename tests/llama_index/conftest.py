@@ -18,9 +18,9 @@ from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
 
 from llama_index_nbce import NBCELLM, PassageVectorStore
-from nbce_rag.engine import NBCE
+from nbce_rag.engine.nbce import NBCE
 from nbce_rag.index import PassageIndex
-from nbce_rag.models import wrap_model
+from nbce_rag.models.transformers.loading import wrap_model
 
 TEXTS = {
     "ferry": "The ferry to the island is run by Ada and leaves at noon from the old harbour.",

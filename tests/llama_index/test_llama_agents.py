@@ -17,8 +17,8 @@ from llama_index_answers import check, rows_of_calls
 from scripted_llm import ScriptedLLM
 
 from llama_index_nbce import NBCELLM, capture_reports, citable_retriever_tool, nbce_query_engine
-from nbce_rag.marks import split_marks
 from nbce_rag.passages import Passage
+from nbce_rag.prompts.marks import split_marks
 
 QUESTION = "Who runs the ferry?"
 SOURCES = ["ferry", "market", "museum"]

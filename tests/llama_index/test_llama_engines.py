@@ -29,7 +29,7 @@ from llama_index_nbce import (
     nbce_chat_engine,
     nbce_query_engine,
 )
-from nbce_rag.engine import NBCE
+from nbce_rag.engine.nbce import NBCE
 from nbce_rag.errors import InputError, NbceWarning
 from nbce_rag.fusion import Posterior
 

@@ -21,12 +21,13 @@ from pydantic import BaseModel
 from llama_index_nbce import NBCELLM
 from llama_index_nbce.contexts import conversation, to_turns
 from nbce_rag.decoding.decoder import LockstepDecoder
-from nbce_rag.engine import NBCE
+from nbce_rag.engine.nbce import NBCE
 from nbce_rag.errors import ContextLengthError, InputError, NumericalError
-from nbce_rag.marks import PASSAGES, format_passages
-from nbce_rag.models import wrap_model
+from nbce_rag.models.transformers.loading import wrap_model
+from nbce_rag.noncharacters import PASSAGES
 from nbce_rag.passages import Passage
-from nbce_rag.prompt import PromptTemplate
+from nbce_rag.prompts.marks import format_passages
+from nbce_rag.prompts.template import PromptTemplate
 
 QUESTION = "Who runs the ferry?"
 
@@ -50,7 +51,7 @@ def rows(response: Any) -> int:
 def prompts(llm: NBCELLM, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The texts of the rows of each call from now on."""
     seen: list[list[str]] = []
-    from nbce_rag.decoding.prompting import Engine
+    from nbce_rag.decoding.reader import Engine
 
     plan = Engine.plan
 

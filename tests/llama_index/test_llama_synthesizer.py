@@ -28,11 +28,11 @@ from llama_index_nbce import (
     cited_nodes,
     format_citations,
 )
-from nbce_rag.engine import NBCE
+from nbce_rag.engine.nbce import NBCE
 from nbce_rag.errors import InputError
 from nbce_rag.fusion import Posterior
 from nbce_rag.passages import Passage
-from nbce_rag.prompt import PromptTemplate as Wording
+from nbce_rag.prompts.template import PromptTemplate as Wording
 
 QUESTION = "Who runs the ferry?"
 SCORES = [0.8, 0.3, 0.1]

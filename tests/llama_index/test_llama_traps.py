@@ -46,12 +46,12 @@ from llama_index_nbce import (
     nbce_chat_engine,
     nbce_query_engine,
 )
-from nbce_rag.engine import NBCE
+from nbce_rag.engine.nbce import NBCE
 from nbce_rag.errors import ContextLengthError, InputError, NbceWarning
 from nbce_rag.index import PassageIndex
-from nbce_rag.index.storage import Storage
-from nbce_rag.marks import format_passages
+from nbce_rag.index.sqlite.storage import Storage
 from nbce_rag.passages import Passage
+from nbce_rag.prompts.marks import format_passages
 
 QUESTION = "Who runs the ferry?"
 ODD_NUMBERS = [float("nan"), float("inf"), float("-inf"), np.float32(1.5), np.int64(3), {"a": [float("nan")]}]

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ...errors import InputError
-from ..datasets import Dataset
+from ..data.dataset import Dataset
+from ..data.questions import Question
 from ..log import Row, RunLog
 from ..metrics import answer_found, bootstrap_ci, is_cjk, normalise
-from ..questions import Question
 from .pictures import Panel, bars, point
 from .study import Finding, Study
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from ...passages import Passage
-from ..corpus import holds
+from ..data.corpus import holds
+from ..data.questions import Question
 from ..log import Row
 from ..metrics import bootstrap_ci, is_silent
-from ..questions import Question
 from .pictures import Panel, lines, point
 from .study import Finding, Study
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from ...decoding.kv_store import PassageKVStore
-from ...engine import NBCE
+from ...engine.nbce import NBCE
 from ...errors import InputError
+from ...kv.store import PassageKVStore
 from ..log import RunLog
+from ..methods.names import parse_methods
 from ..metrics import bootstrap_ci, paired_differences
-from ..naming import parse_methods
 from .pictures import Panel, bars, point
 from .study import Finding, Study
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...passages import Passage
-from ..questions import Question
+from ..data.questions import Question
 from .pictures import Panel, lines, point
 from .study import Finding, Study
 

@@ -8,15 +8,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ...embedding import DEFAULT_EMBEDDER, EmbedderLike
-from ...engine import NBCE
+from ...embedding.resolve import EmbedderLike
+from ...embedding.sentence_transformer import DEFAULT_EMBEDDER
+from ...engine.nbce import NBCE
 from ...errors import InputError
+from ...files import write_json, write_whole
 from ...passages import Passage
-from ..datasets import Dataset
+from ..data.dataset import Dataset
+from ..data.questions import Question
 from ..log import Row, RunLog
-from ..naming import parse_methods
-from ..output import write_bytes, write_json
-from ..questions import Question
+from ..methods.names import parse_methods
 from ..retrieval import embedder_name, retrieve
 from ..runner import Progress, evaluate
 from . import STUDIES
@@ -192,8 +193,8 @@ def run_study(name: str, study: Study) -> Finding:
         {"study": name, "title": finding.title, "about": finding.about, "settings": settings}
         | {"rows": list(finding.rows)},
     )
-    write_bytes(study.out / f"{name}.md", _markdown(name, finding, settings).encode())
-    write_bytes(study.out / f"{name}.png", finding.draw())
+    write_whole(study.out / f"{name}.md", _markdown(name, finding, settings).encode())
+    write_whole(study.out / f"{name}.png", finding.draw())
     return finding
 
 

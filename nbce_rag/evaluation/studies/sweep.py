@@ -7,7 +7,7 @@ from typing import Any
 
 from ...errors import InputError
 from ...fusion import RULES
-from ..naming import parse_methods
+from ..methods.names import parse_methods
 from .pictures import Panel, lines, point
 from .study import Finding, Study
 

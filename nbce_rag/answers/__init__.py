@@ -1,0 +1,1 @@
+"""What comes back: answers, comparisons, scores of given choices."""

@@ -1,0 +1,206 @@
+"""`nbce-rag ask`: a question to an index. Loads nothing heavy before it runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import InputError
+from ..files import check_writable, write_whole
+from .console import errors_in_one_line, notes, say, spinner
+from .kv import store_of_index
+from .options import DeviceOption, DtypeOption, KOption, ModelOption, given
+
+if TYPE_CHECKING:
+    from ..answers.answer import Answer
+
+__all__ = ["ask_command"]
+
+
+def ask_command(
+    question: Annotated[str, typer.Argument(metavar="QUESTION", show_default=False)],
+    path: Annotated[
+        Path, typer.Option("--index", metavar="DIR", help="The index to search.", show_default=False)
+    ],
+    k: KOption = 8,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CONDITION",
+            help="On metadata: year>=1900, language=en,de, tags~pet, or JSON. Repeat it for more.",
+            show_default=False,
+        ),
+    ] = None,
+    hybrid: Annotated[bool, typer.Option("--hybrid", help="Search by meaning and by words (BM25).")] = False,
+    rerank: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Cross-encoder that scores what was found, by name or folder.",
+            show_default=False,
+        ),
+    ] = None,
+    mmr: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            min=0.0,
+            max=1.0,
+            help="Passages that differ: 1 is relevance alone, 0 difference alone.",
+            show_default=False,
+        ),
+    ] = None,
+    min_score: Annotated[
+        float | None,
+        typer.Option(metavar="X", min=-1.0, max=1.0, help="Least score of a passage.", show_default=False),
+    ] = None,
+    model: ModelOption = None,
+    fusion: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RULE",
+            help="min-entropy, mean, max, experts or posterior.",
+            show_default=False,
+        ),
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Most tokens of the answer.", show_default=False)
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(metavar="T", min=0.0, help="Sample; 0 takes the likeliest token.", show_default=False),
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(
+            metavar="P", min=0.0, max=1.0, help="Sample from the likeliest tokens only.", show_default=False
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="S", help="Same seed, same sample.", show_default=False)
+    ] = None,
+    abstain_below: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Do not answer when the passages add less than this over no passage (nats a token).",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html", metavar="FILE", help="Write the answer as a page with its evidence.", show_default=False
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot",
+            metavar="FILE",
+            help="Draw the evidence: .png, .svg, .pdf. Extra [plot].",
+            show_default=False,
+        ),
+    ] = None,
+    kv: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Keep keys and values of passages in this folder, and take them from it.",
+            show_default="the index's, if `index --kv` made one",
+        ),
+    ] = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+) -> None:
+    """Answer a question from an index, and say which passages the answer rests on."""
+    if kv is None and store_of_index(path).is_dir():
+        kv = store_of_index(path)
+    options = given(
+        fusion=fusion,
+        kv_store=kv,
+        device=device,
+        dtype=dtype,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        abstain_below=abstain_below,
+    )
+    with errors_in_one_line():
+        if not question.strip():
+            raise InputError("the question is empty; write it after `ask`, in quotation marks")
+        for file in (html, plot):
+            if file is not None:
+                check_writable(file)
+        if plot is not None:
+            from ..view.figure import check_suffix
+
+            check_suffix(plot.suffix)
+            options["entropies"] = True
+        stdout = sys.stdout
+        with notes() as found, redirect_stdout(sys.stderr):
+            with spinner("searching"):
+                from ..index import PassageIndex
+                from .where import parse_where
+
+                asked = given(
+                    where=parse_where(where or ()),
+                    mode="hybrid" if hybrid else None,
+                    rerank=rerank,
+                    mmr=mmr,
+                    min_score=min_score,
+                )
+
+                with PassageIndex.open(path) as index:
+                    # Loads the embedder, so that the time of the search is that of searching.
+                    _ = index.embedder.dimension
+                    started = perf_counter()
+                    passages = index.search(question, k=k, **asked)
+                    retrieve = perf_counter() - started
+            with spinner("loading the model"):
+                from ..engine.nbce import NBCE
+
+                # The options of the answer go here too: they are checked before the model is loaded.
+                engine = NBCE.from_pretrained(model, **options)
+            if as_json:
+                answer = engine.answer(question, passages)
+                timed = _with_retrieval(answer, retrieve)
+                # ASCII, so that no locale can garble it.
+                typer.echo(json.dumps(timed.to_dict(), ensure_ascii=True, allow_nan=False), file=stdout)
+            else:
+                from rich.console import Console
+
+                from ..live.terminal import stream
+
+                answer = stream(engine.stream(question, passages), Console(file=stdout))
+            if kv is not None and engine.kv_store is not None:
+                engine.kv_store.close()  # says here what could not be written
+            _write_views(_with_retrieval(answer, retrieve), html, plot)
+        for note in found:
+            # The answer's own warnings are part of what was printed.
+            if note not in answer.warnings:
+                say(f"warning: {note}")
+
+
+def _with_retrieval(answer: Answer, seconds: float) -> Answer:
+    """`answer` with the time of the search, which took place before the engine began to count."""
+    timings = answer.timings
+    return replace(answer, timings=replace(timings, retrieve=seconds, total=timings.total + seconds))
+
+
+def _write_views(answer: Answer, html: Path | None, plot: Path | None) -> None:
+    if html is not None:
+        write_whole(html, answer.to_html().encode())
+    if plot is not None:
+        from ..view.figure import to_bytes
+
+        write_whole(plot, to_bytes(answer.plot(), plot.suffix))

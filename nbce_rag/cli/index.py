@@ -1,0 +1,172 @@
+"""`nbce-rag index`: documents into an index, and its upkeep. Loads nothing heavy before it runs."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import IndexNotFoundError, InputError
+from .console import errors_in_one_line, notes, progress_bar, say, spinner
+from .kv import fill, parse_bytes
+from .options import EmbedderOption, given
+
+if TYPE_CHECKING:
+    from ..index import PassageIndex
+
+__all__ = ["index_command"]
+
+_NOTHING_READ = 1
+_PROBLEMS = 1
+
+
+def index_command(
+    path: Annotated[
+        Path,
+        typer.Option("--index", metavar="DIR", help="The index; made if there is none.", show_default=False),
+    ],
+    documents: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="DOCS...",
+            help="Files and folders: .txt, .md, .rst, .html, .pdf, .jsonl.",
+            show_default=False,
+        ),
+    ] = None,
+    embedder: EmbedderOption = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Most tokens of a passage.",
+            show_default="what the embedder reads, at most 200",
+        ),
+    ] = None,
+    overlap: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=0, help="Tokens that a passage repeats from the one before.", show_default="32"
+        ),
+    ] = None,
+    factory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="How FAISS holds vectors: auto, flat, hnsw, ivf, ivf-sq8, fp16, sq8, sq4, pq, or a string "
+            "for its index_factory. All vectors are written anew.",
+            show_default="auto",
+        ),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Read all of the index and say what is wrong.")
+    ] = False,
+    rebuild: Annotated[
+        bool,
+        typer.Option("--rebuild", help="Make anew what follows from the passages: filters, words, vectors."),
+    ] = False,
+    kv: Annotated[
+        bool,
+        typer.Option(
+            "--kv",
+            help="Also let the model read all passages now, so that answers start sooner; see `nbce-rag kv`.",
+        ),
+    ] = False,
+    kv_max_bytes: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="With --kv: most bytes that takes (20GB).", show_default="16GiB"),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="M", help="With --kv: the model, as in `ask`.", show_default="packaged"),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --kv: as in `ask`.", show_default=False)
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --kv: as in `ask`.", show_default=False)
+    ] = None,
+) -> None:
+    """Put documents into an index. Run again, it takes in only what has changed."""
+    if check or rebuild or not documents:
+        _maintain(path, documents, factory, check, rebuild)
+        return
+    of_kv = given(kv_max_bytes=kv_max_bytes, model=model, device=device, dtype=dtype)
+    with errors_in_one_line("what was finished is in the index; run the same command again to go on"):
+        if of_kv and not kv:
+            raise InputError(f"--{next(iter(of_kv)).replace('_', '-')} goes with --kv; add it")
+        limit = None if kv_max_bytes is None else parse_bytes(kv_max_bytes)
+        with notes() as found, redirect_stdout(sys.stderr), _open_or_create(path, embedder) as index:
+            if factory is not None:
+                from ..index.vectors.factories import check_factory
+
+                check_factory(factory, index.dimension)  # before anything is embedded
+            with progress_bar() as progress:
+                report = index.add_files(
+                    documents, progress=progress, **given(max_tokens=max_tokens, overlap=overlap)
+                )
+            if factory is not None:
+                index.compact(factory)
+            size = len(index)
+        for reasons in report.files_failed.values():
+            for reason in reasons.splitlines():
+                say(f"failed: {reason}")
+        for warning in (*report.warnings, *found):
+            say(f"warning: {warning}")
+        typer.echo(
+            f"Files: {report.files_added} added, {report.files_unchanged} unchanged, "
+            f"{len(report.files_failed)} failed. Passages: {report.passages_added} added, "
+            f"{report.passages_removed} removed, {size} in the index."
+        )
+        if kv and size:
+            with notes() as found, redirect_stdout(sys.stderr), _open_or_create(path, embedder) as index:
+                done, more = fill(index, model, limit, **given(device=device, dtype=dtype))
+            for warning in (*more, *found):
+                say(f"warning: {warning}")
+            typer.echo(done)
+        if not report.files_added and not report.files_unchanged:
+            raise typer.Exit(_NOTHING_READ)
+
+
+def _maintain(
+    path: Path, documents: list[Path] | None, factory: str | None, check: bool, rebuild: bool
+) -> None:
+    """`nbce-rag index` without documents."""
+    with errors_in_one_line():
+        if documents or not (check or rebuild or factory):
+            raise InputError("give either documents, or --check, --rebuild or --factory")
+        with redirect_stdout(sys.stderr), spinner("reading the index"):
+            from ..index.maintenance import open_for_maintenance
+
+            with open_for_maintenance(path) as index:
+                if rebuild:
+                    index.rebuild()
+                if factory is not None:
+                    index.compact(factory)
+                report = index.check()
+        for problem in report.problems:
+            say(f"problem: {problem}")
+        for segment in report.segments:
+            typer.echo(
+                f"{segment['file']}: {segment['vectors']} vectors, {segment['removed']} removed, "
+                f"{segment['factory']}, recall {segment['recall']:.3f}"
+            )
+        typer.echo(
+            f"Passages: {report.passages}, {report.tail} of them not in a FAISS file. "
+            f"{'No problems.' if report.ok else f'Problems: {len(report.problems)}.'}"
+        )
+        if not report.ok:
+            raise typer.Exit(_PROBLEMS)
+
+
+def _open_or_create(path: Path, embedder: str | None) -> PassageIndex:
+    with spinner("opening the index"):
+        from ..index import PassageIndex
+
+        try:
+            return PassageIndex.open(path, embedder=embedder)
+        except IndexNotFoundError:
+            return PassageIndex.create(path, **given(embedder=embedder))

@@ -1,0 +1,204 @@
+"""`nbce-rag kv`: how much a KV store holds, what it was good for, and making it smaller; and `index --kv`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import InputError
+from .console import errors_in_one_line, progress_bar, say, spinner
+
+if TYPE_CHECKING:
+    from ..index import PassageIndex
+    from ..kv.folder import KVFolder
+
+__all__ = ["fill", "kv_command", "parse_bytes", "store_of_index"]
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def kv_command(
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[DIR]",
+            help="An index whose passages were read with `index --kv`, or the folder of a KV store.",
+            show_default="the user's cache",
+        ),
+    ] = None,
+    prune: Annotated[
+        bool,
+        typer.Option(
+            "--prune", help="Remove what was used longest ago, down to the limit, and what is damaged."
+        ),
+    ] = False,
+    max_bytes: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Set the limit (2GB, 500MiB) and prune to it.", show_default=False),
+    ] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove all contexts.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show the stored keys and values of passages, how often they were used, and remove some."""
+    with errors_in_one_line():
+        from ..kv.folder import KVFolder
+
+        limit = None if max_bytes is None else parse_bytes(max_bytes)
+        folder = KVFolder(_folder(path))
+        if not folder.path.is_dir():
+            raise InputError(
+                f"There is no KV store at {str(folder.path)!r}; `index --kv` and `ask --kv DIR` make one."
+            )
+        if limit is not None:
+            folder.set_limit(limit)
+        removed = _prune(folder, clear) if prune or clear or limit is not None else 0
+        report = _report(folder)
+        if as_json:
+            typer.echo(json.dumps(report, ensure_ascii=True))
+        else:
+            _show(report, removed if prune or clear or limit is not None else None)
+
+
+def fill(
+    index: PassageIndex, model: str | None, max_bytes: int | None, **options: Any
+) -> tuple[str, list[str]]:
+    """`index --kv`: reads what is in the index and not in its store.
+
+    Returns:
+        (what was done, in a line; what a person should know).
+    """
+    from ..kv.folder import KVFolder
+    from ..kv.store import PassageKVStore
+
+    folder = store_of_index(index.path)
+    if max_bytes is not None:
+        KVFolder(folder).set_limit(max_bytes)
+    store = PassageKVStore(0, folder)
+    try:
+        with spinner("loading the model"):
+            from ..engine.nbce import NBCE
+
+            engine = NBCE.from_pretrained(model, kv_store=store, **options)
+        with progress_bar() as progress:
+            report = engine.prefill(index, progress=progress)
+    finally:
+        store.close()  # interrupted or not, what was read is kept
+    notes = []
+    if report.too_long:
+        notes.append(
+            f"{len(report.too_long)} passages are longer than a row, {report.too_long[0]!r} among them; they "
+            "are read when a question comes"
+        )
+    size = _size(KVFolder(folder).nbytes())
+    return f"Keys and values: {report.read} passages read, {report.kept} kept, {size} in all.", notes
+
+
+def store_of_index(path: Path) -> Path:
+    """Where the keys and values of an index's passages are."""
+    return path / "kv"
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes of a size such as 2GB, 1.5 GiB or 800000.
+
+    Raises:
+        InputError: it is no size.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?\s*", text.upper())
+    if match is None or (match[3] and not match[2]):
+        raise InputError(f"{text!r} is no size; write it like 2GB, 500MiB or a number of bytes.")
+    return int(float(match[1]) * (_BINARY if match[3] else _UNITS)[match[2]])
+
+
+def _folder(path: Path | None) -> Path:
+    if path is None:
+        from ..files import cache_dir
+
+        return cache_dir() / "kv"
+    return store_of_index(path) if (path / "passages.sqlite").is_file() else path
+
+
+def _prune(folder: KVFolder, clear: bool) -> int:
+    folder.sweep()
+    if clear:
+        return folder.evict(0)
+    from ..kv.format import DamagedContextError, read_context
+
+    removed = 0
+    for entry in folder.entries():
+        key, codec, _ = entry.path.name.split(".")
+        try:
+            read_context(entry.path, {"key": key, "codec": codec})
+        except DamagedContextError as error:
+            say(f"damaged: {entry.path.name}: {error}")
+            removed += folder.remove(entry.path)
+        except OSError as error:
+            say(f"cannot be read: {entry.path.name}: {error.strerror}")
+    return removed + folder.evict(folder.limit())
+
+
+def _report(folder: KVFolder) -> dict[str, Any]:
+    counts = folder.counts()
+    models: dict[tuple[str, str, str], Counter[str]] = {}
+    for entry in folder.entries():
+        found = models.setdefault(_model_of(entry.path), Counter())
+        found.update(contexts=1, bytes=entry.size)
+    names = ("model", "dtype", "codec")
+    return {
+        "folder": str(folder.path),
+        "contexts": sum(found["contexts"] for found in models.values()),
+        "bytes": sum(found["bytes"] for found in models.values()),
+        "max_bytes": folder.limit(),
+        "models": [dict(zip(names, key, strict=True)) | found for key, found in sorted(models.items())],
+        **{
+            tier: {kind: counts.get(f"{tier}_{kind}", 0) for kind in ("hits", "misses")}
+            for tier in ("memory", "disk")
+        },
+        **{name: counts.get(name, 0) for name in ("written", "evicted", "damaged")},
+    }
+
+
+def _model_of(path: Path) -> tuple[str, str, str]:
+    """(model, dtype, codec) as a file says; only its header is read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError):
+        metadata = {}
+    return metadata.get("model", "?"), metadata.get("dtype", "?"), path.name.split(".")[1]
+
+
+def _show(report: dict[str, Any], removed: int | None) -> None:
+    from ..view.labels import one_line
+
+    if removed is not None:
+        typer.echo(f"Removed {removed:,} contexts.")
+    typer.echo(
+        f"{one_line(report['folder'])}: {report['contexts']:,} contexts, {_size(report['bytes'])} of at most "
+        f"{_size(report['max_bytes'])}"
+    )
+    for model in report["models"]:
+        name = one_line(f"{model['model']} {model['dtype']} {model['codec']}")
+        typer.echo(f"  {name}: {model['contexts']:,} contexts, {_size(model['bytes'])}")
+    for tier in ("memory", "disk"):
+        hits = report[tier]["hits"]
+        asked = hits + report[tier]["misses"]
+        share = f" ({hits / asked:.0%})" if asked else ""
+        typer.echo(f"Found in {tier}: {hits:,} of {asked:,}{share}")
+    typer.echo(f"Written {report['written']:,}, evicted {report['evicted']:,}, damaged {report['damaged']:,}")
+
+
+def _size(number: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:,.1f} GB"

@@ -1,0 +1,227 @@
+"""Which passages stand in which row, and what a row's evidence says about its passages.
+
+NBCE proper has one row per passage. Rows may also hold several passages (`passages_per_row`), all of
+them (`joint_row`), or a part of one that is longer than the window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..documents.splitting import split_text
+from ..errors import ContextLengthError, InputError
+from ..options import Options
+from ..passages import Passage
+from ..prompts.encoder import PromptEncoder, Suffix
+
+__all__ = ["Row", "RowPlan", "passage_ids", "plan_rows"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row before it is read.
+
+    Attributes:
+        context: token ids of prefix + passages.
+        members: indexes of the passages in it; empty in row 0.
+        score: the best retrieval score among them, or None if one is unknown.
+    """
+
+    context: tuple[int, ...]
+    members: tuple[int, ...]
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class RowPlan:
+    """The rows of one question: row 0 without a passage, then the passage rows.
+
+    Attributes:
+        rows: n + 1 rows.
+        suffix: what all of them end with.
+        passages: number of passages.
+        warnings: what a person should be told about the layout.
+        sentences: how many rows, the last ones, hold sentences of passages that have rows already.
+    """
+
+    rows: tuple[Row, ...]
+    suffix: Suffix
+    passages: int
+    warnings: tuple[str, ...]
+    sentences: int = 0
+
+    def with_sentences(self, rows: Sequence[Row]) -> RowPlan:
+        """This plan with rows of sentences behind its own."""
+        return replace(self, rows=(*self.rows, *rows), sentences=self.sentences + len(rows))
+
+    def scores(self) -> Tensor | None:
+        """[1, n] retrieval scores, unknown ones replaced by the mean of the others; None if none is known."""
+        known = [row.score for row in self.rows[1:] if row.score is not None]
+        if not known:
+            return None
+        mean = sum(known) / len(known)
+        return torch.tensor([[mean if row.score is None else row.score for row in self.rows[1:]]])
+
+    def share(self, evidence: Sequence[float]) -> tuple[float, ...]:
+        """Evidence over n passage rows into weights over the passages, with the same sum.
+
+        The weight of a row with several passages goes to them in proportion to the weight of the rows
+        that hold one of them alone, and in equal parts where there are none.
+        """
+        alone = [0.0] * self.passages
+        for row, weight in zip(self.rows[1:], evidence, strict=True):
+            if len(row.members) == 1:
+                alone[row.members[0]] += weight
+        shared = list(alone)
+        for row, weight in zip(self.rows[1:], evidence, strict=True):
+            if len(row.members) > 1:
+                total = sum(alone[m] for m in row.members)
+                for member in row.members:
+                    part = alone[member] / total if total > 0 else 1 / len(row.members)
+                    shared[member] += weight * part
+        return tuple(shared)
+
+    def best(self, values: Sequence[float]) -> list[float]:
+        """Values over n passage rows into the best over each passage's rows, its own ones if it has any."""
+        found: list[list[float]] = [[] for _ in range(self.passages)]
+        joint: list[list[float]] = [[] for _ in range(self.passages)]
+        for row, value in zip(self.rows[1:], values, strict=True):
+            for member in row.members:
+                (found if len(row.members) == 1 else joint)[member].append(value)
+        return [max(own or others) for own, others in zip(found, joint, strict=True)]
+
+
+def plan_rows(
+    encoder: PromptEncoder, question: str, passages: Sequence[Passage], options: Options, window: int
+) -> RowPlan:
+    """Lay a question and its passages out in rows that fit the window.
+
+    A passage that is too long for a row of its own is split into overlapping windows, with a warning
+    that names it. Passages that are to share a row are never cut.
+
+    Args:
+        encoder: prompt wording and tokenizer.
+        question: the question.
+        passages: any number of them, in order.
+        options: passages_per_row, joint_row, order_labels and max_tokens are used.
+        window: most tokens a row may hold, answer included.
+
+    Raises:
+        InputError: an empty question or an empty passage, or no place for the passages in the prompt.
+        ContextLengthError: the question leaves no room for passages and answer, or passages that are to
+            share a row do not fit into it.
+    """
+    encoder.check_places(len(passages))
+    suffix = encoder.suffix(question)
+    if not suffix.ids:
+        raise InputError("Nothing follows the passages in the prompt; end it with the question.")
+    fixed = len(encoder.prefix) + len(suffix.ids) + max(options.max_tokens, len(encoder.refusal))
+    if fixed > window:
+        raise ContextLengthError(
+            f"The question takes {len(suffix.ids)} tokens and the answer may take {options.max_tokens}; with "
+            f"the prompt's {len(encoder.prefix)} that is more than the model's window of {window}. Shorten "
+            "the question or lower max_tokens."
+        )
+    room = window - fixed
+    warnings: list[str] = []
+    ids = [passage_ids(encoder, p, i, len(passages), options) for i, p in enumerate(passages)]
+    rows = [Row(encoder.prefix, ())]
+    if options.passages_per_row == 1:
+        for index, passage in enumerate(passages):
+            if len(ids[index]) <= room:
+                rows.append(Row(encoder.context({index: ids[index]}), (index,), passage.score))
+                continue
+            windows = _windows(encoder, passage, index, len(passages), options, room)
+            warnings.append(
+                f"Passage {passage.id!r} has {len(ids[index])} tokens and a row has room for {room}; it is "
+                f"read in {len(windows)} overlapping windows."
+            )
+            rows += [Row(encoder.context({index: part}), (index,), passage.score) for part in windows]
+    else:
+        for start in range(0, len(passages), options.passages_per_row):
+            members = range(start, min(start + options.passages_per_row, len(passages)))
+            rows.append(_shared_row(encoder, passages, ids, members, room))
+    if options.joint_row and options.passages_per_row < len(passages):
+        try:
+            rows.append(_shared_row(encoder, passages, ids, range(len(passages)), room))
+        except ContextLengthError as error:
+            warnings.append(f"No joint row: {error}")
+    return RowPlan(tuple(rows), suffix, len(passages), tuple(warnings))
+
+
+def passage_ids(
+    encoder: PromptEncoder,
+    passage: Passage,
+    index: int,
+    count: int,
+    options: Options,
+    text: str | None = None,
+) -> tuple[int, ...]:
+    """Token ids of one of `count` passages, or of a part of its text, as the options word it.
+
+    Raises:
+        InputError: an empty passage.
+    """
+    text = passage.text if text is None else text
+    if not text.strip():
+        raise InputError(f"Passage {passage.id!r} (number {index + 1}) is empty; leave it out.")
+    title = passage.title
+    if options.order_labels:
+        label = f"Part {index + 1} of {count}"
+        title = f"{title} ({label})" if title else label
+    return encoder.passage_ids(title, text, passage.source, passage.id)
+
+
+def _windows(
+    encoder: PromptEncoder, passage: Passage, index: int, count: int, options: Options, room: int
+) -> list[tuple[int, ...]]:
+    """Token ids of overlapping parts of a long passage, each within the room."""
+    # What heading and wording take, measured on the shortest text there is.
+    around = len(passage_ids(encoder, passage, index, count, options, ".")) + 1
+    size = room - around
+    if size < 8:
+        raise ContextLengthError(
+            f"Passage {passage.id!r} leaves room for {max(size, 0)} tokens of its text beside its heading, "
+            "the question and the answer; shorten the question or the title, or lower max_tokens."
+        )
+    while True:
+        spans = split_text(
+            passage.text, max_tokens=size, overlap=min(size // 4, 64), count_tokens=encoder.count
+        )
+        parts = [
+            passage_ids(encoder, passage, index, count, options, passage.text[start:end])
+            for start, end in spans
+        ]
+        longest = max(map(len, parts))
+        if longest <= room:
+            return parts
+        if size == 1:  # a single character may have many tokens, a ligature that is written out for example
+            raise ContextLengthError(
+                f"Passage {passage.id!r} has a character that takes more tokens than the {room} there is "
+                "room for; shorten the question or the title, or lower max_tokens."
+            )
+        # Tokens of a sum may differ from the sum of tokens; go down until they fit.
+        size = max(1, size - (longest - room))
+
+
+def _shared_row(
+    encoder: PromptEncoder,
+    passages: Sequence[Passage],
+    ids: Sequence[tuple[int, ...]],
+    members: range,
+    room: int,
+) -> Row:
+    taken = sum(len(ids[member]) for member in members)
+    if taken > room:
+        raise ContextLengthError(
+            f"{len(members)} passages take {taken} tokens together and a row has room for {room}. Use "
+            "fewer passages per row; with passages_per_row=1 each only has to fit by itself."
+        )
+    scores = [passages[member].score for member in members]
+    known = [score for score in scores if score is not None]
+    score = max(known) if len(known) == len(scores) else None
+    return Row(encoder.context({member: ids[member] for member in members}), tuple(members), score)

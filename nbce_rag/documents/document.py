@@ -1,0 +1,86 @@
+"""A document: what a file says, and how its bytes become text."""
+
+from __future__ import annotations
+
+import codecs
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import ReadError
+from ..noncharacters import strip_marks
+from ..passages import Passage
+
+__all__ = ["Document", "OnError", "Split", "clean_title", "decode_text", "read_bytes", "source_name"]
+
+Split = Callable[..., list[Passage]]
+
+OnError = Callable[[ReadError], None]
+
+
+def source_name(path: Path) -> str:
+    # Names of files may hold bytes that are not UTF-8, which nothing downstream can store.
+    return path.as_posix().encode("utf-8", "replace").decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What a file says.
+
+    Attributes:
+        text: Its text, without passage marks (U+FDD0 to U+FDD3).
+        title: Its title, when it names one.
+        page_starts: Where in `text` each page starts, for formats that have pages; else empty.
+    """
+
+    text: str
+    title: str | None = None
+    page_starts: tuple[int, ...] = ()
+
+    def page(self, position: int) -> int | None:
+        """The page, counted from 1, that holds the character at `position`; None without pages."""
+        return bisect_right(self.page_starts, position) or None
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        ReadError: It is missing, not a regular file, or not readable.
+    """
+    try:
+        # Opening a pipe or a device could wait for ever.
+        if path.exists() and not path.is_file():
+            raise ReadError(f"{path}: is not a regular file.")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ReadError(f"{path}: does not exist; check the path.") from None
+    except ReadError:
+        raise
+    except OSError as error:
+        raise ReadError(f"{path}: cannot be read: {error.strerror or error}.") from error
+
+
+def decode_text(path: str | Path, data: bytes) -> str:
+    """Text of a file in UTF-8 or, by its byte order mark, UTF-16. Line ends stay as they are.
+
+    Raises:
+        ReadError: It is in neither. `path` (or any name of the place) goes into the message.
+    """
+    is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    encoding = "utf-16" if is_utf16 else "utf-8-sig"
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        name = "UTF-16" if is_utf16 else "UTF-8"
+        raise ReadError(f"{path}: is not {name} at byte {error.start}; save it as UTF-8.") from None
+    # UTF-16 without a byte order mark, and many binary formats, are valid UTF-8 with zeros in it.
+    if "\0" in text:
+        raise ReadError(f"{path}: holds NUL characters, so it is not UTF-8 text; save it as UTF-8.")
+    return text
+
+
+def clean_title(title: str | None) -> str | None:
+    """A title on one line, or None when nothing is left of it."""
+    return " ".join(strip_marks(title).split()) or None if title else None

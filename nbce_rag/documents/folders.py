@@ -1,0 +1,126 @@
+"""Reading files and folders into passages, file by file; what cannot be read is named and passed over."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import NbceWarning, ReadError
+from ..passages import Passage
+from .document import OnError, Split, source_name
+from .jsonl import read_jsonl
+from .readers import DOCUMENT_READERS, read_document
+from .splitting import TokenCounter, check_window, split_document
+
+__all__ = ["SUFFIXES", "find_files", "read_files"]
+
+SUFFIXES: tuple[str, ...] = (*DOCUMENT_READERS, ".jsonl", ".jsonl.gz")
+"""Ends of the names of files that can be read; case does not matter."""
+
+
+def read_files(
+    paths: Iterable[str | Path],
+    *,
+    max_tokens: int = 200,
+    overlap: int = 32,
+    count_tokens: TokenCounter | None = None,
+    on_error: Callable[[ReadError], None] | None = None,
+) -> Iterator[tuple[Path, list[Passage]]]:
+    """Reads files and folders into passages.
+
+    Folders are read with all that is in them, sorted by path; hidden files and folders and files of
+    other types in them are passed over, links to folders are not followed. A file that is reached
+    twice is read once. The `source` of a passage is the file's path as it was given or found, with
+    forward slashes. Spans count in the text of `read_document`; passages of a PDF have in
+    `metadata["page"]` the page, from 1, that they start on.
+
+    A .jsonl or .jsonl.gz file holds one JSON object a line: `text`, and if wanted `id`, `title` and
+    `metadata`; all other keys are added to the metadata. Its passages have spans in that `text`. The
+    id is kept when the text makes one passage; more get `#1`, `#2`, ... after it.
+
+    Text loses the noncharacters U+FDD0 to U+FDD3, which mark passages in prompts.
+
+    Args:
+        paths: Files and folders; one path alone will do.
+        max_tokens: The most tokens of a passage.
+        overlap: The most tokens that a passage repeats from the one before.
+        count_tokens: Counts the tokens of a string; default
+            `nbce_rag.documents.splitting.approximate_tokens`.
+        on_error: Gets an error for each file or line that is passed over. Default: an `NbceWarning`.
+            It may raise to stop the reading.
+
+    Returns:
+        An iterator of (path, its passages in order), for files that gave at least one.
+
+    Raises:
+        InputError: `max_tokens` or `overlap` is out of range, at the call.
+    """
+    check_window(max_tokens, overlap)
+    if isinstance(paths, (str, os.PathLike)):
+        paths = [paths]
+
+    def split(text: str, **fields: Any) -> list[Passage]:
+        return split_document(
+            text, max_tokens=max_tokens, overlap=overlap, count_tokens=count_tokens, **fields
+        )
+
+    return _read(paths, split, on_error or _warn)
+
+
+def _warn(error: ReadError) -> None:
+    # Past this function and the two generators, to the loop over them.
+    warnings.warn(f"Passed over: {error}", NbceWarning, stacklevel=3)
+
+
+def _read(
+    paths: Iterable[str | Path], split: Split, on_error: OnError
+) -> Iterator[tuple[Path, list[Passage]]]:
+    seen: set[str] = set()
+    for path in find_files(paths, on_error):
+        real = os.path.realpath(path)
+        if real in seen:
+            continue
+        seen.add(real)
+        try:
+            is_jsonl = path.name.lower().endswith((".jsonl", ".jsonl.gz"))
+            passages = (read_jsonl if is_jsonl else _read_one)(path, split, on_error)
+        except ReadError as error:
+            on_error(error)
+        else:
+            if passages:
+                yield path, passages
+
+
+def find_files(paths: Iterable[str | Path], on_error: OnError) -> Iterator[Path]:
+    """The files that are named, and those of a known type in the folders that are named."""
+    for path in map(Path, paths):
+        if not path.is_dir():
+            yield path
+            continue
+        found = sorted(_walk(path, on_error))
+        if not found:
+            on_error(ReadError(f"{path}: this folder holds no file that ends in {', '.join(SUFFIXES)}."))
+        yield from found
+
+
+def _walk(folder: Path, on_error: OnError) -> Iterator[Path]:
+    def failed(error: OSError) -> None:
+        on_error(ReadError(f"{error.filename}: cannot be read: {error.strerror}."))
+
+    for parent, folders, names in os.walk(folder, onerror=failed):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if not name.startswith(".") and name.lower().endswith(SUFFIXES):
+                yield Path(parent, name)
+
+
+def _read_one(path: Path, split: Split, on_error: OnError) -> list[Passage]:
+    document = read_document(path)
+    passages = split(document.text, title=document.title, source=source_name(path))
+    if document.page_starts:
+        return [replace(p, metadata={**p.metadata, "page": document.page(p.start or 0)}) for p in passages]
+    return passages

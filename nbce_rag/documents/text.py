@@ -1,0 +1,55 @@
+"""Plain text, Markdown and reStructuredText."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ..noncharacters import strip_marks
+from .document import Document, clean_title, decode_text
+
+__all__ = ["read_markdown", "read_plain", "read_rst"]
+
+
+def read_plain(path: Path, data: bytes) -> Document:
+    return Document(strip_marks(decode_text(path, data)))
+
+
+def read_markdown(path: Path, data: bytes) -> Document:
+    text = strip_marks(decode_text(path, data))
+    return Document(text, clean_title(_markdown_title(text.splitlines())))
+
+
+def _markdown_title(lines: list[str]) -> str | None:
+    """The title in the front matter, or the first heading that is not in a code block."""
+    body = 0
+    if lines and lines[0].rstrip() == "---" and "---" in (tail := [line.rstrip() for line in lines[1:]]):
+        body = tail.index("---") + 2
+        for line in lines[1 : body - 1]:
+            if line.startswith("title:"):
+                return line.removeprefix("title:").strip().strip("\"'")
+    fence, previous = "", ""
+    for line in lines[body:]:
+        stripped = line.strip()
+        if fence:
+            fence = "" if stripped.startswith(fence) else fence
+        elif stripped.startswith(("```", "~~~")):
+            fence = stripped[:3]
+        elif heading := re.match(r" {0,3}#{1,6}[ \t]+(?=\S)", line):
+            return line[heading.end() :].rstrip().rstrip("#")
+        elif previous and previous[0] not in "-+*>|#" and re.fullmatch("={2,}|-{2,}", stripped):
+            return previous
+        previous = stripped
+    return None
+
+
+def read_rst(path: Path, data: bytes) -> Document:
+    text = strip_marks(decode_text(path, data))
+    previous = ""
+    for line in map(str.rstrip, text.splitlines()):
+        # Section titles are underlined by one repeated punctuation mark, at least as long as they are.
+        is_rule = len(line) > 1 and len(set(line)) == 1 and not line[0].isalnum() and not line[0].isspace()
+        if is_rule and previous and len(line) >= len(previous):
+            return Document(text, clean_title(previous))
+        previous = "" if is_rule else line.strip()
+    return Document(text)

@@ -1,0 +1,1 @@
+"""NBCE, the facade, and what it is made of."""

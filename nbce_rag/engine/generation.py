@@ -1,0 +1,264 @@
+"""From requests to answers, piece by piece: the decoder's steps become text, evidence and citations."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from ..answers.answer import Answer, Piece
+from ..decoding.budget import free_memory
+from ..decoding.decoder import Group, LockstepDecoder, Step
+from ..decoding.detokenizer import TextBuilder
+from ..decoding.drafting import PromptLookup
+from ..decoding.plan import RowPlan
+from ..decoding.reader import Engine, Prompted, read_prompts
+from ..decoding.sampling import Sampler
+from ..errors import NbceWarning
+from ..evidence.citations import cite
+from ..evidence.evidence import Timings, TokenEvidence, Usage
+from ..request import Request
+
+__all__ = ["generate"]
+
+NO_PASSAGES = "No passages were given; the answer comes from the question alone."
+
+
+def generate(engine: Engine, requests: Sequence[Request]) -> Iterator[tuple[int, Piece]]:
+    """Answer requests in decoding batches as large as memory allows.
+
+    Nothing is computed between pieces, so a consumer that stops asking stops the work.
+
+    Args:
+        engine: model and wording.
+        requests: the questions.
+
+    Yields:
+        (index of the request, piece); the last piece of each request carries its `Answer`.
+
+    Raises:
+        InputError: an empty question or passage, or rows that do not fit into window or memory. Raised
+            before anything is computed.
+        NumericalError: the model gave NaN.
+    """
+    plans = [engine.plan(request) for request in requests]
+    for request, plan in zip(requests, plans, strict=True):
+        for message in _notes(request, plan):
+            warnings.warn(message, NbceWarning, stacklevel=3)
+    for batch in _batches(engine, requests, plans):
+        yield from _generate_batch(engine, [(i, requests[i], plans[i]) for i in batch])
+
+
+@dataclass(eq=False)
+class _Run:
+    """One answer in the making."""
+
+    index: int
+    request: Request
+    prompted: Prompted
+    text: TextBuilder
+    sampler: Sampler
+    started: float
+    prefilled: float
+    steps: list[Step] = field(default_factory=list)
+    tokens: list[TokenEvidence] = field(default_factory=list)
+    first_token: float | None = None
+    read: int = 0  # steps that `collect` has seen
+    dropped: int = 0  # rows that did not matter
+
+    def push(self, step: Step, eos_ids: frozenset[int]) -> tuple[str, str | None]:
+        """Take a step in: the text that is now certain, and why the answer ends, if it does."""
+        self.first_token = self.first_token or time.perf_counter()
+        if step.token in eos_ids:
+            return "", "stop"
+        self.steps.append(step)
+        text = self.text.push(step.token)
+        if self.text.stopped or self.sampler.finished:
+            return text, "stop"
+        return text, "length" if len(self.steps) >= self.request.options.max_tokens else None
+
+    def collect(self) -> tuple[TokenEvidence, ...]:
+        """Evidence of the tokens whose text became certain since the last call."""
+        new: list[TokenEvidence] = []
+        while self.read < len(self.steps) and self.text.certain(self.read):
+            step, (start, end) = self.steps[self.read], self.text.span(self.read)
+            self.read += 1
+            if start == end:
+                continue  # white space around the answer, or beyond a stop string
+            # Of several tokens that spell one character the last one completes it.
+            completes = self.read == len(self.steps) or self.text.span(self.read) != (start, end)
+            new.append(
+                TokenEvidence(
+                    id=step.token,
+                    text=self.text.text[start:end] if completes else "",
+                    start=start,
+                    end=end,
+                    logprob=step.log_prob,
+                    weights=self.prompted.plan.share(step.evidence),
+                    gain=step.gain,
+                    entropies=step.entropies,
+                )
+            )
+        self.tokens += new
+        return tuple(new)
+
+    def answer(self, finish_reason: str, generated: int) -> Answer:
+        """The finished answer, or the abstention that takes its place."""
+        options, prompted = self.request.options, self.prompted
+        tokens, text = tuple(self.tokens), self.text.text
+        grounding = None
+        if tokens and prompted.passages:
+            grounding = sum(token.gain for token in tokens) / len(tokens)
+        limit = options.abstain_below
+        if limit is not None and prompted.passages and (grounding is None or grounding < limit):
+            finish_reason = "no_evidence"
+        if finish_reason == "no_evidence":
+            text, tokens = options.abstention, ()
+        done = time.perf_counter()
+        return Answer(
+            question=self.request.question,
+            text=text,
+            tokens=tokens,
+            citations=cite(text, tokens, [p.id for p in prompted.passages], options.citation_threshold),
+            passages=prompted.passages,
+            usage=Usage(
+                prompt_tokens=sum(prompted.row_tokens),
+                cached_tokens=prompted.cached_tokens,
+                generated_tokens=generated,
+                row_tokens=prompted.row_tokens,
+                row_passages=tuple(row.members for row in prompted.plan.rows),
+                sentence_rows=prompted.plan.sentences,
+            ),
+            timings=Timings(
+                retrieve=None,
+                prefill=self.prefilled - self.started,
+                first_token=None if self.first_token is None else self.first_token - self.started,
+                decode=done - self.prefilled,
+                total=done - self.started,
+            ),
+            finish_reason=finish_reason,
+            grounding=grounding,
+            fusion=getattr(options.rule, "name", "") or type(options.rule).__name__,
+            warnings=(*_notes(self.request, prompted.plan), *self._said_of_dropped()),
+        )
+
+    def _said_of_dropped(self) -> list[str]:
+        if not self.dropped:
+            return []
+        return [
+            f"{self.dropped} of {len(self.prompted.rows) - 1} passage rows were dropped on the way, after "
+            f"{self.request.options.drop_rows_after} tokens without evidence from them."
+        ]
+
+
+def _generate_batch(engine: Engine, batch: list[tuple[int, Request, RowPlan]]) -> Iterator[tuple[int, Piece]]:
+    started = time.perf_counter()
+    samplers = [_sampler(engine, request) for _, request, _ in batch]
+    cache, log_probs, prompted = read_prompts(engine, [r for _, r, _ in batch], [p for _, _, p in batch])
+    prefilled = time.perf_counter()
+    runs = [
+        _Run(
+            index=index,
+            request=request,
+            prompted=ready,
+            text=TextBuilder(
+                engine.loaded.tokenizer, (*engine.encoder_of(request).template.stop, *request.options.stop)
+            ),
+            sampler=sampler,
+            started=started,
+            prefilled=prefilled,
+        )
+        for (index, request, _), ready, sampler in zip(batch, prompted, samplers, strict=True)
+    ]
+    decoder = LockstepDecoder(
+        engine.loaded,
+        cache,
+        log_probs,
+        [_group(run) for run in runs],
+    )
+    del cache, log_probs  # the decoder drops them as rows finish
+    for place, run in enumerate(runs):
+        if run.prompted.refused:
+            decoder.finish(place)
+            answer = run.answer("no_evidence", 0)
+            yield run.index, Piece(answer.text, (), answer)
+    while decoder.active:
+        for step in decoder.step():
+            run = runs[step.group]
+            text, reason = run.push(step, engine.loaded.eos_ids)
+            if reason is not None:
+                decoder.finish(step.group)
+                run.dropped = decoder.dropped(step.group)
+            piece = _piece(run, text, reason)
+            if piece is not None:
+                yield run.index, piece
+
+
+def _piece(run: _Run, text: str, reason: str | None) -> Piece | None:
+    # Whether to abstain is known only when the answer is whole, so until then it is not shown.
+    held = run.request.options.abstain_below is not None
+    if reason is None:
+        return Piece(text, run.collect(), None) if text and not held else None
+    text += run.text.finish()
+    last = run.collect()
+    answer = run.answer(reason, len(run.sampler.ids))
+    return Piece(answer.text, answer.tokens, answer) if held else Piece(text, last, answer)
+
+
+def _group(run: _Run) -> Group:
+    options, plan = run.request.options, run.prompted.plan
+    contexts = [row.context for row in plan.rows[1:]]
+    drafts = options.prompt_lookup_num_tokens
+    return Group(
+        run.prompted.rows,
+        options.rule,
+        run.sampler,
+        run.prompted.state,
+        lookup=PromptLookup(contexts, drafts) if drafts and contexts else None,
+        drop_after=options.drop_rows_after,
+        entropies=options.entropies,
+    )
+
+
+def _sampler(engine: Engine, request: Request) -> Sampler:
+    options, loaded = request.options, engine.loaded
+    constraint = None
+    if options.json_schema is not None or options.regex is not None:
+        from ..decoding.grammar import Constraint
+
+        constraint = Constraint(
+            loaded.tokenizer,
+            json_schema=options.json_schema,
+            regex=options.regex,
+            vocab_size=loaded.vocab_size,
+            eos_ids=loaded.eos_ids,
+        )
+    return Sampler(options, loaded.tokenizer, loaded.eos_ids, constraint)
+
+
+def _notes(request: Request, plan: RowPlan) -> list[str]:
+    # A wording of its own, such as a conversation, may well do without passages.
+    expected = bool(request.passages) or request.prompt is not None
+    return list(plan.warnings) if expected else [NO_PASSAGES, *plan.warnings]
+
+
+def _batches(engine: Engine, requests: Sequence[Request], plans: Sequence[RowPlan]) -> Iterator[list[int]]:
+    """Runs of requests that are decoded together.
+
+    A batch takes at most a third of the free memory, and not more than twice what its requests take one
+    by one: rows are padded to the longest, so that a long prompt among short ones costs more than it saves.
+    """
+    batch: list[int] = []
+    apart = 0
+    for index in range(len(requests)):
+        alone = engine.bytes_needed([requests[index]], [plans[index]])
+        grown = [*batch, index]
+        together = engine.bytes_needed([requests[i] for i in grown], [plans[i] for i in grown])
+        if batch and (together > free_memory(engine.loaded.device) / 3 or together > 2 * (apart + alone)):
+            yield batch
+            batch, apart = [], 0
+        batch.append(index)
+        apart += alone
+    if batch:
+        yield batch

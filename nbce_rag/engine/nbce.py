@@ -1,0 +1,336 @@
+"""NBCE: the facade that people use."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, TypeAlias
+
+from ..answers.answer import Answer, Piece
+from ..answers.choices import ChoiceScores
+from ..answers.comparison import Comparison
+from ..decoding.budget import free_memory
+from ..decoding.reader import Engine
+from ..documents.splitting import split_document
+from ..errors import InputError
+from ..fusion import Rule
+from ..kv.store import PassageKVStore, StoreLike, resolve_store
+from ..models.transformers.loading import LoadedModel, load_model, wrap_model
+from ..options import Options
+from ..passages import Passage
+from ..prompts.encoder import PromptEncoder
+from ..prompts.template import PromptTemplate
+from ..request import Request
+from . import compare as _compare
+from . import score as _scoring
+from .generation import generate
+from .prefill import FillReport, fill_store
+
+__all__ = ["NBCE"]
+
+AnyRequest: TypeAlias = Request | Mapping[str, Any] | tuple[Any, ...] | str
+
+
+class NBCE:
+    """Answers questions over passages, each passage read as a context of its own.
+
+    Make one with `NBCE.from_pretrained()`. An engine may be used from several threads at once: forward
+    passes take turns, everything else belongs to the call.
+
+    Args:
+        loaded: a model (`nbce_rag.models.transformers.loading.load_model`, `wrap_model`).
+        prompt: the wording; None takes `PromptTemplate.for_tokenizer`.
+        kv_store: keys and values of passages kept from call to call. None keeps 1 GiB of them in memory,
+            a folder keeps them from process to process too, True is the folder `kv` in the user's cache
+            folder ($NBCE_CACHE), False keeps none; or a `PassageKVStore`, for sizes and codecs.
+        max_batch_tokens: rows times length of one forward pass, at most; None derives it from the free
+            memory. A longer row still goes, alone.
+        **options: defaults for every call, see `nbce_rag.options.Options`.
+
+    Raises:
+        InputError: unknown or impossible options.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        *,
+        prompt: PromptTemplate | None = None,
+        kv_store: StoreLike = None,
+        max_batch_tokens: int | None = None,
+        **options: Any,
+    ) -> None:
+        self.options = Options().updated(**options)
+        if max_batch_tokens is None:
+            # An eighth of the free memory; past a few thousand tokens a batch is no faster on any machine.
+            affordable = free_memory(loaded.device) // 8 // loaded.activation_bytes
+            max_batch_tokens = int(min(8192, max(256, affordable)))
+        if max_batch_tokens < 1:
+            raise InputError(f"max_batch_tokens={max_batch_tokens} must be at least 1.")
+        store = resolve_store(kv_store)
+        template = prompt or PromptTemplate.for_tokenizer(loaded.tokenizer)
+        self._engine = Engine(loaded, PromptEncoder(template, loaded.tokenizer), store, max_batch_tokens)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | os.PathLike[str] | Any | None = None,
+        *,
+        tokenizer: Any = None,
+        fusion: str | Rule = "posterior",
+        device: str | None = None,
+        dtype: Any = "auto",
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        local_files_only: bool = False,
+        device_map: Any = None,
+        prompt: PromptTemplate | None = None,
+        kv_store: StoreLike = None,
+        max_batch_tokens: int | None = None,
+        **options: Any,
+    ) -> NBCE:
+        """Load a model and make an engine.
+
+        Args:
+            model: hub id, folder, or GGUF file; None is the packaged default (extra `[local]`); or a
+                transformers model that is already loaded, with `tokenizer=`.
+            tokenizer: only for a model that is already loaded.
+            fusion: a rule's name or instance.
+            device, dtype, revision, trust_remote_code, local_files_only, device_map: see
+                `nbce_rag.models.transformers.loading.load_model`.
+            prompt, kv_store, max_batch_tokens, **options: see the class.
+
+        Raises:
+            ModelError: the model cannot be found, loaded or used.
+            InputError: unknown or impossible options.
+            MissingDependencyError: the packaged default or GGUF support is not installed.
+        """
+        Options().updated(fusion=fusion, **options)  # before a model is loaded for nothing
+        kv_store = resolve_store(kv_store) or False
+        if model is None or isinstance(model, (str, os.PathLike)):
+            loaded = load_model(
+                model,
+                device=device,
+                dtype=dtype,
+                revision=revision,
+                trust_remote_code=trust_remote_code,
+                local_files_only=local_files_only,
+                device_map=device_map,
+            )
+        else:
+            loaded = wrap_model(model, tokenizer)
+        return cls(
+            loaded,
+            prompt=prompt,
+            kv_store=kv_store,
+            max_batch_tokens=max_batch_tokens,
+            fusion=fusion,
+            **options,
+        )
+
+    @property
+    def model(self) -> LoadedModel:
+        """The model with its tokenizer, window and device."""
+        return self._engine.loaded
+
+    @property
+    def prompt(self) -> PromptTemplate:
+        """The wording around passages and question."""
+        return self._engine.encoder.template
+
+    @property
+    def kv_store(self) -> PassageKVStore | None:
+        """Keys and values kept from call to call."""
+        return self._engine.store
+
+    def request(
+        self,
+        question: str,
+        passages: Iterable[Passage | str] = (),
+        *,
+        document: str | None = None,
+        **options: Any,
+    ) -> Request:
+        """A checked request, as `batch` takes them.
+
+        Args:
+            question: what is asked.
+            passages: passages, or plain texts.
+            document: one long text instead, split into overlapping windows that are labelled "Part i of
+                n", since their order is known.
+            **options: see `nbce_rag.options.Options`; they change the engine's defaults.
+
+        Raises:
+            InputError: an empty question or document, something that is no passage, unknown or
+                impossible options, or both passages and document.
+        """
+        if not isinstance(question, str) or not question.strip():
+            raise InputError(f"The question {question!r} is empty; ask something.")
+        given = [_passage(passage, place) for place, passage in enumerate(_sequence(passages))]
+        if document is not None:
+            if given:
+                raise InputError("Give either passages or a document, not both.")
+            if not document.strip():
+                raise InputError("The document is empty.")
+            options = {"order_labels": True, **options}
+            given = self._windows(document)
+        return Request(question, tuple(given), self.options.updated(**options))
+
+    def answer(self, question: str, passages: Iterable[Passage | str] = (), **options: Any) -> Answer:
+        """Answer a question; arguments and errors: `request`, `nbce_rag.engine.generation.generate`.
+
+        >>> from nbce_rag import NBCE
+        >>> nbce = NBCE.from_pretrained()                                       # doctest: +SKIP
+        >>> nbce.answer("Who runs the ferry?", ["The ferry is run by Ada."]).text  # doctest: +SKIP
+        'Ada'
+        """
+        return self.batch([self.request(question, passages, **options)])[0]
+
+    def stream(
+        self, question: str | Request, passages: Iterable[Passage | str] = (), **options: Any
+    ) -> Iterator[Piece]:
+        """Answer piece by piece; the last piece carries the `Answer`.
+
+        The pieces' texts join to the answer's. Nothing is computed between pieces, so closing the
+        iterator stops the work. With `abstain_below` the text comes as one piece.
+        """
+        request = question if isinstance(question, Request) else self.request(question, passages, **options)
+        return (piece for _, piece in self.stream_batch([request]))
+
+    def stream_batch(self, requests: Sequence[AnyRequest]) -> Iterator[tuple[int, Piece]]:
+        """`batch`, piece by piece: (index of the request, piece). Closing the iterator stops the work."""
+        return generate(self._engine, [self._coerce(request) for request in requests])
+
+    def batch(self, requests: Sequence[AnyRequest]) -> list[Answer]:
+        """Answer several questions in one decoding batch, as far as memory allows.
+
+        Args:
+            requests: what `request` made, or its arguments as a mapping, a (question, passages) tuple,
+                or a question alone.
+
+        Returns:
+            One answer a request, the same as one by one.
+        """
+        answers = {index: piece.answer for index, piece in self.stream_batch(requests) if piece.answer}
+        return [answers[index] for index in range(len(requests))]
+
+    async def aanswer(self, question: str, passages: Iterable[Passage | str] = (), **options: Any) -> Answer:
+        """`answer` in a worker thread. Cancelling it stops the work after the step under way."""
+        return (await self.abatch([self.request(question, passages, **options)]))[0]
+
+    async def abatch(self, requests: Sequence[AnyRequest]) -> list[Answer]:
+        """`batch` in a worker thread. Cancelling it stops the work after the step under way."""
+        answers: dict[int, Answer] = {}
+        async with aclosing(self.astream_batch(requests)) as pieces:
+            async for index, piece in pieces:
+                if piece.answer is not None:
+                    answers[index] = piece.answer
+        return [answers[index] for index in range(len(requests))]
+
+    async def astream(
+        self, question: str | Request, passages: Iterable[Passage | str] = (), **options: Any
+    ) -> AsyncGenerator[Piece, None]:
+        """`stream` with every step in a worker thread, so that the event loop stays free."""
+        request = question if isinstance(question, Request) else self.request(question, passages, **options)
+        async with aclosing(self.astream_batch([request])) as pieces:
+            async for _, piece in pieces:
+                yield piece
+
+    def astream_batch(self, requests: Sequence[AnyRequest]) -> AsyncGenerator[tuple[int, Piece], None]:
+        """`stream_batch` with every step in a worker thread."""
+        return _in_thread(self.stream_batch(requests))
+
+    def prefill(
+        self,
+        passages: Iterable[Passage | str],
+        *,
+        progress: Callable[[int, int, str], None] | None = None,
+        **options: Any,
+    ) -> FillReport:
+        """Read passages ahead of any question, so that their keys and values are in the KV store.
+
+        What is there already is not read again, so that a call that was interrupted can be repeated.
+        Give the store a folder, or room for them in memory.
+
+        Args:
+            passages: passages, texts, or a `PassageIndex`.
+            progress: called with (passages done, passages in all, title of the last one).
+            **options: those that questions will be asked with.
+
+        Raises:
+            InputError: there is no store, or what is missing does not fit into it or onto the disk.
+        """
+        many = passages if isinstance(passages, Collection) else list(passages)
+        return fill_store(
+            self._engine,
+            lambda: (_passage(passage, place) for place, passage in enumerate(_sequence(many))),
+            self.options.updated(**options),
+            progress,
+        )
+
+    def compare(self, question: str, passages: Iterable[Passage | str], **options: Any) -> Comparison:
+        """Let every passage answer for itself, and say who agrees with whom (`nbce_rag.engine.compare`)."""
+        return _compare.compare(self._engine, self.request(question, passages, **options))
+
+    def score(
+        self, question: str, passages: Iterable[Passage | str], choices: Sequence[str], **options: Any
+    ) -> ChoiceScores:
+        """Fused log-probs of given answers: classification, multiple choice (`nbce_rag.engine.score`)."""
+        return _scoring.score(self._engine, self.request(question, passages, **options), choices)
+
+    def _coerce(self, request: AnyRequest) -> Request:
+        if isinstance(request, Request):
+            return request
+        if isinstance(request, Mapping):
+            return self.request(**request)
+        if isinstance(request, tuple) and 1 <= len(request) <= 2:
+            return self.request(*request)
+        if isinstance(request, str):
+            return self.request(request)
+        raise InputError(
+            f"{request!r} is no request; give NBCE.request(...), a mapping of its arguments, "
+            "(question, passages), or a question."
+        )
+
+    def _windows(self, document: str) -> list[Passage]:
+        # Windows of a quarter of the model's, at most 512 tokens: whole paragraphs, which NBCE reads best.
+        size = max(16, min(512, self._engine.loaded.window // 4))
+        return split_document(
+            document, max_tokens=size, overlap=size // 4, count_tokens=self._engine.encoder.count
+        )
+
+
+def _sequence(passages: Any) -> Iterable[Any]:
+    if isinstance(passages, (str, Passage)):
+        raise InputError("passages must be a sequence of passages, not a single one; put it into a list.")
+    return passages or ()
+
+
+def _passage(given: Any, place: int) -> Passage:
+    if isinstance(given, Passage):
+        return given
+    if isinstance(given, str):
+        return Passage(text=given)
+    raise InputError(f"passages[{place}] is a {type(given).__name__}; give Passage objects or texts.")
+
+
+async def _in_thread(iterator: Iterator[Any]) -> AsyncGenerator[Any, None]:
+    """Draw from a blocking iterator without blocking the event loop; closes it when the consumer leaves."""
+    end = object()
+    step: asyncio.Future[Any] | None = None
+    try:
+        while True:
+            step = asyncio.ensure_future(asyncio.to_thread(next, iterator, end))
+            # Shielded: a generator that is running in the thread cannot be closed before the step ends.
+            item = await asyncio.shield(step)
+            if item is end:
+                return
+            yield item
+    finally:
+        if step is not None and not step.done():
+            await asyncio.wait([step])
+        close = getattr(iterator, "close", None)
+        if close is not None:
+            close()

@@ -1,0 +1,96 @@
+"""Fused log-probs of given answers: classification and multiple choice over any number of passages.
+
+The task of the NAACL 2024 paper (arXiv 2403.17552), where passages hold worked examples.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..answers.choices import ChoiceScores
+from ..decoding.budget import free_memory
+from ..decoding.decoder import Group, LockstepDecoder
+from ..decoding.reader import Engine, Prompted, read_prompts
+from ..decoding.sampling import ForcedTokens
+from ..errors import InputError, NbceWarning
+from ..fusion import FusionRule, FusionState
+from ..models.transformers.rows import RowCache
+from ..request import Request
+from .generation import NO_PASSAGES
+
+__all__ = ["score"]
+
+
+def score(engine: Engine, request: Request, choices: Sequence[str]) -> ChoiceScores:
+    """Score given answers to a question, all in one batch.
+
+    The prompt is read once; then each choice is a group of rows of its own whose tokens are given. Rules
+    of `nbce_rag.fusion` score without truncation, since a truncated token would cost a choice everything, and
+    over whole passages, since the sentences of a worked example are none.
+
+    Args:
+        engine: model and wording.
+        request: question, passages and options; sampling options have no effect.
+        choices: at least one non-empty text.
+
+    Raises:
+        InputError: no choices, or an empty one.
+        ContextLengthError: a choice does not fit behind the question.
+    """
+    if isinstance(choices, str) or not choices:
+        raise InputError(f"choices={choices!r} must be a sequence of at least one text.")
+    ids = [engine.encoder_of(request).encode_answer(choice) for choice in choices]
+    for choice, tokens in zip(choices, ids, strict=True):
+        if not choice.strip() or not tokens:
+            raise InputError(f"The choice {choice!r} is empty; leave it out.")
+    request = replace(request, options=request.options.updated(max_tokens=max(map(len, ids))))
+    if not request.passages:
+        warnings.warn(NO_PASSAGES, NbceWarning, stacklevel=3)
+    plan = engine.plan(request)
+    cache, log_probs, [prompted] = read_prompts(engine, [request], [plan], closer=False)
+    # Every choice takes a copy of the rows; as many at a time as a third of the free memory holds.
+    room = free_memory(engine.loaded.device) // 3 // engine.bytes_needed([request], [plan])
+    size = max(1, room)
+    totals: list[float] = []
+    for first in range(0, len(ids), size):
+        totals += _score_some(engine, request, prompted, cache, log_probs, ids[first : first + size])
+    return ChoiceScores(tuple(choices), tuple(totals), tuple(map(len, ids)))
+
+
+def _score_some(
+    engine: Engine,
+    request: Request,
+    prompted: Prompted,
+    cache: RowCache,
+    log_probs: Tensor,
+    ids: Sequence[tuple[int, ...]],
+) -> list[float]:
+    """Fused log-prob of each of a few choices, given as token ids."""
+    width = len(prompted.rows)
+    every = torch.arange(width).repeat(len(ids))
+    rule = request.options.rule
+    if isinstance(rule, FusionRule):
+        rule = rule.untruncated()
+    forced = [ForcedTokens(tokens) for tokens in ids]
+    groups = [
+        Group(
+            tuple(range(i * width, (i + 1) * width)),
+            rule,
+            chooser,
+            FusionState(prompted.state.scores, prompted.state.relevance, prompted.state.refusal),
+        )
+        for i, chooser in enumerate(forced)
+    ]
+    decoder = LockstepDecoder(engine.loaded, cache.keep(every), log_probs[every.to(log_probs.device)], groups)
+    totals = [0.0] * len(ids)
+    while decoder.active:
+        for step in decoder.step():
+            totals[step.group] += step.log_prob
+            if forced[step.group].finished:
+                decoder.finish(step.group)
+    return totals

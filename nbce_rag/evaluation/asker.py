@@ -1,0 +1,177 @@
+"""Puts questions to methods, a batch at a time, and makes one line of the log of each answer."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..answers.answer import Answer
+from ..engine.generation import NO_PASSAGES
+from ..engine.nbce import NBCE
+from ..errors import ContextLengthError, NbceWarning
+from ..passages import Passage
+from ..request import Request
+from .data.dataset import Dataset
+from .data.questions import Question
+from .log import Row
+from .methods.long_context import LongContext, why_not
+from .methods.method import Asking, Method
+
+__all__ = ["Asker"]
+
+
+@dataclass(eq=False)
+class _Course:
+    """One question on its way through one method."""
+
+    question: Question
+    method: Method
+    asking: Asking
+    wanted: list[dict[str, Any]] = field(default_factory=list)
+    given: list[Answer] = field(default_factory=list)
+    answer: Answer | None = None
+    error: str | None = None
+    seconds_before: float = 0.0  # until the last of the requests was made
+    seconds: float = 0.0
+
+    def take(self, answers: Sequence[Answer | ContextLengthError], since: float, until: float) -> None:
+        """Answers to what was wanted, and the seconds from the start of the batch in which they came."""
+        self.seconds_before, self.seconds = since, until
+        good = [answer for answer in answers if isinstance(answer, Answer)]
+        self.given += good
+        if len(good) < len(answers):
+            self.error = next(str(error) for error in answers if not isinstance(error, Answer))
+            self.asking.close()
+            return
+        try:
+            self.wanted = self.asking.send(good)
+        except StopIteration as end:
+            self.answer = end.value
+
+    @property
+    def done(self) -> bool:
+        return self.answer is not None or self.error is not None
+
+
+class Asker:
+    """Asks questions of one data set over what was retrieved for them.
+
+    Args:
+        nbce: the engine.
+        data: questions and passages.
+        retrieved: the passages of each question by its id.
+        max_tokens: most tokens of an answer.
+    """
+
+    def __init__(
+        self, nbce: NBCE, data: Dataset, retrieved: Mapping[str, Sequence[Passage]], max_tokens: int
+    ) -> None:
+        self._nbce, self._data, self._retrieved, self._max_tokens = nbce, data, retrieved, max_tokens
+        self._stretched: dict[tuple[str, float], LongContext] = {}
+
+    def unavailable(self, method: Method) -> str | None:
+        """Why this model cannot do this method, or None."""
+        return why_not(self._nbce.model) if method.rope else None
+
+    def ask(self, asked: Sequence[tuple[Question, Method]]) -> list[Row]:
+        """One line of the log for each question and method of a batch, in their order."""
+        courses = []
+        for question, method in asked:
+            gold = [self._data.passages[id_] for id_ in question.gold_ids]
+            asking = method.ask(question.text, self._retrieved[question.id], gold)
+            courses.append(_Course(question, method, asking, next(asking)))
+        started, since = time.perf_counter(), 0.0
+        while running := [course for course in courses if not course.done]:
+            answers = iter(self._answers(running))
+            until = time.perf_counter() - started
+            for course in running:
+                course.take([next(answers) for _ in course.wanted], since, until)
+            since = until
+        return [_line(course, len(courses)) for course in courses]
+
+    def _answers(self, courses: Sequence[_Course]) -> list[Answer | ContextLengthError]:
+        """Answers to all that is wanted, in order."""
+        requests = [
+            (self._engine(course.method), self._nbce.request(**each, max_tokens=self._max_tokens))
+            for course in courses
+            for each in course.wanted
+        ]
+        together = [request for engine, request in requests if engine is self._nbce]
+        found = iter(_batch(self._nbce, together))
+        return [
+            next(found) if engine is self._nbce else _batch(engine, [request])[0]
+            for engine, request in requests
+        ]
+
+    def _engine(self, method: Method) -> NBCE | LongContext:
+        if not method.rope:
+            return self._nbce
+        key = (method.rope, method.factor)
+        if key not in self._stretched:
+            self._stretched[key] = LongContext(self._nbce, *key)
+        return self._stretched[key]
+
+
+def _batch(engine: NBCE | LongContext, requests: Sequence[Request]) -> list[Answer | ContextLengthError]:
+    """Answers, and errors in place of those whose passages do not fit."""
+    try:
+        with warnings.catch_warnings():
+            # What they say is in the answers, and goes into the log.
+            warnings.simplefilter("ignore", NbceWarning)
+            return list(engine.batch(requests))
+    except ContextLengthError as error:
+        # Raised before anything is computed, so that looking for the culprit costs nothing.
+        if len(requests) == 1:
+            return [error]
+        middle = len(requests) // 2
+        return _batch(engine, requests[:middle]) + _batch(engine, requests[middle:])
+
+
+def _line(course: _Course, batch: int) -> Row:
+    question, answer = course.question, course.answer
+    line: Row = {
+        "type": "answer",
+        "method": course.method.name,
+        "question_id": question.id,
+        "question": question.text,
+        "answers": list(question.answers),
+        "gold_ids": list(question.gold_ids),
+        "answer": "",
+        "finish_reason": "does_not_fit",
+        "leading": None,
+        "cited": [],
+        "grounding": None,
+        "prompt_tokens": 0,
+        "cached_tokens": 0,
+        "seconds": course.seconds / batch,
+        "ttft_s": None,
+        "batch": batch,
+        "error": course.error,
+        "warnings": [],
+    }
+    if question.wrong_answers:
+        line["wrong_answers"] = list(question.wrong_answers)
+    if answer is None:
+        return line
+    weight: dict[str, float] = {}
+    for citation in answer.citations:
+        share = citation.share * (citation.end - citation.start)
+        weight[citation.passage_id] = weight.get(citation.passage_id, 0.0) + share
+    first_token = course.given[-1].timings.first_token
+    if course.method.layout == "apart":  # nothing of a ranking can be shown before all of it is there
+        first_token = course.seconds - course.seconds_before
+    said = dict.fromkeys(warning for each in course.given for warning in each.warnings)
+    return line | {
+        "answer": answer.text,
+        "finish_reason": answer.finish_reason,
+        "leading": max(weight, key=weight.__getitem__) if weight else None,
+        "cited": list(weight),
+        "grounding": answer.grounding,
+        "prompt_tokens": sum(each.usage.prompt_tokens for each in course.given),
+        "cached_tokens": sum(each.usage.cached_tokens for each in course.given),
+        "ttft_s": None if first_token is None else course.seconds_before + first_token,
+        "warnings": [warning for warning in said if warning != NO_PASSAGES],
+    }

@@ -1,0 +1,1 @@
+"""Questions with known answers, and the passages that hold them."""

@@ -1,0 +1,175 @@
+"""Questions and passages from files of records: jsonl, lists with `ctxs`, SQuAD format, RAMDocs."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ...errors import InputError
+from ...passages import Passage
+from ..metrics import normalise
+from .records import read_records
+
+__all__ = ["Question", "by_id", "read_passages", "read_questions"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question whose answer is known.
+
+    Attributes:
+        id: unique in its dataset.
+        text: the question.
+        answers: right answers, any of which will do; empty for a question that the passages do not answer.
+        gold_ids: ids of the passages that hold the answer.
+        wrong_answers: answers that are known to be wrong and stand in some passage.
+        contexts: passages that came with the question, best first; empty where a corpus is searched.
+    """
+
+    id: str
+    text: str
+    answers: tuple[str, ...]
+    gold_ids: tuple[str, ...] = ()
+    contexts: tuple[Passage, ...] = ()
+    wrong_answers: tuple[str, ...] = ()
+
+
+def read_passages(path: str | os.PathLike[str]) -> list[Passage]:
+    """Passages of a jsonl(.gz) or SQuAD-format file; errors as in `load_dataset`."""
+    records = read_records(path)
+    if isinstance(records, Mapping):
+        passages = _squad(records, path)[1]
+    else:
+        passages = [_passage(record, f"{os.fspath(path)}, line {line}") for line, record in records]
+    if not passages:
+        raise InputError(f"{os.fspath(path)} holds no passages.")
+    return passages
+
+
+def read_questions(path: str | os.PathLike[str]) -> tuple[list[Question], list[Passage]]:
+    """(questions, paragraphs that SQuAD-format files hold); errors as in `load_dataset`."""
+    records = read_records(path)
+    paragraphs: list[Passage] = []
+    if isinstance(records, Mapping):
+        questions, paragraphs = _squad(records, path)
+    else:
+        questions = [_question(record, line, f"{os.fspath(path)}, line {line}") for line, record in records]
+    if not questions:
+        raise InputError(f"{os.fspath(path)} holds no questions.")
+    by_id(questions, path)
+    return questions, paragraphs
+
+
+def _question(record: Mapping[str, Any], line: int, where: str) -> Question:
+    text, answers = record.get("question"), record.get("answers", record.get("answer"))
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(f"{where}: `question` must be a text that is not empty.")
+    if isinstance(record.get("documents"), list) and "gold_answers" in record:
+        return _ramdocs(record, line, where)
+    contexts: list[Passage] = []
+    gold = list(record.get("gold_ids") or record.get("gold") or ())
+    if record.get("ctxs"):
+        given = record["ctxs"]
+        contexts = [_passage(ctx, f"{where}, ctxs[{i}]") for i, ctx in enumerate(given)]
+        scores = [passage.score for passage in contexts]
+        # Anything but a cosine would drown what else a rule knows.
+        if any(score is None or not -1 <= score <= 1 for score in scores):
+            contexts = [replace(passage, score=None) for passage in contexts]
+        mark = "isgold" if any("isgold" in ctx for ctx in given) else "hasanswer"
+        gold = gold or [
+            p.id for p, ctx in zip(contexts, given, strict=True) if ctx.get(mark, ctx.get("has_answer"))
+        ]
+    id_ = record.get("id", record.get("question_id"))
+    return Question(
+        id=f"q{line}" if id_ is None else str(id_),
+        text=text,
+        answers=_answers(answers, where),
+        gold_ids=tuple(map(str, gold)),
+        contexts=tuple(contexts),
+    )
+
+
+def _ramdocs(record: Mapping[str, Any], line: int, where: str) -> Question:
+    """A question of RAMDocs (arXiv 2504.13079), with documents some of which are wrong.
+
+    The documents are shuffled, always alike: in the file the right ones come first. Their `type` and
+    `answer` go into the passages' metadata. A wrong answer that is also a right one does not count.
+    """
+    right = _answers(record["gold_answers"], where)
+    known = {normalise(answer) for answer in right}
+    wrong = _answers(record.get("wrong_answers") or [], where)
+    documents = list(record["documents"])
+    random.Random(str(record["question"])).shuffle(documents)
+    contexts = [
+        replace(
+            _passage(document, f"{where}, documents[{i}]"),
+            metadata={name: document.get(name) for name in ("type", "answer")},
+        )
+        for i, document in enumerate(documents)
+    ]
+    return Question(
+        id=str(record.get("id", f"q{line}")),
+        text=record["question"],
+        answers=right,
+        gold_ids=tuple(p.id for p in contexts if p.metadata["type"] == "correct"),
+        contexts=tuple(contexts),
+        wrong_answers=tuple(answer for answer in wrong if normalise(answer) not in known),
+    )
+
+
+def _answers(given: Any, where: str) -> tuple[str, ...]:
+    answers = [given] if isinstance(given, str) else given
+    if not isinstance(answers, Sequence) or not all(isinstance(answer, str) for answer in answers):
+        raise InputError(f"{where}: `answers` must be a list of texts (empty where there is no answer).")
+    return tuple(dict.fromkeys(answer for answer in answers if answer.strip()))
+
+
+def _passage(record: Mapping[str, Any], where: str) -> Passage:
+    text = record.get("text", record.get("contents"))
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(f"{where}: `text` must be a text that is not empty.")
+    id_, title, score = (record.get(name) for name in ("id", "title", "score"))
+    try:
+        number = None if score is None else float(score)
+    except (TypeError, ValueError):
+        number = None
+    return Passage(text, id="" if id_ is None else str(id_), title=title or None, score=number)
+
+
+def _squad(record: Mapping[str, Any], path: str | os.PathLike[str]) -> tuple[list[Question], list[Passage]]:
+    questions: list[Question] = []
+    passages: dict[str, Passage] = {}
+    try:
+        for article in record["data"]:
+            for paragraph in article["paragraphs"]:
+                passage = Passage(paragraph["context"], title=article.get("title") or None)
+                passages[passage.id] = passage
+                for asked in paragraph["qas"]:
+                    impossible = bool(asked.get("is_impossible"))
+                    answers = [] if impossible else [answer["text"] for answer in asked["answers"]]
+                    questions.append(
+                        Question(
+                            id=str(asked["id"]),
+                            text=asked["question"],
+                            answers=_answers(answers, f"{os.fspath(path)}, question {asked['id']}"),
+                            gold_ids=() if impossible else (passage.id,),
+                        )
+                    )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{os.fspath(path)} is neither jsonl nor SQuAD-format JSON (data > paragraphs > context, qas)."
+        ) from error
+    return questions, list(passages.values())
+
+
+def by_id(items: Iterable[Any], path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Items by their `id`; InputError if one comes twice."""
+    found: dict[str, Any] = {}
+    for item in items:
+        if item.id in found:
+            raise InputError(f"{os.fspath(path)}: the id {item.id!r} comes twice.")
+        found[item.id] = item
+    return found

@@ -1,0 +1,1 @@
+"""What stood behind each token, and what is cited for it."""

@@ -1,0 +1,108 @@
+"""What stood behind each token of an answer, what is cited for it, and what it took.
+
+Everything here is frozen, holds plain Python values and imports neither torch nor numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["Citation", "Timings", "TokenEvidence", "Usage"]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEvidence:
+    """One generated token, and which passages stood behind it.
+
+    Attributes:
+        id: The token's id in the model's vocabulary.
+        text: The text that this token completed. It is "" for a token that ends in the middle of a
+            character; the token that completes the character has all of it.
+        start: Where `text` begins in `Answer.text`, in characters.
+        end: Where `text` ends in `Answer.text`, in characters; exclusive.
+        logprob: Log-probability in nats under the fused, normalised distribution, before temperature.
+        weights: Evidence over `Answer.passages`, in their order. It sums to 1; `()` without passages.
+        gain: What the passages added over no passage: log sum_k w_k p_k(y) - log p_0(y), in nats, for
+            the chosen token y, the weights w before it and the row without a passage p_0.
+        entropies: Entropy of each row's distribution before this token, in nats, the row without a passage
+            first; with `passages_per_row` or `joint_row` there are not as many rows as passages. NaN for
+            a row that `drop_rows_after` dropped. `()` unless it was asked for with `entropies=True`.
+    """
+
+    id: int
+    text: str
+    start: int
+    end: int
+    logprob: float
+    weights: tuple[float, ...]
+    gain: float
+    entropies: tuple[float, ...] = ()
+
+    @property
+    def passage(self) -> int | None:
+        """Index in `Answer.passages` of the leading passage, the lowest on a tie; None without passages."""
+        return leading(self.weights) if self.weights else None
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """A stretch of the answer that one passage supports. Never begins or ends inside a word.
+
+    Attributes:
+        start: Where the stretch begins in `Answer.text`, in characters.
+        end: Where it ends in `Answer.text`, in characters; exclusive.
+        passage_id: `Passage.id` of the passage cited.
+        share: Mean evidence of that passage over the stretch, in (0, 1].
+    """
+
+    start: int
+    end: int
+    passage_id: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens read and written.
+
+    Attributes:
+        prompt_tokens: Prompt tokens over all rows, whether computed for this question or reused.
+        cached_tokens: How many of these were reused from stored keys and values.
+        generated_tokens: Tokens of the answer, counted once, not once a row.
+        row_tokens: Prompt tokens of each row; the row without a passage comes first, then the passages' rows,
+            then those that hold a sentence.
+        row_passages: Which passages each row reads, by their places in `Answer.passages`.
+        sentence_rows: How many rows, the last ones, read sentences of passages that have rows already.
+    """
+
+    prompt_tokens: int
+    cached_tokens: int
+    generated_tokens: int
+    row_tokens: tuple[int, ...]
+    row_passages: tuple[tuple[int, ...], ...] = ()
+    sentence_rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Wall-clock seconds. None stands for a step that did not take place.
+
+    Attributes:
+        retrieve: Search for the passages; None when they were given.
+        prefill: Reading the prompts of all rows.
+        first_token: From the start of the answer to its first token; None when there is no token.
+        decode: From the end of the prefill to the last token.
+        total: All of it.
+    """
+
+    retrieve: float | None
+    prefill: float
+    first_token: float | None
+    decode: float
+    total: float
+
+
+def leading(weights: Sequence[float]) -> int:
+    """Index of the largest of one or more weights, the lowest one on a tie."""
+    return max(range(len(weights)), key=weights.__getitem__)

@@ -1,0 +1,51 @@
+"""The words of a text, in any script."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+__all__ = ["words"]
+
+# Scripts written without spaces, of which one character is a word or a syllable: Han with its iteration
+# mark and zero, Hiragana, Katakana (full and half width). Korean has spaces between its words.
+_CJK = re.compile(
+    "[\u3005-\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff]"
+)
+_JOIN_LETTERS = frozenset("'\u2019\uff07-\u2010\u2011")
+# Point and comma, the Arabic separators, and the no-break and thin spaces that set off thousands.
+_JOIN_DIGITS = frozenset(".,\u066b\u066c\u00a0\u2009\u202f")
+# Soft hyphen and the joiners: they have no width and stand inside of words, as combining marks do.
+_INVISIBLE = frozenset("\u00ad\u200c\u200d")
+
+# A word in the alphabet of `_kind`.
+_WORD = re.compile("cm*|[wd](?:[wdm]|j(?=[wd])|(?<=d)n(?=d))*")
+
+
+def words(text: str) -> list[tuple[int, int]]:
+    """The words of a text as (start, end) character spans, ordered and disjoint.
+
+    A word is a run of letters, digits and underscores. Apostrophes and hyphens between letters, and
+    decimal points and thousands separators between digits, are part of it ("don't", "twenty-one",
+    "1,317.5"), and so are the combining marks that many scripts write vowels with. A Chinese or
+    Japanese character is a word of its own.
+    """
+    kinds = "".join(map(_kind, text))
+    return [match.span() for match in _WORD.finditer(kinds)]
+
+
+def _kind(char: str) -> str:
+    """What a character is: c(jk), w(ord), d(igit), m(ark), j(oins letters), n(umber separator), or space."""
+    if char in _JOIN_LETTERS:
+        return "j"
+    if char in _JOIN_DIGITS:
+        return "n"
+    if _CJK.match(char):
+        return "c"
+    if char.isdecimal():
+        return "d"
+    if char.isalnum() or char == "_":
+        return "w"
+    # Python's \w leaves marks out, which would cut Hindi or decomposed accents at every vowel.
+    return "m" if char in _INVISIBLE or unicodedata.category(char).startswith("M") else " "

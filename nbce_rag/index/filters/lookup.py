@@ -1,0 +1,190 @@
+"""Conditions as sets of keys, looked up in SQLite; what SQLite cannot say is asked of the passages left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..sqlite.attributes import attribute_name, scalar
+from ..sqlite.storage import Storage
+from .conditions import AllOf, AnyOf, Condition, Fields, Not, Test
+
+__all__ = ["KeyFinder", "Keys"]
+
+Keys: TypeAlias = NDArray[np.int64]
+"""Keys of passages, ascending."""
+
+_ORDER = {"lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
+_COLUMNS = ("id", "source", "title")
+_FEW = 512  # passages whose metadata are read sooner than a further condition is looked up
+_COUNTED = 20_000
+
+
+class KeyFinder:
+    """Finds the keys of the passages that meet conditions.
+
+    Args:
+        storage: Has to stay inside `read()` meanwhile.
+        every: Gives all keys.
+    """
+
+    def __init__(self, storage: Storage, every: Callable[[], Keys]) -> None:
+        self._storage = storage
+        self._every = every
+
+    def find(self, condition: Condition, among: Keys | None = None) -> Keys:
+        """The keys, ascending, of those passages that meet the condition, of all or of some."""
+        if among is not None and len(among) <= _FEW:
+            return self._ask(condition, among)
+        if isinstance(condition, AllOf):
+            # The narrowest first: of what it leaves, the others are asked.
+            for part in sorted(condition.parts, key=self._breadth):
+                among = self.find(part, among)
+            return self._every() if among is None else among
+        if isinstance(condition, AnyOf):
+            found = [self.find(part, among) for part in condition.parts]
+            return _union(found)
+        if isinstance(condition, Not):
+            base = self._every() if among is None else among
+            return np.setdiff1d(base, self.find(condition.part, among), assume_unique=True)
+        if isinstance(condition, Test):
+            found_keys = self._test(condition)
+            return found_keys if among is None else np.intersect1d(found_keys, among, assume_unique=True)
+        return self._ask(condition, among)
+
+    def _breadth(self, condition: Condition) -> int:
+        """About how many passages meet a condition; anything large where that is not quickly said."""
+        if isinstance(condition, AnyOf):
+            return sum(map(self._breadth, condition.parts))
+        if isinstance(condition, AllOf):
+            return min(map(self._breadth, condition.parts), default=_COUNTED)
+        if not isinstance(condition, Test):
+            return 10 * _COUNTED
+        if condition.key == "id" and condition.op in ("eq", "in"):
+            return len(condition.value) if condition.op == "in" else 1
+        if condition.op == "call" or condition.key in _COLUMNS:
+            return _COUNTED - 1
+        clauses = _clauses(condition)
+        return sum(
+            self._storage.count_attributes(attribute_name(condition.key), clause, values, _COUNTED)
+            for clause, values, _ in clauses
+        )
+
+    def _test(self, test: Test) -> Keys:
+        name = attribute_name(test.key)
+        found: list[Keys] = []
+        for clause, values, sure in _clauses(test):
+            if test.op == "call":
+                rows = self._storage.attributes(name, clause, values)
+                found.append(_keys([(key,) for key, kind, value in rows if test.meets(_plain(kind, value))]))
+                continue
+            keys = _keys(self._storage.attribute_keys(name, clause, values))
+            found.append(keys if sure else self._ask(test, keys))
+        if test.op == "call":
+            found.append(
+                self._ask(test, _keys(self._storage.attribute_keys(name, "kind IN ('l','a','d')", ())))
+            )
+        if isinstance(test.key, str) and test.key in _COLUMNS and test.columns != "none":
+            found.append(self._column(test, test.key))
+        return _union(found)
+
+    def _column(self, test: Test, column: str) -> Keys:
+        """Those whose own `id`, `source` or `title` meets a test, because their metadata have no such key."""
+        if test.op in ("eq", "in"):
+            wanted = [test.value] if test.op == "eq" else list(test.value)
+            rows = self._storage.column_in(column, [value for value in wanted if isinstance(value, str)])
+            if test.columns == "any" and any(value is None for value in wanted):
+                rows += self._storage.column_empty(column)
+            keys = _keys(rows)
+        else:
+            values = self._storage.column(column)
+            keys = _keys(
+                [
+                    (key,)
+                    for key, value in values
+                    if (value is not None or test.columns == "any") and test.meets(value)
+                ]
+            )
+        own = _keys(
+            self._storage.attribute_keys(attribute_name(column), "kind IN ('n','b','s','z','l','a','d')", ())
+        )
+        return np.setdiff1d(keys, own, assume_unique=True)
+
+    def _ask(self, condition: Condition, among: Keys | None) -> Keys:
+        """Reads metadata and asks the condition itself, of some passages or of all."""
+        if among is not None and not len(among):
+            return among
+        rows = self._storage.fields(None if among is None else among.tolist())
+        return _keys(
+            [
+                (key,)
+                for key, passage_id, source, title, metadata in rows
+                if condition.holds(
+                    Fields(json.loads(metadata), {"id": passage_id, "source": source, "title": title})
+                )
+            ]
+        )
+
+
+def _clauses(test: Test) -> list[tuple[str, tuple[Any, ...], bool]]:
+    """SQL over kind and value with its values, and whether what it finds need not be looked at again."""
+    if test.op == "exists":
+        return [("kind IN ('n','b','s','z','l','a','d')", (), True)]
+    if test.op == "call":
+        return [("kind IN ('n','b','s','z')", (), True)]
+    if test.op in ("eq", "in"):
+        clauses: list[tuple[str, tuple[Any, ...], bool]] = []
+        looked_up = False
+        for value in [test.value] if test.op == "eq" else test.value:
+            stored = scalar(value)
+            looked_up |= stored is None
+            if stored is not None:
+                clauses.append(("kind = ? AND value = ?", stored, True))
+        return [*clauses, ("kind IN ('l','a','d')", (), False)] if looked_up else clauses
+    if test.op == "contains":
+        stored = scalar(test.value)
+        clauses = [("kind IN ('L','l','d')", (), False)]
+        if stored is None:
+            clauses.append(("kind = 'a'", (), False))
+        else:
+            clauses.append(("kind = ? AND value = ?", (stored[0].upper(), stored[1]), True))
+        if isinstance(test.value, str) and "\0" not in test.value:
+            clauses.append(("kind = 's' AND instr(value, ?)", (test.value,), True))
+        return clauses
+    if test.op == "range":
+        (low, least), (high, most) = test.value
+        bounds = scalar(least), scalar(most)
+        if all(bound is not None and bound[0] == "n" for bound in bounds):
+            values = tuple(bound[1] for bound in bounds if bound)
+            clause = f"value {_ORDER[low]} ? AND value {_ORDER[high]} ?"
+            inside = [(f"kind = '{kind}' AND {clause}", values, True) for kind in "nb"]
+            return [*inside, ("kind = 'l'", (), False)]
+        return [("kind IN ('n','b','s','l')", (), False)]
+    stored = scalar(test.value)
+    if stored is not None and stored[0] in "nbs":
+        kinds = ("s",) if stored[0] == "s" else ("n", "b")
+        sure = [(f"kind = '{kind}' AND value {_ORDER[test.op]} ?", (stored[1],), True) for kind in kinds]
+        return [*sure, ("kind = 'l'", (), False)]
+    return [("kind IN ('n','b','s','l')", (), False)]  # a huge number, a long text, or nothing with an order
+
+
+def _plain(kind: str, value: Any) -> Any:
+    return bool(value) if kind == "b" else None if kind == "z" else value
+
+
+def _union(found: list[Keys]) -> Keys:
+    if len(found) == 1:
+        return found[0]
+    return np.unique(np.concatenate([np.empty(0, np.int64), *found]))
+
+
+def _keys(rows: list[tuple[int]]) -> Keys:
+    keys = np.array(rows, dtype=np.int64).reshape(-1)
+    if len(keys) > 1 and not (keys[1:] > keys[:-1]).all():
+        keys = np.sort(keys)
+        keys = keys[np.concatenate([[True], keys[1:] > keys[:-1]])]
+    return keys

@@ -1,0 +1,169 @@
+"""What is wrong with an index, and making anew what can be."""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import IndexDamagedError
+from .encoder import Encoder
+from .sqlite import schema
+from .sqlite.attributes import attribute_rows
+from .sqlite.database import RESTORE
+from .sqlite.storage import Storage
+from .vectors.compaction import Maintenance
+
+__all__ = ["CheckReport", "check", "rebuild"]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What `PassageIndex.check` found.
+
+    Attributes:
+        passages: How many there are.
+        problems: What is wrong, in sentences; empty when all is well.
+        segments: Of each FAISS file: "file", "vectors", "removed", "factory", "options", "recall".
+        tail: Vectors that are in SQLite only.
+    """
+
+    passages: int
+    problems: tuple[str, ...]
+    segments: tuple[dict[str, Any], ...]
+    tail: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+
+_NAMED = 5  # passages that a message names
+_COLUMNS = "key, id, content_hash, source, title, span_start, span_end, metadata, text, crc"
+
+
+def check(storage: Storage, maintenance: Maintenance, dimension: int) -> CheckReport:
+    """What `PassageIndex.check` does."""
+    with storage.read() as connection:
+        problems = list(_sqlite_problems(connection))
+        count = 0
+        segments: list[dict[str, Any]] = []
+        tail = 0
+        try:
+            count = storage.state().passages
+            problems += _content_problems(connection, storage, count, dimension)
+            problems += maintenance.check_files(storage)
+            segments = maintenance.segments(storage)
+            rows = storage.segments()
+            tail = len(storage.vector_keys(rows[-1].last + 1 if rows else 0, storage.last_key()))
+        except (IndexDamagedError, sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            problems.append(str(error))
+    return CheckReport(count, tuple(problems), tuple(segments), tail)
+
+
+def rebuild(storage: Storage, encoder: Encoder) -> None:
+    """What `PassageIndex.rebuild` does, but for the FAISS files, which it forgets."""
+    with storage.read() as connection:
+        connection.execute("PRAGMA cell_size_check = ON")
+        lacking = _lacking_vectors(connection, encoder.dimension)
+    vectors = {}
+    for start in range(0, len(lacking), 256):
+        with storage.read():
+            passages = storage.by_keys(lacking[start : start + 256])
+        made = encoder.passages(list(passages.values()))
+        vectors.update({key: made[passage.id].astype("<f4").tobytes() for key, passage in passages.items()})
+    with storage.write() as connection:
+        damaged = [row[1] for row in _passages(connection) if not _is_intact(row)]
+        if damaged:
+            raise IndexDamagedError(
+                f"{storage.file} holds {len(damaged)} damaged passages ({_some(damaged)}), which nothing can "
+                f"be made anew of: delete them, or {RESTORE}"
+            )
+        connection.executemany(
+            "INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)",
+            [(key, vector, zlib.crc32(vector)) for key, vector in vectors.items()],
+        )
+        connection.execute("DELETE FROM vectors WHERE key NOT IN (SELECT key FROM passages)")
+        for table in ("attributes", "names", "segments", "removed"):
+            connection.execute(f"DELETE FROM {table}")
+        connection.execute("INSERT INTO words(words) VALUES ('delete-all')")
+        names: dict[str, int] = {}
+        count = 0
+        for key, _, _, _, title, _, _, metadata, text, _ in _passages(connection):
+            schema.put_derived(connection, names, key, title, text, metadata)
+            count += 1
+        connection.execute("UPDATE state SET count = ?", (count,))
+        connection.execute("REINDEX")
+        schema.bump(connection)
+
+
+def _sqlite_problems(connection: sqlite3.Connection) -> Iterator[str]:
+    try:
+        for (line,) in connection.execute("PRAGMA integrity_check(10)"):
+            if line != "ok":
+                yield f"SQLite: {line}"
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        yield f"SQLite: {error}"
+
+
+def _content_problems(
+    connection: sqlite3.Connection, storage: Storage, count: int, dimension: int
+) -> Iterator[str]:
+    damaged, found, expected = [], 0, 0
+    lacking_rows: Counter[int] = Counter()
+    names = dict(connection.execute("SELECT name, id FROM names"))
+    for row in _passages(connection):
+        found += 1
+        if not _is_intact(row):
+            damaged.append(row[1])
+            continue
+        for name, kind, value in set(attribute_rows(storage.metadata(row[7]))):
+            stored = connection.execute(
+                "SELECT 1 FROM attributes WHERE name = ? AND kind = ? AND value = ? AND key = ?",
+                (names.get(name), kind, value, row[0]),
+            ).fetchone()
+            expected += 1
+            lacking_rows[row[0]] += stored is None
+    if damaged:
+        yield f"{len(damaged)} passages are damaged ({_some(damaged)}): {RESTORE}"
+    if found != count:
+        yield f"SQLite counts {count} passages and has {found}; --rebuild counts them anew."
+    if lacking := _lacking_vectors(connection, dimension):
+        ids = storage.ids(lacking)
+        yield f"{len(lacking)} passages have no intact vector ({_some(ids)}); --rebuild embeds them."
+    there = connection.execute("SELECT count(*) FROM attributes").fetchone()[0]
+    # Of a list with 1 and 1.0 in it one row is stored.
+    if sum(lacking_rows.values()) or there > expected:
+        yield "What filters look up is not what the passages' metadata say; --rebuild makes it anew."
+    words = connection.execute("SELECT count(*) FROM words_docsize").fetchone()[0]
+    strays = connection.execute(
+        "SELECT count(*) FROM words_docsize WHERE id NOT IN (SELECT key FROM passages)"
+    ).fetchone()[0]
+    if words != found or strays:
+        yield f"The words of {words} passages are indexed, of {found}; --rebuild makes it anew."
+
+
+def _lacking_vectors(connection: sqlite3.Connection, dimension: int) -> list[int]:
+    """Keys of passages without an intact vector."""
+    rows = connection.execute("SELECT key, vector, crc FROM vectors ORDER BY key")
+    intact = {key for key, vector, crc in rows if len(vector) == 4 * dimension and zlib.crc32(vector) == crc}
+    return [key for (key,) in connection.execute("SELECT key FROM passages") if key not in intact]
+
+
+def _passages(connection: sqlite3.Connection) -> sqlite3.Cursor:
+    return connection.execute(f"SELECT {_COLUMNS} FROM passages ORDER BY key")
+
+
+def _is_intact(row: tuple[Any, ...]) -> bool:
+    _, passage_id, content, source, title, start, end, metadata, text, crc = row
+    found: int = schema.checksum(passage_id, content, source, title, start, end, metadata, text)
+    return found == int(crc)
+
+
+def _some(ids: list[str]) -> str:
+    more = ", ..." if len(ids) > _NAMED else ""
+    return ", ".join(map(repr, ids[:_NAMED])) + more

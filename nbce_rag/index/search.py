@@ -1,0 +1,236 @@
+"""Finding passages: by meaning, by words, or both; under conditions; reranked or made to differ."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from ..passages import Passage
+from .filters.conditions import GENERATED, AllOf, Condition, Not, Test, mentions
+from .filters.lookup import KeyFinder, Keys
+from .ranking import mmr_order, reciprocal_ranks
+from .reranking import RerankerLike, rerank_scores, resolve_reranker
+from .sqlite.storage import Storage
+from .sqlite.words import match_expression
+from .vectors.view import OutdatedError, SyncedVectors, VectorView
+
+__all__ = ["Mode", "Request", "Searcher", "checked_k"]
+
+Mode = Literal["vector", "words", "hybrid"]
+_MODES = ("vector", "words", "hybrid")
+_DEPTH = 50  # of each ranking that is fused, at least
+_ATTEMPTS = 3
+_FETCH = 4  # times k: what is reranked or made to differ
+_FEW = 20_000  # vectors that are read from SQLite, about 0.1 s, sooner than an inexact index is trusted
+_IS_GENERATED = AllOf(tuple(Test(key, "eq", value) for key, value in GENERATED.items()))
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for, beside the query: the arguments of `PassageIndex.search`, checked.
+
+    Raises:
+        InputError: One of them is out of range.
+    """
+
+    k: int
+    condition: Condition | None = None
+    ids: Collection[str] | None = None
+    min_score: float | None = None
+    mode: Mode = "vector"
+    mmr: float | None = None
+    rerank: RerankerLike | None = None
+    fetch_k: int | None = None
+    generated: bool = False
+    options: Mapping[str, int] = field(default_factory=dict)
+    balance: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.mode not in _MODES:
+            raise InputError(f"mode must be one of {', '.join(_MODES)}, got {self.mode!r}.")
+        for name in ("mmr", "balance"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise InputError(f"{name} must be in [0, 1], got {value}.")
+        if self.min_score is not None and not -1 <= self.min_score <= 1:
+            raise InputError(f"min_score must be in [-1, 1], got {self.min_score}: it is a cosine.")
+
+    @property
+    def depth(self) -> int:
+        """How many are found before they are reranked, made to differ, or dropped by their score."""
+        more = self.mmr is not None or self.rerank is not None
+        wanted = self.fetch_k or (_FETCH * self.k if more else self.k)
+        return max(self.k, wanted)
+
+
+def checked_k(k: Any, name: str = "k") -> int:
+    """A number of passages.
+
+    Raises:
+        InputError: It is no whole number, or below 1.
+    """
+    try:
+        number = operator.index(k)
+    except TypeError as error:
+        raise InputError(f"{name} must be a whole number, got {k!r}.") from error
+    if number < 1:
+        raise InputError(f"{name} must be at least 1, got {number}.")
+    return number
+
+
+class Searcher:
+    """Searches one index."""
+
+    def __init__(self, storage: Storage, vectors: SyncedVectors, dimension: int) -> None:
+        self._storage = storage
+        self._vectors = vectors
+        self._dimension = dimension
+
+    def search(
+        self, queries: NDArray[np.float32], texts: Sequence[str | None], request: Request
+    ) -> list[list[Passage]]:
+        """Passages for each query.
+
+        Args:
+            queries: Normalised vectors, [q, d].
+            texts: Their words, for "words", "hybrid" and reranking.
+            request: All else.
+        """
+        reranker = None if request.rerank is None else resolve_reranker(request.rerank)
+        if request.mode != "vector" or reranker is not None:
+            for text in texts:
+                if not (text or "").strip():
+                    raise InputError(
+                        "A search for words, and a reranker, need the text of the query: give text=."
+                    )
+        found: list[list[Passage]] = []
+        for attempt in range(_ATTEMPTS):
+            try:
+                with self._storage.read():
+                    view = self._vectors.current(patient=attempt + 1 < _ATTEMPTS)
+                    allowed = self._allowed(view, request)
+                    if allowed is not None and not len(allowed):
+                        return [[] for _ in queries]
+                    found = self._rank(view, queries, texts, allowed, request)
+                break
+            except OutdatedError:  # a newer state has another file in place of the one that is gone
+                continue
+        results = []
+        for passages, text in zip(found, texts, strict=True):
+            if reranker is not None:
+                scores = rerank_scores(reranker, text or "", [_read(passage) for passage in passages])
+                passages = [replace(p, score=s) for p, s in zip(passages, scores, strict=True)]
+                passages.sort(key=_by_score)
+            if request.min_score is not None:
+                passages = [p for p in passages if cast(float, p.score) >= request.min_score]
+            results.append(passages[: request.k])
+        return results
+
+    def matching(self, condition: Condition | None, ids: Iterable[str] | None = None) -> Keys:
+        """Keys of all passages that meet a condition; to be called inside `read()`."""
+        view = self._vectors.current()
+        found = None if ids is None else np.array(sorted(self._storage.keys(ids)), dtype=np.int64)
+        if condition is None:
+            return view.keys() if found is None else found
+        return KeyFinder(self._storage, view.keys).find(condition, found)
+
+    def _allowed(self, view: VectorView, request: Request) -> Keys | None:
+        condition = request.condition
+        if not request.generated and not (condition and mentions(condition, "origin")):
+            hidden = KeyFinder(self._storage, view.keys).find(_IS_GENERATED)
+            if len(hidden):
+                rest = Not(_IS_GENERATED)
+                condition = rest if condition is None else AllOf((condition, rest))
+        if condition is None and request.ids is None:
+            return None
+        return self.matching(condition, request.ids)
+
+    def _rank(
+        self,
+        view: VectorView,
+        queries: NDArray[np.float32],
+        texts: Sequence[str | None],
+        allowed: Keys | None,
+        request: Request,
+    ) -> list[list[Passage]]:
+        depth = request.depth
+        near: list[dict[int, float]] = [{} for _ in queries]
+        if request.mode != "words":
+            wanted = max(depth, _DEPTH) if request.mode == "hybrid" else depth
+            near = view.search(queries, wanted, allowed, request.options, self._storage, _FEW)
+        results = []
+        for query, text, scores in zip(queries, texts, near, strict=True):
+            ranked: list[int] | None = None
+            if request.mode != "vector":
+                by_words = self._by_words(text or "", max(depth, _DEPTH), allowed, view)
+                ranked = by_words
+                if request.mode == "hybrid":
+                    by_meaning = sorted(scores, key=lambda key: -scores[key])[: max(depth, _DEPTH)]
+                    weights = [request.balance, 1 - request.balance]
+                    fused = reciprocal_ranks([by_meaning, by_words], weights)
+                    ranked = sorted(fused, key=lambda key: (-fused[key], -scores.get(key, -1.0), key))
+                scores = scores | self._cosines(query, [key for key in ranked if key not in scores])
+                ranked = ranked[:depth]
+            elif len(scores) > 4 * depth:  # of a filter's many matches, the texts of the best are enough
+                ranked = _nearest(scores, depth)
+            results.append(self._passages(query, scores, ranked, request))
+        return results
+
+    def _passages(
+        self, query: NDArray[np.float32], scores: dict[int, float], ranked: list[int] | None, request: Request
+    ) -> list[Passage]:
+        keys = list(scores) if ranked is None else ranked
+        found = self._storage.by_keys(keys)
+        if len(found) != len(keys):
+            raise self._storage.damaged("lacks passages that it has vectors of")
+        passages = {key: replace(found[key], score=scores[key]) for key in keys}
+        if request.mode == "vector":
+            keys = sorted(passages, key=lambda key: _by_score(passages[key]))[: request.depth]
+        if request.mmr is not None and keys:
+            order = sorted(keys)
+            _, vectors = self._storage.vectors_of(order, self._dimension)
+            rows = [order.index(key) for key in keys]
+            relevance = np.array([scores[key] for key in keys], dtype=np.float32)
+            keys = [keys[place] for place in mmr_order(relevance, vectors[rows], request.k, request.mmr)]
+        return [passages[key] for key in keys]
+
+    def _by_words(self, text: str, depth: int, allowed: Keys | None, view: VectorView) -> list[int]:
+        """Keys, the best by BM25 first."""
+        expression = match_expression(text)
+        if expression is None:
+            return []
+        limit = depth
+        while True:
+            found = self._storage.match_words(expression, limit)
+            keys = np.array([key for key, _ in found], dtype=np.int64)
+            if allowed is not None:
+                keys = keys[np.isin(keys, allowed)]
+            if len(keys) >= depth or len(found) < limit:
+                return [int(key) for key in keys[:depth]]
+            limit = max(8 * limit, 4096)
+
+    def _cosines(self, query: NDArray[np.float32], keys: list[int]) -> dict[int, float]:
+        order, vectors = self._storage.vectors_of(keys, self._dimension)
+        scores = np.clip(vectors.astype(np.float64) @ query, -1.0, 1.0)
+        return dict(zip(order.tolist(), scores.tolist(), strict=True))
+
+
+def _nearest(scores: dict[int, float], depth: int) -> list[int]:
+    """The keys of the best scores, and of all that are as good as the last of them."""
+    values = sorted(scores.values(), reverse=True)
+    least = values[depth - 1]
+    return [key for key, score in scores.items() if score >= least]
+
+
+def _by_score(passage: Passage) -> tuple[float, str]:
+    return -cast(float, passage.score), passage.id
+
+
+def _read(passage: Passage) -> str:
+    return f"{passage.title}\n{passage.text}" if passage.title else passage.text

@@ -1,0 +1,1 @@
+"""The SQLite half of an index, which is the truth."""

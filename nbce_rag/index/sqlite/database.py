@@ -1,0 +1,190 @@
+"""The SQLite file of a passage index: making and opening it, transactions, and its errors as ours."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from ...errors import IndexDamagedError, IndexLockedError, IndexNotFoundError, PassageIndexError
+from . import schema
+
+__all__ = ["RESTORE", "Database", "not_found"]
+
+logger = logging.getLogger(__name__)
+
+RESTORE = "restore it from a backup, or delete the folder and index the documents again."
+_CACHE_KIB = 65_536
+
+# A connection must not be used, nor closed, in a process that was forked after it was opened.
+_abandoned: list[sqlite3.Connection] = []
+
+
+class Database:
+    """One SQLite file. Safe to use from several threads, after a fork, and from several processes."""
+
+    def __init__(self, file: Path, timeout: float) -> None:
+        self.file = file
+        self._timeout = timeout
+        self._closed = False
+        self._connect()
+
+    @classmethod
+    def create(cls, file: Path, meta: Mapping[str, str], timeout: float) -> bool:
+        """Makes the file unless it is there. Returns whether it was made."""
+        with _errors(file, timeout):
+            connection = sqlite3.connect(file, timeout=timeout, isolation_level=None)
+            try:
+                return schema.create(connection, meta)
+            finally:
+                connection.close()
+
+    @classmethod
+    def open(cls, file: Path, timeout: float) -> Self:
+        """Opens the file and checks that it is a passage index of a version that can be read."""
+        # The file is not opened but by SQLite: closing it would end the locks that this process has on it.
+        if not file.is_file():
+            raise not_found(file.parent)
+        storage = cls(file, timeout)
+        try:
+            with storage.read() as connection:
+                application = connection.execute("PRAGMA application_id").fetchone()[0]
+                version = connection.execute("PRAGMA user_version").fetchone()[0]
+                tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            if not application and not tables:  # its maker died before the first commit
+                raise not_found(file.parent)
+            if application != schema.APPLICATION_ID:
+                raise IndexDamagedError(f"{file} is an SQLite file but no passage index: {RESTORE}")
+            if not 1 <= version <= schema.VERSION:
+                raise PassageIndexError(
+                    f"The index at {file.parent} has version {version} and this nbce-rag reads those up to "
+                    f"{schema.VERSION}: install a newer nbce-rag."
+                )
+            if version < schema.VERSION:
+                storage._migrate()
+        except BaseException:
+            storage.close()
+            raise
+        return storage
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def close(self) -> None:
+        """Closes the connection. Doing it twice does no harm."""
+        if self._pid != os.getpid():
+            self._closed = True
+            return
+        with self._lock:
+            self._connection.close()
+            self._closed = True
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """A snapshot: everything that is read inside is of one state. Holds the lock of this object."""
+        with self._transaction("BEGIN") as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """All changes inside are made at once at its end, or none of them when it ends in an exception.
+
+        Raises:
+            IndexLockedError: Another process was writing for longer than the timeout.
+        """
+        with self._transaction("BEGIN IMMEDIATE") as connection:
+            yield connection
+
+    def _migrate(self) -> None:
+        with self.write() as connection:
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version < schema.VERSION:  # no other process was faster
+                logger.info("Bringing the index at %s up to version %d.", self.file.parent, schema.VERSION)
+                schema.migrate(connection, version)
+
+    def _connect(self) -> None:
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
+        uri = f"{self.file.resolve().as_uri()}?mode=rw"
+        wal = self.file.with_name(f"{self.file.name}-wal")
+        if not os.access(self.file.parent, os.W_OK) and not (wal.exists() and wal.stat().st_size):
+            # WAL needs a file beside it, which cannot be made here; nobody can write either.
+            uri = f"{self.file.resolve().as_uri()}?immutable=1"
+        with _errors(self.file, self._timeout):
+            self._connection = sqlite3.connect(
+                uri, uri=True, timeout=self._timeout, isolation_level=None, check_same_thread=False
+            )
+            self._connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
+        if os.getpid() != self._pid:
+            _abandoned.append(self._connection)
+            self._connect()
+        with self._lock, _errors(self.file, self._timeout):
+            if self._closed:
+                raise PassageIndexError(f"The index at {self.file.parent} is closed: open it again.")
+            if self._connection.in_transaction:
+                # A filter given to search may look something up, but not change what is searched.
+                if begin != "BEGIN":
+                    raise PassageIndexError(
+                        "An index cannot be changed from inside a filter of its own search."
+                    )
+                yield self._connection
+                return
+            self._connection.execute(begin)
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._roll_back()
+                raise
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:  # SQLite ends it by itself after some errors
+            self._connection.execute("ROLLBACK")
+
+
+def not_found(folder: Path) -> IndexNotFoundError:
+    """The error for a folder without an index."""
+    return IndexNotFoundError(
+        f"There is no passage index at {folder}: make one with `nbce-rag index DOCS --index {folder}` or "
+        "PassageIndex.create(path)."
+    )
+
+
+@contextmanager
+def _errors(file: Path, timeout: float) -> Iterator[None]:
+    """Turns SQLite's errors into ours."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        code = getattr(error, "sqlite_errorcode", 1) & 0xFF
+        folder = file.parent
+        if code == sqlite3.SQLITE_NOTADB:
+            raise IndexDamagedError(f"{file} is not an SQLite file: {RESTORE}") from error
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise IndexLockedError(
+                f"Another process is writing to the index at {folder} and did not finish within "
+                f"{timeout:g} s: wait for it or stop it, then try again."
+            ) from error
+        if code in (
+            sqlite3.SQLITE_FULL,
+            sqlite3.SQLITE_READONLY,
+            sqlite3.SQLITE_CANTOPEN,
+            sqlite3.SQLITE_IOERR,
+        ):
+            raise PassageIndexError(
+                f"The index at {folder} cannot be written or read ({error}): check free space and "
+                "permissions. What was stored before is intact."
+            ) from error
+        raise IndexDamagedError(f"{file} is damaged ({error}): {RESTORE}") from error
+    except UnicodeDecodeError as error:  # SQLite's message quotes what it could not read
+        raise IndexDamagedError(f"{file} is damaged ({error}): {RESTORE}") from error

@@ -1,0 +1,1 @@
+"""The FAISS half of an index, which can be made anew."""

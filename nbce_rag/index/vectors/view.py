@@ -1,0 +1,186 @@
+"""The vectors of one state of an index, in memory: files that are mapped, and a tail that SQLite gives."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import IndexDamagedError
+from ..sqlite.storage import SegmentRow, State, Storage
+from .segments import Block, read_block
+
+__all__ = ["OutdatedError", "SyncedVectors", "VectorView"]
+
+logger = logging.getLogger(__name__)
+
+_FORGOTTEN = 1024  # dead vectors in the tail before it is read again
+
+
+class OutdatedError(Exception):
+    """A file that the snapshot names has been replaced since."""
+
+
+class VectorView:
+    """The vectors of one state.
+
+    Attributes:
+        blocks: With the vectors of all passages, each in one of them, in the order of their keys.
+    """
+
+    def __init__(self, dimension: int) -> None:
+        self._dimension = dimension
+        self.files: dict[str, Block] = {}
+        self.tail = Block.empty(dimension)
+        self.tail_after = 0
+        self.tail_to = 0
+        self.removals = 0
+        self.state: State | None = None
+
+    @property
+    def blocks(self) -> list[Block]:
+        return [block for block in (*self.files.values(), self.tail) if len(block)]
+
+    def __len__(self) -> int:
+        return sum(len(block) for block in (*self.files.values(), self.tail))
+
+    def keys(self) -> NDArray[np.int64]:
+        """All keys, ascending."""
+        return np.concatenate([block.living() for block in (*self.files.values(), self.tail)])
+
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        allowed: NDArray[np.int64] | None,
+        options: Mapping[str, int],
+        storage: Storage,
+        few: int,
+    ) -> list[dict[int, float]]:
+        """Keys and cosines of the k nearest to each query, of all as near as the last, and of some others.
+
+        Args:
+            queries: Normalised, [q, d].
+            k: At least 1.
+            allowed: Keys to choose from, ascending; None: all.
+            options: See `factories.parameters`.
+            storage: Gives the vectors that blocks do not hold, of the same state.
+            few: Up to so many allowed keys of a block that is not exact, all are compared.
+        """
+        results: list[dict[int, float]] = [{} for _ in queries]
+        for block in self.blocks:
+            places = None if allowed is None else block.places(allowed)
+            if not block.exact and places is not None and len(places) <= few:
+                found = [places] * len(queries)
+            else:
+                found = block.search(queries, k, places, options)
+            if block.exact:
+                for query, chosen, result in zip(queries, found, results, strict=True):
+                    result.update(_scores(query, block.keys[chosen], block.vectors(chosen)))
+                continue
+            wanted = np.unique(np.concatenate(found))
+            if not len(wanted):
+                continue
+            keys, vectors = storage.vectors_of(block.keys[wanted].tolist(), self._dimension)
+            for query, chosen, result in zip(queries, found, results, strict=True):
+                rows = np.searchsorted(keys, block.keys[np.sort(chosen)])
+                result.update(_scores(query, keys[rows], vectors[rows]))
+        return results
+
+    def follow(
+        self, storage: Storage, rows: list[SegmentRow], folder: Path, identity: str, *, patient: bool
+    ) -> None:
+        """Takes in what has changed since the last time."""
+        removed, self.removals = (
+            storage.removed_after(self.removals) if self.state else ([], storage.last_removal())
+        )
+        files: dict[str, Block] = {}
+        for row in rows:
+            block = self.files.get(row.name)
+            if block is None:
+                block = self._load(storage, row, folder, identity, patient)
+                block.kill(storage.removed_between(row.first, row.last))
+            elif removed:
+                block.kill(removed)
+            files[row.name] = block
+        self.files = files
+        after = rows[-1].last if rows else 0
+        self.tail.kill(removed)
+        if after != self.tail_after or self.tail.dead > _FORGOTTEN:
+            self.tail, self.tail_after, self.tail_to = Block.empty(self._dimension), after, after
+        for keys, vectors in storage.vectors_between(self.tail_to + 1, None, self._dimension):
+            self.tail.append(keys, vectors)
+            self.tail_to = int(keys[-1])
+
+    def _load(self, storage: Storage, row: SegmentRow, folder: Path, identity: str, patient: bool) -> Block:
+        try:
+            return read_block(folder, identity, row, self._dimension)
+        except FileNotFoundError as error:
+            if patient:
+                raise OutdatedError from error
+            logger.warning("%s is missing; its vectors come from SQLite.", folder / row.name)
+        except (OSError, ValueError, KeyError) as error:
+            logger.warning("%s cannot be used (%s); its vectors come from SQLite.", folder / row.name, error)
+        block = Block.empty(self._dimension)
+        for keys, vectors in storage.vectors_between(row.first, row.last, self._dimension):
+            block.append(keys, vectors)
+        return block
+
+
+class SyncedVectors:
+    """The newest view of the vectors of an index.
+
+    Args:
+        storage: Holds the lock under which this is used.
+        folder: Of the index.
+        identity: Of the index, so that the file of another one is not taken for its own.
+        dimension: Length of each vector.
+    """
+
+    def __init__(self, storage: Storage, folder: Path, identity: str, dimension: int) -> None:
+        self._storage = storage
+        self._folder = folder
+        self._identity = identity
+        self._dimension = dimension
+        self._view: VectorView | None = None
+        self._pid = os.getpid()
+
+    def current(self, *, patient: bool = False) -> VectorView:
+        """The vectors as they are in the snapshot that `storage.read()` gives. To be called inside it.
+
+        Raises:
+            OutdatedError: With `patient`: a file is not there (any more).
+            IndexDamagedError: SQLite does not hold as many vectors as passages.
+        """
+        state = self._storage.state()
+        if self._pid != os.getpid():  # a fork may have come in the middle of a change
+            self._view, self._pid = None, os.getpid()
+        view, self._view = self._view, None  # until it is whole again
+        if view is not None and view.state == state:
+            self._view = view
+            return view
+        rows = self._storage.segments()
+        fresh = VectorView(self._dimension)
+        for candidate in [fresh] if view is None else [view, fresh]:
+            candidate.follow(self._storage, rows, self._folder, self._identity, patient=patient)
+            # What was removed may have been forgotten meanwhile; then it is read afresh.
+            if len(candidate) == state.passages:
+                candidate.state = state
+                self._view = candidate
+                return candidate
+        raise IndexDamagedError(
+            f"{self._storage.file} counts {state.passages} passages and has {len(fresh)} vectors: try "
+            f"`nbce-rag index --rebuild --index {self._folder}`, or restore it from a backup."
+        )
+
+
+def _scores(
+    query: NDArray[np.float32], keys: NDArray[np.int64], vectors: NDArray[np.float32]
+) -> dict[int, float]:
+    # In float64, row by row: one vector has one score, however it was found. Rounding makes some 1.0000001.
+    scores = np.einsum("ij,j->i", vectors, query, dtype=np.float64).astype(np.float32)
+    return dict(zip(keys.tolist(), np.clip(scores, -1.0, 1.0).tolist(), strict=True))

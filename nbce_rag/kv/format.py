@@ -1,0 +1,101 @@
+"""One context as a safetensors file that says what it is, and by which damage is seen.
+
+Tensors of one shape are stacked, so that a file holds one or a few large tensors: mapping them and taking
+them apart costs microseconds, whatever the number of layers. The metadata names the format and its
+version, the key, model, fingerprint, dtype and codec, and carries an XXH3 checksum over itself, the
+shapes and every byte. It runs at the speed of memory, so that every read checks all of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+from xxhash import xxh3_128
+
+from .codec import Packed
+
+__all__ = ["DamagedContextError", "read_context", "write_context"]
+
+_FORMAT = {"format": "nbce-rag context", "version": "1"}
+_CHECKSUM = "checksum"
+_LAYOUT = "layout"
+# A mapping costs a page table entry or more and systems limit their number, so small files are copied.
+_MAPPED_FROM = 1 << 20
+
+
+class DamagedContextError(ValueError):
+    """The file is not what its name and metadata say."""
+
+
+def write_context(path: Path, packed: Packed, label: Mapping[str, str]) -> int:
+    """Write a new file, down to the disk.
+
+    Args:
+        path: it must not exist.
+        packed: the tensors, on any device.
+        label: goes into the metadata; `read_context` compares it.
+
+    Returns:
+        Its size in bytes.
+
+    Raises:
+        OSError: it cannot be written; what was written of it is still there.
+    """
+    numbers: dict[tuple[torch.dtype, torch.Size], int] = {}
+    layout = [numbers.setdefault((t.dtype, t.shape), len(numbers)) for t in packed]
+    groups = {
+        str(number): torch.stack([t.cpu() for t, n in zip(packed, layout, strict=True) if n == number])
+        for number in numbers.values()
+    }
+    metadata = {**_FORMAT, **label, _LAYOUT: json.dumps(layout)}
+    metadata[_CHECKSUM] = _checksum(metadata, groups)
+    data = save(groups, metadata)
+    with path.open("xb", buffering=0) as file:
+        view = memoryview(data)
+        while view:  # unbuffered writes may be short
+            view = view[file.write(view) :]
+        os.fsync(file.fileno())
+    return len(data)
+
+
+def read_context(path: Path, label: Mapping[str, str]) -> Packed:
+    """The tensors of a file, mapped from it unless it is small. Writing to them does not change the file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        OSError: it cannot be opened.
+        DamagedContextError: damaged, not complete, of another format or with another label.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            checksum = metadata.pop(_CHECKSUM, None)
+            for name, value in {**_FORMAT, **label}.items():
+                if metadata.get(name) != value:
+                    raise DamagedContextError(f"{name} is {metadata.get(name)!r}, not {value!r}")
+            groups = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise DamagedContextError(str(error)) from error
+    if checksum != _checksum(metadata, groups):
+        raise DamagedContextError("the checksum differs")
+    if sum(group.nbytes for group in groups.values()) < _MAPPED_FROM:
+        groups = {name: group.clone() for name, group in groups.items()}
+    # What the checksum covers was written by `write_context`.
+    parts = {name: iter(group.unbind(0)) for name, group in groups.items()}
+    return tuple(next(parts[str(number)]) for number in json.loads(metadata[_LAYOUT]))
+
+
+def _checksum(metadata: Mapping[str, str], groups: Mapping[str, Tensor]) -> str:
+    digest = xxh3_128(json.dumps(metadata, sort_keys=True).encode())
+    for name in sorted(groups):
+        group = groups[name]
+        digest.update(f"{name} {group.dtype} {list(group.shape)}".encode())
+        digest.update(group.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

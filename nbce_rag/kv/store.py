@@ -1,0 +1,249 @@
+"""Keys and values of contexts that were read before, reused exactly.
+
+A passage's keys and values depend only on the model, its dtype and the ids of prefix + passage, not on
+the question or the other passages. So they are kept under a hash of just these: in memory, least
+recently used out first, and, if there is a folder, on disk behind it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+import weakref
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from ..errors import InputError, NbceWarning
+from ..files import cache_dir
+from .codec import Codec, Packed, resolve_codec
+from .context import ContextKV
+from .disk import DiskTier
+
+__all__ = ["PassageKVStore", "StoreLike", "StoreStatistics", "resolve_store"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStatistics:
+    """What one store object has seen; `KVFolder.counts` has the numbers of all processes.
+
+    Attributes:
+        memory_hits, memory_misses: contexts found in memory, and not.
+        disk_hits, disk_misses: of the latter, those found on disk, and not. 0 without a folder.
+        damaged: files that were dropped.
+        written, evicted: files written, and removed to stay within the limit.
+    """
+
+    memory_hits: int = 0
+    memory_misses: int = 0
+    disk_hits: int = 0
+    disk_misses: int = 0
+    damaged: int = 0
+    written: int = 0
+    evicted: int = 0
+
+
+class PassageKVStore:
+    """Contexts in memory, up to a number of bytes, and in a folder behind it. Safe to use from threads.
+
+    Several stores, in one process or in several, may share a folder. A context that is found there is
+    mapped into memory, checked, and from then on counts as in memory. New ones are written behind: what
+    is still to be written when the process ends is written then, and what a process that is killed
+    leaves is never half a context.
+
+    Args:
+        max_bytes: how much to keep in memory; 0 keeps nothing. Default 1 GiB, which holds about 30,000
+            tokens of the packaged model in float32.
+        folder: where to keep contexts from process to process; None keeps them in memory alone.
+        max_disk_bytes: most bytes of the folder; None takes the limit kept in it (`nbce-rag kv
+            --max-bytes`), 16 GiB if there is none.
+        codec: "int8" rounds to 8 bits, in both tiers (`nbce_rag.kv.codec.Int8Codec` gives the
+            bound); answers then differ, and say so. None keeps every bit.
+
+    Raises:
+        InputError: a negative size, an unknown codec, or the folder is a file.
+    """
+
+    def __init__(
+        self,
+        max_bytes: int = 1 << 30,
+        folder: str | os.PathLike[str] | None = None,
+        *,
+        max_disk_bytes: int | None = None,
+        codec: str | Codec | None = None,
+    ) -> None:
+        if max_bytes < 0:
+            raise InputError(f"max_bytes={max_bytes} is negative; 0 switches the store off.")
+        self.max_bytes = max_bytes
+        self.codec = resolve_codec(codec)
+        self._bytes = 0
+        self._entries: OrderedDict[str, Packed] = OrderedDict()
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._disk: DiskTier | None = None
+        if folder is not None:
+            self._disk = DiskTier(folder, self.codec.name, max_disk_bytes)
+            weakref.finalize(self, self._disk.close)
+
+    def __len__(self) -> int:
+        """Contexts in memory."""
+        return len(self._entries)
+
+    def __bool__(self) -> bool:
+        return True  # a store is something, also while it is empty
+
+    def __contains__(self, key: str) -> bool:
+        """Whether a context is in either tier, without reading it."""
+        return key in self._entries or (self._disk is not None and key in self._disk)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held in memory now; those mapped from files count."""
+        return self._bytes
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder, if there is one."""
+        return None if self._disk is None else self._disk.folder.path
+
+    @property
+    def max_disk_bytes(self) -> int:
+        """Most bytes of the folder; 0 if there is none."""
+        return 0 if self._disk is None else self._disk.max_bytes
+
+    @property
+    def hits(self) -> int:
+        """Contexts found in either tier."""
+        return self.statistics.memory_hits + self.statistics.disk_hits
+
+    @property
+    def misses(self) -> int:
+        """Contexts found in neither."""
+        return self.statistics.memory_misses - self.statistics.disk_hits
+
+    @property
+    def statistics(self) -> StoreStatistics:
+        """What this store has seen."""
+        return StoreStatistics(**(self._counts if self._disk is None else self._disk.totals))
+
+    def get(self, key: str, label: Mapping[str, str] | None = None) -> ContextKV | None:
+        """The context under this key, or None.
+
+        Args:
+            key: `context_key`.
+            label: what a file must say of itself beside its key: fingerprint, model, dtype. As in `put`.
+        """
+        with self._lock:
+            packed = self._entries.get(key)
+            if packed is not None:
+                self._entries.move_to_end(key)
+        self._count(memory_hits=int(packed is not None), memory_misses=int(packed is None))
+        if self._disk is not None:
+            if packed is not None:
+                self._disk.touch(key)
+            else:
+                packed = self._disk.get(key, label or {})
+                if packed is not None:
+                    self._keep(key, packed)
+        if packed is None:
+            return None
+        try:
+            return self.codec.decode(packed)
+        except ValueError:
+            self.drop(key)
+            return None
+
+    def put(self, key: str, context: ContextKV, label: Mapping[str, str] | None = None) -> ContextKV:
+        """Keep a context; it must not be changed afterwards. One larger than a tier is not kept in it.
+
+        Returns:
+            The context as the store will give it from now on: rounded, if the codec rounds, so that
+            answers do not depend on what was in the store before.
+        """
+        packed = self.codec.encode(context)
+        self._keep(key, packed)
+        if self._disk is not None:
+            self._disk.put(key, packed, label or {})
+        return self.codec.decode(packed) if self.codec.note else context
+
+    def drop(self, key: str) -> None:
+        """Forget a context that turned out not to be what it should."""
+        with self._lock:
+            gone = self._entries.pop(key, ())
+            self._bytes -= _nbytes(gone)
+        if self._disk is not None:
+            self._disk.drop(key)
+
+    def clear(self) -> None:
+        """Forget everything that is in memory; the folder stays as it is."""
+        with self._lock:
+            self._entries.clear()
+            self._bytes = 0
+
+    def take_problem(self) -> str:
+        """Why the folder cannot be written, the first time this is asked after it was found out; else ""."""
+        return "" if self._disk is None else self._disk.take_problem()
+
+    def flush(self) -> None:
+        """Wait until everything is on disk. Warns (NbceWarning) if it cannot be written."""
+        if self._disk is not None:
+            self._disk.flush()
+            if problem := self.take_problem():
+                warnings.warn(problem, NbceWarning, stacklevel=2)
+
+    def close(self) -> None:
+        """`flush`, and let the writer go. The store can be used again; doing it twice does no harm."""
+        if self._disk is not None:
+            self.flush()
+            self._disk.close()
+
+    def _keep(self, key: str, packed: Packed) -> None:
+        size = _nbytes(packed)
+        if size > self.max_bytes:
+            return
+        with self._lock:
+            if key in self._entries:
+                self._entries.move_to_end(key)
+                return
+            self._entries[key] = packed
+            self._bytes += size
+            while self._bytes > self.max_bytes:
+                _, evicted = self._entries.popitem(last=False)
+                self._bytes -= _nbytes(evicted)
+
+    def _count(self, **events: int) -> None:
+        if self._disk is not None:
+            self._disk.count(**events)
+        else:
+            with self._lock:
+                self._counts.update(events)
+
+
+StoreLike: TypeAlias = PassageKVStore | str | os.PathLike[str] | bool | None
+"""What `NBCE` takes for a store."""
+
+
+def resolve_store(given: StoreLike) -> PassageKVStore | None:
+    """The store that is meant: None is one in memory, True one in the user's cache folder too, False none.
+
+    Raises:
+        InputError: it is nothing of the kind, or a path that is a file.
+    """
+    if given is False:
+        return None
+    if given is None or given is True:
+        return PassageKVStore(folder=cache_dir() / "kv" if given else None)
+    if isinstance(given, PassageKVStore):
+        return given
+    if isinstance(given, (str, os.PathLike)):
+        return PassageKVStore(folder=given)
+    raise InputError(
+        f"kv_store={given!r} is no KV store; give a PassageKVStore, a folder, True, False or None."
+    )
+
+
+def _nbytes(packed: Packed) -> int:
+    return sum(tensor.nbytes for tensor in packed)

@@ -1,0 +1,1 @@
+"""Answers while they come, on a terminal and in a notebook."""

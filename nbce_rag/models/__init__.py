@@ -1,0 +1,1 @@
+"""Backends: what reads rows of token ids and says what comes next."""

