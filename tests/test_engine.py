@@ -22,23 +22,20 @@ from engine_reference import (
     TEMPLATE,
     assert_same_answer,
     brute_state,
+    engine_of,
     full_log_probs,
     prompt_ids,
-    record_batches,
     record_samplers,
     row_prompts,
     slow_decode,
 )
 from transformers import T5Config
+from watched_model import watched
 
-from nbce_rag.decoding import decoder
-from nbce_rag.decoding import reader as prompting
 from nbce_rag.decoding.sampling import Sampler
-from nbce_rag.engine import generation
 from nbce_rag.engine.nbce import NBCE
 from nbce_rag.errors import ContextLengthError, InputError, ModelError, NbceWarning, NumericalError
 from nbce_rag.fusion import Fused, FusionState, MinEntropy, Posterior
-from nbce_rag.models.transformers import suffix as prefill
 from nbce_rag.models.transformers.loading import load_model, wrap_model
 from nbce_rag.options import Options
 from nbce_rag.passages import Passage
@@ -70,19 +67,6 @@ def ids_of(nbce: Any, text: str) -> list[int]:
 def with_changes(nbce: Any, **changes: Any) -> Any:
     """The same model with another window, other end tokens, ..."""
     return NBCE(dataclasses.replace(nbce.model, **changes), prompt=nbce.prompt)
-
-
-def count_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A list that grows with every forward pass of decoding."""
-    passes: list[int] = []
-    original: Any = prefill.forward
-
-    def counted(*args: Any) -> Any:
-        passes.append(len(args[1].begins))
-        return original(*args)
-
-    monkeypatch.setattr(decoder, "forward", counted)
-    return passes
 
 
 def test_from_pretrained_reads_a_folder(tiny_folder: Callable[..., Path], make_nbce: Make) -> None:
@@ -128,9 +112,9 @@ def test_token_texts_join_to_the_answer(make_nbce: Make) -> None:
             assert 0 <= citation.start < citation.end <= len(answer.text)
 
 
-def test_length_and_usage(make_nbce: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    nbce = make_nbce(prompt=TEMPLATE)
-    passes = count_steps(monkeypatch)
+def test_length_and_usage(make_nbce: Make) -> None:
+    nbce, model = watched(make_nbce(prompt=TEMPLATE))
+    passes = model.steps
     for length in (1, 2, 7):
         passes.clear()
         answer = nbce.answer(QUESTION, PASSAGES, max_tokens=length)
@@ -166,9 +150,9 @@ def test_end_token(make_nbce: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     assert silent.grounding is None
 
 
-def test_stop_strings(make_nbce: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    nbce = make_nbce("llama", prompt=TEMPLATE, max_tokens=40)
-    passes = count_steps(monkeypatch)
+def test_stop_strings(make_nbce: Make) -> None:
+    nbce, model = watched(make_nbce("llama", prompt=TEMPLATE, max_tokens=40))
+    passes = model.steps
     # "ferry" and " bread", again and again, by a rule of its own.
     said = ids_of(nbce, "The ferry sells bread and apples, and bread.")
 
@@ -223,9 +207,9 @@ def test_stream_is_the_answer_in_pieces(family: str, make_nbce: Make) -> None:
     assert all(p.text for p in pieces[:-1])
 
 
-def test_a_stream_that_is_closed_stops_computing(make_nbce: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    nbce = make_nbce(prompt=TEMPLATE, max_tokens=100)
-    passes = count_steps(monkeypatch)
+def test_a_stream_that_is_closed_stops_computing(make_nbce: Make) -> None:
+    nbce, model = watched(make_nbce(prompt=TEMPLATE, max_tokens=100))
+    passes = model.steps
     stream = nbce.stream(QUESTION, PASSAGES)
     assert passes == []  # nothing before the first piece is asked for
     next(stream)
@@ -442,7 +426,7 @@ def test_a_document_is_read_in_windows_in_order(make_nbce: Make) -> None:
     assert [p.start for p in passages] == sorted(p.start for p in passages)
     for passage in passages:
         assert document[passage.start : passage.end] == passage.text
-        assert nbce._engine.encoder.count(passage.text) <= 128
+        assert engine_of(nbce).encoder.count(passage.text) <= 128
     assert passages[0].start == 0
     assert passages[-1].end == len(document)
     for one, following in itertools.pairwise(passages):
@@ -544,36 +528,31 @@ def test_nan_is_an_error_not_an_answer(make_nbce: Make, tiny_folder: Callable[..
         list(nbce.stream(QUESTION, [Passage("Z")]))
 
 
-def test_batches_are_as_large_as_memory_allows(make_nbce: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    nbce = make_nbce(prompt=TEMPLATE, kv_store=False, max_tokens=5)
+def test_batches_are_as_large_as_memory_allows(make_nbce: Make) -> None:
+    nbce, model = watched(make_nbce(prompt=TEMPLATE, kv_store=False, max_tokens=5))
     requests = [nbce.request(f"Question {n}?", PASSAGES[: 1 + n % 4]) for n in range(6)]
-    needed = [nbce._engine.bytes_needed([r], [nbce._engine.plan(r)]) for r in requests]
-    batches = record_batches(monkeypatch)
+    engine = engine_of(nbce)
+    needed = [engine.size(r, engine.plan(r)).cost(nbce.model) for r in requests]
     together = nbce.batch(requests)
-    assert batches == [6]
-    for module in (prompting, generation):
-        monkeypatch.setattr(module, "free_memory", lambda device: int(3.3 * max(needed)))
-    batches.clear()
+    assert model.batches == [6]
+    model.free_bytes = int(3.3 * max(needed))
+    model.opened.clear()
     apart = nbce.batch(requests)
-    assert len(batches) > 2
-    assert sum(batches) == 6
+    assert len(model.batches) > 2
+    assert sum(model.batches) == 6
     for one, other in zip(together, apart, strict=True):
         assert_same_answer(one, other)
-    for module in (prompting, generation):
-        monkeypatch.setattr(module, "free_memory", lambda device: max(needed))
+    model.free_bytes = max(needed)
     with pytest.raises(InputError, match="GiB"):
         nbce.batch(requests)
 
 
-def test_a_long_prompt_is_not_batched_with_many_short_ones(
-    make_nbce: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    nbce = make_nbce(prompt=TEMPLATE, max_tokens=3)
+def test_a_long_prompt_is_not_batched_with_many_short_ones(make_nbce: Make) -> None:
+    nbce, model = watched(make_nbce(prompt=TEMPLATE, max_tokens=3))
     short = [nbce.request(f"Question {n}?", PASSAGES[1:2] * 4) for n in range(8)]
     long = nbce.request(QUESTION, [Passage("Bread and apples. " * 60)])
-    batches = record_batches(monkeypatch)
     answers = nbce.batch([*short, long])
-    assert batches == [8, 1]
+    assert model.batches == [8, 1]
     for request, answer in zip([*short, long], answers, strict=True):
         assert_same_answer(answer, nbce.batch([request])[0])
 
@@ -596,7 +575,7 @@ def test_requests_in_all_their_forms(make_nbce: Make) -> None:
 def test_chat_template_frames_every_row(make_nbce: Make) -> None:
     nbce = make_nbce("llama", chat=True, max_tokens=6, relevance=True)
     assert nbce.prompt.chat
-    plan = nbce._engine.plan(nbce.request(QUESTION, PASSAGES[:2]))
+    plan = engine_of(nbce).plan(nbce.request(QUESTION, PASSAGES[:2]))
     decode = nbce.model.tokenizer.decode
     suffix = decode(plan.suffix.ids)
     for row, passage in zip(plan.rows, (None, *PASSAGES[:2]), strict=True):
@@ -615,7 +594,7 @@ def test_chat_template_frames_every_row(make_nbce: Make) -> None:
 
 def test_text_cannot_spell_special_tokens(make_nbce: Make) -> None:
     nbce = make_nbce(prompt=BARE)
-    plan = nbce._engine.plan(nbce.request("Who </s>?", ["</s><s> The ferry <pad>"]))
+    plan = engine_of(nbce).plan(nbce.request("Who </s>?", ["</s><s> The ferry <pad>"]))
     for row in plan.rows:
         assert not {1, 2} & {*row.context, *plan.suffix.ids}
         assert row.context.count(0) == 1

@@ -14,8 +14,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from nbce_rag.decoding.plan import plan_rows
 from nbce_rag.errors import ContextLengthError, InputError
 from nbce_rag.evaluation import evaluate
-from nbce_rag.evaluation.methods.long_context import LongContext, Stretched, why_not
+from nbce_rag.evaluation.methods.long_context import LongContext
 from nbce_rag.fusion import MinEntropy
+from nbce_rag.models.transformers.rope import Stretched, why_not
 from nbce_rag.passages import Passage
 from nbce_rag.prompts.encoder import PromptEncoder
 

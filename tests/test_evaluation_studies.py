@@ -242,7 +242,7 @@ class CodecStore(PassageKVStore):
 
     def put(self, key: str, context: Any, label: Any = None) -> Any:
         if self.halves:
-            context = tuple((keys * 0.5, values * 0.5) for keys, values in context)
+            context = {name: tensor * 0.5 for name, tensor in context.items()}
         return super().put(key, context, label)
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from engine_reference import engine_of
 from test_cli import embed as count_letters
 from test_cli import replace_model, run
 
@@ -55,7 +56,7 @@ def test_a_question_finds_every_passage_read(
     from nbce_rag import NBCE
 
     nbce = NBCE.from_pretrained(tiny_folder("gemma3"), kv_store=False)
-    suffix = len(nbce._engine.plan(nbce.request("Who runs the ferry?")).suffix.ids)
+    suffix = len(engine_of(nbce).plan(nbce.request("Who runs the ferry?")).suffix.ids)
     assert len(usage["row_tokens"]) == 5
     assert usage["cached_tokens"] == sum(usage["row_tokens"]) - 5 * suffix
     report = json.loads(run("kv", index, "--json").stdout)

@@ -17,7 +17,7 @@ import torch
 from nbce_rag.errors import InputError, NbceWarning
 from nbce_rag.kv import disk as kv_disk
 from nbce_rag.kv import format as kv_format
-from nbce_rag.kv.context import ContextKV, context_key
+from nbce_rag.kv.context import Packed, context_key, nbytes
 from nbce_rag.kv.folder import KVFolder
 from nbce_rag.kv.format import DamagedContextError, read_context, write_context
 from nbce_rag.kv.store import PassageKVStore, resolve_store
@@ -26,20 +26,25 @@ LABEL = {"fingerprint": "f" * 64, "model": "m", "dtype": "float32"}
 KEYS = [context_key("f", [number]) for number in range(8)]
 
 
-def context(seed: int, tokens: int = 5, dtype: torch.dtype = torch.float32) -> ContextKV:
+def context(seed: int, tokens: int = 5, dtype: torch.dtype = torch.float32) -> Packed:
     """Three layers; the middle one is wider, the last one keeps two tokens only."""
     made = torch.Generator().manual_seed(seed)
     shapes = ((2, tokens, 4), (1, tokens, 8), (2, min(tokens, 2), 4))
-    return tuple(
-        (torch.randn(s, generator=made).to(dtype), torch.randn(s, generator=made).to(dtype)) for s in shapes
-    )
+    return {
+        f"{layer}.{name}": torch.randn(shape, generator=made).to(dtype)
+        for layer, shape in enumerate(shapes)
+        for name in ("keys", "values")
+    }
 
 
-def equal(found: ContextKV | None, wanted: ContextKV) -> bool:
-    return found is not None and all(
-        a.dtype == b.dtype and torch.equal(a, b)
-        for x, y in zip(found, wanted, strict=True)
-        for a, b in zip(x, y, strict=True)
+def equal(found: Packed | None, wanted: Packed) -> bool:
+    return (
+        found is not None
+        and list(found) == list(wanted)
+        and all(
+            a.dtype == b.dtype and torch.equal(a, b)
+            for a, b in zip(found.values(), wanted.values(), strict=True)
+        )
     )
 
 
@@ -66,7 +71,7 @@ def test_every_bit_comes_back(dtype: torch.dtype, tokens: int, tmp_path: Path) -
     assert KEYS[0] in second
     assert KEYS[1] not in second
     assert equal(second.get(KEYS[0], LABEL), kept)
-    assert second.nbytes == sum(k.nbytes + v.nbytes for k, v in kept)
+    assert second.nbytes == nbytes(kept)
     shutil.rmtree(tmp_path)  # in memory now
     assert equal(second.get(KEYS[0], LABEL), kept)
     assert (second.statistics.disk_hits, second.statistics.memory_hits) == (1, 1)
@@ -74,10 +79,12 @@ def test_every_bit_comes_back(dtype: torch.dtype, tokens: int, tmp_path: Path) -
 
 
 def test_contexts_without_tokens_come_back(tmp_path: Path) -> None:
-    kept: ContextKV = (
-        (torch.zeros(2, 0, 4), torch.zeros(2, 0, 4)),
-        (torch.ones(2, 1, 4), torch.ones(2, 1, 4)),
-    )
+    kept = {
+        "0.keys": torch.zeros(2, 0, 4),
+        "0.values": torch.zeros(2, 0, 4),
+        "1.keys": torch.ones(2, 1, 4),
+        "1.values": torch.ones(2, 1, 4),
+    }
     PassageKVStore(folder=tmp_path).put(KEYS[0], kept, LABEL)
     store = PassageKVStore(0, tmp_path)
     while KEYS[0] not in store:
@@ -95,7 +102,7 @@ def test_writing_to_a_mapped_context_leaves_the_file(tmp_path: Path) -> None:
         found = store.get(KEYS[0], LABEL)
         assert equal(found, kept)
         assert found is not None
-        found[0][0].zero_()
+        found["0.keys"].zero_()
 
 
 def damage(name: str, path: Path) -> None:
@@ -139,7 +146,7 @@ def test_a_damaged_file_is_dropped_and_made_anew(kind: str, tmp_path: Path) -> N
 def test_no_flipped_byte_goes_unseen(flip: int, tmp_path: Path) -> None:
     """Wherever it is, header and padding included: the file is refused, or it says exactly the same."""
     path = tmp_path / "file"
-    packed = tuple(tensor for layer in context(0) for tensor in layer)
+    packed = context(0)
     write_context(path, packed, LABEL)
     data = bytearray(path.read_bytes())
     data[flip % len(data)] ^= 0x10
@@ -148,7 +155,7 @@ def test_no_flipped_byte_goes_unseen(flip: int, tmp_path: Path) -> None:
         found = read_context(path, LABEL)
     except DamagedContextError:
         return
-    assert all(torch.equal(a, b) for a, b in zip(found, packed, strict=True))
+    assert equal(found, packed)
 
 
 @pytest.mark.parametrize("changed", ["fingerprint", "model", "dtype", "key"])

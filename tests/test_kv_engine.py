@@ -11,19 +11,18 @@ from typing import Any
 
 import pytest
 import torch
+from engine_reference import engine_of, read
 from kv_child import PASSAGES as MANY
 from kv_tools import assert_same_tokens, kill_while_writing
 
 from nbce_rag.answers.answer import Answer
-from nbce_rag.decoding.reader import read_prompts
 from nbce_rag.engine.nbce import NBCE
 from nbce_rag.errors import InputError, NbceWarning
 from nbce_rag.fusion import Posterior
-from nbce_rag.kv.context import context_key
+from nbce_rag.kv.context import nbytes
 from nbce_rag.kv.store import PassageKVStore
-from nbce_rag.models.transformers.contexts import context_bytes, label_of
-from nbce_rag.models.transformers.rows import RowCache
-from nbce_rag.models.transformers.suffix import read_contexts
+from nbce_rag.models.transformers.contexts import context_bytes, read_contexts
+from nbce_rag.models.transformers.rows import RowMemory
 from nbce_rag.passages import Passage
 
 Make = Callable[..., NBCE]
@@ -44,7 +43,7 @@ def folder_store(folder: Path, **options: Any) -> PassageKVStore:
 
 def reused(answer: Answer, nbce: NBCE) -> bool:
     """Whether every token before the question came from the store."""
-    suffix = len(nbce._engine.plan(nbce.request(answer.question)).suffix.ids)
+    suffix = len(engine_of(nbce).plan(nbce.request(answer.question)).suffix.ids)
     usage = answer.usage
     return usage.cached_tokens == sum(usage.row_tokens) - suffix * len(usage.row_tokens)
 
@@ -73,8 +72,7 @@ def test_cold_memory_and_disk_give_the_same(family: str, make_nbce: Make, tmp_pa
 @pytest.mark.parametrize("family", FAMILIES)
 def test_first_log_probs_from_disk_are_identical(family: str, make_nbce: Make, tmp_path: Path) -> None:
     def first(nbce: NBCE) -> torch.Tensor:
-        engine, request = nbce._engine, nbce.request(QUESTION, PASSAGES)
-        return read_prompts(engine, [request], [engine.plan(request)])[1]
+        return read(nbce, nbce.request(QUESTION, PASSAGES))[1]
 
     filled = make_nbce(family, kv_store=tmp_path)
     fresh = first(make_nbce(family, kv_store=False))
@@ -95,9 +93,9 @@ def test_sliding_layers_keep_their_window_alone(
     for tokens in (1, 5, 6, 7, 8, 9, 30):
         ids = tuple(range(3, 3 + tokens))
         found, _ = read_contexts(loaded, [ids], None, 100)
-        lengths = [keys.shape[-2] for keys, _ in found[ids]]
+        lengths = [found[ids][f"{layer}.keys"].shape[-2] for layer in range(len(windows))]
         assert lengths == [tokens if w is None else min(tokens, w - 1) for w in windows]
-        assert context_bytes(loaded, tokens) == sum(k.nbytes + v.nbytes for k, v in found[ids])
+        assert context_bytes(loaded, tokens) == nbytes(found[ids])
 
 
 @pytest.mark.parametrize("family", ["mistral", "gemma3"])
@@ -106,13 +104,13 @@ def test_one_token_less_than_the_window_would_show(
 ) -> None:
     """So that the tests above would see a window that is cut too short."""
     wanted = make_nbce(family, kv_store=False, max_tokens=8).answer(QUESTION, PASSAGES)
-    place: Any = RowCache.place
+    place: Any = RowMemory.place
 
-    def placed(cache: RowCache, row: int, context: Any, tokens: int) -> None:
-        shorter = [(k[:, 1:], v[:, 1:]) if k.shape[-2] < tokens else (k, v) for k, v in context]
-        place(cache, row, tuple(shorter), tokens)
+    def placed(memory: RowMemory, row: int, context: Any, tokens: int) -> None:
+        shorter = {name: t[:, 1:] if t.shape[-2] < tokens else t for name, t in context.items()}
+        place(memory, row, shorter, tokens)
 
-    monkeypatch.setattr(RowCache, "place", placed)
+    monkeypatch.setattr(RowMemory, "place", placed)
     changed = make_nbce(family, kv_store=False, max_tokens=8).answer(QUESTION, PASSAGES)
     assert [t.logprob for t in changed.tokens] != [t.logprob for t in wanted.tokens]
 
@@ -142,11 +140,11 @@ def test_a_context_that_cannot_be_this_models_is_dropped(make_nbce: Make, tmp_pa
     """Whole and rightly named, yet of other shapes: a file that somebody made."""
     nbce = make_nbce("llama", kv_store=tmp_path, max_tokens=4)
     plain = make_nbce("llama", kv_store=False, max_tokens=4).answer(QUESTION, PASSAGES)
-    plan = nbce._engine.plan(nbce.request(QUESTION, PASSAGES))
+    plan = engine_of(nbce).plan(nbce.request(QUESTION, PASSAGES))
     assert nbce.kv_store is not None
     for row, shape in zip(plan.rows[1:], [(2, 3, 8), (2, 4), (1, 1, 1)], strict=False):
-        wrong = tuple((torch.zeros(shape), torch.zeros(shape)) for _ in range(3))
-        nbce.kv_store.put(context_key(nbce.model.fingerprint, row.context), wrong, label_of(nbce.model))
+        wrong = {f"{layer}.{name}": torch.zeros(shape) for layer in range(3) for name in ("keys", "values")}
+        nbce.kv_store.of(nbce.model).put(row.context, wrong)
     nbce.kv_store.flush()
     answer = nbce.answer(QUESTION, PASSAGES)
     assert answer.tokens == plain.tokens

@@ -11,24 +11,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nbce_rag.errors import InputError
-from nbce_rag.kv.context import ContextKV, context_key
+from nbce_rag.kv.context import Packed, context_key, nbytes
 from nbce_rag.kv.store import PassageKVStore
 
 TOKEN = 2 * 2 * 3 * 4  # bytes that a token of `context` takes: keys and values, 2 heads, 3 numbers, float32
 
 
-def context(tokens: int, layers: int = 1, fill: float = 0.0, dtype: torch.dtype = torch.float32) -> ContextKV:
-    return tuple(
-        (torch.full((2, tokens, 3), fill, dtype=dtype), torch.full((2, tokens, 3), -fill, dtype=dtype))
-        for _ in range(layers)
-    )
+def context(tokens: int, layers: int = 1, fill: float = 0.0, dtype: torch.dtype = torch.float32) -> Packed:
+    return {
+        f"{layer}.{name}": torch.full((2, tokens, 3), number, dtype=dtype)
+        for layer in range(layers)
+        for name, number in (("keys", fill), ("values", -fill))
+    }
 
 
-def is_same(found: ContextKV | None, kept: ContextKV) -> bool:
+def is_same(found: Packed | None, kept: Packed) -> bool:
     """Whether these are the very tensors."""
-    return found is not None and all(
-        a is b for x, y in zip(found, kept, strict=True) for a, b in zip(x, y, strict=True)
-    )
+    return found is not None and all(a is b for a, b in zip(found.values(), kept.values(), strict=True))
 
 
 def test_what_went_in_comes_out() -> None:
@@ -154,7 +153,7 @@ def test_several_threads() -> None:
             found = store.get(str(number))
             if found is None:
                 store.put(str(number), context(number % 4 + 1, fill=float(number)))
-            elif float(found[0][0][0, 0, 0]) != number:
+            elif float(found["0.keys"][0, 0, 0]) != number:
                 wrong += 1
             wrong += store.nbytes < 0
         return wrong
@@ -164,5 +163,5 @@ def test_several_threads() -> None:
     assert store.hits + store.misses == 8 * 400
     kept = [found for i in range(30) if (found := store.get(str(i))) is not None]
     assert len(kept) == len(store)
-    assert store.nbytes == sum(keys.nbytes + values.nbytes for found in kept for keys, values in found)
+    assert store.nbytes == sum(map(nbytes, kept))
     assert store.nbytes <= store.max_bytes

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from engine_reference import PASSAGES, QUESTION, TEMPLATE
+from engine_reference import PASSAGES, QUESTION, TEMPLATE, engine_of
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import FAMILIES
+from watched_model import watched
 
 from nbce_rag import NBCE, Experts, Fused, FusionState, Max, Mean, MinEntropy, Posterior
 from nbce_rag.answers.answer import Answer
@@ -19,7 +20,6 @@ from nbce_rag.decoding import decoder
 from nbce_rag.decoding.drafting import PromptLookup
 from nbce_rag.engine import generation
 from nbce_rag.errors import InputError
-from nbce_rag.models.transformers import suffix as prefill
 
 Make = Callable[..., NBCE]
 
@@ -105,26 +105,20 @@ def answer_with(
     nbce: NBCE, lookup: Oracle | None, monkeypatch: pytest.MonkeyPatch, **options: Any
 ) -> tuple[Answer, list[int], int]:
     """The answer, its token ids and the number of forward passes of the decoder."""
-    passes = 0
     chosen: list[int] = []
-    forward, notice = prefill.forward, decoder.Group.notice
-
-    def counted(*arguments: Any, **more: Any) -> Any:
-        nonlocal passes
-        passes += 1
-        return forward(*arguments, **more)
+    notice = decoder.Group.notice
+    nbce, model = watched(nbce)
 
     def noticed(self: Any, token: int, evidence: torch.Tensor) -> tuple[float, ...]:
         chosen.append(token)
         return notice(self, token, evidence)
 
     with monkeypatch.context() as patch:
-        patch.setattr(decoder, "forward", counted)
         patch.setattr(decoder.Group, "notice", noticed)
         patch.setattr(generation, "PromptLookup", lambda contexts, most: lookup)
         drafts = 0 if lookup is None else 8
         answer = nbce.answer(QUESTION, PASSAGES, prompt_lookup_num_tokens=drafts, **options)
-    return answer, chosen, passes
+    return answer, chosen, len(model.steps)
 
 
 @pytest.mark.parametrize("sampled", [False, True], ids=["greedy", "sampled"])
@@ -164,12 +158,10 @@ def test_drafts_change_no_token_of_any_rule(
     assert oracle.accepted
 
 
-def test_real_lookups_are_accepted_where_an_answer_repeats_its_passage(
-    make_nbce: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_real_lookups_are_accepted_where_an_answer_repeats_its_passage(make_nbce: Make) -> None:
     """A rule that quotes the first passage: passes are saved, and the text is the same."""
-    nbce = make_nbce(prompt=TEMPLATE, max_tokens=20)
-    quoted = nbce._engine.plan(nbce.request(QUESTION, PASSAGES)).rows[1].context[3:]
+    nbce, model = watched(make_nbce(prompt=TEMPLATE, max_tokens=20))
+    quoted = engine_of(nbce).plan(nbce.request(QUESTION, PASSAGES)).rows[1].context[3:]
 
     class Quote:
         name = "quote"
@@ -183,21 +175,14 @@ def test_real_lookups_are_accepted_where_an_answer_repeats_its_passage(
             weights[:, 0] = 1.0
             return Fused(fused, weights)
 
-    passes: list[int] = []
-    forward = prefill.forward
-
-    def counted(loaded: Any, cache: Any, ids: torch.Tensor, *rest: Any) -> torch.Tensor:
-        passes.append(ids.shape[1])
-        return forward(loaded, cache, ids, *rest)
-
-    monkeypatch.setattr(decoder, "forward", counted)
     plain = nbce.answer(QUESTION, PASSAGES, fusion=Quote(), prompt_lookup_num_tokens=0)
-    assert set(passes) == {1}
-    without, passes[:] = len(passes), []
+    assert {tokens for _, tokens in model.steps} == {1}
+    without = len(model.steps)
+    model.steps.clear()
     drafted = nbce.answer(QUESTION, PASSAGES, fusion=Quote())
     assert drafted.text == plain.text
-    assert len(passes) < without / 2
-    assert max(passes) > 4
+    assert len(model.steps) < without / 2
+    assert max(tokens for _, tokens in model.steps) > 4
 
 
 def test_several_questions_are_drafted_for_only_when_one_is_left(

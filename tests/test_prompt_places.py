@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from engine_reference import engine_of
 
 from nbce_rag.engine.nbce import NBCE
 from nbce_rag.errors import InputError
@@ -22,7 +23,7 @@ ADA, FISH = Passage("Run by Ada."), Passage("Fish.")
 def rows(nbce: NBCE, text: str, *passages: Passage, **options: Any) -> list[str]:
     encoder = PromptEncoder(TEMPLATE, nbce.model.tokenizer, text=text)
     request = Request("Who?", passages, nbce.options.updated(**options), encoder)
-    plan = nbce._engine.plan(request)
+    plan = engine_of(nbce).plan(request)
     return [nbce.model.tokenizer.decode([*row.context, *plan.suffix.ids]) for row in plan.rows]
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from engine_reference import read
 from scripted_model import REFUSAL, ScriptedModel
 
-from nbce_rag.decoding.reader import read_prompts
 from nbce_rag.engine.nbce import NBCE
 from nbce_rag.fusion import MinEntropy
 from nbce_rag.models.transformers.loading import wrap_model
@@ -72,7 +72,7 @@ def test_the_default_answers_among_many_that_refuse(nbce: NBCE) -> None:
 
 def test_refusal_probabilities(nbce: NBCE) -> None:
     request = nbce.request(QUESTION, [*IRRELEVANT, FACT])
-    _, _, [prompted] = read_prompts(nbce._engine, [request], [nbce._engine.plan(request)])
+    _, _, prompted = read(nbce, request)
     tokens = len(nbce.model.tokenizer(REFUSAL, add_special_tokens=False)["input_ids"])
     refusal = prompted.state.refusal
     assert refusal is not None
@@ -96,7 +96,8 @@ def test_when_all_rows_refuse_the_answer_is_an_abstention(nbce: NBCE) -> None:
 
 
 def test_an_abstention_costs_no_decoding(nbce: NBCE) -> None:
-    model = nbce.model.model
+    model: Any = nbce.model
+    model = model.model
     nbce.answer(QUESTION, IRRELEVANT)  # contexts are stored now
     before = model.passes
     nbce.answer(QUESTION, IRRELEVANT)

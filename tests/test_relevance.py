@@ -67,8 +67,8 @@ def test_the_engine_estimates_what_it_would_have_computed(
     # The tiny vocabulary, and a shortlist that covers all of it: the same numbers by the other way.
     monkeypatch.setattr(prefill, "worth_estimating", lambda vocab_size, positions: True)
     for budget in (1, 8192):  # rows one by one, and together
-        object.__setattr__(nbce._engine, "max_batch_tokens", budget)
-        estimated = nbce.answer("Who runs the ferry?", PASSAGES)
+        estimating = make_nbce("gemma3", max_tokens=3, kv_store=False, max_batch_tokens=budget)
+        estimated = estimating.answer("Who runs the ferry?", PASSAGES)
         assert estimated.text == exact.text
         assert [p.relevance for p in estimated.passages] == pytest.approx(
             [p.relevance for p in exact.passages], abs=1e-3

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, field
 
 from nbce_rag import NBCE, __version__
 from nbce_rag.errors import InputError
-from nbce_rag.models.transformers.loading import DEFAULT_MODEL
+from nbce_rag.models.loading import DEFAULT_MODEL
 from nbce_rag.options import Options
 
 from .documents import SCORE_KEY

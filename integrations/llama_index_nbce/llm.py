@@ -91,17 +91,18 @@ class NBCELLM(StructuredPrediction, StockPrompts):
         if engine is not None and (model is not None or load):
             raise InputError("Give either a model to load or an engine that is loaded, not both.")
         engine = engine or NBCE.from_pretrained(model, **(load or {}), **options)
-        loaded = engine.model
-        if context_window is not None:
-            if not 1 <= context_window <= loaded.window:
-                raise InputError(
-                    f"context_window={context_window} is not within 1..{loaded.window}; the model's own "
-                    "window cannot be widened."
-                )
-            loaded = dataclasses.replace(loaded, window=context_window)
+        if context_window is not None and not 1 <= context_window <= engine.window:
+            raise InputError(
+                f"context_window={context_window} is not within 1..{engine.window}; the model's own window "
+                "cannot be widened."
+            )
         all_options = {f.name: getattr(engine.options, f.name) for f in dataclasses.fields(engine.options)}
         engine = NBCE(
-            loaded, prompt=engine.prompt, kv_store=engine.kv_store or False, **{**all_options, **options}
+            engine.model,
+            prompt=engine.prompt,
+            kv_store=engine.kv_store or False,
+            window=context_window or engine.window,
+            **{**all_options, **options},
         )
         fields: dict[str, Any] = {
             "model": model if model is not None else engine.model.name,
@@ -132,7 +133,7 @@ class NBCELLM(StructuredPrediction, StockPrompts):
     def metadata(self) -> LLMMetadata:
         """`context_window` is the true window of one row; it does not grow with the number of contexts."""
         options = self._engine.options.updated(**self.options)
-        window = self._engine.model.window
+        window = self._engine.window
         return LLMMetadata(
             context_window=window,
             num_output=min(options.max_tokens, max(1, window - 1)),

@@ -16,9 +16,10 @@ import torch
 from ..engine.nbce import NBCE
 from ..errors import InputError
 from ..fusion import MinEntropy
-from ..kv.context import ContextKV
+from ..kv.context import Packed
 from ..kv.store import PassageKVStore
-from ..models.transformers.loading import LoadedModel, load_model
+from ..models.transformers.loading import load_model
+from ..models.transformers.model import TransformersModel
 from .baselines import Timed, generate_concatenated, plain_loop
 from .machine import describe, floor_seconds, peak_memory
 from .workload import TEMPLATE, Workload, make_workload
@@ -87,7 +88,7 @@ def benchmark(
     work = make_workload(
         plain.tokenizer, passages=passages, passage_tokens=passage_tokens, question_tokens=question_tokens
     )
-    floor = floor_seconds(size, count, passages + 1, plain.device, plain.dtype)
+    floor = floor_seconds(size, count, passages + 1, plain.device, plain.model.dtype)
     runs: dict[str, list[Timed]] = {}
     peaks: dict[str, list[int]] = {}
     with tempfile.TemporaryDirectory(prefix="nbce-rag-bench-") as folder:
@@ -108,7 +109,7 @@ def benchmark(
     return {
         "machine": describe(plain.device),
         "model": plain.name,
-        "dtype": str(plain.dtype).removeprefix("torch."),
+        "dtype": plain.dtype,
         "settings": {
             "passages": passages,
             "passage_tokens": passage_tokens,
@@ -129,11 +130,11 @@ class _ReadAhead(PassageKVStore):
 
     filled = False
 
-    def put(self, key: str, context: ContextKV, label: Mapping[str, str] | None = None) -> ContextKV:
+    def put(self, key: str, context: Packed, label: Mapping[str, str] | None = None) -> Packed:
         return context if self.filled else super().put(key, context, label)
 
 
-def _endless(loaded: LoadedModel) -> LoadedModel:
+def _endless(loaded: TransformersModel) -> TransformersModel:
     """The model without end tokens, so that every variant makes the same number of tokens."""
     generation = getattr(loaded.model, "generation_config", None)
     if generation is not None:
@@ -142,7 +143,7 @@ def _endless(loaded: LoadedModel) -> LoadedModel:
 
 
 def _variants(
-    plain: LoadedModel, ours: LoadedModel, work: Workload, tokens: int, fusion: str, folder: Path
+    plain: TransformersModel, ours: TransformersModel, work: Workload, tokens: int, fusion: str, folder: Path
 ) -> dict[str, Callable[[], Timed]]:
     in_memory = _ReadAhead()
     for store in (in_memory, _ReadAhead(0, folder)):

@@ -1,15 +1,111 @@
-"""How much fits: what rows need, and what is free."""
+"""What is needed against what is free: the one place where memory and disk are weighed."""
 
 from __future__ import annotations
 
-import psutil
-import torch
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-__all__ = ["free_memory"]
+from ..errors import InputError
+from ..kv.store import PassageKVStore
+from ..models.model import Model
+
+__all__ = ["Size", "batches", "check_rows", "check_store", "copies", "fits"]
+
+_SHARE = 0.9  # of the free memory, at most
+_BATCH_SHARE = 3  # a decoding batch takes at most one part in so many of it
 
 
-def free_memory(device: torch.device) -> int:
-    """Bytes that can be allocated on the device now."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Rows, all as long as the longest of them.
+
+    Attributes:
+        rows: how many.
+        tokens: of the longest, prompt and answer.
+    """
+
+    rows: int
+    tokens: int
+
+    def __add__(self, other: Size) -> Size:
+        return Size(self.rows + other.rows, max(self.tokens, other.tokens))
+
+    def cost(self, model: Model) -> int:
+        """About the bytes that decoding them takes at its peak."""
+        return model.cost(self.rows, self.tokens)
+
+
+def fits(model: Model, size: Size) -> bool:
+    """Whether there is memory for rows."""
+    return size.cost(model) <= _SHARE * model.free()
+
+
+def check_rows(model: Model, size: Size) -> None:
+    """Raises InputError where there is no memory for rows."""
+    needed, free = size.cost(model), model.free()
+    if needed > _SHARE * free:
+        raise InputError(
+            f"{size.rows} rows need about {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free. Use "
+            "fewer or shorter passages, a lower max_tokens, or dtype='bfloat16'."
+        )
+
+
+def copies(model: Model, size: Size) -> int:
+    """How many copies of rows a decoding batch may hold, at least one."""
+    return max(1, model.free() // _BATCH_SHARE // size.cost(model))
+
+
+def batches(model: Model, sizes: Sequence[Size]) -> Iterator[range]:
+    """Runs of questions that are decoded together.
+
+    A batch takes at most a third of the free memory, and not more than twice what its questions take one
+    by one: rows are padded to the longest, so that a long prompt among short ones costs more than it saves.
+
+    Args:
+        model: decodes them.
+        sizes: of each question.
+    """
+    first, together, apart = 0, Size(0, 0), 0
+    for index, size in enumerate(sizes):
+        alone, grown = size.cost(model), together + size
+        cost = grown.cost(model)
+        if index > first and (cost > model.free() / _BATCH_SHARE or cost > 2 * (apart + alone)):
+            yield range(first, index)
+            first, grown, apart = index, size, 0
+        together = grown
+        apart += alone
+    if sizes:
+        yield range(first, len(sizes))
+
+
+def check_store(store: PassageKVStore, needed: int, unread: int) -> None:
+    """Raises InputError where the first contexts would be evicted to make room for the last ones.
+
+    Args:
+        store: where contexts are to be kept.
+        needed: bytes of all of them.
+        unread: bytes of those that are not there yet.
+    """
+    folder = store.folder
+    limit = store.max_bytes if folder is None else store.max_disk_bytes
+    if needed > limit:
+        raise InputError(
+            f"The passages' keys and values take about {needed / 1e9:.1f} GB and the KV store may hold "
+            f"{limit / 1e9:.1f} GB. Raise the limit ({'max_bytes' if folder is None else 'max_disk_bytes'}, "
+            "or `nbce-rag kv --max-bytes`), load the model in bfloat16, or use codec='int8'."
+        )
+    if folder is not None:
+        free = shutil.disk_usage(_existing(folder)).free
+        if unread > free:
+            raise InputError(
+                f"The passages' keys and values take about {unread / 1e9:.1f} GB and the disk of "
+                f"{str(folder)!r} has {free / 1e9:.1f} GB free. Free some space, give another folder, load "
+                "the model in bfloat16, or use codec='int8'."
+            )
+
+
+def _existing(folder: Path) -> Path:
+    folder = folder.absolute()
+    return next(place for place in (folder, *folder.parents) if place.exists())

@@ -18,13 +18,11 @@ from ..errors import InputError
 from ..fusion import Fused, FusionState, Rule, responsibilities
 from ..fusion.base import NEG_INF
 from ..fusion.truncation import nucleus
-from ..models.transformers.loading import LoadedModel
-from ..models.transformers.rows import RowCache
-from ..models.transformers.suffix import forward
+from ..models.model import Rows, Step
 from .drafting import PromptLookup
 from .sampling import TokenChooser
 
-__all__ = ["Group", "LockstepDecoder", "Step"]
+__all__ = ["Group", "LockstepDecoder"]
 
 # Rows of finished questions run along until they are this share of the batch; dropping them copies the rest.
 _DEAD_SHARE = 0.25
@@ -68,7 +66,7 @@ class Group:
         return self.passages - len(self.kept)
 
     def drop_negligible(self) -> None:
-        """Forget rows that have not mattered; the caller drops them from the cache."""
+        """Forget rows that have not mattered; the caller drops them from the batch."""
         stay = [i for i, row in enumerate(self.kept) if self.negligible[row] < self.drop_after]
         if not self.drop_after or len(stay) == len(self.kept) or not stay:
             return
@@ -95,51 +93,22 @@ class Group:
         return tuple(of_row.get(row, dropped) for row in range(self.passages))
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One chosen token.
-
-    Attributes:
-        group: index of the question in the batch.
-        token: its id.
-        log_prob: log-prob under the fused, normalised distribution, nats, before temperature.
-        evidence: evidence over the n passage rows, sums to 1.
-        gain: log sum_k w_k p_k(token) - log p_0(token), nats: what the passages added.
-        entropies: of each row's distribution, nats, row 0 first, NaN for a row that was dropped; () unless
-            the group asks for them.
-    """
-
-    group: int
-    token: int
-    log_prob: float
-    evidence: tuple[float, ...]
-    gain: float
-    entropies: tuple[float, ...] = ()
-
-
 class LockstepDecoder:
-    """Decodes a batch of questions step by step.
+    """Decodes a batch of questions step by step; a `nbce_rag.models.model.Decoder` over rows of any backend.
 
     Args:
-        loaded: the model.
-        cache: all rows, prompts read.
+        rows: all rows, prompts read.
         log_probs: [R, V] of the first token.
         groups: the questions; their rows index the batch.
     """
 
-    def __init__(
-        self,
-        loaded: LoadedModel,
-        cache: RowCache,
-        log_probs: Tensor,
-        groups: Sequence[Group],
-    ) -> None:
-        self._loaded = loaded
-        self._cache = cache
+    def __init__(self, rows: Rows, log_probs: Tensor, groups: Sequence[Group]) -> None:
+        self._rows = rows
+        self._vocab_size = log_probs.shape[-1]
         self._log_probs: Tensor | None = log_probs
         self._groups = list(groups)
         self._active = dict.fromkeys(range(len(groups)))
-        self._draft: tuple[int, ...] = ()  # tokens in the cache that are not yet chosen
+        self._draft: tuple[int, ...] = ()  # tokens that were read and are not yet chosen
         self._ahead: list[Tensor] = []  # [R, V] behind each of them
         self._proposed: tuple[PromptLookup, int] | None = None  # who drafted how many
 
@@ -148,13 +117,13 @@ class LockstepDecoder:
         """Indexes of the questions that are still being answered."""
         return list(self._active)
 
-    def finish(self, group: int) -> None:
+    def finish(self, question: int) -> None:
         """No more tokens for this question."""
-        self._active.pop(group, None)
+        self._active.pop(question, None)
 
-    def dropped(self, group: int) -> int:
+    def dropped(self, question: int) -> int:
         """How many of a question's passage rows were dropped."""
-        return self._groups[group].dropped
+        return self._groups[question].dropped
 
     def step(self) -> list[Step]:
         """One token for every active question, in their order."""
@@ -165,7 +134,7 @@ class LockstepDecoder:
         steps: list[Step] = []
         for cohort in self._cohorts():
             steps += self._choose(cohort, log_probs)
-        return sorted(steps, key=lambda step: step.group)
+        return sorted(steps, key=lambda step: step.question)
 
     def _advance(self) -> Tensor:
         """Append every question's last token to its rows; next log-probs [R, V]."""
@@ -174,16 +143,15 @@ class LockstepDecoder:
             if self._groups[next(iter(self._active))].answer[-1] == expected:
                 self._draft = tuple(rest)
                 return self._ahead.pop(0)
-            self._cache.length -= len(self._draft)
+            self._rows.rewind(len(self._draft))
         self._judge()
         self._drop_rows()
         self._draft = self._drafted()
-        ids = torch.zeros(len(self._cache.begins), 1 + len(self._draft), dtype=torch.long)
+        ids = torch.zeros(len(self._rows), 1 + len(self._draft), dtype=torch.long)
         for index in self._active:
             group = self._groups[index]
             ids[list(group.rows)] = torch.tensor([group.answer[-1], *self._draft])
-        read = forward(self._loaded, self._cache, ids, torch.arange(ids.shape[1]))
-        log_probs, *self._ahead = read.unbind(1)
+        log_probs, *self._ahead = self._rows.step(ids).unbind(1)
         return log_probs
 
     def _drafted(self) -> tuple[int, ...]:
@@ -198,8 +166,8 @@ class LockstepDecoder:
         if group.lookup is None or group.state.evidence is None or not group.kept:
             return ()
         leading = group.kept[int(group.state.evidence[0].argmax())]
-        logits = 4 * self._loaded.vocab_size * len(self._cache.begins)
-        room = min(self._cache.capacity - self._cache.length, _DRAFT_BYTES // logits) - 1
+        logits = 4 * self._vocab_size * len(self._rows)
+        room = min(self._rows.room, _DRAFT_BYTES // logits) - 1
         draft = group.lookup.draft(group.answer, leading, room)
         self._proposed = (group.lookup, len(draft)) if draft else None
         return draft
@@ -212,13 +180,13 @@ class LockstepDecoder:
         self._proposed, self._draft, self._ahead = None, (), []
 
     def _drop_rows(self) -> None:
-        """Drop rows of finished questions and rows that do not matter from the cache."""
+        """Drop rows of finished questions and rows that do not matter."""
         for index in self._active:
             self._groups[index].drop_negligible()
         alive = [row for index in self._active for row in self._groups[index].rows]
-        if len(alive) >= (1 - _DEAD_SHARE) * len(self._cache.begins):
+        if len(alive) >= (1 - _DEAD_SHARE) * len(self._rows):
             return
-        self._cache = self._cache.keep(torch.tensor(alive))
+        self._rows = self._rows.keep(alive)
         first = 0
         for index in self._active:
             count = len(self._groups[index].rows)
@@ -280,7 +248,7 @@ class LockstepDecoder:
         if len(of_token) > 1:
             gain = float((fused.weights.log() + of_token[1:]).logsumexp(-1) - of_token[0])
         return Step(
-            group=index,
+            question=index,
             token=token,
             log_prob=float(normalised[token]),
             evidence=group.notice(token, evidence),

@@ -22,20 +22,18 @@ from ..passages import Passage
 from ..prompts.encoder import PromptEncoder
 from .plan import Row, RowPlan, passage_ids
 
-__all__ = ["passages_to_read_closer", "sentence_rows"]
+__all__ = ["focal_passages", "sentence_rows"]
 
 MOST_ROWS = 16
 """Most further rows of a question; passages of more sentences have several in each row."""
 
 
-def passages_to_read_closer(
-    plan: RowPlan, options: Options, log_probs: Tensor, state: FusionState
-) -> tuple[int, ...]:
+def focal_passages(plan: RowPlan, options: Options, log_probs: Tensor, state: FusionState) -> tuple[int, ...]:
     """The fewest passages that hold the share `rule.focus` of the rule's weights, by number, at most eight.
 
     Args:
         plan: the rows that were read.
-        options: `passages_per_row` and the rule are used; passages that share rows are not read closer.
+        options: `passages_per_row` and the rule are used; passages that share rows are not read by sentences.
         log_probs: [n + 1, V] first log-probs of these rows.
         state: what the rule knows, G = 1; it is not changed.
     """
@@ -54,21 +52,21 @@ def passages_to_read_closer(
 
 
 def sentence_rows(
-    encoder: PromptEncoder, passages: Sequence[Passage], chosen: Sequence[int], options: Options, room: int
+    encoder: PromptEncoder, passages: Sequence[Passage], focal: Sequence[int], options: Options, room: int
 ) -> tuple[Row, ...]:
     """Rows of the sentences of some passages, in order; none for a passage of one sentence.
 
     Args:
         encoder: prompt wording and tokenizer.
         passages: all passages of the question.
-        chosen: numbers of those that are read closer, at most eight.
+        focal: numbers of those that are read by sentences, at most eight.
         options: as they were for the passages' own rows.
         room: most tokens of a context; what is longer is left to the passage's own row.
     """
     rows = []
-    for index in chosen:
+    for index in focal:
         passage = passages[index]
-        spans = split_sentences(passage.text, MOST_ROWS // len(chosen))
+        spans = split_sentences(passage.text, MOST_ROWS // len(focal))
         if len(spans) < 2:
             continue
         for start, end in spans:

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ..answers.answer import Answer, Piece
-from ..decoding.budget import free_memory
-from ..decoding.decoder import Group, LockstepDecoder, Step
+from ..decoding.budget import batches
+from ..decoding.decoder import Group, LockstepDecoder
 from ..decoding.detokenizer import TextBuilder
 from ..decoding.drafting import PromptLookup
 from ..decoding.plan import RowPlan
@@ -18,6 +18,7 @@ from ..decoding.sampling import Sampler
 from ..errors import NbceWarning
 from ..evidence.citations import cite
 from ..evidence.evidence import Timings, TokenEvidence, Usage
+from ..models.model import Decoder, Step
 from ..request import Request
 
 __all__ = ["generate"]
@@ -46,7 +47,8 @@ def generate(engine: Engine, requests: Sequence[Request]) -> Iterator[tuple[int,
     for request, plan in zip(requests, plans, strict=True):
         for message in _notes(request, plan):
             warnings.warn(message, NbceWarning, stacklevel=3)
-    for batch in _batches(engine, requests, plans):
+    sizes = [engine.size(request, plan) for request, plan in zip(requests, plans, strict=True)]
+    for batch in batches(engine.model, sizes):
         yield from _generate_batch(engine, [(i, requests[i], plans[i]) for i in batch])
 
 
@@ -155,7 +157,7 @@ class _Run:
 def _generate_batch(engine: Engine, batch: list[tuple[int, Request, RowPlan]]) -> Iterator[tuple[int, Piece]]:
     started = time.perf_counter()
     samplers = [_sampler(engine, request) for _, request, _ in batch]
-    cache, log_probs, prompted = read_prompts(engine, [r for _, r, _ in batch], [p for _, _, p in batch])
+    rows, log_probs, prompted = read_prompts(engine, [r for _, r, _ in batch], [p for _, _, p in batch])
     prefilled = time.perf_counter()
     runs = [
         _Run(
@@ -163,7 +165,7 @@ def _generate_batch(engine: Engine, batch: list[tuple[int, Request, RowPlan]]) -
             request=request,
             prompted=ready,
             text=TextBuilder(
-                engine.loaded.tokenizer, (*engine.encoder_of(request).template.stop, *request.options.stop)
+                engine.model.tokenizer, (*engine.encoder_of(request).template.stop, *request.options.stop)
             ),
             sampler=sampler,
             started=started,
@@ -171,13 +173,10 @@ def _generate_batch(engine: Engine, batch: list[tuple[int, Request, RowPlan]]) -
         )
         for (index, request, _), ready, sampler in zip(batch, prompted, samplers, strict=True)
     ]
-    decoder = LockstepDecoder(
-        engine.loaded,
-        cache,
-        log_probs,
-        [_group(run) for run in runs],
+    decoder: Decoder = LockstepDecoder(
+        rows, log_probs, [_group(run, engine.model.can.rewind) for run in runs]
     )
-    del cache, log_probs  # the decoder drops them as rows finish
+    del rows, log_probs  # the decoder drops them as rows finish
     for place, run in enumerate(runs):
         if run.prompted.refused:
             decoder.finish(place)
@@ -185,11 +184,11 @@ def _generate_batch(engine: Engine, batch: list[tuple[int, Request, RowPlan]]) -
             yield run.index, Piece(answer.text, (), answer)
     while decoder.active:
         for step in decoder.step():
-            run = runs[step.group]
-            text, reason = run.push(step, engine.loaded.eos_ids)
+            run = runs[step.question]
+            text, reason = run.push(step, engine.model.eos_ids)
             if reason is not None:
-                decoder.finish(step.group)
-                run.dropped = decoder.dropped(step.group)
+                decoder.finish(step.question)
+                run.dropped = decoder.dropped(step.question)
             piece = _piece(run, text, reason)
             if piece is not None:
                 yield run.index, piece
@@ -206,7 +205,7 @@ def _piece(run: _Run, text: str, reason: str | None) -> Piece | None:
     return Piece(answer.text, answer.tokens, answer) if held else Piece(text, last, answer)
 
 
-def _group(run: _Run) -> Group:
+def _group(run: _Run, can_rewind: bool) -> Group:
     options, plan = run.request.options, run.prompted.plan
     contexts = [row.context for row in plan.rows[1:]]
     drafts = options.prompt_lookup_num_tokens
@@ -215,50 +214,29 @@ def _group(run: _Run) -> Group:
         options.rule,
         run.sampler,
         run.prompted.state,
-        lookup=PromptLookup(contexts, drafts) if drafts and contexts else None,
+        lookup=PromptLookup(contexts, drafts) if drafts and contexts and can_rewind else None,
         drop_after=options.drop_rows_after,
         entropies=options.entropies,
     )
 
 
 def _sampler(engine: Engine, request: Request) -> Sampler:
-    options, loaded = request.options, engine.loaded
+    options, model = request.options, engine.model
     constraint = None
     if options.json_schema is not None or options.regex is not None:
         from ..decoding.grammar import Constraint
 
         constraint = Constraint(
-            loaded.tokenizer,
+            model.tokenizer,
             json_schema=options.json_schema,
             regex=options.regex,
-            vocab_size=loaded.vocab_size,
-            eos_ids=loaded.eos_ids,
+            vocab_size=model.vocab_size,
+            eos_ids=model.eos_ids,
         )
-    return Sampler(options, loaded.tokenizer, loaded.eos_ids, constraint)
+    return Sampler(options, model.tokenizer, model.eos_ids, constraint)
 
 
 def _notes(request: Request, plan: RowPlan) -> list[str]:
     # A wording of its own, such as a conversation, may well do without passages.
     expected = bool(request.passages) or request.prompt is not None
     return list(plan.warnings) if expected else [NO_PASSAGES, *plan.warnings]
-
-
-def _batches(engine: Engine, requests: Sequence[Request], plans: Sequence[RowPlan]) -> Iterator[list[int]]:
-    """Runs of requests that are decoded together.
-
-    A batch takes at most a third of the free memory, and not more than twice what its requests take one
-    by one: rows are padded to the longest, so that a long prompt among short ones costs more than it saves.
-    """
-    batch: list[int] = []
-    apart = 0
-    for index in range(len(requests)):
-        alone = engine.bytes_needed([requests[index]], [plans[index]])
-        grown = [*batch, index]
-        together = engine.bytes_needed([requests[i] for i in grown], [plans[i] for i in grown])
-        if batch and (together > free_memory(engine.loaded.device) / 3 or together > 2 * (apart + alone)):
-            yield batch
-            batch, apart = [], 0
-        batch.append(index)
-        apart += alone
-    if batch:
-        yield batch

@@ -11,13 +11,13 @@ from typing import Any, TypeAlias
 from ..answers.answer import Answer, Piece
 from ..answers.choices import ChoiceScores
 from ..answers.comparison import Comparison
-from ..decoding.budget import free_memory
 from ..decoding.reader import Engine
 from ..documents.splitting import split_document
 from ..errors import InputError
 from ..fusion import Rule
 from ..kv.store import PassageKVStore, StoreLike, resolve_store
-from ..models.transformers.loading import LoadedModel, load_model, wrap_model
+from ..models.loading import load_model
+from ..models.model import Model
 from ..options import Options
 from ..passages import Passage
 from ..prompts.encoder import PromptEncoder
@@ -40,11 +40,13 @@ class NBCE:
     passes take turns, everything else belongs to the call.
 
     Args:
-        loaded: a model (`nbce_rag.models.transformers.loading.load_model`, `wrap_model`).
+        model: a backend (`nbce_rag.models.loading.load_model`).
         prompt: the wording; None takes `PromptTemplate.for_tokenizer`.
         kv_store: keys and values of passages kept from call to call. None keeps 1 GiB of them in memory,
             a folder keeps them from process to process too, True is the folder `kv` in the user's cache
             folder ($NBCE_CACHE), False keeps none; or a `PassageKVStore`, for sizes and codecs.
+        window: the most tokens of a row, answer included; None is the model's own window, which cannot be
+            widened.
         max_batch_tokens: rows times length of one forward pass, at most; None derives it from the free
             memory. A longer row still goes, alone.
         **options: defaults for every call, see `nbce_rag.options.Options`.
@@ -55,23 +57,25 @@ class NBCE:
 
     def __init__(
         self,
-        loaded: LoadedModel,
+        model: Model,
         *,
         prompt: PromptTemplate | None = None,
         kv_store: StoreLike = None,
+        window: int | None = None,
         max_batch_tokens: int | None = None,
         **options: Any,
     ) -> None:
         self.options = Options().updated(**options)
-        if max_batch_tokens is None:
-            # An eighth of the free memory; past a few thousand tokens a batch is no faster on any machine.
-            affordable = free_memory(loaded.device) // 8 // loaded.activation_bytes
-            max_batch_tokens = int(min(8192, max(256, affordable)))
-        if max_batch_tokens < 1:
+        if max_batch_tokens is not None and max_batch_tokens < 1:
             raise InputError(f"max_batch_tokens={max_batch_tokens} must be at least 1.")
+        if window is not None and not 1 <= window <= model.window:
+            raise InputError(
+                f"window={window} is not within 1..{model.window}; the model's own window cannot be widened."
+            )
         store = resolve_store(kv_store)
-        template = prompt or PromptTemplate.for_tokenizer(loaded.tokenizer)
-        self._engine = Engine(loaded, PromptEncoder(template, loaded.tokenizer), store, max_batch_tokens)
+        template = prompt or PromptTemplate.for_tokenizer(model.tokenizer)
+        encoder = PromptEncoder(template, model.tokenizer)
+        self._engine = Engine(model, encoder, store, window or model.window, max_batch_tokens)
 
     @classmethod
     def from_pretrained(
@@ -79,6 +83,7 @@ class NBCE:
         model: str | os.PathLike[str] | Any | None = None,
         *,
         tokenizer: Any = None,
+        backend: str | None = None,
         fusion: str | Rule = "posterior",
         device: str | None = None,
         dtype: Any = "auto",
@@ -88,6 +93,7 @@ class NBCE:
         device_map: Any = None,
         prompt: PromptTemplate | None = None,
         kv_store: StoreLike = None,
+        window: int | None = None,
         max_batch_tokens: int | None = None,
         **options: Any,
     ) -> NBCE:
@@ -97,10 +103,11 @@ class NBCE:
             model: hub id, folder, or GGUF file; None is the packaged default (extra `[local]`); or a
                 transformers model that is already loaded, with `tokenizer=`.
             tokenizer: only for a model that is already loaded.
+            backend: what reads the model; None takes what fits it (`nbce_rag.models.loading.BACKENDS`).
             fusion: a rule's name or instance.
             device, dtype, revision, trust_remote_code, local_files_only, device_map: see
-                `nbce_rag.models.transformers.loading.load_model`.
-            prompt, kv_store, max_batch_tokens, **options: see the class.
+                `load_model` in `nbce_rag.models.transformers.loading`.
+            prompt, kv_store, window, max_batch_tokens, **options: see the class.
 
         Raises:
             ModelError: the model cannot be found, loaded or used.
@@ -109,31 +116,35 @@ class NBCE:
         """
         Options().updated(fusion=fusion, **options)  # before a model is loaded for nothing
         kv_store = resolve_store(kv_store) or False
-        if model is None or isinstance(model, (str, os.PathLike)):
-            loaded = load_model(
-                model,
-                device=device,
-                dtype=dtype,
-                revision=revision,
-                trust_remote_code=trust_remote_code,
-                local_files_only=local_files_only,
-                device_map=device_map,
-            )
-        else:
-            loaded = wrap_model(model, tokenizer)
+        of_name = model is None or isinstance(model, (str, os.PathLike))
+        loading = {
+            "device": device,
+            "dtype": dtype,
+            "revision": revision,
+            "trust_remote_code": trust_remote_code,
+            "local_files_only": local_files_only,
+            "device_map": device_map,
+        }
+        loaded = load_model(model, backend=backend, tokenizer=tokenizer, **(loading if of_name else {}))
         return cls(
             loaded,
             prompt=prompt,
             kv_store=kv_store,
+            window=window,
             max_batch_tokens=max_batch_tokens,
             fusion=fusion,
             **options,
         )
 
     @property
-    def model(self) -> LoadedModel:
+    def model(self) -> Model:
         """The model with its tokenizer, window and device."""
-        return self._engine.loaded
+        return self._engine.model
+
+    @property
+    def window(self) -> int:
+        """The most tokens of a row, answer included."""
+        return self._engine.window
 
     @property
     def prompt(self) -> PromptTemplate:
@@ -296,7 +307,7 @@ class NBCE:
 
     def _windows(self, document: str) -> list[Passage]:
         # Windows of a quarter of the model's, at most 512 tokens: whole paragraphs, which NBCE reads best.
-        size = max(16, min(512, self._engine.loaded.window // 4))
+        size = max(16, min(512, self._engine.window // 4))
         return split_document(
             document, max_tokens=size, overlap=size // 4, count_tokens=self._engine.encoder.count
         )

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
+import torch
+
+from ..decoding.budget import check_store
 from ..decoding.reader import Engine
 from ..errors import InputError
-from ..kv.context import context_key
 from ..kv.store import PassageKVStore
-from ..models.transformers.contexts import context_bytes
-from ..models.transformers.loading import LoadedModel
-from ..models.transformers.suffix import read_contexts
+from ..models.model import Model
 from ..options import Options
 from ..passages import Passage
 from ..request import Request
@@ -64,15 +62,15 @@ def fill_store(
     Raises:
         InputError: there is no store, or the contexts do not fit into it or onto the disk.
     """
-    store, loaded = engine.store, engine.loaded
-    if store is None:
+    model, store, contexts = engine.model, engine.store, engine.contexts
+    if store is None or contexts is None:
         raise InputError("There is no KV store to put passages into (kv_store=False); give a folder.")
     if options.passages_per_row > 1 or options.order_labels:
         raise InputError(
             "With passages_per_row or order_labels a passage's row depends on the other passages, so that it "
             "cannot be read ahead."
         )
-    count, all_bytes, missing_bytes = 0, 0, 0
+    count, needed, unread_bytes = 0, 0, 0
     too_long: list[str] = []
     for passage in passages():
         count += 1
@@ -80,16 +78,18 @@ def fill_store(
         if context is None:
             too_long.append(passage.id)
             continue
-        size = _stored_bytes(loaded, store, len(context))
-        all_bytes += size
-        missing_bytes += 0 if context_key(loaded.fingerprint, context) in store else size
-    _check_room(store, all_bytes, missing_bytes)
+        size = _stored_bytes(model, store, len(context))
+        needed += size
+        unread_bytes += 0 if context in contexts else size
+    check_store(store, needed, unread_bytes)
     read = kept = done = 0
+    if engine.encoder.prefix:
+        model.read([engine.encoder.prefix], contexts, engine.batch_tokens)
     for batch in _batches(engine, passages(), options):
-        missing = [ids for _, ids in batch if ids and context_key(loaded.fingerprint, ids) not in store]
-        read_contexts(loaded, missing, store, engine.max_batch_tokens)
-        read += len(missing)
-        kept += sum(bool(ids) for _, ids in batch) - len(missing)
+        unread = [ids for _, ids in batch if ids and ids not in contexts]
+        model.read(unread, contexts, engine.batch_tokens)
+        read += len(unread)
+        kept += sum(bool(ids) for _, ids in batch) - len(unread)
         done += len(batch)
         if progress is not None and batch:
             last = batch[-1][0]
@@ -101,15 +101,12 @@ def fill_store(
 def _batches(
     engine: Engine, passages: Iterable[Passage], options: Options
 ) -> Iterator[list[tuple[Passage, tuple[int, ...]]]]:
-    """Runs of passages with their contexts (empty for those too long), the prefix alone first."""
-    prefix = engine.encoder.prefix
-    if prefix:
-        read_contexts(engine.loaded, [prefix], engine.store, engine.max_batch_tokens)
+    """Runs of passages with their contexts (empty for those too long)."""
     batch: list[tuple[Passage, tuple[int, ...]]] = []
     size = 0
     for passage in passages:
         context = _context(engine, passage, options) or ()
-        size += context_bytes(engine.loaded, len(context))
+        size += engine.model.context_bytes(len(context))
         batch.append((passage, context))
         if len(batch) == _BATCH or size > _BATCH_BYTES:
             yield batch
@@ -124,32 +121,7 @@ def _context(engine: Engine, passage: Passage, options: Options) -> tuple[int, .
     return rows[0].context if len(rows) == 1 else None
 
 
-def _stored_bytes(loaded: LoadedModel, store: PassageKVStore, tokens: int) -> int:
-    size = context_bytes(loaded, tokens)
-    bits = store.codec.bits
-    return round(_OVERHEAD * (size if bits is None else size * bits / (8 * loaded.dtype.itemsize)))
-
-
-def _check_room(store: PassageKVStore, needed: int, missing: int) -> None:
-    """Raises InputError where the first contexts would be evicted to make room for the last ones."""
-    folder = store.folder
-    limit = store.max_bytes if folder is None else store.max_disk_bytes
-    if needed > limit:
-        raise InputError(
-            f"The passages' keys and values take about {needed / 1e9:.1f} GB and the KV store may hold "
-            f"{limit / 1e9:.1f} GB. Raise the limit ({'max_bytes' if folder is None else 'max_disk_bytes'}, "
-            "or `nbce-rag kv --max-bytes`), load the model in bfloat16, or use codec='int8'."
-        )
-    if folder is not None:
-        free = shutil.disk_usage(_existing(folder)).free
-        if missing > free:
-            raise InputError(
-                f"The passages' keys and values take about {missing / 1e9:.1f} GB and the disk of "
-                f"{str(folder)!r} has {free / 1e9:.1f} GB free. Free some space, give another folder, load "
-                "the model in bfloat16, or use codec='int8'."
-            )
-
-
-def _existing(folder: Path) -> Path:
-    folder = folder.absolute()
-    return next(place for place in (folder, *folder.parents) if place.exists())
+def _stored_bytes(model: Model, store: PassageKVStore, tokens: int) -> int:
+    size, bits = model.context_bytes(tokens), store.codec.bits
+    exact_bits = 8 * getattr(torch, model.dtype).itemsize
+    return round(_OVERHEAD * (size if bits is None else size * bits / exact_bits))

@@ -9,17 +9,16 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from ..answers.choices import ChoiceScores
-from ..decoding.budget import free_memory
+from ..decoding.budget import copies
 from ..decoding.decoder import Group, LockstepDecoder
 from ..decoding.reader import Engine, Prompted, read_prompts
 from ..decoding.sampling import ForcedTokens
 from ..errors import InputError, NbceWarning
 from ..fusion import FusionRule, FusionState
-from ..models.transformers.rows import RowCache
+from ..models.model import Rows
 from ..request import Request
 from .generation import NO_PASSAGES
 
@@ -44,6 +43,8 @@ def score(engine: Engine, request: Request, choices: Sequence[str]) -> ChoiceSco
     """
     if isinstance(choices, str) or not choices:
         raise InputError(f"choices={choices!r} must be a sequence of at least one text.")
+    if not engine.model.can.repeat:
+        raise InputError(f"The backend of {engine.model.name!r} cannot score choices; use another backend.")
     ids = [engine.encoder_of(request).encode_answer(choice) for choice in choices]
     for choice, tokens in zip(choices, ids, strict=True):
         if not choice.strip() or not tokens:
@@ -52,27 +53,25 @@ def score(engine: Engine, request: Request, choices: Sequence[str]) -> ChoiceSco
     if not request.passages:
         warnings.warn(NO_PASSAGES, NbceWarning, stacklevel=3)
     plan = engine.plan(request)
-    cache, log_probs, [prompted] = read_prompts(engine, [request], [plan], closer=False)
-    # Every choice takes a copy of the rows; as many at a time as a third of the free memory holds.
-    room = free_memory(engine.loaded.device) // 3 // engine.bytes_needed([request], [plan])
-    size = max(1, room)
+    rows, log_probs, [prompted] = read_prompts(engine, [request], [plan], sentences=False)
+    # Every choice takes a copy of the rows.
+    size = copies(engine.model, engine.size(request, plan))
     totals: list[float] = []
     for first in range(0, len(ids), size):
-        totals += _score_some(engine, request, prompted, cache, log_probs, ids[first : first + size])
+        totals += _score_some(request, prompted, rows, log_probs, ids[first : first + size])
     return ChoiceScores(tuple(choices), tuple(totals), tuple(map(len, ids)))
 
 
 def _score_some(
-    engine: Engine,
     request: Request,
     prompted: Prompted,
-    cache: RowCache,
+    rows: Rows,
     log_probs: Tensor,
     ids: Sequence[tuple[int, ...]],
 ) -> list[float]:
     """Fused log-prob of each of a few choices, given as token ids."""
     width = len(prompted.rows)
-    every = torch.arange(width).repeat(len(ids))
+    every = [*range(width)] * len(ids)
     rule = request.options.rule
     if isinstance(rule, FusionRule):
         rule = rule.untruncated()
@@ -86,11 +85,11 @@ def _score_some(
         )
         for i, chooser in enumerate(forced)
     ]
-    decoder = LockstepDecoder(engine.loaded, cache.keep(every), log_probs[every.to(log_probs.device)], groups)
+    decoder = LockstepDecoder(rows.keep(every), log_probs[every], groups)
     totals = [0.0] * len(ids)
     while decoder.active:
         for step in decoder.step():
-            totals[step.group] += step.log_prob
-            if forced[step.group].finished:
-                decoder.finish(step.group)
+            totals[step.question] += step.log_prob
+            if forced[step.question].finished:
+                decoder.finish(step.question)
     return totals

@@ -12,12 +12,13 @@ from ..answers.answer import Answer
 from ..engine.generation import NO_PASSAGES
 from ..engine.nbce import NBCE
 from ..errors import ContextLengthError, NbceWarning
+from ..models.transformers.rope import why_not
 from ..passages import Passage
 from ..request import Request
 from .data.dataset import Dataset
 from .data.questions import Question
 from .log import Row
-from .methods.long_context import LongContext, why_not
+from .methods.long_context import LongContext
 from .methods.method import Asking, Method
 
 __all__ = ["Asker"]

@@ -110,7 +110,7 @@ def evaluate(
         "half": half,
         "k": k,
         "model": nbce.model.name,
-        "dtype": str(nbce.model.dtype).removeprefix("torch."),
+        "dtype": nbce.model.dtype,
         "embedder": embedder_name(embedder),
         "max_tokens": max_tokens,
         "options_sha256": hashlib.sha256(f"{nbce.prompt!r}{shared!r}".encode()).hexdigest(),

@@ -1,7 +1,7 @@
 """How keys and values are kept: as they are, or rounded to 8 bits.
 
-A codec turns a context into a flat list of tensors and back. What it makes is what both tiers of the
-store hold; a codec that is not exact is off by default, and answers made with it say so.
+A codec turns a context's tensors into others and back. What it makes is what both tiers of the store hold;
+a codec that is not exact is off by default, and answers made with it say so.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .context import ContextKV
+from .context import Packed
 
-__all__ = ["CODECS", "Codec", "ExactCodec", "Int8Codec", "Packed", "resolve_codec"]
+__all__ = ["CODECS", "Codec", "ExactCodec", "Int8Codec", "resolve_codec"]
 
-Packed = tuple[Tensor, ...]
-"""A context as a store keeps it."""
+_ROUNDED = (".keys", ".values")
+_SCALE = ".scale"
 
 
 class Codec(Protocol):
@@ -33,11 +33,11 @@ class Codec(Protocol):
     bits: int | None
     note: str
 
-    def encode(self, context: ContextKV) -> Packed:
+    def encode(self, context: Packed) -> Packed:
         """The tensors to keep."""
         ...
 
-    def decode(self, packed: Packed) -> ContextKV:
+    def decode(self, packed: Packed) -> Packed:
         """The context of these tensors; ValueError if they cannot be of this codec."""
         ...
 
@@ -49,11 +49,11 @@ class ExactCodec:
     bits: int | None = None
     note = ""
 
-    def encode(self, context: ContextKV) -> Packed:
-        return tuple(tensor for layer in context for tensor in layer)
+    def encode(self, context: Packed) -> Packed:
+        return context
 
-    def decode(self, packed: Packed) -> ContextKV:
-        return tuple(zip(packed[::2], packed[1::2], strict=True))
+    def decode(self, packed: Packed) -> Packed:
+        return packed
 
 
 class Int8Codec:
@@ -68,22 +68,34 @@ class Int8Codec:
         m / 254 + 2 * m * eps + 128 * tiny
 
     where eps is the dtype's machine epsilon (rounding of the largest s and of the result) and tiny its
-    smallest subnormal number. What is not finite stays not finite.
+    smallest subnormal number. What is not finite stays not finite, and tensors that are neither keys nor
+    values stay as they are.
     """
 
     name = "int8"
     bits: int | None = 8
     note = "Keys and values of passages were rounded to 8 bits (codec='int8')."
 
-    def encode(self, context: ContextKV) -> Packed:
-        return tuple(part for layer in context for tensor in layer for part in _round(tensor))
+    def encode(self, context: Packed) -> Packed:
+        packed: dict[str, Tensor] = {}
+        for name, tensor in context.items():
+            if name.endswith(_ROUNDED):
+                packed[name], packed[name + _SCALE] = _round(tensor)
+            else:
+                packed[name] = tensor
+        return packed
 
-    def decode(self, packed: Packed) -> ContextKV:
-        if len(packed) % 4 or any(tensor.dtype != torch.int8 for tensor in packed[::2]):
-            raise ValueError("not made by the codec int8")
-        # int8 times a floating dtype is computed in float32 and rounded once.
-        tensors = [number * scale for number, scale in zip(packed[::2], packed[1::2], strict=True)]
-        return tuple(zip(tensors[::2], tensors[1::2], strict=True))
+    def decode(self, packed: Packed) -> Packed:
+        context: dict[str, Tensor] = {}
+        for name, tensor in packed.items():
+            if name.endswith(_ROUNDED):
+                if tensor.dtype != torch.int8 or name + _SCALE not in packed:
+                    raise ValueError("not made by the codec int8")
+                # int8 times a floating dtype is computed in float32 and rounded once.
+                context[name] = tensor * packed[name + _SCALE]
+            elif not name.endswith(_SCALE):
+                context[name] = tensor
+        return context
 
 
 def _round(tensor: Tensor) -> tuple[Tensor, Tensor]:

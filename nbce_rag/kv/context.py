@@ -1,18 +1,19 @@
-"""Keys and values of one context, and the key that they are kept under."""
+"""What is kept of one context, and the key that it is kept under."""
 
 from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from torch import Tensor
 
-__all__ = ["ContextKV", "context_key"]
+__all__ = ["Packed", "context_key", "nbytes"]
 
-ContextKV = tuple[tuple[Tensor, Tensor], ...]
-"""Keys and values of one context: per layer a pair of [kv_heads, tokens, head_dim], in layers with a sliding
-window no more than its last tokens."""
+Packed: TypeAlias = Mapping[str, Tensor]
+"""A context as named tensors. What they mean is known to the backend that made them; the store knows the
+endings of the names: `.keys` and `.values` are [heads, tokens, dim] and may be rounded by a codec."""
 
 
 def context_key(fingerprint: str, ids: Sequence[int]) -> str:
@@ -20,3 +21,8 @@ def context_key(fingerprint: str, ids: Sequence[int]) -> str:
     digest = hashlib.sha256(fingerprint.encode())
     digest.update(struct.pack(f"<{len(ids)}q", *ids))
     return digest.hexdigest()
+
+
+def nbytes(packed: Packed) -> int:
+    """Bytes that the tensors take."""
+    return sum(tensor.nbytes for tensor in packed.values())

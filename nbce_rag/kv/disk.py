@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 
 from ..errors import InputError
-from .codec import Packed
+from .context import Packed, nbytes
 from .folder import KVFolder
 from .format import DamagedContextError, read_context, write_context
 
@@ -98,7 +98,7 @@ class DiskTier:
 
     def put(self, key: str, packed: Packed, label: Mapping[str, str]) -> None:
         """Write a context soon. Returns at once, unless very much is waiting to be written."""
-        size = sum(tensor.nbytes for tensor in packed)
+        size = nbytes(packed)
         with self._lock:
             self._lock.wait_for(lambda: not self._waiting or sum(self._waiting.values()) < _WAITING_BYTES)
             if self._disabled or key in self:
@@ -164,7 +164,7 @@ class DiskTier:
 
     def _store(self, key: str, packed: Packed, label: Mapping[str, str]) -> None:
         limit = self.max_bytes
-        if sum(tensor.nbytes for tensor in packed) > limit:
+        if nbytes(packed) > limit:
             return
         target = self.folder.file(key, self._codec)
         if target.is_file():  # another process was faster

@@ -19,11 +19,11 @@ from safetensors.torch import save
 from torch import Tensor
 from xxhash import xxh3_128
 
-from .codec import Packed
+from .context import Packed
 
 __all__ = ["DamagedContextError", "read_context", "write_context"]
 
-_FORMAT = {"format": "nbce-rag context", "version": "1"}
+_FORMAT = {"format": "nbce-rag context", "version": "2"}
 _CHECKSUM = "checksum"
 _LAYOUT = "layout"
 # A mapping costs a page table entry or more and systems limit their number, so small files are copied.
@@ -49,9 +49,9 @@ def write_context(path: Path, packed: Packed, label: Mapping[str, str]) -> int:
         OSError: it cannot be written; what was written of it is still there.
     """
     numbers: dict[tuple[torch.dtype, torch.Size], int] = {}
-    layout = [numbers.setdefault((t.dtype, t.shape), len(numbers)) for t in packed]
+    layout = {name: numbers.setdefault((t.dtype, t.shape), len(numbers)) for name, t in packed.items()}
     groups = {
-        str(number): torch.stack([t.cpu() for t, n in zip(packed, layout, strict=True) if n == number])
+        str(number): torch.stack([t.cpu() for name, t in packed.items() if layout[name] == number])
         for number in numbers.values()
     }
     metadata = {**_FORMAT, **label, _LAYOUT: json.dumps(layout)}
@@ -89,7 +89,7 @@ def read_context(path: Path, label: Mapping[str, str]) -> Packed:
         groups = {name: group.clone() for name, group in groups.items()}
     # What the checksum covers was written by `write_context`.
     parts = {name: iter(group.unbind(0)) for name, group in groups.items()}
-    return tuple(next(parts[str(number)]) for number in json.loads(metadata[_LAYOUT]))
+    return {name: next(parts[str(number)]) for name, number in json.loads(metadata[_LAYOUT]).items()}
 
 
 def _checksum(metadata: Mapping[str, str], groups: Mapping[str, Tensor]) -> str:

@@ -12,18 +12,55 @@ import threading
 import warnings
 import weakref
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from ..errors import InputError, NbceWarning
 from ..files import cache_dir
-from .codec import Codec, Packed, resolve_codec
-from .context import ContextKV
+from .codec import Codec, resolve_codec
+from .context import Packed, context_key, nbytes
 from .disk import DiskTier
 
-__all__ = ["PassageKVStore", "StoreLike", "StoreStatistics", "resolve_store"]
+__all__ = ["ContextStore", "ModelIdentity", "PassageKVStore", "StoreLike", "StoreStatistics", "resolve_store"]
+
+
+class ContextStore(Protocol):
+    """Where a backend looks for contexts of one model, and puts those that it has read."""
+
+    def get(self, ids: Sequence[int]) -> Packed | None:
+        """What is kept of the context with these token ids, or None."""
+        ...
+
+    def put(self, ids: Sequence[int], packed: Packed) -> Packed:
+        """Keep a context, which must not be changed afterwards; as the store will give it from now on."""
+        ...
+
+    def drop(self, ids: Sequence[int]) -> None:
+        """Forget a context that turned out not to be what it should."""
+        ...
+
+    def __contains__(self, ids: Sequence[int]) -> bool:
+        """Whether it is there, without reading it."""
+        ...
+
+
+class ModelIdentity(Protocol):
+    """What tells the contexts of one model from those of another.
+
+    Attributes:
+        fingerprint: changes with the weights, their dtype and whatever else changes a context.
+        name: what the user called the model.
+        dtype: of its keys and values, such as "bfloat16".
+    """
+
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +97,7 @@ class PassageKVStore:
         folder: where to keep contexts from process to process; None keeps them in memory alone.
         max_disk_bytes: most bytes of the folder; None takes the limit kept in it (`nbce-rag kv
             --max-bytes`), 16 GiB if there is none.
-        codec: "int8" rounds to 8 bits, in both tiers (`nbce_rag.kv.codec.Int8Codec` gives the
+        codec: "int8" rounds to 8 bits, in both tiers (`nbce_rag.kv.codec` gives the
             bound); answers then differ, and say so. None keeps every bit.
 
     Raises:
@@ -129,7 +166,12 @@ class PassageKVStore:
         """What this store has seen."""
         return StoreStatistics(**(self._counts if self._disk is None else self._disk.totals))
 
-    def get(self, key: str, label: Mapping[str, str] | None = None) -> ContextKV | None:
+    def of(self, model: ModelIdentity) -> ContextStore:
+        """This store as a model sees it: its own contexts, by their token ids."""
+        label = {"fingerprint": model.fingerprint, "model": model.name, "dtype": model.dtype}
+        return _ContextsOfModel(self, model.fingerprint, label)
+
+    def get(self, key: str, label: Mapping[str, str] | None = None) -> Packed | None:
         """The context under this key, or None.
 
         Args:
@@ -156,7 +198,7 @@ class PassageKVStore:
             self.drop(key)
             return None
 
-    def put(self, key: str, context: ContextKV, label: Mapping[str, str] | None = None) -> ContextKV:
+    def put(self, key: str, context: Packed, label: Mapping[str, str] | None = None) -> Packed:
         """Keep a context; it must not be changed afterwards. One larger than a tier is not kept in it.
 
         Returns:
@@ -172,8 +214,8 @@ class PassageKVStore:
     def drop(self, key: str) -> None:
         """Forget a context that turned out not to be what it should."""
         with self._lock:
-            gone = self._entries.pop(key, ())
-            self._bytes -= _nbytes(gone)
+            gone = self._entries.pop(key, {})
+            self._bytes -= nbytes(gone)
         if self._disk is not None:
             self._disk.drop(key)
 
@@ -201,7 +243,7 @@ class PassageKVStore:
             self._disk.close()
 
     def _keep(self, key: str, packed: Packed) -> None:
-        size = _nbytes(packed)
+        size = nbytes(packed)
         if size > self.max_bytes:
             return
         with self._lock:
@@ -212,7 +254,7 @@ class PassageKVStore:
             self._bytes += size
             while self._bytes > self.max_bytes:
                 _, evicted = self._entries.popitem(last=False)
-                self._bytes -= _nbytes(evicted)
+                self._bytes -= nbytes(evicted)
 
     def _count(self, **events: int) -> None:
         if self._disk is not None:
@@ -220,6 +262,27 @@ class PassageKVStore:
         else:
             with self._lock:
                 self._counts.update(events)
+
+
+@dataclass(frozen=True, slots=True)
+class _ContextsOfModel:
+    """A store with the fingerprint and label of one model bound to it."""
+
+    store: PassageKVStore
+    fingerprint: str
+    label: Mapping[str, str]
+
+    def get(self, ids: Sequence[int]) -> Packed | None:
+        return self.store.get(context_key(self.fingerprint, ids), self.label)
+
+    def put(self, ids: Sequence[int], packed: Packed) -> Packed:
+        return self.store.put(context_key(self.fingerprint, ids), packed, self.label)
+
+    def drop(self, ids: Sequence[int]) -> None:
+        self.store.drop(context_key(self.fingerprint, ids))
+
+    def __contains__(self, ids: Sequence[int]) -> bool:
+        return context_key(self.fingerprint, ids) in self.store
 
 
 StoreLike: TypeAlias = PassageKVStore | str | os.PathLike[str] | bool | None
@@ -243,7 +306,3 @@ def resolve_store(given: StoreLike) -> PassageKVStore | None:
     raise InputError(
         f"kv_store={given!r} is no KV store; give a PassageKVStore, a folder, True, False or None."
     )
-
-
-def _nbytes(packed: Packed) -> int:
-    return sum(tensor.nbytes for tensor in packed)

@@ -136,17 +136,20 @@ def measure(rule: FusionRule, log_probs: Tensor, repeats: int) -> dict[str, Any]
 
 def model_step(model: str | None, passages: int, repeats: int) -> tuple[float, Tensor]:
     """Median milliseconds of the model's step, and its log-probs [1, passages + 1, vocab] after a prompt."""
-    from nbce_rag import NBCE, Passage
-    from nbce_rag.decoding.reader import read_prompts
-    from nbce_rag.models.transformers.suffix import forward
+    from nbce_rag.models.loading import load_model
+    from nbce_rag.models.model import RowPrompt
+    from nbce_rag.prompts.encoder import PromptEncoder
+    from nbce_rag.prompts.template import PromptTemplate
 
-    nbce = NBCE.from_pretrained(model, max_tokens=repeats + 8)
+    loaded = load_model(model)
+    encoder = PromptEncoder(PromptTemplate.for_tokenizer(loaded.tokenizer), loaded.tokenizer)
     texts = [f"Ship number {n} was built in {1800 + n} and sank in {1900 + n}. " * 6 for n in range(passages)]
-    request = nbce.request("In which year was ship number 3 built?", [Passage(text) for text in texts])
-    engine = nbce._engine
-    cache, log_probs, _ = read_prompts(engine, [request], [engine.plan(request)])
+    contexts = [encoder.context({}), *(encoder.context({0: encoder.passage_ids(None, t)}) for t in texts)]
+    suffix = encoder.suffix("In which year was ship number 3 built?").ids
+    rows, [reading] = loaded.open([RowPrompt(tuple(contexts), suffix)], repeats + 8)
+    log_probs = reading.log_probs
     token = torch.full((passages + 1, 1), int(log_probs[1].argmax()))
-    return median_ms(lambda: forward(engine.loaded, cache, token), repeats), log_probs[None]
+    return median_ms(lambda: rows.step(token), repeats), log_probs[None]
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:

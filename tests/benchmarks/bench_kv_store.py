@@ -26,8 +26,10 @@ from nbce_rag import NBCE, Passage
 from nbce_rag.errors import NbceWarning
 from nbce_rag.evaluation import evaluate
 from nbce_rag.kv.store import PassageKVStore
-from nbce_rag.models.transformers.rows import RowCache
-from nbce_rag.models.transformers.suffix import read_contexts
+from nbce_rag.models.transformers.contexts import read_contexts
+from nbce_rag.models.transformers.loading import load_model
+from nbce_rag.models.transformers.rows import RowMemory
+from nbce_rag.prompts.encoder import PromptEncoder
 
 WORDS = (
     "harbour",
@@ -63,24 +65,28 @@ def timed(work: Callable[[], Any]) -> float:
 
 def measure_reading(arguments: argparse.Namespace) -> None:
     """Prints the first table."""
-    nbce = NBCE.from_pretrained(arguments.model, dtype=arguments.dtype, kv_store=False)
-    engine, loaded = nbce._engine, nbce.model
+    loaded = load_model(arguments.model, dtype=arguments.dtype)
+    nbce = NBCE(loaded, kv_store=False)
     passages = [passage(number, arguments.tokens, nbce) for number in range(arguments.passages)]
     request = nbce.request("Who keeps the lamp at the north harbour in winter?", passages, max_tokens=1)
-    plan = engine.plan(request)
-    contexts = [row.context for row in plan.rows if row.context]
+    encoder = PromptEncoder(nbce.prompt, loaded.tokenizer)
+    contexts = [
+        encoder.context({0: encoder.passage_ids(p.title, p.text, p.source, p.id)}) for p in request.passages
+    ]
     tokens = sum(map(len, contexts))
     with tempfile.TemporaryDirectory() as folder:
 
         def read(store: PassageKVStore | None) -> None:
-            read_contexts(loaded, contexts, store, engine.max_batch_tokens)
+            read_contexts(loaded, contexts, None if store is None else store.of(loaded), loaded.batch_tokens)
 
         def read_and_place(store: PassageKVStore | None) -> None:
-            found, _ = read_contexts(loaded, contexts, store, engine.max_batch_tokens)
+            packed, _ = read_contexts(
+                loaded, contexts, None if store is None else store.of(loaded), loaded.batch_tokens
+            )
             longest = max(map(len, contexts))
-            cache = RowCache([longest - len(ids) for ids in contexts], longest + 64, loaded.layers, longest)
+            memory = RowMemory([longest - len(ids) for ids in contexts], longest + 64, loaded.layers)
             for row, ids in enumerate(contexts):
-                cache.place(row, found[ids], len(ids))
+                memory.place(row, packed[ids], len(ids))
 
         for codec in (None, "int8"):
             filled = PassageKVStore(folder=folder, codec=codec)

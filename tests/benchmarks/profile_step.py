@@ -17,10 +17,10 @@ from collections import Counter
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from nbce_rag import NBCE, Passage
-from nbce_rag.decoding.reader import read_prompts
+from nbce_rag.models.model import RowPrompt
 from nbce_rag.models.transformers.loading import load_model
-from nbce_rag.models.transformers.suffix import forward
+from nbce_rag.prompts.encoder import PromptEncoder
+from nbce_rag.prompts.template import PromptTemplate
 
 KINDS = {
     "linear layers": ("mm", "addmm", "_linear_pointwise"),
@@ -44,28 +44,28 @@ def main(arguments: list[str] | None = None) -> dict[bool, dict[str, float]]:
     found: dict[bool, dict[str, float]] = {}
     for optimize in (False, True):
         loaded = load_model(options.model, optimize=optimize)
-        nbce = NBCE(loaded, max_tokens=3 * options.steps + 8)
-        passages = [
-            Passage(f"Ship {n} was built in {1800 + n} and sank in 19{n:02}. " * 6)
-            for n in range(options.passages)
+        texts = [
+            f"Ship {n} was built in {1800 + n} and sank in 19{n:02}. " * 6 for n in range(options.passages)
         ]
-        request = nbce.request("In which year was ship number 3 built?", passages)
-        engine = nbce._engine
-        cache, log_probs, _ = read_prompts(engine, [request], [engine.plan(request)])
+        encoder = PromptEncoder(PromptTemplate.for_tokenizer(loaded.tokenizer), loaded.tokenizer)
+        contexts = [encoder.context({}), *(encoder.context({0: encoder.passage_ids(None, t)}) for t in texts)]
+        suffix = encoder.suffix("In which year was ship number 3 built?").ids
+        rows, [reading] = loaded.open([RowPrompt(tuple(contexts), suffix)], 3 * options.steps + 8)
+        log_probs = reading.log_probs
         token = torch.full((len(log_probs), 1), int(log_probs[1].argmax()))
         times = []
         for _ in range(options.steps + 3):
             start = time.perf_counter()
-            forward(loaded, cache, token)
+            rows.step(token)
             times.append(time.perf_counter() - start)
         with profile(activities=[ProfilerActivity.CPU]) as profiler:
             for _ in range(options.steps):
-                forward(loaded, cache, token)
+                rows.step(token)
         spent: Counter[str] = Counter()
         for event in profiler.key_averages():
             spent[kind_of(event.key)] += event.self_cpu_time_total / 1e3 / options.steps
         found[optimize] = {"step": 1e3 * statistics.median(times[3:]), **spent}
-        del nbce, engine, cache, loaded
+        del rows, loaded
     print(f"{'ms a step':<16} {'plain':>8} {'changed':>8}")
     for kind in ("step", *KINDS, "the rest"):
         print(f"{kind:<16} {found[False].get(kind, 0.0):>8.1f} {found[True].get(kind, 0.0):>8.1f}")

@@ -57,7 +57,7 @@ def prompts(llm: NBCELLM, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
     def spy(engine: Any, request: Any) -> Any:
         planned = plan(engine, request)
-        decode = engine.loaded.tokenizer.decode
+        decode = engine.model.tokenizer.decode
         seen.append([decode([*row.context, *planned.suffix.ids]) for row in planned.rows])
         return planned
 
@@ -114,7 +114,7 @@ class TestRows:
             (llm, f"<s><|user|>\n{QUESTION}</s>\n<|assistant|>\n"),
             (base_llm, f"<s>{QUESTION}"),
         ):
-            loaded = model.engine.model
+            loaded: Any = model.engine.model
             ids = loaded.tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"]
             out = loaded.model.generate(ids, max_new_tokens=8, do_sample=False)[0, ids.shape[1] :]
             expected = loaded.tokenizer.decode(out, skip_special_tokens=True).strip()
@@ -290,7 +290,7 @@ class TestOptions:
         cut = llm.complete(QUESTION, stop=[text[3]])
         assert cut.text == text[:3].rstrip()
         assert cut.raw["finish_reason"] == "stop"
-        loaded = llm.engine.model
+        loaded: Any = llm.engine.model
         with pytest.warns(UserWarning, match="No passages"):
             third = llm.engine.answer(QUESTION).tokens[2].id
         model = copy.copy(loaded.model)

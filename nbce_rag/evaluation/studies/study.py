@@ -170,7 +170,7 @@ class Study:
             "seed": self.seed,
             "half": self.half,
             "model": self.nbce.model.name,
-            "dtype": str(self.nbce.model.dtype).removeprefix("torch."),
+            "dtype": self.nbce.model.dtype,
             "max_tokens": self.max_tokens,
         }
 

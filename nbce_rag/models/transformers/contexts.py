@@ -1,34 +1,42 @@
-"""What of a context each layer keeps, where, and for which model: known from the model alone."""
+"""Contexts: what each layer keeps of one, where it comes from, and how it is packed for a store.
+
+Contexts (prefix + passage) are read without padding masks, in length-sorted chunks, or taken from the store.
+Layers with a sliding window keep no more of a context than what comes after it can see.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import torch
+from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicSlidingWindowLayer
 
-from ...kv.context import ContextKV
-from .loading import LoadedModel
+from ...kv.context import Packed
+from ...kv.store import ContextStore
+from ..model import TokenIds
+from .base import LoadedModel
 
-__all__ = ["context_bytes", "fits", "kept_tokens", "label_of", "on_devices", "windows"]
+__all__ = ["context_bytes", "kept_tokens", "read_contexts", "windows"]
 
 _windows_of: WeakKeyDictionary[Any, tuple[int | None, ...]] = WeakKeyDictionary()
 
 
 def windows(loaded: LoadedModel) -> tuple[int | None, ...]:
     """The sliding window of each layer, None where it sees everything; as transformers itself keeps it."""
-    known = _windows_of.get(loaded.model)
-    if known is None:
+    cached = _windows_of.get(loaded.model)
+    if cached is None:
         layers: list[Any] = DynamicCache(config=loaded.model.config).layers
-        found = [
+        of_layers = [
             int(layer.sliding_window) if isinstance(layer, DynamicSlidingWindowLayer) else None
             for layer in layers
         ]
-        known = tuple(found) if len(found) == loaded.layers else (None,) * loaded.layers
-        _windows_of[loaded.model] = known
-    return known
+        cached = tuple(of_layers) if len(of_layers) == loaded.layers else (None,) * loaded.layers
+        _windows_of[loaded.model] = cached
+    return cached
 
 
 def kept_tokens(tokens: int, window: int | None) -> int:
@@ -46,30 +54,100 @@ def context_bytes(loaded: LoadedModel, tokens: int) -> int:
     return kept * loaded.kv_bytes // loaded.layers
 
 
-def label_of(loaded: LoadedModel) -> dict[str, str]:
-    """What stored contexts say of the model that they come from."""
-    dtype = str(loaded.dtype).removeprefix("torch.")
-    return {"fingerprint": loaded.fingerprint, "model": loaded.name, "dtype": dtype}
+def read_contexts(
+    loaded: LoadedModel, contexts: Iterable[TokenIds], store: ContextStore | None, batch_tokens: int
+) -> tuple[dict[TokenIds, Packed], set[TokenIds]]:
+    """Keys and values of each distinct context.
+
+    Args:
+        loaded: the model.
+        contexts: token ids; empty ones are skipped.
+        store: asked first, and given what was computed.
+        batch_tokens: rows times length of one forward pass, at most (a longer row goes alone).
+
+    Returns:
+        (keys and values by ids, the ids that came from the store).
+    """
+    by_ids: dict[TokenIds, Packed] = {}
+    unread: list[TokenIds] = []
+    for ids in dict.fromkeys(contexts):
+        if not ids:
+            continue
+        packed = None if store is None else store.get(ids)
+        if store is not None and packed is not None and not _fits(packed, len(ids), windows(loaded)):
+            store.drop(ids)
+            packed = None
+        if packed is None:
+            unread.append(ids)
+        else:
+            by_ids[ids] = _on_devices(loaded, packed)
+    reused = set(by_ids)
+    for chunk in _chunks(sorted(unread, key=len), batch_tokens):
+        for ids, packed in zip(chunk, _prefill(loaded, chunk), strict=True):
+            by_ids[ids] = packed if store is None else store.put(ids, packed)
+    return by_ids, reused
 
 
-def fits(context: ContextKV, tokens: int, layers: Sequence[int | None]) -> bool:
+def _prefill(loaded: LoadedModel, chunk: Sequence[TokenIds]) -> list[Packed]:
+    """Keys and values of contexts of similar length in one pass.
+
+    Padding stands behind the tokens, where causal attention never looks, so no mask is needed.
+    """
+    longest = max(map(len, chunk))
+    ids = torch.zeros(len(chunk), longest, dtype=torch.long)
+    for row, tokens in enumerate(chunk):
+        ids[row, : len(tokens)] = torch.tensor(tokens)
+    cache = DynamicCache()
+    with loaded.lock, torch.no_grad():
+        # The model without its output layer: nobody asks what follows a passage.
+        loaded.model.base_model(input_ids=ids.to(loaded.device), past_key_values=cache, use_cache=True)
+    layers: list[Any] = cache.layers  # plain ones: a cache made without a config has no others
+
+    # Copies, so that the store does not keep the whole padded batch alive.
+    def cut(states: Tensor, row: int, tokens: int, window: int | None) -> Tensor:
+        return states[row, :, tokens - kept_tokens(tokens, window) : tokens].clone()
+
+    return [
+        {
+            f"{number}.{name}": cut(states, row, len(ids), window)
+            for number, (layer, window) in enumerate(zip(layers, windows(loaded), strict=True))
+            for name, states in (("keys", layer.keys), ("values", layer.values))
+        }
+        for row, ids in enumerate(chunk)
+    ]
+
+
+def _chunks(contexts: Sequence[TokenIds], batch_tokens: int) -> Iterator[list[TokenIds]]:
+    """Runs of contexts, sorted by length, whose rows times longest stay within the budget."""
+    chunk: list[TokenIds] = []
+    for ids in contexts:
+        if chunk and (len(chunk) + 1) * len(ids) > batch_tokens:
+            yield chunk
+            chunk = []
+        chunk.append(ids)
+    if chunk:
+        yield chunk
+
+
+def _fits(packed: Packed, tokens: int, layers: Sequence[int | None]) -> bool:
     """Whether a stored context has the layers (`windows`) and lengths that the model would give."""
-    return len(context) == len(layers) and all(
-        keys.dim() == 3
-        and keys.shape[:2] == values.shape[:2]
-        and keys.shape[1] == kept_tokens(tokens, window)
-        for (keys, values), window in zip(context, layers, strict=True)
+    names = {f"{number}.{name}" for number in range(len(layers)) for name in ("keys", "values")}
+    return packed.keys() == names and all(
+        packed[f"{number}.keys"].dim() == 3
+        and packed[f"{number}.keys"].shape[:2] == packed[f"{number}.values"].shape[:2]
+        and packed[f"{number}.keys"].shape[1] == kept_tokens(tokens, window)
+        for number, window in enumerate(layers)
     )
 
 
-def on_devices(loaded: LoadedModel, context: ContextKV) -> ContextKV:
+def _on_devices(loaded: LoadedModel, packed: Packed) -> Packed:
     """A context from disk, each layer on the device that computes it."""
     if loaded.device.type == "cpu" and not hasattr(loaded.model, "hf_device_map"):
-        return context
-    devices = dict.fromkeys(range(len(context)), loaded.device)
+        return packed
+    devices = dict.fromkeys(range(loaded.layers), loaded.device)
     if hasattr(loaded.model, "hf_device_map"):  # accelerate spread the model
         for module in loaded.model.modules():
             layer, parameter = getattr(module, "layer_idx", None), next(module.parameters(), None)
             if layer in devices and parameter is not None and parameter.device.type != "meta":
                 devices[layer] = parameter.device
-    return tuple((keys.to(devices[i]), values.to(devices[i])) for i, (keys, values) in enumerate(context))
+    return {name: tensor.to(devices[int(name.partition(".")[0])]) for name, tensor in packed.items()}

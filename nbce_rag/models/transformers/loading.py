@@ -9,93 +9,21 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
-import threading
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ...errors import InputError, ModelError
+from ..loading import DEFAULT_MODEL
 from .attention import use_grouped_attention
 from .gguf import first_line, packaged_folder, quietly, require_all_weights, unpacked_folder
+from .model import TransformersModel
 from .packing import pack_linear_layers
 
-__all__ = ["DEFAULT_MODEL", "LoadedModel", "load_model", "wrap_model"]
+__all__ = ["load_model", "wrap_model"]
 
-DEFAULT_MODEL = "gemma3-270m"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A model that is ready for lock-step decoding.
-
-    Attributes:
-        model: the transformers causal LM, in evaluation mode.
-        tokenizer: its tokenizer.
-        name: what the user called it.
-        window: the most tokens that one row may hold, prompt and answer together.
-        eos_ids: every token id that ends an answer.
-        fingerprint: changes with the weights' identity, dtype and configuration; part of KV keys.
-        layers: number of layers with keys and values.
-        vocab_size: width of the logits.
-        kv_bytes: bytes that one token's keys and values take.
-        activation_bytes: about what one token takes in a forward pass beside them.
-        lock: held during each forward pass, so that threads share the machine instead of thrashing it.
-    """
-
-    model: Any
-    tokenizer: Any
-    name: str
-    window: int
-    eos_ids: frozenset[int]
-    fingerprint: str
-    layers: int
-    vocab_size: int
-    kv_bytes: int
-    activation_bytes: int
-    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    @property
-    def device(self) -> torch.device:
-        return torch.device(self.model.device)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        dtype: torch.dtype = self.model.dtype
-        return dtype
-
-    @cached_property
-    def output_weight(self) -> torch.Tensor | None:
-        """[V, H] weight of the output layer, if the logits are the last hidden states times it and no more.
-
-        None for models that scale or cap their logits, add a bias, or hide the weight.
-        """
-        head = getattr(self.model, "get_output_embeddings", lambda: None)()
-        weight = getattr(head, "weight", None)
-        if not isinstance(weight, torch.Tensor) or not weight.is_floating_point():
-            return None
-        if getattr(head, "bias", None) is not None:
-            return None
-        with self.lock, torch.no_grad():
-            try:
-                probe = torch.zeros(1, 1, dtype=torch.long, device=self.device)
-                seen = self.model(input_ids=probe, output_hidden_states=True, use_cache=False)
-                hidden, logits = seen.hidden_states[-1][0, 0], seen.logits[0, 0]
-            except Exception:  # whatever a foreign model raises, it only means that there is no shortcut
-                return None
-            if weight.shape != (self.vocab_size, len(hidden)) or weight.dtype != hidden.dtype:
-                return None
-            close = torch.allclose(weight @ hidden, logits, atol=1e-2, rtol=1e-2)
-        return weight.detach() if close else None
-
-    def output(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[..., V] float32 log-probs of hidden states [..., H], where there is an `output_weight`."""
-        with self.lock, torch.no_grad():
-            logits: torch.Tensor = self.model.get_output_embeddings()(hidden)
-            return logits.float().log_softmax(-1)
 
 
 def load_model(
@@ -108,7 +36,7 @@ def load_model(
     local_files_only: bool = False,
     device_map: Any = None,
     optimize: bool = True,
-) -> LoadedModel:
+) -> TransformersModel:
     """Load a causal language model.
 
     Args:
@@ -189,7 +117,7 @@ def load_model(
     return ready
 
 
-def wrap_model(model: Any, tokenizer: Any, *, name: str | None = None) -> LoadedModel:
+def wrap_model(model: Any, tokenizer: Any, *, name: str | None = None) -> TransformersModel:
     """A model and tokenizer that are already loaded.
 
     Raises:
@@ -212,7 +140,7 @@ def wrap_model(model: Any, tokenizer: Any, *, name: str | None = None) -> Loaded
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
     kv_heads = getattr(text, "num_key_value_heads", None) or heads
     inner = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
-    return LoadedModel(
+    return TransformersModel(
         model=model,
         tokenizer=tokenizer,
         name=name,

@@ -15,19 +15,19 @@ from engine_reference import (
     assert_same_answer,
     brute_state,
     prompt_ids,
+    read,
     record_samplers,
     row_prompts,
     slow_decode,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from watched_model import watched
 
-from nbce_rag.decoding import reader as prompting
 from nbce_rag.decoding.plan import Row, RowPlan
-from nbce_rag.decoding.sentences import MOST_ROWS, passages_to_read_closer
+from nbce_rag.decoding.sentences import MOST_ROWS, focal_passages
 from nbce_rag.errors import NbceWarning
 from nbce_rag.fusion import Experts, Fused, FusionState, Mean, MinEntropy, Posterior
-from nbce_rag.models.transformers import suffix as prefill
 from nbce_rag.noncharacters import PASSAGES as MARK
 from nbce_rag.options import Options
 from nbce_rag.passages import Passage
@@ -74,7 +74,7 @@ def chosen(weights: Sequence[float], focus: float, **options: Any) -> tuple[int,
     rows = [Row((), ()), *(Row((), (index,)) for index in range(len(weights)))]
     plan = RowPlan(tuple(rows), Suffix((1,), (0, 1)), len(weights), ())
     asked = Options(fusion=Chosen(weights, focus), **options)
-    return passages_to_read_closer(plan, asked, torch.zeros(len(rows), 4), FusionState())
+    return focal_passages(plan, asked, torch.zeros(len(rows), 4), FusionState())
 
 
 @pytest.mark.parametrize(
@@ -157,27 +157,20 @@ def test_sentences_are_fused_like_passages(
         assert [p.relevance for p in answer.passages] == pytest.approx(best, abs=1e-3)
 
 
-def test_likelihoods_over_a_shortlist_compare(make_nbce: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_likelihoods_over_a_shortlist_compare(make_nbce: Make) -> None:
     """A sentence's likelihood is measured against the same tokens as the passages' are."""
-    seen: list[list[int]] = []
-    original: Any = prefill.read_suffix
-
-    def read(*args: Any, **options: Any) -> Any:
-        contexts = list(options.pop("contexts"))
-        seen.append(contexts)
-        return original(*args, contexts=contexts, **options)
-
-    monkeypatch.setattr("nbce_rag.models.transformers.reading.read_suffix", read)
-    make_nbce(prompt=BARE).answer(QUESTION, PASSAGES, max_tokens=2)
-    assert len(seen) == 2
-    assert seen[0] == seen[1]
+    nbce, model = watched(make_nbce(prompt=BARE))
+    nbce.answer(QUESTION, PASSAGES, max_tokens=2)
+    [[passages], [sentences]] = model.opened
+    assert passages.vocabulary == sentences.vocabulary
+    assert passages.vocabulary == {token for ids in passages.contexts for token in ids}
+    assert passages.contexts != sentences.contexts
 
 
 def test_refusal_of_a_sentence_counts_in_its_row(make_nbce: Make) -> None:
     nbce = make_nbce(prompt=REFUSING)
-    engine = nbce._engine
     request = nbce.request(QUESTION, PASSAGES, fusion=Posterior(focus=1.0))
-    _, log_probs, [prompted] = prompting.read_prompts(engine, [request], [engine.plan(request)])
+    _, log_probs, prompted = read(nbce, request)
     rows = row_prompts(nbce, QUESTION, [*PASSAGES, *by_sentences("ferry", "船")])
     wanted = brute_state(nbce, rows, QUESTION)
     assert len(log_probs) == len(rows) == 9
@@ -286,24 +279,17 @@ def test_each_sentence_stands_where_its_passage_does(make_nbce: Make) -> None:
     request = dataclasses.replace(
         nbce.request("Who?", PASSAGES, fusion=Posterior(focus=1.0), max_tokens=2), prompt=encoder
     )
-    engine = nbce._engine
-    _, _, [prompted] = prompting.read_prompts(engine, [request], [engine.plan(request)])
+    _, _, prompted = read(nbce, request)
     said = nbce.model.tokenizer.decode(list(prompted.plan.rows[-1].context))
     assert said.index("third") < said.index("艾达负责渡轮。")
     assert "船在中午" not in said
 
 
-def test_without_memory_it_is_said_and_the_passages_answer(
-    make_nbce: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    nbce = make_nbce(max_tokens=6)
+def test_without_memory_it_is_said_and_the_passages_answer(make_nbce: Make) -> None:
+    nbce, model = watched(make_nbce(max_tokens=6))
     plain = nbce.answer(QUESTION, PASSAGES, fusion=Posterior(focus=0.0))
-    asked = iter([2**40])  # for the passages; for their sentences nothing is left
-
-    def free(device: torch.device) -> int:
-        return next(asked, 2**10)
-
-    monkeypatch.setattr(prompting, "free_memory", free)
+    left = iter([2**40])  # for the passages; for their sentences nothing is left
+    model.free_bytes = lambda: next(left, 2**10)
     with pytest.warns(NbceWarning, match="No passage was read sentence by sentence"):
         answer = nbce.answer(QUESTION, PASSAGES)
     assert_same_answer(answer, plain)

@@ -1,0 +1,89 @@
+"""A model of transformers with what has to be known of it."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import psutil
+import torch
+
+__all__ = ["LoadedModel"]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A transformers model in evaluation mode, and its numbers.
+
+    Attributes:
+        model: the transformers causal LM.
+        tokenizer: its tokenizer.
+        name: what the user called it.
+        window: the most tokens that one row may hold, prompt and answer together.
+        eos_ids: every token id that ends an answer.
+        fingerprint: changes with the weights' identity, dtype and configuration; part of KV keys.
+        layers: number of layers with keys and values.
+        vocab_size: width of the logits.
+        kv_bytes: bytes that one token's keys and values take.
+        activation_bytes: about what one token takes in a forward pass beside them.
+        lock: held during each forward pass, so that threads share the machine instead of thrashing it.
+    """
+
+    model: Any
+    tokenizer: Any
+    name: str
+    window: int
+    eos_ids: frozenset[int]
+    fingerprint: str
+    layers: int
+    vocab_size: int
+    kv_bytes: int
+    activation_bytes: int
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.model.device)
+
+    @property
+    def dtype(self) -> str:
+        """Of weights, keys and values, such as "bfloat16"."""
+        return str(self.model.dtype).removeprefix("torch.")
+
+    def free(self) -> int:
+        """Bytes that can be allocated on the model's device now."""
+        if self.device.type == "cuda":
+            return int(torch.cuda.mem_get_info(self.device)[0])
+        return int(psutil.virtual_memory().available)
+
+    @cached_property
+    def output_weight(self) -> torch.Tensor | None:
+        """[V, H] weight of the output layer, if the logits are the last hidden states times it and no more.
+
+        None for models that scale or cap their logits, add a bias, or hide the weight.
+        """
+        head = getattr(self.model, "get_output_embeddings", lambda: None)()
+        weight = getattr(head, "weight", None)
+        if not isinstance(weight, torch.Tensor) or not weight.is_floating_point():
+            return None
+        if getattr(head, "bias", None) is not None:
+            return None
+        with self.lock, torch.no_grad():
+            try:
+                probe = torch.zeros(1, 1, dtype=torch.long, device=self.device)
+                seen = self.model(input_ids=probe, output_hidden_states=True, use_cache=False)
+                hidden, logits = seen.hidden_states[-1][0, 0], seen.logits[0, 0]
+            except Exception:  # whatever a foreign model raises, it only means that there is no shortcut
+                return None
+            if weight.shape != (self.vocab_size, len(hidden)) or weight.dtype != hidden.dtype:
+                return None
+            close = torch.allclose(weight @ hidden, logits, atol=1e-2, rtol=1e-2)
+        return weight.detach() if close else None
+
+    def output(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[..., V] float32 log-probs of hidden states [..., H], where there is an `output_weight`."""
+        with self.lock, torch.no_grad():
+            logits: torch.Tensor = self.model.get_output_embeddings()(hidden)
+            return logits.float().log_softmax(-1)

@@ -1,0 +1,52 @@
+"""A model of transformers behind the seam: `nbce_rag.models.model.Model`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+
+from ...kv.store import ContextStore
+from ..model import Can, Reading, RowPrompt, TokenIds
+from .base import LoadedModel
+from .contexts import context_bytes, read_contexts
+from .reading import open_rows
+from .rows import CachedRows
+
+__all__ = ["TransformersModel"]
+
+
+class TransformersModel(LoadedModel):
+    """A causal language model of transformers; make one with `nbce_rag.models.loading.load_model`."""
+
+    can = Can()
+
+    @cached_property
+    def batch_tokens(self) -> int:
+        """Rows times length of one forward pass that suit this machine."""
+        # An eighth of the free memory; past a few thousand tokens a batch is no faster on any machine.
+        return int(min(8192, max(256, self.free() // 8 // self.activation_bytes)))
+
+    def cost(self, rows: int, tokens: int) -> int:
+        """Keys and values, all rows as long as the longest, and a few sets of log-probs."""
+        return rows * (tokens * self.kv_bytes + 4 * 4 * self.vocab_size)
+
+    def context_bytes(self, tokens: int) -> int:
+        """About what the keys and values of a context of so many tokens take."""
+        return context_bytes(self, tokens)
+
+    def open(
+        self,
+        prompts: Sequence[RowPrompt],
+        room: int,
+        store: ContextStore | None = None,
+        batch_tokens: int | None = None,
+    ) -> tuple[CachedRows, list[Reading]]:
+        """See `nbce_rag.models.model.Model.open`."""
+        return open_rows(self, prompts, room, store, batch_tokens or self.batch_tokens)
+
+    def read(
+        self, contexts: Iterable[TokenIds], store: ContextStore, batch_tokens: int | None = None
+    ) -> None:
+        """See `nbce_rag.models.model.Model.read`."""
+        unread = [ids for ids in contexts if ids and ids not in store]
+        read_contexts(self, unread, store, batch_tokens or self.batch_tokens)

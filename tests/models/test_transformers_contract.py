@@ -1,0 +1,56 @@
+"""Models of transformers keep the contract of backends: every family, in float32, and one in bfloat16."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from contract import ModelContract
+from engine_reference import full_log_probs
+from tiny_models import FAMILIES, build_model, build_tokenizer
+from torch import Tensor
+
+from nbce_rag.models.model import Model, TokenIds
+from nbce_rag.models.transformers.loading import load_model, wrap_model
+
+
+class OfTransformers(ModelContract):
+    most = 480
+
+    def whole(self, model: Model, ids: TokenIds) -> Tensor:
+        return full_log_probs(self.plain(model), ids)
+
+    def plain(self, model: Any) -> Any:
+        """The transformers model that whole passes are made with."""
+        return model.model
+
+
+class TestFamilies(OfTransformers):
+    @pytest.fixture(params=FAMILIES)
+    def model(self, request: pytest.FixtureRequest, tiny_loaded: Callable[..., Any]) -> Model:
+        model: Model = tiny_loaded(request.param)
+        return model
+
+
+class TestUnpacked(OfTransformers):
+    """As transformers made it: no packed weights, no attention of our own."""
+
+    @pytest.fixture
+    def model(self, tiny_folder: Callable[..., Any]) -> Model:
+        return load_model(tiny_folder("gemma3"), device="cpu", dtype="float32", optimize=False)
+
+
+class TestBfloat16(OfTransformers):
+    """Rounded; the bound is what rounding makes of it, far below what a wrong row would be off by."""
+
+    tolerance = 0.25
+
+    @pytest.fixture
+    def model(self) -> Model:
+        tokenizer = build_tokenizer()
+        return wrap_model(build_model("llama", len(tokenizer)).to(torch.bfloat16), tokenizer)
+
+    def close(self, ours: Tensor, plain: Tensor) -> None:
+        super().close(ours.clamp(min=-12), plain.clamp(min=-12))

@@ -1,0 +1,138 @@
+"""What stands above the seam, on a backend of another kind: the model of tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from engine_reference import PASSAGES, QUESTION, TEMPLATE
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from table_model import TableModel, random_table, table_of
+
+from nbce_rag import NBCE, MinEntropy, Passage, PassageKVStore, Posterior
+from nbce_rag.errors import InputError, NumericalError
+from nbce_rag.models.model import Can, Model
+
+
+@pytest.fixture
+def table(tiny_tokenizer: Any) -> Callable[..., NBCE]:
+    """`table(max_tokens=4)`: an engine on a random table; `can=` and the like go to the backend."""
+
+    def make(**options: Any) -> NBCE:
+        backend = {name: options.pop(name) for name in ("can", "free", "window", "table") if name in options}
+        vocab_size = len(tiny_tokenizer)
+        model: Model = TableModel(
+            backend.pop("table", None) or random_table(vocab_size),
+            vocab_size=vocab_size,
+            tokenizer=tiny_tokenizer,
+            **backend,
+        )
+        return NBCE(model, prompt=TEMPLATE, **{"max_tokens": 6, **options})
+
+    return make
+
+
+def test_answers_batches_scores_and_comparisons(table: Callable[..., NBCE]) -> None:
+    nbce = table()
+    answer = nbce.answer(QUESTION, PASSAGES)
+    assert answer.usage.generated_tokens == 6
+    assert sum(answer.tokens[0].weights) == pytest.approx(1)
+    two = [Passage("It is run by Ada. It leaves at noon. Dogs ride for free.")]
+    assert nbce.answer(QUESTION, two).usage.sentence_rows == 3
+    assert [a.text for a in nbce.batch([(QUESTION, PASSAGES), ("Why?", PASSAGES[:1])])] == [
+        answer.text,
+        nbce.answer("Why?", PASSAGES[:1]).text,
+    ]
+    assert nbce.score(QUESTION, PASSAGES, ["Ada", "Bob"]).best in ("Ada", "Bob")
+    assert len(nbce.compare(QUESTION, PASSAGES[:2]).groups) >= 1
+
+
+def test_drafts_and_batches_change_no_token(table: Callable[..., NBCE]) -> None:
+    nbce = table(max_tokens=20)
+    plain = nbce.answer(QUESTION, PASSAGES, prompt_lookup_num_tokens=0)
+    assert nbce.answer(QUESTION, PASSAGES).tokens == plain.tokens
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10_000), passages=st.integers(1, 5), rule=st.sampled_from([Posterior(), MinEntropy()])
+)
+def test_weights_are_a_distribution_whatever_the_table(
+    seed: int, passages: int, rule: Any, tiny_tokenizer: Any
+) -> None:
+    vocab_size = len(tiny_tokenizer)
+    model = TableModel(random_table(vocab_size, seed=seed), vocab_size=vocab_size, tokenizer=tiny_tokenizer)
+    nbce = NBCE(model, prompt=TEMPLATE, max_tokens=4, fusion=rule)
+    answer = nbce.answer(QUESTION, [Passage(f"Text {n}.") for n in range(passages)])
+    assert all(sum(token.weights) == pytest.approx(1, abs=1e-5) for token in answer.tokens)
+    assert all(min(token.weights) >= 0 for token in answer.tokens)
+
+
+def test_stored_contexts_are_not_read_again(table: Callable[..., NBCE]) -> None:
+    nbce = table(kv_store=PassageKVStore())
+    model: Any = nbce.model
+    assert nbce.prefill(PASSAGES).read == len(PASSAGES)
+    read = len(model.read_contexts)
+    answer = nbce.answer(QUESTION, PASSAGES, fusion=MinEntropy())
+    assert len(model.read_contexts) == read
+    assert answer.usage.cached_tokens > 0
+
+
+def test_what_a_backend_cannot_do_is_refused_by_name(table: Callable[..., NBCE]) -> None:
+    nbce = table(can=Can(likelihood=False, rewind=False, repeat=False, grammar=False))
+    for options in ({"relevance": True}, {"regex": "a+"}, {"json_schema": {"type": "object"}}):
+        [name] = options
+        with pytest.raises(InputError, match=rf"'table'.*{name}"):
+            nbce.answer(QUESTION, PASSAGES, **options)
+    with pytest.raises(InputError, match="'table' cannot score"):
+        nbce.score(QUESTION, PASSAGES, ["a", "b"])
+    # The default rule does without the likelihoods, and nothing is drafted.
+    answer = nbce.answer(QUESTION, PASSAGES)
+    assert [passage.relevance for passage in answer.passages] == [None] * len(PASSAGES)
+    assert answer.usage.generated_tokens == 6
+
+
+def test_memory_is_asked_of_the_backend(table: Callable[..., NBCE]) -> None:
+    with pytest.raises(InputError, match=r"rows need about .* GiB"):
+        table(free=1000).answer(QUESTION, PASSAGES)
+
+
+def test_a_nan_comes_through(table: Callable[..., NBCE], tiny_tokenizer: Any) -> None:
+    def broken(ids: tuple[int, ...]) -> torch.Tensor:
+        return torch.full((len(tiny_tokenizer),), float("nan"))
+
+    with pytest.raises(NumericalError):
+        table(table=broken).answer(QUESTION, PASSAGES)
+
+
+def test_a_table_of_the_last_token(table: Callable[..., NBCE], tiny_tokenizer: Any) -> None:
+    """An answer that is known beforehand: each token is followed by the next one."""
+    vocab_size = len(tiny_tokenizer)
+    ids = tiny_tokenizer("The ferry sells bread.", add_special_tokens=False)["input_ids"]
+    start = tiny_tokenizer(TEMPLATE.suffix, add_special_tokens=False)["input_ids"][-1]
+    entries = {before: {after: 0.9} for before, after in zip([start, *ids], [*ids, 1], strict=True)}
+    nbce = table(table=table_of(entries, vocab_size), max_tokens=30)
+    answer = nbce.answer(QUESTION, PASSAGES[:2], fusion=MinEntropy(beta=0.0))
+    assert answer.text == "The ferry sells bread."
+    assert answer.finish_reason == "stop"
+
+
+def test_a_window_below_the_models_own(table: Callable[..., NBCE]) -> None:
+    nbce = table()
+    with pytest.raises(InputError, match=r"window=513 is not within 1\.\.512"):
+        NBCE(nbce.model, prompt=TEMPLATE, window=513)
+    small = NBCE(nbce.model, prompt=TEMPLATE, window=80, max_tokens=6)
+    assert small.window == 80
+    with pytest.warns(UserWarning, match="overlapping windows"):
+        answer = small.answer(QUESTION, PASSAGES)
+    assert max(answer.usage.row_tokens) <= 74
+
+
+def test_backends_and_tokenizers_by_name(tiny_tokenizer: Any) -> None:
+    with pytest.raises(InputError, match="backend='nope' is not known; choose transformers"):
+        NBCE.from_pretrained("x", backend="nope")
+    with pytest.raises(InputError, match="tokenizer= goes with a model"):
+        NBCE.from_pretrained("x", tokenizer=tiny_tokenizer)
