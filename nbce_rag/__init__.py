@@ -17,6 +17,7 @@ _HOME = {
     "NbceWarning": "errors",
     "Answer": "answers.answer",
     "Citation": "evidence.evidence",
+    "PassageEvidence": "evidence.passage_evidence",
     "Piece": "answers.answer",
     "TokenEvidence": "evidence.evidence",
     "PassageIndex": "index",
@@ -25,6 +26,7 @@ _HOME = {
     "PassageKVStore": "kv.store",
     "Comparison": "answers.comparison",
     "ChoiceScores": "answers.choices",
+    "StreamError": "errors",
     "show": "live.notebook",
     "PromptTemplate": "prompts.template",
     "Experts": "fusion",
@@ -52,12 +54,14 @@ __all__ = [
     "NbceError",
     "NbceWarning",
     "Passage",
+    "PassageEvidence",
     "PassageIndex",
     "PassageKVStore",
     "Piece",
     "Posterior",
     "PromptTemplate",
     "Request",
+    "StreamError",
     "TokenEvidence",
     "__version__",
     "show",
@@ -68,8 +72,9 @@ if TYPE_CHECKING:
     from .answers.choices import ChoiceScores
     from .answers.comparison import Comparison
     from .engine.nbce import NBCE
-    from .errors import NbceError, NbceWarning
+    from .errors import NbceError, NbceWarning, StreamError
     from .evidence.evidence import Citation, TokenEvidence
+    from .evidence.passage_evidence import PassageEvidence
     from .fusion import Experts, Fused, FusionRule, FusionState, Max, Mean, MinEntropy, Posterior
     from .index import PassageIndex
     from .kv.store import PassageKVStore

@@ -20,6 +20,7 @@ __all__ = [
     "NumericalError",
     "PassageIndexError",
     "ReadError",
+    "StreamError",
 ]
 
 
@@ -45,6 +46,10 @@ class ModelError(NbceError, RuntimeError):
 
 class NumericalError(ModelError, ArithmeticError):
     """The model produced NaN instead of probabilities."""
+
+
+class StreamError(NbceError, RuntimeError):
+    """A stream of pieces ended without an answer: it was broken off, or not handed on whole."""
 
 
 class MissingDependencyError(NbceError, ImportError):

@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from view_tools import a_citation
 
 from nbce_rag.answers.answer import Answer, Piece
 from nbce_rag.evidence.evidence import Citation, Timings, TokenEvidence, Usage, leading
 from nbce_rag.passages import Passage
+
+TEXT = "Ada Lovelace."
 
 
 def token(weights: tuple[float, ...]) -> TokenEvidence:
@@ -22,9 +25,9 @@ def token(weights: tuple[float, ...]) -> TokenEvidence:
 def an_answer(**changes: Any) -> Answer:
     values: dict[str, Any] = {
         "question": "Who?",
-        "text": "Ada Lovelace.",
+        "text": TEXT,
         "tokens": (token((0.25, 0.75)),),
-        "citations": (Citation(0, 3, "b", 0.75), Citation(4, 12, "a", 0.5)),
+        "citations": (a_citation(TEXT, 0, 3, 1, "b", 0.75, True), a_citation(TEXT, 4, 12, 0, "a", 0.5)),
         "passages": (Passage("A.", id="a", title="T", source="a.txt", score=0.5), Passage("B.", id="b")),
         "usage": Usage(prompt_tokens=30, cached_tokens=4, generated_tokens=3, row_tokens=(8, 11, 11)),
         "timings": Timings(retrieve=None, prefill=0.5, first_token=0.6, decode=0.25, total=0.75),
@@ -78,7 +81,7 @@ def test_to_dict_has_the_shape_that_the_command_line_prints() -> None:
 def test_what_is_not_finite_becomes_null(bad: float) -> None:
     answer = an_answer(
         grounding=bad,
-        citations=(Citation(0, 3, "b", bad),),
+        citations=(a_citation(TEXT, 0, 3, 0, "b", bad),),
         passages=(Passage("B.", id="b", score=bad),),
         timings=Timings(bad, bad, bad, bad, bad),
     )
@@ -92,7 +95,7 @@ def test_what_is_not_finite_becomes_null(bad: float) -> None:
 def test_numpy_numbers_become_pythons_own() -> None:
     answer = an_answer(
         grounding=np.float32(0.5),
-        citations=(Citation(np.int64(0), np.int64(3), "b", np.float32(0.5)),),  # type: ignore[arg-type]
+        citations=(Citation(np.int64(0), np.int64(3), "Ada", np.int64(0), "b", np.float32(0.5), np.True_),),  # type: ignore[arg-type]
         passages=(Passage("B.", id="b", score=np.float32(0.25)),),  # type: ignore[arg-type]
         usage=Usage(np.int64(9), np.int64(0), np.int64(1), (np.int64(4), np.int64(5))),  # type: ignore[arg-type]
     )
@@ -103,9 +106,8 @@ def test_numpy_numbers_become_pythons_own() -> None:
 
 
 def test_cited_passages_come_in_the_order_of_their_first_citation_and_once() -> None:
-    answer = an_answer(
-        citations=(Citation(0, 3, "b", 0.9), Citation(4, 6, "a", 0.9), Citation(6, 12, "b", 0.9))
-    )
+    places = [(0, 3, 1, "b"), (4, 6, 0, "a"), (6, 12, 1, "b")]
+    answer = an_answer(citations=tuple(a_citation(TEXT, *place) for place in places))
     assert [passage.id for passage in answer.cited_passages] == ["b", "a"]
     assert an_answer(citations=()).cited_passages == ()
 

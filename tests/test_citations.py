@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -11,6 +13,7 @@ from nbce_rag.errors import InputError
 from nbce_rag.evidence.citations import cite
 from nbce_rag.evidence.evidence import Citation, TokenEvidence
 from nbce_rag.evidence.words import words
+from nbce_rag.passages import Passage
 
 A, B, N = (0.9, 0.1), (0.1, 0.9), (0.45, 0.55)
 Spec = list[tuple[str, tuple[float, ...]]]
@@ -25,9 +28,13 @@ def tokens_of(spec: Spec) -> tuple[str, list[TokenEvidence]]:
     return text, tokens
 
 
+def named(ids: Iterable[str]) -> list[Passage]:
+    return [Passage("", id=id_) for id_ in ids]
+
+
 def cited(spec: Spec, threshold: float = 0.6, ids: str = "ab") -> list[tuple[str, str]]:
     text, tokens = tokens_of(spec)
-    return [(text[c.start : c.end], c.passage_id) for c in cite(text, tokens, list(ids), threshold)]
+    return [(text[c.start : c.end], c.passage_id) for c in cite(text, tokens, named(ids), threshold)]
 
 
 def word_texts(text: str) -> list[str]:
@@ -80,7 +87,7 @@ def test_a_word_without_enough_evidence_ends_a_citation() -> None:
 
 def test_a_word_of_several_tokens_is_judged_as_a_whole_by_characters() -> None:
     text, tokens = tokens_of([("Lovel", (0.9, 0.1)), ("ace", (0.1, 0.9))])
-    (citation,) = cite(text, tokens, ["a", "b"], 0.5)
+    (citation,) = cite(text, tokens, named("ab"), 0.5)
     assert (citation.start, citation.end, citation.passage_id) == (0, 8, "a")
     assert citation.share == pytest.approx((5 * 0.9 + 3 * 0.1) / 8)
 
@@ -88,7 +95,7 @@ def test_a_word_of_several_tokens_is_judged_as_a_whole_by_characters() -> None:
 def test_only_the_characters_inside_of_the_word_count() -> None:
     # The second token has one character of the word and three that are not of it.
     text, tokens = tokens_of([("abc", (0.8, 0.2)), ("d...", (0.0, 1.0))])
-    (citation,) = cite(text, tokens, ["a", "b"])
+    (citation,) = cite(text, tokens, named("ab"))
     assert citation.share == pytest.approx(3 * 0.8 / 4)
     assert text[citation.start : citation.end] == "abcd"
 
@@ -99,7 +106,7 @@ def test_one_token_over_several_words() -> None:
 
 def test_the_share_of_a_citation_is_the_mean_over_its_words_by_characters() -> None:
     text, tokens = tokens_of([("ab", (1.0, 0.0)), (" ", (0.0, 1.0)), ("cdefgh", (0.6, 0.4))])
-    (citation,) = cite(text, tokens, ["a", "b"])
+    (citation,) = cite(text, tokens, named("ab"))
     assert (citation.start, citation.end) == (0, 9)
     assert citation.share == pytest.approx((2 * 1.0 + 6 * 0.6) / 8)
 
@@ -155,34 +162,34 @@ def test_a_sign_between_two_citations_is_given_to_one() -> None:
 
 def test_on_a_tie_the_first_passage_is_cited() -> None:
     text, tokens = tokens_of([("one two", (0.0, 0.5, 0.5))])
-    assert cite(text, tokens, ["a", "b", "c"], 0.5) == (Citation(0, 7, "b", 0.5),)
-    assert cite(text, tokens, ["a", "b", "c"], 0.51) == ()
+    assert cite(text, tokens, named("abc"), 0.5) == (Citation(0, 7, "one two", 1, "b", 0.5, False),)
+    assert cite(text, tokens, named("abc"), 0.51) == ()
 
 
 def test_passages_with_one_id_are_one_passage() -> None:
     text, tokens = tokens_of([("one", (0.4, 0.35, 0.25))])
-    (citation,) = cite(text, tokens, ["a", "b", "b"])
-    assert citation.passage_id == "b"
+    (citation,) = cite(text, tokens, named("abb"))
+    assert (citation.passage_id, citation.passage) == ("b", 1)
     assert citation.share == pytest.approx(0.6)
 
 
 def test_nothing_to_cite() -> None:
     text, tokens = tokens_of([("one", ()), (" two", ())])
     assert cite(text, tokens, []) == ()
-    assert cite("", [], ["a"]) == ()
-    assert cite("words without tokens", [], ["a"], 0.0) == ()
+    assert cite("", [], named("a")) == ()
+    assert cite("words without tokens", [], named("a"), 0.0) == ()
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan")])
 def test_a_threshold_that_is_no_share_is_refused(threshold: float) -> None:
     with pytest.raises(InputError, match="threshold"):
-        cite("", [], ["a"], threshold)
+        cite("", [], named("a"), threshold)
 
 
 def test_weights_for_other_passages_are_refused() -> None:
     text, tokens = tokens_of([("one", A)])
     with pytest.raises(InputError, match="2 weights for 3 passages"):
-        cite(text, tokens, ["a", "b", "c"])
+        cite(text, tokens, named("abc"))
 
 
 ALPHABET = st.sampled_from([*"ab12 .,'-_$%()\"\n", "é", "e\u0301", "北", "京", "ह", "ि", "。", "❤\ufe0f"])
@@ -203,10 +210,11 @@ def test_citations_are_ordered_disjoint_and_of_whole_words(
     answer: tuple[str, list[TokenEvidence], list[str]], threshold: float
 ) -> None:
     text, tokens, ids = answer
-    citations = cite(text, tokens, ids, threshold)
+    citations = cite(text, tokens, named(ids), threshold)
     for citation in citations:
         assert 0 <= citation.start < citation.end <= len(text)
-        assert citation.passage_id in ids
+        assert ids[citation.passage] == citation.passage_id
+        assert citation.text == text[citation.start : citation.end]
         assert threshold - 1e-9 <= citation.share <= 1
         for start, end in words(text):
             for edge in (citation.start, citation.end):
@@ -214,7 +222,7 @@ def test_citations_are_ordered_disjoint_and_of_whole_words(
         assert any(citation.start <= start and end <= citation.end for start, end in words(text))
     for before, after in pairwise(citations):
         assert before.end <= after.start
-    assert citations == cite(text, tokens, ids, threshold)
+    assert citations == cite(text, tokens, named(ids), threshold)
 
 
 @given(answers())
@@ -223,7 +231,7 @@ def test_what_is_cited_is_led_by_the_passage_and_the_rest_is_not(
 ) -> None:
     # A slow account of the same rule, character by character.
     text, tokens, ids = answer
-    citations = cite(text, tokens, ids, 0.5)
+    citations = cite(text, tokens, named(ids), 0.5)
     for start, end in words(text):
         by_char = [
             token.weights for at in range(start, end) for token in tokens if token.start <= at < token.end
@@ -249,7 +257,10 @@ def test_permuting_the_passages_permutes_the_ids(
         for t in tokens
     ]
     # Above one half a tie is impossible, so that the order of the passages cannot matter.
-    assert cite(text, moved, [ids[k] for k in order], 0.51) == cite(text, tokens, ids, 0.51)
+    found = cite(text, moved, named(ids[k] for k in order), 0.51)
+    expected = cite(text, tokens, named(ids), 0.51)
+    assert [order[citation.passage] for citation in found] == [citation.passage for citation in expected]
+    assert tuple(replace(a, passage=b.passage) for a, b in zip(found, expected, strict=True)) == expected
 
 
 @given(st.text())

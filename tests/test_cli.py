@@ -58,7 +58,7 @@ class ScriptedEngine:
         yield Piece(text[:4], (), None)
         if self.fails_with is not None:
             raise self.fails_with
-        citations = (Citation(0, 8, passages[0].id, 0.9),) if passages else ()
+        citations = (Citation(0, 8, "a donkey", 0, passages[0].id, 0.9, True),) if passages else ()
         answer = Answer(
             question=question,
             text=text,

@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from view_tools import a_citation
 
 from nbce_rag.answers.answer import Answer, Piece
-from nbce_rag.evidence.evidence import Citation, Timings, Usage
-from nbce_rag.live.terminal import _tail, render, stream
+from nbce_rag.errors import StreamError
+from nbce_rag.evidence.evidence import Timings, Usage
+from nbce_rag.live.terminal import _tail, stream
 from nbce_rag.passages import Passage
 from nbce_rag.view.labels import clean, one_line
+from nbce_rag.view.plain import render
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 MULE = Passage(
@@ -29,7 +32,7 @@ def an_answer(text: str = "", **changes: Any) -> Answer:
         "question": "Who?",
         "text": text,
         "tokens": (),
-        "citations": (Citation(19, 30, "h", 0.8), Citation(2, 17, "m", 0.9))[::-1],
+        "citations": (a_citation(text, 2, 17, 1, "m", 0.9), a_citation(text, 19, 30, 0, "h", 0.8)),
         "passages": (HINNY, MULE, OTHER),
         "usage": Usage(30, 4, 3, (8, 11, 11)),
         "timings": Timings(None, 0.5, 0.6, 0.25, 0.75),
@@ -88,15 +91,14 @@ def test_colour_adds_nothing_but_colour() -> None:
 
 
 def test_the_share_counts_words_so_that_punctuation_takes_nothing_off() -> None:
-    answer = an_answer("One, two!", citations=(Citation(0, 8, "m", 0.9),))
+    answer = an_answer("One, two!", citations=(a_citation("One, two!", 0, 8, 1, "m"),))
     assert "100% of the answer" in rendered(answer)
 
 
 def test_a_passage_that_is_cited_twice_has_one_number() -> None:
-    answer = an_answer(
-        "one two one",
-        citations=(Citation(0, 3, "m", 1.0), Citation(4, 7, "h", 1.0), Citation(8, 11, "m", 1.0)),
-    )
+    text = "one two one"
+    places = [(0, 3, 1, "m"), (4, 7, 0, "h"), (8, 11, 1, "m")]
+    answer = an_answer(text, citations=tuple(a_citation(text, *place) for place in places))
     out = rendered(answer)
     assert out.startswith("one[1] two[2] one[1]\n")
     assert out.count("Mules") == 1
@@ -130,7 +132,8 @@ def test_without_passages_there_is_the_text_and_the_warning() -> None:
 
 def test_a_passage_without_a_name_is_shown_by_its_beginning() -> None:
     passage = Passage("word " * 40, id="x")
-    out = rendered(an_answer(passages=(passage,), citations=(Citation(2, 6, "x", 1.0),)))
+    citation = a_citation(an_answer().text, 2, 6, 0, "x")
+    out = rendered(an_answer(passages=(passage,), citations=(citation,)))
     (line,) = [line for line in out.splitlines() if line.startswith("[1]")]
     assert "word word…, 1" in line
     assert len(line) < 100
@@ -146,7 +149,7 @@ def test_text_from_documents_is_shown_literally_and_harmlessly(terminal: bool) -
     answer = an_answer(
         HOSTILE,
         passages=(passage,),
-        citations=(Citation(5, 6, "e", 0.9),),
+        citations=(a_citation(HOSTILE, 5, 6, 0, "e"),),
         warnings=(HOSTILE,),
     )
     raw = rendered(answer, terminal=terminal, width=200)
@@ -162,7 +165,9 @@ def test_text_from_documents_is_shown_literally_and_harmlessly(terminal: bool) -
 
 
 def test_a_title_cannot_forge_a_line_of_the_list() -> None:
-    out = rendered(an_answer(passages=(Passage("t", id="m", title="Mules\n[2] Forged\r\n[3] Too"),)))
+    passage = Passage("t", id="m", title="Mules\n[2] Forged\r\n[3] Too")
+    citation = a_citation(an_answer().text, 2, 17, 0, "m")
+    out = rendered(an_answer(passages=(passage,), citations=(citation,)))
     assert "[1] Mules [2] Forged [3] Too, " in out
 
 
@@ -230,5 +235,7 @@ def test_a_stream_that_breaks_off_passes_the_reason_on(terminal: bool) -> None:
 
 
 def test_a_stream_without_an_answer_is_an_error() -> None:
-    with pytest.raises(RuntimeError, match="without an answer"):
-        stream(iter([Piece("a", (), None)]), console(False))
+    for where in (console(False), console(True)):
+        with pytest.raises(StreamError, match="without an answer"):
+            stream(iter([Piece("a", (), None)]), where)
+        assert issubclass(StreamError, RuntimeError)

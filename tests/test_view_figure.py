@@ -54,7 +54,7 @@ def test_rows_of_one_passage_share_its_colour_and_rows_of_several_have_none() ->
 def test_without_the_rows_entropies_that_of_the_evidence_is_drawn() -> None:
     answer = an_answer("A mule", PASSAGES, [(0.5, 0.5), (0.0, 1.0)])
     tokens = tuple(type(t)(t.id, t.text, t.start, t.end, t.logprob, t.weights, t.gain) for t in answer.tokens)
-    below = plot(type(answer)(**{**_fields(answer), "tokens": tokens})).axes[1]
+    below = plot(replace(answer, tokens=tokens)).axes[1]
     (line,) = below.get_lines()
     assert numbers(line) == pytest.approx([math.log(2), 0.0])
 
@@ -104,7 +104,3 @@ def test_what_cannot_be_drawn_is_said_before(monkeypatch: pytest.MonkeyPatch) ->
 
 def numbers(line: Any) -> list[float]:
     return [float(value) for value in line.get_ydata()]
-
-
-def _fields(answer: Any) -> dict[str, Any]:
-    return {name: getattr(answer, name) for name in answer.__dataclass_fields__}

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from view_tools import Page, an_answer
+from view_tools import Page, a_citation, an_answer
 
 from nbce_rag.answers.answer import Answer
 from nbce_rag.answers.comparison import AnswerGroup, Comparison
-from nbce_rag.evidence.evidence import Citation
+from nbce_rag.evidence.passage_evidence import by_number
 from nbce_rag.passages import Passage
 from nbce_rag.view import answer_html, answer_page, comparison_html
-from nbce_rag.view.labels import clean, evidence_shares, ordinal, percentages, reading_order
+from nbce_rag.view.labels import clean, ordinal, percentages
 from nbce_rag.view.quotes import excerpt, quotes
 from nbce_rag.view.style import PAGE, PALETTE, STRONGEST, STYLE
 
@@ -123,7 +123,9 @@ def test_whatever_an_answer_holds_it_is_text_on_the_page(answer: Answer) -> None
         (_, text) = page.all("p", "nbce-answer")[0]
         assert question == clean(answer.question)
         # The marks are what was added, and nothing else.
-        numbers = {answer.passages[i].id: n for n, i in reversed([*enumerate(reading_order(answer), 1)])}
+        numbers = {
+            answer.passages[e.passage].id: e.number for e in reversed(by_number(answer.passage_evidence))
+        }
         expected, at = "", 0
         for citation in answer.citations:
             expected += clean(answer.text[at : citation.end]) + f"[{numbers[citation.passage_id]}]"
@@ -211,7 +213,7 @@ def test_without_passages_and_when_abstaining() -> None:
 
 
 def test_a_citation_of_a_passage_that_is_not_there_is_left_out() -> None:
-    answer = dataclasses.replace(THREE, citations=(Citation(0, 1, "gone", 1.0), *THREE.citations))
+    answer = dataclasses.replace(THREE, citations=(a_citation("A", 0, 1, 3, "gone"), *THREE.citations))
     assert "A mule is sterile[1]. Hinnies" in Page(answer_html(answer)).text
 
 
@@ -318,8 +320,9 @@ def test_ordinals() -> None:
 
 def test_evidence_shares_are_means_over_the_tokens() -> None:
     answer = an_answer("one two", [HINNY, MULE], [(1.0, 0.0), (0.5, 0.5)])
-    assert evidence_shares(answer) == pytest.approx([0.75, 0.25])
-    assert evidence_shares(dataclasses.replace(answer, tokens=())) == [0.0, 0.0]
+    assert [e.weight for e in answer.passage_evidence] == pytest.approx([0.75, 0.25])
+    silent = dataclasses.replace(answer, tokens=())
+    assert [e.weight for e in silent.passage_evidence] == [0.0, 0.0]
 
 
 @pytest.mark.parametrize(

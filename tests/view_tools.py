@@ -9,7 +9,7 @@ from typing import Any
 
 from nbce_rag.answers.answer import Answer
 from nbce_rag.evidence.citations import cite
-from nbce_rag.evidence.evidence import Timings, TokenEvidence, Usage
+from nbce_rag.evidence.evidence import Citation, Timings, TokenEvidence, Usage
 from nbce_rag.passages import Passage
 
 VOID = {"meta", "br", "img", "link", "input"}
@@ -36,7 +36,7 @@ def an_answer(
         "question": "Who?",
         "text": text,
         "tokens": tokens,
-        "citations": cite(text, tokens, [passage.id for passage in passages]),
+        "citations": cite(text, tokens, passages),
         "passages": tuple(passages),
         "usage": Usage(
             30,
@@ -52,6 +52,13 @@ def an_answer(
         "warnings": (),
     }
     return Answer(**(values | changes))
+
+
+def a_citation(
+    text: str, start: int, end: int, passage: int, passage_id: str, share: float = 0.9, verbatim: bool = False
+) -> Citation:
+    """A citation of `text[start:end]`, made by hand."""
+    return Citation(start, end, text[start:end], passage, passage_id, share, verbatim)
 
 
 class Page(HTMLParser):

@@ -7,16 +7,23 @@ answer can be kept, compared, sent and shown without the model that gave it.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..evidence.evidence import Citation, Timings, TokenEvidence, Usage
+from ..evidence.passage_evidence import PassageEvidence, cited_by_number, evidence_by_passage
 from ..passages import Passage
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Answer", "Piece"]
+__all__ = ["Answer", "Piece", "Printer"]
+
+
+class Printer(Protocol):
+    """What IPython hands to `_repr_pretty_`."""
+
+    def text(self, text: str, /) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,8 @@ class Answer:
             over no passage. None without passages.
         fusion: Name of the fusion rule.
         warnings: What the reader should know, in sentences.
+        passage_evidence: How much of the answer rests on each passage, in the order of `passages`. It
+            follows from the others and cannot be given.
     """
 
     question: str
@@ -50,15 +59,16 @@ class Answer:
     grounding: float | None
     fusion: str
     warnings: tuple[str, ...]
+    passage_evidence: tuple[PassageEvidence, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        evidence = evidence_by_passage(self.text, self.tokens, self.citations, len(self.passages))
+        object.__setattr__(self, "passage_evidence", evidence)
 
     @property
     def cited_passages(self) -> tuple[Passage, ...]:
         """The passages that are cited, each once, in the order of their first citation."""
-        by_id: dict[str, Passage] = {}
-        for passage in self.passages:
-            by_id.setdefault(passage.id, passage)
-        cited = dict.fromkeys(citation.passage_id for citation in self.citations)
-        return tuple(by_id[id_] for id_ in cited if id_ in by_id)
+        return tuple(self.passages[one.passage] for one in cited_by_number(self.passage_evidence))
 
     def to_html(self) -> str:
         """The answer as an HTML page of its own, readable without colour and without a network."""
@@ -78,16 +88,16 @@ class Answer:
 
     def __str__(self) -> str:
         """The text with numbered marks and the sources below, as `nbce-rag ask` prints it to a file."""
-        from ..live.terminal import plain
+        from ..view.plain import answer_text
 
-        return plain(self)
+        return answer_text(self)
 
     def _repr_html_(self) -> str:
         from ..view import answer_html
 
         return answer_html(self)
 
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+    def _repr_pretty_(self, printer: Printer, cycle: bool) -> None:
         """What IPython shows where there is no HTML; the `repr` holds every token and passage."""
         printer.text(str(self))
 

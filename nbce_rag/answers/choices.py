@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-import torch
+from ..evidence.evidence import leading
 
 __all__ = ["ChoiceScores"]
 
@@ -14,7 +15,7 @@ class ChoiceScores:
     """How probable each choice is.
 
     Attributes:
-        choices: the texts, as given.
+        choices: the texts.
         log_probs: fused log-prob of each, nats, summed over its tokens.
         tokens: number of tokens of each.
     """
@@ -31,14 +32,17 @@ class ChoiceScores:
     @property
     def best(self) -> str:
         """The most probable choice as a whole; the first of equals."""
-        return self.choices[max(range(len(self.choices)), key=lambda i: (self.log_probs[i], -i))]
+        return self.choices[leading(self.log_probs)]
 
     @property
     def best_per_token(self) -> str:
         """The most probable choice by `per_token`; the first of equals."""
-        return self.choices[max(range(len(self.choices)), key=lambda i: (self.per_token[i], -i))]
+        return self.choices[leading(self.per_token)]
 
     @property
     def probabilities(self) -> tuple[float, ...]:
         """Softmax of `log_probs`: given that the answer is one of the choices."""
-        return tuple(torch.tensor(self.log_probs, dtype=torch.float64).softmax(-1).tolist())
+        highest = max(self.log_probs)
+        odds = [math.exp(value - highest) for value in self.log_probs]
+        total = math.fsum(odds)
+        return tuple(value / total for value in odds)

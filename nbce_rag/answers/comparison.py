@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from ..passages import Passage
-from .answer import Answer
+from .answer import Answer, Printer
 
 __all__ = ["AnswerGroup", "Comparison"]
 
@@ -20,7 +19,7 @@ class AnswerGroup:
         passages: who says so, the weightiest first.
         weight: share of the prior over passages (retrieval score and question likelihood), in (0, 1]; the
             groups' weights and `Comparison.silent_weight` sum to 1.
-        answers: what each of the passages said, in the same order.
+        answers: the answer of each of the passages, in the same order.
     """
 
     text: str
@@ -34,7 +33,7 @@ class Comparison:
     """Who says what.
 
     Attributes:
-        question: what was asked.
+        question: the question.
         groups: distinct answers, the weightiest first.
         silent: passages that give no answer (they refuse, or say nothing).
         silent_weight: their share of the prior.
@@ -51,20 +50,15 @@ class Comparison:
         return len(self.groups) <= 1
 
     def __str__(self) -> str:
-        if not self.groups:
-            return "No passage answers this question."
-        lines = ["The passages agree." if self.agree else f"The passages give {len(self.groups)} answers."]
-        for group in self.groups:
-            names = ", ".join(p.title or p.id for p in group.passages)
-            lines.append(f"- {group.text} ({group.weight:.0%}: {names})")
-        if self.silent:
-            lines.append(f"No answer: {', '.join(p.title or p.id for p in self.silent)}")
-        return "\n".join(lines)
+        """Whether the passages agree, and a line for each answer with the passages that give it."""
+        from ..view.plain import comparison_text
+
+        return comparison_text(self)
 
     def _repr_html_(self) -> str:
         from ..view import comparison_html
 
         return comparison_html(self)
 
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+    def _repr_pretty_(self, printer: Printer, cycle: bool) -> None:
         printer.text(str(self))

@@ -122,7 +122,7 @@ class _Run:
             question=self.request.question,
             text=text,
             tokens=tokens,
-            citations=cite(text, tokens, [p.id for p in prompted.passages], options.citation_threshold),
+            citations=cite(text, tokens, prompted.passages, options.citation_threshold),
             passages=prompted.passages,
             usage=Usage(
                 prompt_tokens=sum(prompted.row_tokens),

@@ -12,6 +12,7 @@ from ..answers.answer import Answer
 from ..engine.generation import NO_PASSAGES
 from ..engine.nbce import NBCE
 from ..errors import ContextLengthError, NbceWarning
+from ..evidence.passage_evidence import cited_by_number
 from ..models.transformers.rope import why_not
 from ..passages import Passage
 from ..request import Request
@@ -157,10 +158,7 @@ def _line(course: _Course, batch: int) -> Row:
         line["wrong_answers"] = list(question.wrong_answers)
     if answer is None:
         return line
-    weight: dict[str, float] = {}
-    for citation in answer.citations:
-        share = citation.share * (citation.end - citation.start)
-        weight[citation.passage_id] = weight.get(citation.passage_id, 0.0) + share
+    cited = {answer.passages[e.passage].id: e.support for e in cited_by_number(answer.passage_evidence)}
     first_token = course.given[-1].timings.first_token
     if course.method.layout == "apart":  # nothing of a ranking can be shown before all of it is there
         first_token = course.seconds - course.seconds_before
@@ -168,8 +166,8 @@ def _line(course: _Course, batch: int) -> Row:
     return line | {
         "answer": answer.text,
         "finish_reason": answer.finish_reason,
-        "leading": max(weight, key=weight.__getitem__) if weight else None,
-        "cited": list(weight),
+        "leading": max(cited, key=cited.__getitem__) if cited else None,
+        "cited": list(cited),
         "grounding": answer.grounding,
         "prompt_tokens": sum(each.usage.prompt_tokens for each in course.given),
         "cached_tokens": sum(each.usage.cached_tokens for each in course.given),

@@ -7,10 +7,13 @@ by different passages. So evidence is gathered by word first, and a citation is 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 from ..errors import InputError
+from ..passages import Passage
 from .evidence import Citation, TokenEvidence, leading
+from .verbatim import FoldedText
 from .words import words
 
 __all__ = ["cite"]
@@ -21,12 +24,14 @@ _OPENED_BY = {
     ")": "(", "]": "[", "}": "{", "”": "“", "’": "‘", "»": "«", "›": "‹", '"': '"',
     "）": "（", "】": "【", "」": "「", "』": "『", "》": "《", "〉": "〈",
 }  # fmt: skip
+_Run: TypeAlias = list[tuple[int, int, float]]
+"""Words of one citation: start, end, and the evidence of the passage that it cites."""
 
 
 def cite(
     text: str,
     tokens: Sequence[TokenEvidence],
-    passage_ids: Sequence[str],
+    passages: Sequence[Passage],
     threshold: float = 0.5,
 ) -> tuple[Citation, ...]:
     """The citations of an answer, from the evidence for its tokens.
@@ -40,8 +45,9 @@ def cite(
 
     Args:
         text: The answer.
-        tokens: Its tokens, whose spans are in `text`, ordered. Their `weights` are over `passage_ids`.
-        passage_ids: Ids of the passages. Evidence for passages that share an id is added up.
+        tokens: Its tokens, whose spans are in `text`, ordered. Their `weights` are over `passages`.
+        passages: The passages. Evidence for those that share an id is added up, and the first of them
+            is cited.
         threshold: Least share of the evidence for which a word is cited, in [0, 1]. Above 0.5 no word
             can be claimed by two passages equally.
 
@@ -50,58 +56,56 @@ def cite(
         evidence over the words, counted by their characters.
 
     Raises:
-        InputError: `threshold` is not in [0, 1], or a token's weights and `passage_ids` differ in number.
+        InputError: `threshold` is not in [0, 1], or a token's weights and `passages` differ in number.
     """
     if not 0 <= threshold <= 1:
         raise InputError(f"the citation threshold is {threshold}; give a share from 0 to 1, such as 0.5")
     for token in tokens:
-        if len(token.weights) != len(passage_ids):
+        if len(token.weights) != len(passages):
             raise InputError(
-                f"token {token.text!r} has {len(token.weights)} weights for {len(passage_ids)} passages; "
+                f"token {token.text!r} has {len(token.weights)} weights for {len(passages)} passages; "
                 "give the passages that the answer was decoded with, in their order"
             )
-    if not passage_ids:
+    if not passages:
         return ()
 
-    ids = list(dict.fromkeys(passage_ids))
+    folded: dict[int, FoldedText] = {}
     spans = words(text)
     citations: list[Citation] = []
-    run: list[tuple[int, int, float]] = []
-    leader = -1
-
-    def close(stop: int) -> None:
-        if run:
-            start = citations[-1].end if citations else 0
-            citations.append(_citation(text, run, ids[leader], start, stop))
-            run.clear()
-
-    for (start, end), evidence in zip(spans, _by_word(spans, tokens, passage_ids, ids), strict=True):
-        best = leading(evidence) if evidence else -1
-        if best < 0 or evidence[best] < threshold:
-            best = -1
-        if best != leader:
-            close(start)
-            leader = best
-        if best >= 0:
-            run.append((start, end, evidence[best]))
-    close(len(text))
+    for place, run, ceiling in _runs(spans, _by_word(spans, tokens, passages), threshold, len(text)):
+        start, end = _grown(text, run, citations[-1].end if citations else 0, ceiling)
+        if place not in folded:
+            folded[place] = FoldedText(passages[place].text)
+        citations.append(
+            Citation(
+                start=start,
+                end=end,
+                text=text[start:end],
+                passage=place,
+                passage_id=passages[place].id,
+                share=_mean(run),
+                verbatim=folded[place].holds(text[start:end]),
+            )
+        )
     return tuple(citations)
 
 
 def _by_word(
-    spans: Sequence[tuple[int, int]],
-    tokens: Sequence[TokenEvidence],
-    passage_ids: Sequence[str],
-    ids: Sequence[str],
+    spans: Sequence[tuple[int, int]], tokens: Sequence[TokenEvidence], passages: Sequence[Passage]
 ) -> list[list[float]]:
-    """For each word its evidence over `ids`; [] for a word that no token overlaps."""
+    """For each word its evidence over the passages; [] for a word that no token overlaps.
+
+    Of several passages with one id the first has the evidence for all.
+    """
+    first_of_id: dict[str, int] = {}
+    owners = [first_of_id.setdefault(passage.id, place) for place, passage in enumerate(passages)]
     result: list[list[float]] = []
     first = 0
     for start, end in spans:
         while first < len(tokens) and tokens[first].end <= start:
             first += 1
         covered = 0
-        sums = [0.0] * len(passage_ids)
+        sums = [0.0] * len(passages)
         at = first
         while at < len(tokens) and tokens[at].start < end:
             token = tokens[at]
@@ -110,28 +114,50 @@ def _by_word(
             if overlap > 0:
                 covered += overlap
                 sums = [total + overlap * weight for total, weight in zip(sums, token.weights, strict=True)]
-        evidence = dict.fromkeys(ids, 0.0)
-        for id_, total in zip(passage_ids, sums, strict=True):
-            evidence[id_] += total
-        result.append([total / covered for total in evidence.values()] if covered else [])
+        evidence = [0.0] * len(passages)
+        for owner, total in zip(owners, sums, strict=True):
+            evidence[owner] += total
+        result.append([total / covered for total in evidence] if covered else [])
     return result
 
 
-def _citation(
-    text: str, run: Sequence[tuple[int, int, float]], passage_id: str, floor: int, ceiling: int
-) -> Citation:
-    """One citation of the (start, end, evidence) of its words, grown over attached signs.
+def _runs(
+    spans: Sequence[tuple[int, int]], by_word: Sequence[Sequence[float]], threshold: float, length: int
+) -> Iterator[tuple[int, _Run, int]]:
+    """Runs of words that one passage leads: its place, the words, and where the next word begins."""
+    leader = -1
+    run: _Run = []
+    for (start, end), evidence in zip(spans, by_word, strict=True):
+        best = leading(evidence) if evidence else -1
+        if best < 0 or evidence[best] < threshold:
+            best = -1
+        if best != leader:
+            if run:
+                yield leader, run, start
+            leader, run = best, []
+        if best >= 0:
+            run.append((start, end, evidence[best]))
+    if run:
+        yield leader, run, length
 
-    It stays in [floor, ceiling), which other citations and words end and begin at.
+
+def _mean(run: _Run) -> float:
+    """Evidence of a run's words, by characters."""
+    total = math.fsum((end - start) * evidence for start, end, evidence in run)
+    return min(total / sum(end - start for start, end, _ in run), 1.0)
+
+
+def _grown(text: str, run: _Run, floor: int, ceiling: int) -> tuple[int, int]:
+    """Start and end of a run, grown over attached signs.
+
+    They stay in [floor, ceiling), which other citations and words end and begin at.
     """
-    share = math.fsum((end - start) * evidence for start, end, evidence in run)
-    share /= sum(end - start for start, end, _ in run)
     start, end = run[0][0], run[-1][1]
     while start > floor and text[start - 1] in _BEFORE:
         start -= 1
     while end < ceiling and (text[end] in _AFTER or _closes(text[start:end], text[end])):
         end += 1
-    return Citation(start=start, end=end, passage_id=passage_id, share=min(share, 1.0))
+    return start, end
 
 
 def _closes(inside: str, char: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Citation", "Timings", "TokenEvidence", "Usage"]
+__all__ = ["Citation", "Timings", "TokenEvidence", "Usage", "leading"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +52,21 @@ class Citation:
     Attributes:
         start: Where the stretch begins in `Answer.text`, in characters.
         end: Where it ends in `Answer.text`, in characters; exclusive.
+        text: The stretch itself, `Answer.text[start:end]`.
+        passage: Place in `Answer.passages` of the passage cited; of several with one id, the first.
         passage_id: `Passage.id` of the passage cited.
         share: Mean evidence of that passage over the stretch, in (0, 1].
+        verbatim: Whether `text` stands word for word in the passage, as `nbce_rag.evidence.verbatim`
+            compares: NFKC, case folding, runs of white space as one space, no word cut.
     """
 
     start: int
     end: int
+    text: str
+    passage: int
     passage_id: str
     share: float
+    verbatim: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,11 @@
-"""The words of a text, in any script."""
+"""The words of a text, in any script, and texts as they are compared."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 
-__all__ = ["words"]
+__all__ = ["fold", "words"]
 
 # Scripts written without spaces, of which one character is a word or a syllable: Han with its iteration
 # mark and zero, Hiragana, Katakana (full and half width). Korean has spaces between its words.
@@ -33,6 +33,12 @@ def words(text: str) -> list[tuple[int, int]]:
     """
     kinds = "".join(map(_kind, text))
     return [match.span() for match in _WORD.finditer(kinds)]
+
+
+def fold(text: str) -> str:
+    """A text as it is compared: NFKC (full-width digits equal plain ones), case folded, runs of white
+    space as one space, none around it."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def _kind(char: str) -> str:

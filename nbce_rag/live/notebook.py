@@ -1,19 +1,30 @@
-"""A stream that is shown while it comes, in a notebook or on a terminal."""
+"""An answer that is shown while it comes, in a notebook or on a terminal."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 
 from ..answers.answer import Answer, Piece
 from ..evidence.citations import cite
 from ..evidence.evidence import TokenEvidence
+from ..passages import Passage
 from ..view.html import fragment, spans_html
+from .pieces import draw
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
 
 __all__ = ["show"]
 
 _SECONDS_BETWEEN_UPDATES = 0.1
+
+
+class _Output(Protocol):
+    """An output of a notebook that can be changed."""
+
+    def update(self, content: object, /) -> None: ...
 
 
 def show(pieces: Iterable[Piece]) -> Answer:
@@ -29,46 +40,45 @@ def show(pieces: Iterable[Piece]) -> Answer:
         The answer, from the last piece.
 
     Raises:
-        RuntimeError: the stream ended without an answer.
+        StreamError: the stream ended without an answer.
     """
-    handle = _display()
-    if handle is None:
+    output = _display()
+    if output is None:
         from rich.console import Console
 
         from .terminal import stream
 
         return stream(pieces, Console())
     text, tokens, shown = "", list[TokenEvidence](), -_SECONDS_BETWEEN_UPDATES
-    answer: Answer | None = None
-    for piece in pieces:
+
+    def grow(piece: Piece) -> None:
+        nonlocal text, shown
         text += piece.text
-        tokens += piece.tokens
-        answer = piece.answer or answer
+        tokens.extend(piece.tokens)
         now = time.monotonic()
         # Each update sends the whole text anew; more of them than one can see would only slow the model.
-        if answer is None and now - shown >= _SECONDS_BETWEEN_UPDATES:
-            handle.update(_html(_partial(text, tokens)))
+        if piece.answer is None and now - shown >= _SECONDS_BETWEEN_UPDATES:
+            output.update(_html(_partial(text, tokens)))
             shown = now
-    if answer is None:
-        raise RuntimeError("the stream ended without an answer")
-    handle.update(answer)
+
+    answer = draw(pieces, grow)
+    output.update(answer)
     return answer
 
 
 def _partial(text: str, tokens: list[TokenEvidence]) -> str:
     """The text so far. Passages are known by their places only, so nothing but colour and numbers is said."""
-    places = max((len(token.weights) for token in tokens), default=0)
-    usable = [token for token in tokens if len(token.weights) == places]
-    citations = cite(text, usable, [str(place) for place in range(places)])
-    first = list(dict.fromkeys(int(citation.passage_id) for citation in citations))
-    order = first + [place for place in range(places) if place not in set(first)]
+    places = range(max((len(token.weights) for token in tokens), default=0))
+    usable = [token for token in tokens if len(token.weights) == len(places)]
+    citations = cite(text, usable, [Passage("", id=str(place)) for place in places])
+    order = dict.fromkeys([*(citation.passage for citation in citations), *places])
     numbers = {place: number for number, place in enumerate(order, start=1)}
     inside = spans_html(text, usable, (), (), numbers)
     return fragment("Answer in the making", [f'<p class="nbce-answer" dir="auto">{inside} …</p>'])
 
 
-def _display() -> Any:
-    """An output of the running notebook that can be changed; None outside of one."""
+def _display() -> _Output | None:
+    """An output of the running notebook; None outside of one."""
     try:
         from IPython import get_ipython
         from IPython.display import display
@@ -77,10 +87,11 @@ def _display() -> Any:
     shell = get_ipython()
     if shell is None or not hasattr(shell, "kernel"):
         return None
-    return display(_html(fragment("Answer in the making", ["<p>reading …</p>"])), display_id=True)
+    output: _Output = display(_html(fragment("Answer in the making", ["<p>reading …</p>"])), display_id=True)
+    return output
 
 
-def _html(html: str) -> Any:
+def _html(html: str) -> HTML:
     from IPython.display import HTML
 
     return HTML(html)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from .html import bar, fragment, marked_text, text
-from .labels import found_at, name_of, percentages
+from .labels import headline, name_of, particulars, percentages
+from .shown import ComparisonLike, GroupLike
 from .style import shade
-
-if TYPE_CHECKING:
-    from ..answers.comparison import AnswerGroup, Comparison
 
 __all__ = ["comparison_html"]
 
@@ -17,7 +13,7 @@ _CHARACTERS_OF_A_PASSAGE = 1200
 _SILENT = "no answer"
 
 
-def comparison_html(comparison: Comparison) -> str:
+def comparison_html(comparison: ComparisonLike) -> str:
     """A comparison as a piece of HTML with its own style sheet: what a notebook shows."""
     shares = percentages([*(group.weight for group in comparison.groups), comparison.silent_weight])
     entries = [(shade(n), f"({n})", shares[n - 1]) for n in range(1, len(comparison.groups) + 1)]
@@ -26,7 +22,7 @@ def comparison_html(comparison: Comparison) -> str:
     parts = [
         '<p class="nbce-sr">Question:</p>',
         f'<p class="nbce-question" dir="auto">{text(comparison.question)}</p>',
-        f'<p class="nbce-answer">{text(str(comparison).splitlines()[0])}</p>',
+        f'<p class="nbce-answer">{text(headline(comparison))}</p>',
         bar(entries, "Weight of the answers"),
     ]
     groups = zip(comparison.groups, shares, strict=False)
@@ -39,16 +35,16 @@ def comparison_html(comparison: Comparison) -> str:
     return fragment("Comparison of the passages", parts)
 
 
-def _group(number: int, group: AnswerGroup, share: int) -> str:
+def _group(number: int, group: GroupLike, share: int) -> str:
     count = f"{len(group.passages)} passage{'' if len(group.passages) == 1 else 's'}, {share}% of the weight"
-    said = "".join(
+    sources = "".join(
         f"<li><details><summary><bdi>{text(name_of(passage))}</bdi> "
-        f'<span class="nbce-meta">{text(", ".join(found_at(passage)))}</span></summary>'
+        f'<span class="nbce-meta">{text(", ".join(particulars(passage)))}</span></summary>'
         f'<blockquote dir="auto">{marked_text(passage.text, [answer.text], _CHARACTERS_OF_A_PASSAGE)}'
         f"</blockquote></details></li>\n"
         for passage, answer in zip(group.passages, group.answers, strict=True)
     )
     return (
         f'<li class="{shade(number)}"><b>({number}) <bdi>{text(group.text)}</bdi></b> '
-        f'<span class="nbce-meta">{count}</span>\n<ul role="list">\n{said}</ul></li>\n'
+        f'<span class="nbce-meta">{count}</span>\n<ul role="list">\n{sources}</ul></li>\n'
     )

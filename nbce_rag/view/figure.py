@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from ..answers.answer import Answer
 from ..errors import InputError, MissingDependencyError
 from ..evidence.evidence import TokenEvidence
-from .labels import name_of, one_line, reading_order, shortened
+from ..evidence.passage_evidence import by_number, cited_by_number
+from .labels import name_of, one_line, shortened
+from .shown import AnswerLike
 from .style import PALETTE
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ _TOKENS_NAMED = 120
 _PASSAGES_NAMED = 60
 
 
-def plot(answer: Answer) -> Figure:
+def plot(answer: AnswerLike) -> Figure:
     """Draw the evidence of an answer.
 
     Above, one column a token and one line a passage, in the order of their numbers in the answer; the
@@ -65,7 +67,7 @@ def plot(answer: Answer) -> Figure:
         width = max(6.0, 2.6 + 0.3 * min(30, len(tokens)) + 0.19 * min(90, max(0, len(tokens) - 30)))
         tall = min(14.0, 0.9 + 0.26 * passages) if passages else 0.0
         figure = figure_class(figsize=(width, tall + 3.1 if tokens else 1.2), layout="constrained")
-        figure.suptitle(_plain(shortened(one_line(answer.question), 90)), parse_math=False)
+        figure.suptitle(shortened(one_line(answer.question), 90), parse_math=False)
         if not tokens:
             axes = figure.subplots()
             axes.set_axis_off()
@@ -119,14 +121,14 @@ def _figure_class() -> type[Figure]:
     return EvidenceFigure
 
 
-def _heat_map(figure: Figure, axes: Axes, answer: Answer, tokens: list[TokenEvidence]) -> None:
-    order = reading_order(answer)
-    grid = [[token.weights[index] for token in tokens] for index in order]
+def _heat_map(figure: Figure, axes: Axes, answer: AnswerLike, tokens: Sequence[TokenEvidence]) -> None:
+    order = by_number(answer.passage_evidence)
+    grid = [[token.weights[evidence.passage] for token in tokens] for evidence in order]
     image = axes.imshow(grid, cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto", interpolation="nearest")
     if len(order) <= _PASSAGES_NAMED:
         names = [
-            _plain(f"[{number}] {shortened(name_of(answer.passages[index]), 34)}")
-            for number, index in enumerate(order, start=1)
+            one_line(f"[{evidence.number}] {shortened(name_of(answer.passages[evidence.passage]), 34)}")
+            for evidence in order
         ]
         axes.set_yticks(range(len(order)), names, parse_math=False)
     else:
@@ -135,12 +137,12 @@ def _heat_map(figure: Figure, axes: Axes, answer: Answer, tokens: list[TokenEvid
     figure.colorbar(image, ax=axes, label="share of the evidence", fraction=0.03, pad=0.01)
 
 
-def _entropies(axes: Axes, answer: Answer, tokens: list[TokenEvidence]) -> None:
+def _entropies(axes: Axes, answer: AnswerLike, tokens: Sequence[TokenEvidence]) -> None:
     places = range(len(tokens))
     rows, members = len(tokens[0].entropies), answer.usage.row_passages
     if rows and rows == len(members) and all(len(token.entropies) == rows for token in tokens):
-        numbers = {index: n for n, index in enumerate(reading_order(answer), start=1)}
-        cited = min(len(answer.cited_passages), len(PALETTE))
+        numbers = {evidence.passage: evidence.number for evidence in answer.passage_evidence}
+        cited = min(len(cited_by_number(answer.passage_evidence)), len(PALETTE))
         for row in range(rows - 1, -1, -1):
             values = [token.entropies[row] for token in tokens]
             # A row with several passages has no number.
@@ -173,12 +175,12 @@ def _entropies(axes: Axes, answer: Answer, tokens: list[TokenEvidence]) -> None:
         axes.spines[side].set_visible(False)
 
 
-def _name_tokens(axes: Axes, tokens: list[TokenEvidence]) -> None:
+def _name_tokens(axes: Axes, tokens: Sequence[TokenEvidence]) -> None:
     axes.set_xlim(-0.5, len(tokens) - 0.5)
     if len(tokens) > _TOKENS_NAMED:
         axes.set_xlabel(f"{len(tokens)} tokens")
         return
-    names = [_plain(shortened(token.text.replace("\n", "⏎").strip(" "), 14)) or "·" for token in tokens]
+    names = [one_line(shortened(token.text.replace("\n", "⏎").strip(" "), 14)) or "·" for token in tokens]
     turned = 0 if len(tokens) <= 8 else 60
     axes.set_xticks(
         range(len(tokens)), names, rotation=turned, ha="right" if turned else "center",
@@ -190,12 +192,8 @@ def _entropy(weights: tuple[float, ...]) -> float:
     return -math.fsum(weight * math.log(weight) for weight in weights if weight > 0)
 
 
-def _plain(text: str) -> str:
-    return one_line(text)
-
-
 def _fonts() -> list[str]:
     from matplotlib.font_manager import fontManager
 
-    installed: set[Any] = {font.name for font in fontManager.ttflist}
+    installed = {font.name for font in fontManager.ttflist}
     return ["DejaVu Sans", *[name for name in _CJK_FONTS if name in installed][:1]]

@@ -7,26 +7,16 @@ comes from documents, models and users is escaped, there is no script, and nothi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import pairwise
 
-from ..answers.answer import Answer
-from ..evidence.evidence import Citation, TokenEvidence, leading
+from ..evidence.evidence import Citation, TokenEvidence
+from ..evidence.passage_evidence import PassageEvidence, by_number
 from ..passages import Passage
-from .labels import (
-    cited_shares,
-    clean,
-    evidence_shares,
-    found_at,
-    name_of,
-    one_line,
-    ordinal,
-    percentages,
-    reading_order,
-    shortened,
-)
+from .labels import clean, name_of, one_line, ordinal, particulars, percentages, shortened
 from .quotes import excerpt, quotes
+from .shown import AnswerLike
 from .style import PAGE, STYLE, shade
 
 __all__ = ["answer_html", "answer_page", "bar", "fragment", "marked_text", "spans_html", "text"]
@@ -36,7 +26,7 @@ _CHARACTERS_OF_ONE_NOT_CITED = 400
 _NOT_CITED_SHOWN = 24
 
 
-def answer_page(answer: Answer) -> str:
+def answer_page(answer: AnswerLike) -> str:
     """A whole HTML page, for a file."""
     title = text(shortened(one_line(answer.question)))
     # The policy keeps a page from loading anything, whatever stands in it.
@@ -50,10 +40,10 @@ def answer_page(answer: Answer) -> str:
     )
 
 
-def answer_html(answer: Answer) -> str:
+def answer_html(answer: AnswerLike) -> str:
     """An answer as a piece of HTML with its own style sheet: what a notebook shows."""
-    order = reading_order(answer)
-    numbers = {index: number for number, index in enumerate(order, start=1)}
+    order = by_number(answer.passage_evidence)
+    numbers = {evidence.passage: evidence.number for evidence in order}
     anchor = _anchor(answer)
     parts = [
         f'<p class="nbce-sr">Question:</p><p class="nbce-question" dir="auto">{text(answer.question)}</p>',
@@ -61,8 +51,8 @@ def answer_html(answer: Answer) -> str:
         f"{spans_html(answer.text, answer.tokens, answer.citations, answer.passages, numbers, anchor)}</p>",
     ]
     if answer.passages:
-        shares = percentages(evidence_shares(answer))
-        parts += _evidence(answer, order, shares)
+        shares = percentages([evidence.weight for evidence in answer.passage_evidence])
+        parts += _evidence(order, shares)
         parts += _sources(answer, order, shares, anchor)
     parts += [f'<p class="nbce-warning" role="note">Warning: {text(note)}</p>' for note in answer.warnings]
     parts.append(f'<p class="nbce-small">{text(_figures(answer))}</p>')
@@ -87,7 +77,7 @@ def spans_html(
     tokens: Sequence[TokenEvidence],
     citations: Sequence[Citation],
     passages: Sequence[Passage],
-    numbers: dict[int, int],
+    numbers: Mapping[int, int],
     anchor: str = "",
 ) -> str:
     """The text of an answer with its evidence as colour and title texts, and a mark after each citation.
@@ -100,10 +90,7 @@ def spans_html(
         numbers: for each index in the tokens' weights the number of that passage.
         anchor: where the marks link to, without the number; "" for no links.
     """
-    first: dict[str, int] = {}
-    for index, passage in enumerate(passages):
-        first.setdefault(passage.id, index)
-    cited = [c for c in citations if c.passage_id in first]
+    cited = [citation for citation in citations if 0 <= citation.passage < len(passages)]
     ends = [(token.start, token.end) for token in tokens] + [(c.start, c.end) for c in cited]
     cuts = sorted({0, len(answer), *(min(max(0, end), len(answer)) for pair in ends for end in pair)})
     html: list[str] = []
@@ -129,22 +116,22 @@ def spans_html(
         run = (opening, closing, run[2] + answer[start:end])
         if inside and cited[at_citation].end == end:
             flush()
-            index = first[cited[at_citation].passage_id]
-            html.append(_mark(numbers[index], passages[index], anchor))
+            place = cited[at_citation].passage
+            html.append(_mark(numbers[place], passages[place], anchor))
     flush()
     return "".join(html)
 
 
 def bar(shares: Sequence[tuple[str, str, int]], label: str) -> str:
     """Shares as one bar: (class, name, percent) each. Its `label` is what a screen reader says of it."""
-    said = ", ".join(f"{name} {percent}%" for _, name, percent in shares)
+    spoken = ", ".join(f"{name} {percent}%" for _, name, percent in shares)
     pieces = " ".join(
         f'<span class="{shade_}" style="flex: {percent} 1 0" title="{text(name)} {percent}%">'
         f"{text(_fitting(name, percent))}</span>"
         for shade_, name, percent in shares
         if percent
     )
-    return f'<div class="nbce-bar" role="img" aria-label="{text(label)}: {text(said)}">{pieces}</div>'
+    return f'<div class="nbce-bar" role="img" aria-label="{text(label)}: {text(spoken)}">{pieces}</div>'
 
 
 def _fitting(name: str, percent: int) -> str:
@@ -152,13 +139,13 @@ def _fitting(name: str, percent: int) -> str:
     return f"{name} {percent}%" if percent >= 12 else name if percent >= 5 and len(name) <= 3 else ""
 
 
-def marked_text(passage: str, cited: Sequence[str], limit: int) -> str:
-    """A passage, at most `limit` characters of it, with what is said in the cited texts highlighted."""
-    found = quotes(cited, passage)
-    begin, stop = excerpt(passage, found, limit)
+def marked_text(passage: str, stretches: Sequence[str], limit: int) -> str:
+    """A passage, at most `limit` characters of it, with what stretches of an answer quote highlighted."""
+    marks = quotes(stretches, passage)
+    begin, stop = excerpt(passage, marks, limit)
     parts = ["… " if begin else ""]
     at = begin
-    for start, end in found:
+    for start, end in marks:
         if start < begin or end > stop:
             continue
         parts += [text(passage[at:start]), f"<mark>{text(passage[start:end])}</mark>"]
@@ -168,23 +155,23 @@ def marked_text(passage: str, cited: Sequence[str], limit: int) -> str:
 
 
 def _tag(
-    token: TokenEvidence | None, cited: bool, passages: Sequence[Passage], numbers: dict[int, int]
+    token: TokenEvidence | None, inside: bool, passages: Sequence[Passage], numbers: Mapping[int, int]
 ) -> tuple[str, str]:
-    """Opening and closing tag of a stretch of the answer that one token covers."""
+    """Opening and closing tag of a stretch of the answer that one token covers, inside a citation or not."""
     if token is None or not token.weights:
         return "", ""
     ranked = sorted(range(len(token.weights)), key=lambda k: (-token.weights[k], k))
-    best = leading(token.weights)
+    best = ranked[0]
     number, weight = numbers[best], min(max(token.weights[best], 0.0), 1.0)
     name = f" {shortened(name_of(passages[best]), 40)}" if passages else ""
     score = passages[best].score if passages else None
-    said = f"[{number}]{name}: {weight:.0%} of the evidence, {ordinal(best + 1)} of {len(token.weights)}"
-    said += " found" if score is None else f" found, score {score:.2f}"
+    title = f"[{number}]{name}: {weight:.0%} of the evidence, {ordinal(best + 1)} of {len(token.weights)}"
+    title += " found" if score is None else f" found, score {score:.2f}"
     others = [k for k in ranked if k != best and token.weights[k] >= 0.005][:2]
     if others:
-        said += "; then " + ", ".join(f"[{numbers[k]}] {token.weights[k]:.0%}" for k in others)
-    classes = f"nbce-t {shade(number)}" + (" nbce-cite" if cited else "")
-    return f'<span class="{classes}" style="--nbce-w: {weight:.2f}" title="{text(said)}">', "</span>"
+        title += "; then " + ", ".join(f"[{numbers[k]}] {token.weights[k]:.0%}" for k in others)
+    classes = f"nbce-t {shade(number)}" + (" nbce-cite" if inside else "")
+    return f'<span class="{classes}" style="--nbce-w: {weight:.2f}" title="{text(title)}">', "</span>"
 
 
 def _mark(number: int, passage: Passage, anchor: str) -> str:
@@ -194,10 +181,10 @@ def _mark(number: int, passage: Passage, anchor: str) -> str:
     return f'<sup><a href="#{anchor}-{number}" aria-label="{text(label)}">[{number}]</a></sup>'
 
 
-def _evidence(answer: Answer, order: list[int], shares: list[int]) -> list[str]:
+def _evidence(order: Sequence[PassageEvidence], shares: Sequence[int]) -> list[str]:
     if not any(shares):
         return []
-    entries = [(shade(n), f"[{n}]", shares[index]) for n, index in enumerate(order, start=1) if shares[index]]
+    entries = [(shade(e.number), f"[{e.number}]", shares[e.passage]) for e in order if shares[e.passage]]
     return [
         bar(entries, "Evidence for the whole answer"),
         '<p class="nbce-small">Colour: the passage that a word rests on most. Strength: its share of the '
@@ -205,30 +192,32 @@ def _evidence(answer: Answer, order: list[int], shares: list[int]) -> list[str]:
     ]
 
 
-def _sources(answer: Answer, order: list[int], shares: list[int], anchor: str) -> list[str]:
-    cited, rest = order[: len(answer.cited_passages)], order[len(answer.cited_passages) :]
+def _sources(
+    answer: AnswerLike, order: Sequence[PassageEvidence], shares: Sequence[int], anchor: str
+) -> list[str]:
+    cited = [evidence for evidence in order if evidence.citations]
+    rest = order[len(cited) :]
     parts = []
     if cited:
-        words_cited = cited_shares(answer)
         items = []
-        for number, index in enumerate(cited, start=1):
-            passage = answer.passages[index]
-            quoted = [answer.text[c.start : c.end] for c in answer.citations if c.passage_id == passage.id]
+        for evidence in cited:
+            place = evidence.passage
+            stretches = [c.text for c in answer.citations if c.passage == place]
             meta = [
-                f"cited for {words_cited[passage.id]:.0%} of the answer",
-                f"{shares[index]}% of the evidence",
+                f"cited for {evidence.cited:.0%} of the answer",
+                f"{shares[place]}% of the evidence",
             ]
-            body = marked_text(passage.text, quoted, _CHARACTERS_OF_A_PASSAGE)
-            items.append(_item(answer, number, index, meta, body, anchor, opened=True))
+            body = marked_text(answer.passages[place].text, stretches, _CHARACTERS_OF_A_PASSAGE)
+            items.append(_item(answer, evidence, meta, body, anchor, is_open=True))
         parts.append(f'<ul class="nbce-list" role="list" aria-label="Sources">\n{"".join(items)}</ul>')
     else:
         parts.append('<p class="nbce-small">No sources: no part of the answer rests on one passage.</p>')
     if rest:
         items = []
-        for number, index in enumerate(rest[:_NOT_CITED_SHOWN], start=len(cited) + 1):
-            body = marked_text(answer.passages[index].text, (), _CHARACTERS_OF_ONE_NOT_CITED)
-            meta = [f"{shares[index]}% of the evidence"]
-            items.append(_item(answer, number, index, meta, body, anchor, opened=False))
+        for evidence in rest[:_NOT_CITED_SHOWN]:
+            body = marked_text(answer.passages[evidence.passage].text, (), _CHARACTERS_OF_ONE_NOT_CITED)
+            meta = [f"{shares[evidence.passage]}% of the evidence"]
+            items.append(_item(answer, evidence, meta, body, anchor, is_open=False))
         more = len(rest) - _NOT_CITED_SHOWN
         last = f'<p class="nbce-small">and {more} more</p>' if more > 0 else ""
         parts.append(
@@ -240,14 +229,21 @@ def _sources(answer: Answer, order: list[int], shares: list[int], anchor: str) -
 
 
 def _item(
-    answer: Answer, number: int, index: int, meta: list[str], body: str, anchor: str, *, opened: bool
+    answer: AnswerLike,
+    evidence: PassageEvidence,
+    meta: Sequence[str],
+    body: str,
+    anchor: str,
+    *,
+    is_open: bool,
 ) -> str:
-    passage = answer.passages[index]
-    said = [*found_at(passage), f"{ordinal(index + 1)} of {len(answer.passages)} found", *meta]
+    number, place = evidence.number, evidence.passage
+    passage = answer.passages[place]
+    facts = [*particulars(passage), f"{ordinal(place + 1)} of {len(answer.passages)} found", *meta]
     return (
-        f'<li id="{anchor}-{number}" class="{shade(number)}"><details{" open" if opened else ""}><summary>'
+        f'<li id="{anchor}-{number}" class="{shade(number)}"><details{" open" if is_open else ""}><summary>'
         f"<b>[{number}] <bdi>{text(name_of(passage))}</bdi></b> "
-        f'<span class="nbce-meta">{text(", ".join(said))}</span></summary>'
+        f'<span class="nbce-meta">{text(", ".join(facts))}</span></summary>'
         f'<blockquote dir="auto">{body}</blockquote></details></li>\n'
     )
 
@@ -256,7 +252,7 @@ def _count(number: int, noun: str, before: int) -> str:
     return f"{number}{' more' if before else ''} {noun}{'' if number == 1 else 's'}"
 
 
-def _figures(answer: Answer) -> str:
+def _figures(answer: AnswerLike) -> str:
     parts = [f"Fusion rule {one_line(answer.fusion)}"]
     if answer.grounding is not None:
         parts.append(f"the passages added {answer.grounding:.1f} nats a token")
@@ -272,7 +268,7 @@ def _figures(answer: Answer) -> str:
     return "; ".join(parts) + "."
 
 
-def _anchor(answer: Answer) -> str:
+def _anchor(answer: AnswerLike) -> str:
     """A prefix for ids that no other answer on the page has."""
     data = "\0".join([answer.question, answer.text, *(passage.id for passage in answer.passages)])
     return "nbce-" + hashlib.sha256(data.encode("utf-8", "surrogatepass")).hexdigest()[:8]

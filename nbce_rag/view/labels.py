@@ -5,20 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ..answers.answer import Answer
-from ..evidence.words import words
 from ..passages import Passage
+from .shown import ComparisonLike
 
 __all__ = [
-    "cited_shares",
     "clean",
-    "evidence_shares",
-    "found_at",
+    "headline",
     "name_of",
     "one_line",
     "ordinal",
+    "particulars",
     "percentages",
-    "reading_order",
     "shortened",
 ]
 
@@ -62,7 +59,7 @@ def name_of(passage: Passage) -> str:
     return title or source or shortened(one_line(passage.text)) or one_line(passage.id)
 
 
-def found_at(passage: Passage) -> list[str]:
+def particulars(passage: Passage) -> list[str]:
     """Source, character span and score of a passage, as far as they are known and not its name already."""
     parts = []
     source = one_line(passage.source or "")
@@ -75,36 +72,12 @@ def found_at(passage: Passage) -> list[str]:
     return parts
 
 
-def reading_order(answer: Answer) -> list[int]:
-    """Indexes in `Answer.passages`: the cited ones in the order of their first citation, then the others.
-
-    A passage's place here, from 1, is its number wherever the answer is shown.
-    """
-    first: dict[str, int] = {}
-    for index, passage in enumerate(answer.passages):
-        first.setdefault(passage.id, index)
-    cited = [first[passage.id] for passage in answer.cited_passages]
-    return cited + [index for index in range(len(answer.passages)) if index not in set(cited)]
-
-
-def cited_shares(answer: Answer) -> dict[str, float]:
-    """For each cited passage's id, the part of the answer's words that cite it, by characters."""
-    spans = words(answer.text)
-    total = sum(end - start for start, end in spans)
-    shares = {passage.id: 0.0 for passage in answer.cited_passages}
-    for citation in answer.citations:
-        for start, end in spans:
-            if citation.passage_id in shares and start >= citation.start and end <= citation.end:
-                shares[citation.passage_id] += (end - start) / total
-    return shares
-
-
-def evidence_shares(answer: Answer) -> list[float]:
-    """Mean evidence of each passage over the tokens; it sums to 1, or is all 0 without tokens."""
-    counted = [token.weights for token in answer.tokens if len(token.weights) == len(answer.passages)]
-    if not counted:
-        return [0.0] * len(answer.passages)
-    return [math.fsum(weights) / len(counted) for weights in zip(*counted, strict=True)]
+def headline(comparison: ComparisonLike) -> str:
+    """Whether the passages agree, in one line."""
+    if not comparison.groups:
+        return "No passage answers this question."
+    count = len(comparison.groups)
+    return "The passages agree." if count == 1 else f"The passages give {count} answers."
 
 
 def percentages(shares: Sequence[float]) -> list[int]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from ..evidence.words import words
+from ..evidence.words import fold, words
 
 __all__ = ["excerpt", "quotes"]
 
 _LETTERS_OF_A_TELLING_WORD = 4
 
 
-def quotes(cited: Iterable[str], passage: str) -> list[tuple[int, int]]:
+def quotes(stretches: Iterable[str], passage: str) -> list[tuple[int, int]]:
     """Stretches of a passage that stand in one of the cited texts too.
 
     Words are compared without case and width. A stretch is a run of words that is found whole in a cited
@@ -20,45 +20,45 @@ def quotes(cited: Iterable[str], passage: str) -> list[tuple[int, int]]:
     word of four letters or more, or two Chinese or Japanese characters.
 
     Args:
-        cited: stretches of the answer that cite the passage.
+        stretches: parts of the answer that cite the passage.
         passage: the passage's text.
 
     Returns:
         (start, end) in characters of `passage`, ordered and disjoint.
     """
     spans = words(passage)
-    here = [_same(passage[start:end]) for start, end in spans]
+    here = [fold(passage[start:end]) for start, end in spans]
     places: dict[str, list[int]] = {}
     for place, word in enumerate(here):
         places.setdefault(word, []).append(place)
     marked: set[int] = set()
-    for text in dict.fromkeys(cited):
-        wanted = [_same(text[start:end]) for start, end in words(text)]
+    for text in dict.fromkeys(stretches):
+        there = [fold(text[start:end]) for start, end in words(text)]
         at = 0
-        while at < len(wanted):
-            lengths = {place: _run(wanted, at, here, place) for place in places.get(wanted[at], ())}
+        while at < len(there):
+            lengths = {place: _run(there, at, here, place) for place in places.get(there[at], ())}
             longest = max(lengths.values(), default=0)
-            run = wanted[at : at + longest]
-            if run and (longest == len(wanted) or _tells(run)):
+            run = there[at : at + longest]
+            if run and (longest == len(there) or _tells(run)):
                 for place, length in lengths.items():
                     if length == longest:
                         marked.update(range(place, place + longest))
             at += max(1, longest)
-    found: list[tuple[int, int]] = []
+    quoted: list[tuple[int, int]] = []
     for place in sorted(marked):
         start, end = spans[place]
-        if found and place - 1 in marked and "\n\n" not in passage[found[-1][1] : start]:
-            found[-1] = (found[-1][0], end)
+        if quoted and place - 1 in marked and "\n\n" not in passage[quoted[-1][1] : start]:
+            quoted[-1] = (quoted[-1][0], end)
         else:
-            found.append((start, end))
-    return found
+            quoted.append((start, end))
+    return quoted
 
 
-def excerpt(text: str, marked: list[tuple[int, int]], limit: int) -> tuple[int, int]:
-    """(start, end) of the at most `limit` characters of a text to show, the first marked ones among them."""
+def excerpt(text: str, marks: Sequence[tuple[int, int]], limit: int) -> tuple[int, int]:
+    """(start, end) of the at most `limit` characters of a text to show, the first mark among them."""
     if len(text) <= limit:
         return 0, len(text)
-    first = marked[0][0] if marked else 0
+    first = marks[0][0] if marks else 0
     start = min(max(0, first - limit // 4), len(text) - limit)
     end = start + limit
     if start > 0:
@@ -70,22 +70,18 @@ def excerpt(text: str, marked: list[tuple[int, int]], limit: int) -> tuple[int, 
     return start, end
 
 
-def _run(wanted: list[str], at: int, here: list[str], place: int) -> int:
-    """How many words from `wanted[at]` on stand at `here[place]` on."""
+def _run(there: Sequence[str], at: int, here: Sequence[str], place: int) -> int:
+    """How many words from `there[at]` on stand at `here[place]` on."""
     length = 0
-    while at + length < len(wanted) and place + length < len(here):
-        if wanted[at + length] != here[place + length]:
+    while at + length < len(there) and place + length < len(here):
+        if there[at + length] != here[place + length]:
             break
         length += 1
     return length
 
 
-def _tells(run: list[str]) -> bool:
+def _tells(run: Sequence[str]) -> bool:
     wide = sum(len(word) == 1 and unicodedata.east_asian_width(word) in "WF" for word in run)
     return wide >= 2 or any(
         len(word) >= _LETTERS_OF_A_TELLING_WORD or any(char.isdigit() for char in word) for word in run
     )
-
-
-def _same(word: str) -> str:
-    return unicodedata.normalize("NFKC", word).casefold()

@@ -1,0 +1,99 @@
+"""How much of an answer rests on each of its passages."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from .evidence import Citation, TokenEvidence
+from .words import words
+
+__all__ = ["PassageEvidence", "by_number", "cited_by_number", "evidence_by_passage"]
+
+
+@dataclass(frozen=True, slots=True)
+class PassageEvidence:
+    """How much of an answer rests on one passage.
+
+    Attributes:
+        passage: Place of the passage in `Answer.passages`.
+        number: What the passage is called wherever the answer is shown, from 1: the cited passages in the
+            order of their first citation, then the others in their own.
+        weight: Mean evidence for the passage over the tokens. It sums to 1 over the passages, and is 0
+            without tokens.
+        tokens: How many tokens the passage leads.
+        citations: How many citations name it.
+        cited: Share of the answer's words that cite it, by characters, in [0, 1].
+        support: Share of the answer's characters that cite it, each counted by its citation's `share`, in
+            [0, 1].
+    """
+
+    passage: int
+    number: int
+    weight: float
+    tokens: int
+    citations: int
+    cited: float
+    support: float
+
+
+def evidence_by_passage(
+    text: str, tokens: Sequence[TokenEvidence], citations: Sequence[Citation], count: int
+) -> tuple[PassageEvidence, ...]:
+    """The evidence of an answer, passage by passage.
+
+    Args:
+        text: The answer.
+        tokens: Its tokens. One whose weights are not over `count` passages is left out.
+        citations: Its citations. One whose passage is not there is left out.
+        count: Number of passages.
+
+    Returns:
+        One a passage, in the order of the passages.
+    """
+    usable = [token for token in tokens if len(token.weights) == count]
+    weights = _means([token.weights for token in usable]) or [0.0] * count
+    leaders = Counter(token.passage for token in usable)
+    present = [citation for citation in citations if 0 <= citation.passage < count]
+    numbers = {place: number for number, place in enumerate(dict.fromkeys(c.passage for c in present), 1)}
+    for place in range(count):
+        numbers.setdefault(place, len(numbers) + 1)
+    spans = words(text) if present else []
+    starts = [start for start, _ in spans]
+    letters, support = [0] * count, [0.0] * count
+    for citation in present:
+        inside = spans[bisect_left(starts, citation.start) : bisect_left(starts, citation.end)]
+        letters[citation.passage] += sum(end - start for start, end in inside if end <= citation.end)
+        support[citation.passage] += float(citation.share) * (citation.end - citation.start)
+    all_letters = sum(end - start for start, end in spans)
+    by_passage = Counter(citation.passage for citation in present)
+    return tuple(
+        PassageEvidence(
+            passage=place,
+            number=numbers[place],
+            weight=weights[place],
+            tokens=leaders[place],
+            citations=by_passage[place],
+            cited=letters[place] / max(1, all_letters),
+            support=support[place] / max(1, len(text)),
+        )
+        for place in range(count)
+    )
+
+
+def by_number(evidence: Iterable[PassageEvidence]) -> list[PassageEvidence]:
+    """In the order of their numbers: the cited passages first."""
+    return sorted(evidence, key=lambda one: one.number)
+
+
+def cited_by_number(evidence: Iterable[PassageEvidence]) -> list[PassageEvidence]:
+    """Those that are cited, in the order of their numbers, which is that of their first citation."""
+    return by_number(one for one in evidence if one.citations)
+
+
+def _means(rows: Sequence[Sequence[float]]) -> list[float]:
+    """Means over the tokens, at most 1: rounding may lift that of a passage with all the evidence."""
+    return [min(math.fsum(column) / len(rows), 1.0) for column in zip(*rows, strict=True)]

@@ -1,0 +1,136 @@
+"""An answer as text: cited stretches with numbers, then a numbered source list; colours on a terminal only.
+
+The number in brackets says all that the colour says, so nothing is lost where there is no colour. Text
+from documents and models is shown as it is: what would steer the terminal is taken out, and nothing is
+read as markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from io import StringIO
+
+from rich.console import Console
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from ..evidence.passage_evidence import cited_by_number
+from ..passages import Passage
+from .labels import clean, headline, name_of, one_line, particulars
+from .shown import AnswerLike, ComparisonLike
+
+__all__ = ["answer_text", "comparison_text", "print_text", "render"]
+
+# The sixteen colours follow the user's own theme, so that they can be read on dark and light alike.
+_COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
+_UNCITED_SHOWN = 8
+
+
+def answer_text(answer: AnswerLike) -> str:
+    """What `render` prints where there is no terminal, without a line end after it."""
+    # In a notebook rich would show what it prints besides capturing it.
+    console = Console(file=StringIO(), force_terminal=False, force_jupyter=False, color_system=None)
+    with console.capture() as printed:
+        render(answer, console)
+    return printed.get().rstrip("\n")
+
+
+def comparison_text(comparison: ComparisonLike) -> str:
+    """Whether the passages agree, and a line for each answer with the passages that give it."""
+    lines = [headline(comparison)]
+    lines += [f"- {group.text} ({group.weight:.0%}: {_names(group.passages)})" for group in comparison.groups]
+    if comparison.groups and comparison.silent:
+        lines.append(f"No answer: {_names(comparison.silent)}")
+    return "\n".join(lines)
+
+
+def render(answer: AnswerLike, console: Console) -> None:
+    """Prints an answer with its sources.
+
+    On a terminal the cited stretches and their numbers have colours and lines are wrapped. Elsewhere it
+    is plain text without escape codes, and lines are as long as they are.
+
+    Args:
+        answer: What to print.
+        console: Where to print it.
+    """
+    print_text(console, _marked(answer))
+    if answer.passages:
+        print_text(console, Text())
+        _render_sources(answer, console)
+    for warning in answer.warnings:
+        print_text(console, Text(f"warning: {one_line(warning)}", style="yellow"))
+
+
+def print_text(console: Console, text: Text) -> None:
+    """Prints a text, wrapped on a terminal only: elsewhere that would put line ends into it."""
+    console.print(text, soft_wrap=not console.is_terminal)
+
+
+def _marked(answer: AnswerLike) -> Text:
+    """The answer with [number] after each citation."""
+    numbers = {evidence.passage: evidence.number for evidence in answer.passage_evidence}
+    marked = Text()
+    at = 0
+    for citation in answer.citations:
+        number = numbers.get(citation.passage)
+        if number is None:
+            continue
+        colour = _colour(number)
+        marked.append(clean(answer.text[at : citation.start]))
+        marked.append(clean(answer.text[citation.start : citation.end]), style=colour)
+        marked.append(f"[{number}]", style=colour + Style(bold=True))
+        at = citation.end
+    marked.append(clean(answer.text[at:]))
+    return marked
+
+
+def _render_sources(answer: AnswerLike, console: Console) -> None:
+    cited = cited_by_number(answer.passage_evidence)
+    if not cited:
+        count = len(answer.passages)
+        read = "The passage that was read is" if count == 1 else f"The {count} passages that were read are"
+        print_text(console, Text(f"No sources: no part of the answer rests on one passage. {read}:"))
+        _print_list(console, [(Text("-"), _source(passage)) for passage in answer.passages[:_UNCITED_SHOWN]])
+        if count > _UNCITED_SHOWN:
+            print_text(console, Text(f"  and {count - _UNCITED_SHOWN} more", style="dim"))
+        return
+    rows = []
+    for evidence in cited:
+        entry = _source(answer.passages[evidence.passage])
+        entry.append(f", {evidence.cited:.0%} of the answer")
+        mark = Text(f"[{evidence.number}]", style=_colour(evidence.number) + Style(bold=True))
+        rows.append((mark, entry))
+    print_text(console, Text("Sources", style="bold"))
+    _print_list(console, rows)
+    uncited = len(answer.passages) - len(cited)
+    if uncited > 0:
+        passages = "passage" if uncited == 1 else "passages"
+        print_text(console, Text(f"{uncited} more {passages} read, not cited", style="dim"))
+
+
+def _source(passage: Passage) -> Text:
+    """Title, source, character span and score of a passage, as far as they are known."""
+    return Text.assemble((name_of(passage), "bold"), ", ".join(["", *particulars(passage)]))
+
+
+def _print_list(console: Console, rows: Iterable[tuple[Text, Text]]) -> None:
+    if not console.is_terminal:
+        for mark, entry in rows:
+            print_text(console, Text.assemble(mark, " ", entry))
+        return
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for mark, entry in rows:
+        grid.add_row(mark, entry)
+    console.print(grid)
+
+
+def _colour(number: int) -> Style:
+    return Style.parse(_COLOURS[(number - 1) % len(_COLOURS)])
+
+
+def _names(passages: Iterable[Passage]) -> str:
+    return ", ".join(passage.title or passage.id for passage in passages)
