@@ -26,6 +26,8 @@ _HOME = {
     "PassageKVStore": "kv.store",
     "Comparison": "answers.comparison",
     "ChoiceScores": "answers.choices",
+    "Report": "answers.report",
+    "report_schema": "answers.report",
     "StreamError": "errors",
     "show": "live.notebook",
     "PromptTemplate": "prompts.template",
@@ -60,10 +62,12 @@ __all__ = [
     "Piece",
     "Posterior",
     "PromptTemplate",
+    "Report",
     "Request",
     "StreamError",
     "TokenEvidence",
     "__version__",
+    "report_schema",
     "show",
 ]
 
@@ -71,6 +75,7 @@ if TYPE_CHECKING:
     from .answers.answer import Answer, Piece
     from .answers.choices import ChoiceScores
     from .answers.comparison import Comparison
+    from .answers.report import Report, report_schema
     from .engine.nbce import NBCE
     from .errors import NbceError, NbceWarning, StreamError
     from .evidence.evidence import Citation, TokenEvidence

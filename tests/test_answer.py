@@ -53,21 +53,71 @@ def test_leading_is_the_first_of_equals() -> None:
 
 def test_to_dict_has_the_shape_that_the_command_line_prints() -> None:
     assert an_answer().to_dict() == {
+        "schema": 1,
         "question": "Who?",
         "answer": "Ada Lovelace.",
         "citations": [
-            {"start": 0, "end": 3, "passage_id": "b", "share": 0.75},
-            {"start": 4, "end": 12, "passage_id": "a", "share": 0.5},
+            {
+                "start": 0,
+                "end": 3,
+                "text": "Ada",
+                "context_index": 1,
+                "passage_id": "b",
+                "share": 0.75,
+                "verbatim": True,
+            },
+            {
+                "start": 4,
+                "end": 12,
+                "text": "Lovelace",
+                "context_index": 0,
+                "passage_id": "a",
+                "share": 0.5,
+                "verbatim": False,
+            },
         ],
-        "passages": [
-            {"id": "a", "score": 0.5, "source": "a.txt", "title": "T", "text": "A."},
-            {"id": "b", "score": None, "source": None, "title": None, "text": "B."},
+        "cited_ids": ["b", "a"],
+        "contexts": [
+            {
+                "index": 0,
+                "id": "a",
+                "title": "T",
+                "source": "a.txt",
+                "start": None,
+                "end": None,
+                "score": 0.5,
+                "relevance": None,
+                "weight": 0.25,
+                "tokens_won": 0,
+                "cited": 8 / 11,
+                "text": "A.",
+                "metadata": {},
+            },
+            {
+                "index": 1,
+                "id": "b",
+                "title": None,
+                "source": None,
+                "start": None,
+                "end": None,
+                "score": None,
+                "relevance": None,
+                "weight": 0.75,
+                "tokens_won": 1,
+                "cited": 3 / 11,
+                "text": "B.",
+                "metadata": {},
+            },
         ],
+        "rows": 3,
+        "sentence_rows": 0,
         "usage": {
             "prompt_tokens": 30,
             "cached_tokens": 4,
             "generated_tokens": 3,
+            "total_tokens": 33,
             "row_tokens": [8, 11, 11],
+            "row_passages": [],
         },
         "timings": {"retrieve": None, "prefill": 0.5, "first_token": 0.6, "decode": 0.25, "total": 0.75},
         "finish_reason": "stop",
@@ -88,7 +138,7 @@ def test_what_is_not_finite_becomes_null(bad: float) -> None:
     printed = json.loads(json.dumps(answer.to_dict(), allow_nan=False))
     assert printed["grounding"] is None
     assert printed["citations"][0]["share"] is None
-    assert printed["passages"][0]["score"] is None
+    assert printed["contexts"][0]["score"] is None
     assert set(printed["timings"].values()) == {None}
 
 
@@ -102,7 +152,7 @@ def test_numpy_numbers_become_pythons_own() -> None:
     again = json.loads(json.dumps(answer.to_dict()))
     assert again == answer.to_dict()
     assert again["usage"]["row_tokens"] == [4, 5]
-    assert again["passages"][0]["score"] == 0.25
+    assert again["contexts"][0]["score"] == 0.25
 
 
 def test_cited_passages_come_in_the_order_of_their_first_citation_and_once() -> None:

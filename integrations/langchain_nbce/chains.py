@@ -17,6 +17,7 @@ from langchain_core.runnables.utils import AddableDict
 from nbce_rag.errors import InputError
 
 from .documents import mark_documents
+from .output import citations
 from .settings import NBCESettings
 
 __all__ = ["create_nbce_chain", "create_nbce_documents_chain"]
@@ -131,7 +132,7 @@ class _Splitter:
         nbce = message.response_metadata.get("nbce") if isinstance(message, BaseMessage) else None
         if nbce is not None:
             self._has_citations = True
-            yield AddableDict(citations=nbce["citations"])
+            yield AddableDict(citations=citations(nbce))
 
     def finish(self) -> Iterator[AddableDict]:
         if not self._has_citations:

@@ -7,9 +7,9 @@ from typing import Any
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.block_translators import register_translator
-from langchain_core.messages.content import Citation, ContentBlock, create_citation
+from langchain_core.messages.content import Citation, ContentBlock
 
-from nbce_rag.answers.answer import Answer
+from nbce_rag import Answer, Report
 
 __all__ = ["PROVIDER", "citations", "response_metadata", "text_content", "usage_metadata"]
 
@@ -17,24 +17,28 @@ PROVIDER = "nbce"
 _EXCERPT = 300
 
 
-def citations(answer: Answer) -> list[Citation]:
-    """The answer's citations in core's own type; `extras` has `passage_id` and `share`."""
-    passages = {passage.id: passage for passage in reversed(answer.passages)}
+def citations(report: Report) -> list[Citation]:
+    """A report's citations in core's own type; `extras` has `passage_id`, `share` and `verbatim`.
+
+    Args:
+        report: what `response_metadata["nbce"]` holds.
+    """
     made = []
-    for cited in answer.citations:
-        passage = passages[cited.passage_id]
-        text = passage.text if len(passage.text) <= _EXCERPT else f"{passage.text[:_EXCERPT]}…"
-        optional = {"url": passage.source, "title": passage.title}
-        made.append(
-            create_citation(
-                start_index=cited.start,
-                end_index=cited.end,
-                cited_text=text,
-                **{name: value for name, value in optional.items() if value},
-                passage_id=cited.passage_id,
-                share=float(cited.share),
-            )
+    for cited in report["citations"]:
+        context = report["contexts"][cited["context_index"]]
+        text = context["text"]
+        citation = Citation(
+            type="citation",
+            start_index=cited["start"],
+            end_index=cited["end"],
+            cited_text=text if len(text) <= _EXCERPT else f"{text[:_EXCERPT]}…",
+            extras={name: cited[name] for name in ("passage_id", "share", "verbatim")},
         )
+        if context["source"]:
+            citation["url"] = context["source"]
+        if context["title"]:
+            citation["title"] = context["title"]
+        made.append(citation)
     return made
 
 
@@ -50,44 +54,18 @@ def usage_metadata(answer: Answer) -> UsageMetadata:
 
 
 def response_metadata(answer: Answer, model: str) -> dict[str, Any]:
-    """Plain types only; evidence and timings under "nbce"."""
-    plain = answer.to_dict()
-    contexts = []
-    for index, (passage, given) in enumerate(zip(answer.passages, plain["passages"], strict=True)):
-        weights = [token.weights[index] for token in answer.tokens if token.weights]
-        contexts.append(
-            {
-                "index": index,
-                "id": passage.id,
-                "title": passage.title,
-                "source": passage.source,
-                "score": given["score"],
-                "relevance": None if passage.relevance is None else float(passage.relevance),
-                "weight": float(sum(weights) / len(weights)) if weights else None,
-                "tokens_won": sum(token.passage == index for token in answer.tokens),
-            }
-        )
+    """Plain types only; under "nbce" the answer's report, which is what `nbce-rag ask --json` prints."""
     return {
         "model_name": model,
         "model_provider": PROVIDER,
         "finish_reason": answer.finish_reason,
-        "nbce": {
-            "schema": 1,
-            "fusion": answer.fusion,
-            "contexts": contexts,
-            "citations": [dict(citation) for citation in citations(answer)],
-            "grounding": plain["grounding"],
-            "finish_reason": answer.finish_reason,
-            "row_tokens": plain["usage"]["row_tokens"],
-            "timings": plain["timings"],
-            "warnings": list(answer.warnings),
-        },
+        "nbce": answer.to_dict(),
     }
 
 
 def text_content(text: str, answer: Answer) -> list[str | dict[str, Any]]:
     """Content of a v1 message: one text block with its annotations."""
-    return [{"type": "text", "text": text, "annotations": [dict(citation) for citation in citations(answer)]}]
+    return [{"type": "text", "text": text, "annotations": citations(answer.to_dict())}]
 
 
 def _translate(message: AIMessage) -> list[ContentBlock]:
@@ -96,7 +74,8 @@ def _translate(message: AIMessage) -> list[ContentBlock]:
         raise NotImplementedError  # core reads lists of blocks itself
     blocks: list[Any] = []
     if message.content:
-        cited = message.response_metadata.get("nbce", {}).get("citations") or []
+        report = message.response_metadata.get("nbce")
+        cited = citations(report) if report else []
         block: dict[str, Any] = {"type": "text", "text": message.content}
         blocks.append({**block, "annotations": cited} if cited else block)
     blocks += [{**call, "type": "tool_call"} for call in message.tool_calls]

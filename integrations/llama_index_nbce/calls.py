@@ -22,7 +22,7 @@ from nbce_rag.prompts.encoder import PromptEncoder
 from nbce_rag.request import Request
 
 from .contexts import conversation, passages_of, to_turns
-from .report import citation_blocks, describe
+from .report import citation_blocks, describe, usage_of
 
 __all__ = ["Call", "aprimed", "chat_response", "completion_response", "primed"]
 
@@ -123,7 +123,7 @@ def _details(call: Call, answer: Answer | None) -> dict[str, Any]:
     info = describe(answer, call.notes)
     if call.report is not None:
         call.report.update(info)
-    raw = {"usage": info["usage"], "finish_reason": info["finish_reason"], "nbce": info}
+    raw = {"usage": usage_of(info), "finish_reason": info["finish_reason"], "nbce": info}
     return {"raw": raw, "additional_kwargs": {"nbce": info}}
 
 

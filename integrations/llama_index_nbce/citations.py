@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.base.llms.types import CitableBlock, TextBlock
@@ -13,11 +13,21 @@ from nbce_rag.errors import InputError
 from nbce_rag.prompts.marks import format_passages
 
 from .contexts import citable, passages_of
+from .report import node_id_of
 
 __all__ = ["citable_retriever_tool", "cited_nodes", "format_citations"]
 
 
-def cited_nodes(response: Any) -> list[NodeWithScore]:
+class ResponseLike(Protocol):
+    """A response of a query or chat engine: what came out, and the nodes that went in."""
+
+    @property
+    def metadata(self) -> dict[str, Any] | None: ...
+    @property
+    def source_nodes(self) -> list[NodeWithScore]: ...
+
+
+def cited_nodes(response: ResponseLike) -> list[NodeWithScore]:
     """The source nodes that the answer cites, each once, in the order of their first citation.
 
     Args:
@@ -29,23 +39,23 @@ def cited_nodes(response: Any) -> list[NodeWithScore]:
     nodes: dict[str, NodeWithScore] = {}
     for node in response.source_nodes:
         nodes.setdefault(node.node.node_id, node)
-    return [nodes[id_] for id_ in _report(response)["cited_node_ids"] if id_ in nodes]
+    return [nodes[id_] for id_ in _cited_node_ids(_report(response)) if id_ in nodes]
 
 
-def format_citations(response: Any) -> str:
+def format_citations(response: ResponseLike) -> str:
     """The answer with a number after each cited stretch, and below it what the numbers stand for.
 
     Args:
         response: as in `cited_nodes`.
     """
     report = _report(response)
-    text = report["text"]
-    numbers = {id_: number for number, id_ in enumerate(report["cited_node_ids"], 1)}
-    for span in sorted(report["spans"], key=lambda span: -int(span["end"])):
-        end = span["end"]
-        text = f"{text[:end]} [{numbers[span['node_id']]}]{text[end:]}"
-    titles = {context["node_id"]: context["title"] for context in report["contexts"]}
-    notes = [f"[{number}] {titles.get(id_) or id_}" for id_, number in numbers.items()]
+    text, contexts = report["answer"], report["contexts"]
+    numbers = {id_: number for number, id_ in enumerate(_cited_node_ids(report), 1)}
+    for citation in sorted(report["citations"], key=lambda citation: -int(citation["end"])):
+        end, node_id = citation["end"], node_id_of(contexts[citation["context_index"]])
+        text = f"{text[:end]} [{numbers[node_id]}]{text[end:]}"
+    titles = {node_id_of(context): context["title"] for context in contexts}
+    notes = [f"[{number}] {titles[id_] or id_}" for id_, number in numbers.items()]
     return "\n".join([text, "", *notes]) if notes else text
 
 
@@ -102,7 +112,13 @@ def _citable_output(output: ToolOutput) -> ToolOutput:
     )
 
 
-def _report(response: Any) -> dict[str, Any]:
+def _cited_node_ids(report: dict[str, Any]) -> list[str]:
+    """Ids of the nodes that are cited, in the order of their first citation; blocks may share one."""
+    node_ids = {context["id"]: node_id_of(context) for context in report["contexts"]}
+    return list(dict.fromkeys(node_ids[id_] for id_ in report["cited_ids"]))
+
+
+def _report(response: ResponseLike) -> dict[str, Any]:
     report: dict[str, Any] | None = (getattr(response, "metadata", None) or {}).get("nbce")
     if report is None:
         raise InputError("The response has no metadata['nbce']; it did not come from NBCESynthesizer.")

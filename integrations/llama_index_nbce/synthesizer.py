@@ -20,6 +20,7 @@ from llama_index_instrumentation import get_dispatcher
 from nbce_rag.errors import InputError
 
 from .contexts import citable, is_cosine
+from .report import place_of
 from .templates import default_template, format_messages
 
 __all__ = ["NBCESynthesizer", "capture_reports"]
@@ -228,8 +229,8 @@ class NBCESynthesizer(BaseSynthesizer):
     def _complete(self, run: _Run) -> None:
         """Says of each context which document it is from."""
         for context in run.report.get("contexts", ()):
-            node = run.nodes[context["index"]].node
-            context["ref_doc_id"] = node.ref_doc_id
+            node = run.nodes[place_of(context)].node
+            context["metadata"]["ref_doc_id"] = node.ref_doc_id
             name = node.metadata.get("title") or node.metadata.get("file_name")
             context["title"] = str(name) if name else context["title"]
 

@@ -6,13 +6,13 @@ answer can be kept, compared, sent and shown without the model that gave it.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..evidence.evidence import Citation, Timings, TokenEvidence, Usage
 from ..evidence.passage_evidence import PassageEvidence, cited_by_number, evidence_by_passage
 from ..passages import Passage
+from .report import Report, report
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -101,56 +101,9 @@ class Answer:
         """What IPython shows where there is no HTML; the `repr` holds every token and passage."""
         printer.text(str(self))
 
-    def to_dict(self) -> dict[str, Any]:
-        """The answer in plain JSON types: what `nbce-rag ask --json` prints.
-
-        Returns:
-            A dict of `question`, `answer`, `citations` (each `start`, `end`, `passage_id`, `share`),
-            `passages` (each `id`, `score`, `source`, `title`, `text`), `usage`, `timings`,
-            `finish_reason`, `grounding`, `fusion` and `warnings`. Numbers are Python's own and finite:
-            one that is unknown, infinite or NaN is None, because JSON has no other word for it. The
-            tokens are left out; they would outweigh the rest many times over.
-        """
-        return {
-            "question": self.question,
-            "answer": self.text,
-            "citations": [
-                {
-                    "start": int(citation.start),
-                    "end": int(citation.end),
-                    "passage_id": citation.passage_id,
-                    "share": _number(citation.share),
-                }
-                for citation in self.citations
-            ],
-            "passages": [
-                {
-                    "id": passage.id,
-                    "score": _number(passage.score),
-                    "source": passage.source,
-                    "title": passage.title,
-                    "text": passage.text,
-                }
-                for passage in self.passages
-            ],
-            "usage": {
-                "prompt_tokens": int(self.usage.prompt_tokens),
-                "cached_tokens": int(self.usage.cached_tokens),
-                "generated_tokens": int(self.usage.generated_tokens),
-                "row_tokens": [int(count) for count in self.usage.row_tokens],
-            },
-            "timings": {
-                "retrieve": _number(self.timings.retrieve),
-                "prefill": _number(self.timings.prefill),
-                "first_token": _number(self.timings.first_token),
-                "decode": _number(self.timings.decode),
-                "total": _number(self.timings.total),
-            },
-            "finish_reason": self.finish_reason,
-            "grounding": _number(self.grounding),
-            "fusion": self.fusion,
-            "warnings": list(self.warnings),
-        }
+    def to_dict(self) -> Report:
+        """The answer in plain JSON types (`nbce_rag.answers.report`): what `nbce-rag ask --json` prints."""
+        return report(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +121,3 @@ class Piece:
     text: str
     tokens: tuple[TokenEvidence, ...]
     answer: Answer | None
-
-
-def _number(value: float | None) -> float | None:
-    """A finite Python float, or None where there is none."""
-    if value is None:
-        return None
-    number = float(value)
-    return number if math.isfinite(number) else None

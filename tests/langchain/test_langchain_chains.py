@@ -24,6 +24,7 @@ from langchain_nbce import (
     create_nbce_documents_chain,
     format_passages,
 )
+from langchain_nbce.output import citations
 from nbce_rag.errors import InputError
 
 DOCS = [
@@ -171,7 +172,7 @@ async def test_nbce_chain(chat: Chat) -> None:
     )
     assert result["answer"] == message.text
     without_ids = [{k: v for k, v in c.items() if k != "id"} for c in result["citations"]]
-    wanted = message.response_metadata["nbce"]["citations"]
+    wanted = citations(message.response_metadata["nbce"])
     assert without_ids == [{k: v for k, v in c.items() if k != "id"} for c in wanted]
     assert without_ids
     assert (

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import jsonschema
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
@@ -19,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 from langchain_nbce import NBCELLM, ChatNBCE
 from langchain_nbce.messages import template_messages
 from langchain_nbce.wording import chat_encoder
-from nbce_rag import NBCE
+from nbce_rag import NBCE, report_schema
 from nbce_rag.errors import InputError
 from nbce_rag.fusion import Mean
 from nbce_rag.options import Options
@@ -138,15 +139,17 @@ def test_metadata_are_plain_and_once(chat: Chat) -> None:
         metadata = json.loads(json.dumps(one.response_metadata, allow_nan=False))
         assert metadata == one.response_metadata
         nbce = metadata["nbce"]
+        jsonschema.Draft202012Validator(report_schema()).validate(nbce)
+        assert (nbce["question"], nbce["answer"]) == ("Who runs it?", one.text)
         assert [c["index"] for c in nbce["contexts"]] == [0, 1, 2]
         assert sum(c["weight"] for c in nbce["contexts"]) == pytest.approx(1, abs=1e-4)
         assert sum(c["tokens_won"] for c in nbce["contexts"]) <= one.usage_metadata["output_tokens"]
-        assert len(nbce["row_tokens"]) == 4
+        assert len(nbce["usage"]["row_tokens"]) == 4
         assert nbce["grounding"] is not None
         assert nbce["timings"]["total"] > 0
         assert metadata["finish_reason"] in ("stop", "length")
         usage = one.usage_metadata
-        assert usage["input_tokens"] == sum(nbce["row_tokens"])
+        assert usage["input_tokens"] == sum(nbce["usage"]["row_tokens"])
         assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
         assert 0 < usage["input_token_details"]["cache_read"] < usage["input_tokens"]
 

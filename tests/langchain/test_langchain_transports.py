@@ -11,6 +11,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 from langchain_core.prompts import ChatPromptTemplate
 
 from langchain_nbce import ChatNBCE, PassagePrompt, format_passages
+from langchain_nbce.output import citations
 from nbce_rag.errors import InputError
 from nbce_rag.noncharacters import PASSAGES
 
@@ -83,7 +84,7 @@ def fingerprint(message: BaseMessage) -> Any:
     weights = [
         (c["id"], c["title"], c["source"], c["score"], round(c["weight"], 5)) for c in nbce["contexts"]
     ]
-    return message.text, weights, nbce["row_tokens"]
+    return message.text, weights, nbce["usage"]["row_tokens"]
 
 
 @pytest.mark.parametrize("template", [True, False], ids=["chat template", "base model"])
@@ -139,7 +140,7 @@ def test_artifacts_give_the_same_tokens_as_marks_and_contexts_in_their_place(cha
 def test_earlier_turns_do_not_multiply_rows(chat: Chat) -> None:
     llm = chat()
     messages = [*conversation(DOCS), AIMessage("Ada."), HumanMessage("And the market?")]
-    assert len(llm.invoke(messages).response_metadata["nbce"]["row_tokens"]) == 1
+    assert len(llm.invoke(messages).response_metadata["nbce"]["usage"]["row_tokens"]) == 1
     later = llm.invoke(messages, contexts=DOCS[1:])
     assert [c["id"] for c in later.response_metadata["nbce"]["contexts"]] == ["d2"]
     kept = chat(history_contexts="keep_as_text").invoke(messages)
@@ -207,13 +208,18 @@ def test_scores_of_rerankers_that_are_logits(chat: Chat) -> None:
 def test_citations_are_cores_own_and_equal_in_both_output_versions(chat: Chat) -> None:
     llm = chat(citation_threshold=0.01, max_tokens=12)
     message = llm.invoke("Who runs the ferry?", contexts=DOCS)
-    cited = message.response_metadata["nbce"]["citations"]
+    report = message.response_metadata["nbce"]
+    cited = citations(report)
     assert cited
+    assert [(c["start_index"], c["end_index"]) for c in cited] == [
+        (c["start"], c["end"]) for c in report["citations"]
+    ]
     assert message.content_blocks[0]["annotations"] == cited
     for one in cited:
         assert one["type"] == "citation"
         assert message.text[one["start_index"] : one["end_index"]].strip()
         assert one["cited_text"] in {d.page_content for d in DOCS}
+        assert one["extras"].keys() == {"passage_id", "share", "verbatim"}
         assert one["extras"]["passage_id"] in {"d1", "d2"}
     v1 = chat(citation_threshold=0.01, max_tokens=12, output_version="v1")
     block = v1.invoke("Who runs the ferry?", contexts=DOCS).content[0]

@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import jsonschema
+
+from nbce_rag import report_schema
+
 
 def check(text: str, made: dict[str, Any], sources: list[str], rows: int) -> None:
     """What holds for every answer."""
-    assert made["text"] == text
+    jsonschema.Draft202012Validator(report_schema()).validate(made)
+    assert made["answer"] == text
     assert text
     assert made["rows"] == rows
     assert len(made["contexts"]) == rows - 1
     assert json.loads(json.dumps(made)) == made
-    assert made["spans"]
-    for span in made["spans"]:
-        assert 0 <= span["start"] < span["end"] <= len(text)
-        assert span["node_id"] in sources
-    assert {c["node_id"] for c in made["contexts"]} <= set(sources)
+    assert made["citations"]
+    for citation in made["citations"]:
+        assert 0 <= citation["start"] < citation["end"] <= len(text)
+        assert citation["passage_id"] in sources
+    assert {c["id"] for c in made["contexts"]} <= set(sources)
 
 
 def rows_of_calls(events: Any) -> list[int]:

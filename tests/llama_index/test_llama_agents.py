@@ -169,8 +169,8 @@ class TestRetrieverTools:
         assert rows_of_calls(events) == [4]
         (end,) = [e for e in events.seen if e.class_name() == "LLMChatEndEvent"]
         made = end.response.raw["nbce"]
-        check(made["text"], made, SOURCES, 4)
-        assert text == made["text"]
+        check(made["answer"], made, SOURCES, 4)
+        assert text == made["answer"]
         assert [c["index"] for c in made["contexts"]] == [0, 1, 2]
 
     def test_output_is_blocks_and_its_text_their_marks(self, llm: NBCELLM, index: VectorStoreIndex) -> None:

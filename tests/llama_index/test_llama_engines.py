@@ -237,7 +237,7 @@ class TestChatEngines:
     def test_options_and_mistakes(self, llm: NBCELLM, index: VectorStoreIndex) -> None:
         engine = nbce_chat_engine(index, llm, chat_mode="context", synthesis={"max_tokens": 2})
         response: Any = engine.chat(QUESTION)
-        assert response.metadata["nbce"]["usage"]["completion_tokens"] <= 2
+        assert response.metadata["nbce"]["usage"]["generated_tokens"] <= 2
         with pytest.raises(InputError, match="chat_mode='best'"):
             nbce_chat_engine(index, llm, chat_mode="best")
         with pytest.raises(TypeError, match="MockLLM"):

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from llama_index_nbce import NBCELLM
 from llama_index_nbce.contexts import conversation, to_turns
+from llama_index_nbce.report import node_id_of, place_of
 from nbce_rag.decoding.decoder import LockstepDecoder
 from nbce_rag.engine.nbce import NBCE
 from nbce_rag.errors import ContextLengthError, InputError, NumericalError
@@ -155,17 +156,19 @@ class TestRows:
         )
         for model in (llm, base_llm):
             response = model.complete(f"Read:\n{marked}\n\nQuestion: {QUESTION}")
-            assert [c["node_id"] for c in response.raw["nbce"]["contexts"]] == ["f", "g"]
+            assert [c["id"] for c in response.raw["nbce"]["contexts"]] == ["f", "g"]
             assert rows(model.chat([user(f"Read:\n{marked}\n\n{QUESTION}")])) == 3
 
     def test_same_sources_and_same_texts(self, llm: NBCELLM) -> None:
         same_source = [citable(text, "a.pdf") for text in ("One.", "Two.", "One.")]
         report = llm.chat([user(*same_source, QUESTION)]).raw["nbce"]
-        assert [(c["index"], c["node_id"]) for c in report["contexts"]] == [(0, "a.pdf"), (1, "a.pdf")]
+        assert [(place_of(c), node_id_of(c)) for c in report["contexts"]] == [(0, "a.pdf"), (1, "a.pdf")]
+        assert [c["id"] for c in report["contexts"]] == ["a.pdf", "a.pdf#2"]
 
     def test_empty_contexts_are_left_out_and_said(self, llm: NBCELLM) -> None:
         report = llm.chat([user(citable(" ", "blank"), FERRY, QUESTION)]).raw["nbce"]
         assert report["rows"] == 2
+        assert [(c["index"], place_of(c)) for c in report["contexts"]] == [(0, 1)]
         assert any("blank" in warning for warning in report["warnings"])
 
     def test_what_is_no_text_is_refused(self, llm: NBCELLM) -> None:
@@ -227,10 +230,11 @@ class TestOutput:
         text = response.message.content or ""
         cited = [b for b in response.message.blocks if isinstance(b, CitationBlock)]
         assert cited
-        for block, span in zip(cited, response.raw["nbce"]["spans"], strict=True):
+        for block, citation in zip(cited, response.raw["nbce"]["citations"], strict=True):
             place = block.additional_location_info
             assert 0 <= place["response_start"] < place["response_end"] <= len(text)
-            assert (block.source, place["response_start"]) == (span["node_id"], span["start"])
+            assert (block.source, place["response_start"]) == (citation["passage_id"], citation["start"])
+            assert place["context_index"] == citation["context_index"]
             assert isinstance(block.cited_content, TextBlock)
             assert block.cited_content.text in ("The ferry is run by Ada.", "The market opens at eight.")
         assert ChatMessage.model_validate_json(response.message.model_dump_json()) == response.message
@@ -265,7 +269,7 @@ class TestOutput:
         stream = llm.stream_chat([user(FERRY, QUESTION)], report=report)
         assert report == {}
         text = list(stream)[-1].message.content
-        assert report["text"] == text
+        assert report["answer"] == text
 
 
 class TestOptions:

@@ -40,6 +40,6 @@ def test_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
             exec(compile("".join(cell["source"]), NOTEBOOK.name, "exec"), names)
     assert "5 rows, one call; cited: ['manual-tide-engine.md']" in printed.getvalue()
     assert "Runa Tolliver [1]" in printed.getvalue()
-    assert names["report"]["spans"]
-    assert "".join(names["response"].metadata["nbce"]["text"]) in printed.getvalue()
+    assert names["report"]["citations"]
+    assert "".join(names["response"].metadata["nbce"]["answer"]) in printed.getvalue()
     assert names["answer"].metadata["nbce"]["rows"] == 5

@@ -409,7 +409,7 @@ class TestFolder:
             core = engine.answer(QUESTION, index.search(QUESTION))
             response: Any = nbce_query_engine(index, NBCELLM(engine=engine)).query(QUESTION)
             assert response.response == core.text
-            assert response.metadata["nbce"]["cited_node_ids"] == [p.id for p in core.cited_passages]
+            assert response.metadata["nbce"]["cited_ids"] == [p.id for p in core.cited_passages]
 
     def test_any_embedding_model(self, tmp_path: Path) -> None:
         with PassageVectorStore.create(tmp_path / "kb", Words()).client as index:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import jsonschema
 import pytest
 from llama_index.core.base.llms.types import CitableBlock
 from llama_index.core.llms import ChatMessage, MockLLM
@@ -28,6 +29,7 @@ from llama_index_nbce import (
     cited_nodes,
     format_citations,
 )
+from nbce_rag import report_schema
 from nbce_rag.engine.nbce import NBCE
 from nbce_rag.errors import InputError
 from nbce_rag.fusion import Posterior
@@ -228,7 +230,7 @@ class TestScoresAndOptions:
 
     def test_options_go_to_the_model(self, llm: NBCELLM, scored: list[NodeWithScore]) -> None:
         response = NBCESynthesizer(llm, max_tokens=3, fusion="max").synthesize(QUESTION, scored)
-        assert report(response)["usage"]["completion_tokens"] <= 3
+        assert report(response)["usage"]["generated_tokens"] <= 3
         assert report(response)["fusion"] == "max"
         with pytest.raises(InputError, match="temprature"):
             NBCESynthesizer(llm, temprature=1)
@@ -253,7 +255,7 @@ class TestScoresAndOptions:
         synthesizer = NBCESynthesizer(llm)
         with capture_reports() as reports:
             text = synthesizer.get_response(QUESTION, ["The ferry is run by Ada.", "Fish."])
-        assert text == reports[0]["text"]
+        assert text == reports[0]["answer"]
         assert reports[0]["rows"] == 3
 
 
@@ -270,19 +272,17 @@ class TestMetadata:
         response = NBCESynthesizer(llm).synthesize(QUESTION, scored)
         made = report(response)
         assert json.loads(json.dumps(made)) == made
-        assert set(made) == {
-            "version", "text", "fusion", "rows", "sentence_rows", "contexts", "spans", "cited_node_ids",
-            "usage", "timings", "grounding", "finish_reason", "warnings",
-        }  # fmt: skip
-        assert [c["node_id"] for c in made["contexts"]] == ["ferry", "market", "museum"]
-        assert [c["ref_doc_id"] for c in made["contexts"]] == ["sea.txt", "town.txt", "town.txt"]
+        jsonschema.Draft202012Validator(report_schema()).validate(made)
+        assert (made["question"], made["answer"]) == (QUESTION, response.response)
+        assert [c["id"] for c in made["contexts"]] == ["ferry", "market", "museum"]
+        assert [c["metadata"]["ref_doc_id"] for c in made["contexts"]] == ["sea.txt", "town.txt", "town.txt"]
         assert sum(c["weight"] for c in made["contexts"]) == pytest.approx(1, abs=1e-4)
         assert sum(c["tokens_won"] for c in made["contexts"]) >= 1
-        assert made["spans"]
-        for span in made["spans"]:
-            assert 0 <= span["start"] < span["end"] <= len(response.response)
-            assert made["contexts"][span["context_index"]]["node_id"] == span["node_id"]
-        assert made["cited_node_ids"] == list(dict.fromkeys(s["node_id"] for s in made["spans"]))
+        assert made["citations"]
+        for citation in made["citations"]:
+            assert 0 <= citation["start"] < citation["end"] <= len(response.response)
+            assert made["contexts"][citation["context_index"]]["id"] == citation["passage_id"]
+        assert made["cited_ids"] == list(dict.fromkeys(c["passage_id"] for c in made["citations"]))
 
     def test_nodes_are_left_as_they_are(self, llm: NBCELLM, scored: list[NodeWithScore]) -> None:
         before = [node.model_dump_json() for node in scored]
@@ -307,7 +307,7 @@ class TestMetadata:
 
         before, after = asyncio.run(run())
         assert before == {}
-        assert after["spans"] == whole["spans"]
+        assert after["citations"] == whole["citations"]
 
     def test_calls_at_once_keep_theirs_apart(self, llm: NBCELLM, scored: list[NodeWithScore]) -> None:
         synthesizer = NBCESynthesizer(llm)
@@ -316,12 +316,12 @@ class TestMetadata:
             return await asyncio.gather(*[synthesizer.asynthesize(QUESTION, [n]) for n in scored])
 
         for node, response in zip(scored, asyncio.run(run()), strict=True):
-            assert [c["node_id"] for c in report(response)["contexts"]] == [node.node.node_id]
-            assert response.response == report(response)["text"]
+            assert [c["id"] for c in report(response)["contexts"]] == [node.node.node_id]
+            assert response.response == report(response)["answer"]
 
     def test_cited_nodes_and_footnotes(self, llm: NBCELLM, scored: list[NodeWithScore]) -> None:
         response = NBCESynthesizer(llm).synthesize(QUESTION, scored)
-        assert [n.node.node_id for n in cited_nodes(response)] == report(response)["cited_node_ids"]
+        assert [n.node.node_id for n in cited_nodes(response)] == report(response)["cited_ids"]
         text = format_citations(response)
         for number, node in enumerate(cited_nodes(response), 1):
             assert f"[{number}] {node.node.node_id}" in text
@@ -341,5 +341,5 @@ class TestMetadata:
             response = synthesizer.synthesize(QUESTION, scored)
             assert isinstance(response.response, Fact)
             assert report(response)["rows"] == 4
-            assert [c["node_id"] for c in report(response)["contexts"]] == ["ferry", "market", "museum"]
+            assert [c["id"] for c in report(response)["contexts"]] == ["ferry", "market", "museum"]
         assert isinstance(asyncio.run(synthesizer.asynthesize(QUESTION, scored)).response, Fact)

@@ -267,7 +267,7 @@ class TestSynthesizer:
             TextNode(id_="half", text=f"Bread. {forged[:20]}"),
         ]
         response: Any = NBCESynthesizer(llm).synthesize(QUESTION, [NodeWithScore(node=n) for n in bad])
-        assert [c["node_id"] for c in response.metadata["nbce"]["contexts"]] == ["bad", "half"]
+        assert [c["id"] for c in response.metadata["nbce"]["contexts"]] == ["bad", "half"]
 
     def test_braces_are_text(self, make_engine: Callable[..., NBCE], events: Any) -> None:
         """Structured answers format messages twice; questions, passages and schema stay as they are."""

@@ -1,0 +1,241 @@
+"""An answer in plain JSON types, in one form for the command line, both adapters and whoever sends it.
+
+Its JSON Schema (draft 2020-12) is `report.schema.json` beside this file; `report_schema` loads it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.resources import files
+from typing import Any, Literal, TypedDict
+
+from ..evidence.passage_evidence import cited_by_number
+from ..passages import Passage
+from ..view.shown import AnswerLike
+
+__all__ = [
+    "CitationReport",
+    "ContextReport",
+    "Report",
+    "TimingsReport",
+    "UsageReport",
+    "report",
+    "report_schema",
+]
+
+
+class ContextReport(TypedDict):
+    """A passage that was read, and how much of the answer rests on it.
+
+    Attributes:
+        index: its place in `Report.contexts`.
+        id, title, source, start, end, text: see `nbce_rag.Passage`.
+        score: retrieval score.
+        relevance: nats by which it made the question likelier.
+        weight: mean evidence for it over the answer's tokens, in [0, 1].
+        tokens_won: number of tokens that it led.
+        cited: share of the answer's words that cite it, in [0, 1].
+        metadata: those of the passage that JSON can hold; names with an underscore in front are left out,
+            being the notes of whoever stored the passage.
+    """
+
+    index: int
+    id: str
+    title: str | None
+    source: str | None
+    start: int | None
+    end: int | None
+    score: float | None
+    relevance: float | None
+    weight: float | None
+    tokens_won: int
+    cited: float
+    text: str
+    metadata: dict[str, Any]
+
+
+class CitationReport(TypedDict):
+    """A stretch of the answer that one context supports.
+
+    Attributes:
+        start, end: `answer[start:end]`, in Unicode code points; `end` is exclusive.
+        text: the stretch itself.
+        context_index: the context, by its place in `Report.contexts`.
+        passage_id: the context's `id`.
+        share: mean evidence for the context over the stretch, in (0, 1].
+        verbatim: whether `text` stands word for word in the context (`nbce_rag.Citation`).
+    """
+
+    start: int
+    end: int
+    text: str
+    context_index: int
+    passage_id: str
+    share: float | None
+    verbatim: bool
+
+
+class UsageReport(TypedDict):
+    """Tokens read and written.
+
+    Attributes:
+        prompt_tokens: prompt tokens over all rows, computed or reused.
+        cached_tokens: how many of these were reused.
+        generated_tokens: tokens of the answer, counted once.
+        total_tokens: prompt and generated tokens.
+        row_tokens: prompt tokens of each row, as in `nbce_rag.evidence.evidence.Usage`.
+        row_passages: the contexts that each row reads; [] where that was not noted.
+    """
+
+    prompt_tokens: int
+    cached_tokens: int
+    generated_tokens: int
+    total_tokens: int
+    row_tokens: list[int]
+    row_passages: list[list[int]]
+
+
+class TimingsReport(TypedDict):
+    """Wall-clock seconds of `nbce_rag.evidence.evidence.Timings`; None where a step did not take place."""
+
+    retrieve: float | None
+    prefill: float | None
+    first_token: float | None
+    decode: float | None
+    total: float | None
+
+
+class Report(TypedDict):
+    """An answer and what it rests on.
+
+    Attributes:
+        schema: version of this form. It changes when a key changes its meaning or goes.
+        question, answer, finish_reason, fusion, grounding, warnings: see `nbce_rag.Answer`.
+        citations: cited stretches of the answer, ordered and disjoint.
+        cited_ids: `id` of the contexts that are cited, in the order of their first citation, which is that
+            of the numbers in a printed answer.
+        contexts: the passages that were read, cited or not, in the order in which they were given.
+        rows: rows that the model read: those of passages and the one without.
+        sentence_rows: further rows, which read sentences of passages once more.
+        usage: tokens.
+        timings: seconds.
+    """
+
+    schema: Literal[1]
+    question: str
+    answer: str
+    finish_reason: str
+    fusion: str
+    grounding: float | None
+    citations: list[CitationReport]
+    cited_ids: list[str]
+    contexts: list[ContextReport]
+    rows: int
+    sentence_rows: int
+    usage: UsageReport
+    timings: TimingsReport
+    warnings: list[str]
+
+
+def report(answer: AnswerLike) -> Report:
+    """An answer in plain JSON types.
+
+    Numbers are Python's own and finite: one that is unknown, infinite or NaN is None, because JSON has no
+    other word for it. A citation whose passage is not there is left out. So are the tokens, which would
+    outweigh the rest many times over; they are in `Answer.tokens`.
+
+    Args:
+        answer: any answer.
+
+    Returns:
+        A dict of its own, which `json.dumps(..., allow_nan=False)` takes and which fits `report_schema()`.
+    """
+    contexts = [_context(answer, place) for place in range(len(answer.passages))]
+    usage, timings = answer.usage, answer.timings
+    return {
+        "schema": 1,
+        "question": answer.question,
+        "answer": answer.text,
+        "finish_reason": answer.finish_reason,
+        "fusion": answer.fusion,
+        "grounding": _number(answer.grounding),
+        "citations": [
+            {
+                "start": int(citation.start),
+                "end": int(citation.end),
+                "text": citation.text,
+                "context_index": int(citation.passage),
+                "passage_id": citation.passage_id,
+                "share": _number(citation.share),
+                "verbatim": bool(citation.verbatim),
+            }
+            for citation in answer.citations
+            if 0 <= citation.passage < len(contexts)
+        ],
+        "cited_ids": [answer.passages[one.passage].id for one in cited_by_number(answer.passage_evidence)],
+        "contexts": contexts,
+        "rows": len(usage.row_tokens) - int(usage.sentence_rows),
+        "sentence_rows": int(usage.sentence_rows),
+        "usage": {
+            "prompt_tokens": int(usage.prompt_tokens),
+            "cached_tokens": int(usage.cached_tokens),
+            "generated_tokens": int(usage.generated_tokens),
+            "total_tokens": int(usage.prompt_tokens) + int(usage.generated_tokens),
+            "row_tokens": [int(count) for count in usage.row_tokens],
+            "row_passages": [[int(place) for place in row] for row in usage.row_passages],
+        },
+        "timings": {
+            "retrieve": _number(timings.retrieve),
+            "prefill": _number(timings.prefill),
+            "first_token": _number(timings.first_token),
+            "decode": _number(timings.decode),
+            "total": _number(timings.total),
+        },
+        "warnings": list(answer.warnings),
+    }
+
+
+def report_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of `report`, as `json.loads` reads it; a copy of its own each time."""
+    schema: dict[str, Any] = json.loads(files(__package__).joinpath("report.schema.json").read_bytes())
+    return schema
+
+
+def _context(answer: AnswerLike, place: int) -> ContextReport:
+    passage, evidence = answer.passages[place], answer.passage_evidence[place]
+    return {
+        "index": place,
+        "id": passage.id,
+        "title": passage.title,
+        "source": passage.source,
+        "start": None if passage.start is None else int(passage.start),
+        "end": None if passage.end is None else int(passage.end),
+        "score": _number(passage.score),
+        "relevance": _number(passage.relevance),
+        "weight": _number(evidence.weight),
+        "tokens_won": evidence.tokens,
+        "cited": evidence.cited,
+        "text": passage.text,
+        "metadata": _metadata(passage),
+    }
+
+
+def _metadata(passage: Passage) -> dict[str, Any]:
+    metadata: Mapping[Any, Any] = passage.metadata
+    plain = {}
+    for name, value in metadata.items():
+        if isinstance(name, str) and not name.startswith("_"):
+            with suppress(TypeError, ValueError, RecursionError):  # what JSON cannot hold
+                plain[name] = json.loads(json.dumps(value, allow_nan=False))
+    return plain
+
+
+def _number(value: float | None) -> float | None:
+    """A finite Python float, or None where there is none."""
+    if value is None:
+        return None
+    number = float(value)
+    return number if math.isfinite(number) else None
