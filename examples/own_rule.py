@@ -30,8 +30,7 @@ def main() -> None:
         answer = nbce.answer("Who runs the ferry?", passages, fusion=rule)
         print(f"{answer.fusion}: {answer.text}")
         for citation in answer.citations:
-            cited = answer.text[citation.start : citation.end]
-            print(f"  {cited!r} from {citation.passage_id}, {citation.share:.0%}")
+            print(f"  {citation.text!r} from {citation.passage_id}, {citation.share:.0%}")
 
 
 if __name__ == "__main__":
