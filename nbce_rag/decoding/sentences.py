@@ -4,6 +4,10 @@ A small model finds the answer in a sentence more readily than in the passage ar
 prompt was read, the passages that matter for the question get further rows, coarse to fine (after Choi et
 al., arXiv 1611.01839): each holds one of their sentences under the passage's heading. Fusion weighs these
 rows like any other, and what they say counts for the passage.
+
+That goes for prose. A sentence torn out of a manual's Markdown has lost the code below it, the heading above
+it or the rest of its list; a row that reads it makes up what is not there, and sixteen of these outvote the
+passage. So passages of code, lists and tables are read whole only (examples/docs/method.md has the figures).
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..documents.prose import is_prose
 from ..documents.splitting import split_sentences
 from ..fusion import FusionState
 from ..options import Options
@@ -54,7 +59,7 @@ def focal_passages(plan: RowPlan, options: Options, log_probs: Tensor, state: Fu
 def sentence_rows(
     encoder: PromptEncoder, passages: Sequence[Passage], focal: Sequence[int], options: Options, room: int
 ) -> tuple[Row, ...]:
-    """Rows of the sentences of some passages, in order; none for a passage of one sentence.
+    """Rows of the sentences of some passages, in order; none for one sentence, or for what is no prose.
 
     Args:
         encoder: prompt wording and tokenizer.
@@ -66,6 +71,8 @@ def sentence_rows(
     rows = []
     for index in focal:
         passage = passages[index]
+        if not is_prose(passage.text):
+            continue
         spans = split_sentences(passage.text, MOST_ROWS // len(focal))
         if len(spans) < 2:
             continue
