@@ -64,5 +64,6 @@ def test_only_prose_is_read_by_sentences(make_nbce: Callable[..., Any]) -> None:
     nbce = make_nbce(max_tokens=2, fusion=Posterior(focus=1.0))
     prose = Passage("It is run by Ada. It leaves at noon. Dogs ride for free.")
     manual = Passage("It is run so. Use this:\n\n```\nrun(ada)\n```\n\nThen it leaves. Dogs ride for free.")
-    assert nbce.answer("Who?", [prose, manual]).usage.sentence_rows == 3
+    assert nbce.answer("Who?", [prose]).usage.sentence_rows == 3
+    assert nbce.answer("Who?", [prose, manual]).usage.sentence_rows == 0
     assert nbce.answer("Who?", [manual]).usage.sentence_rows == 0

@@ -7,7 +7,8 @@ rows like any other, and what they say counts for the passage.
 
 That goes for prose. A sentence torn out of a manual's Markdown has lost the code below it, the heading above
 it or the rest of its list; a row that reads it makes up what is not there, and sixteen of these outvote the
-passage. So passages of code, lists and tables are read whole only (examples/docs/method.md has the figures).
+passage. So where one of the passages that matter is code, a list or a table, all are read whole only
+(examples/docs/method.md has the figures).
 """
 
 from __future__ import annotations
@@ -68,11 +69,11 @@ def sentence_rows(
         options: as they were for the passages' own rows.
         room: most tokens of a context; what is longer is left to the passage's own row.
     """
+    if not all(is_prose(passages[index].text) for index in focal):
+        return ()  # rows of some of them alone would outvote the others
     rows = []
     for index in focal:
         passage = passages[index]
-        if not is_prose(passage.text):
-            continue
         spans = split_sentences(passage.text, MOST_ROWS // len(focal))
         if len(spans) < 2:
             continue
