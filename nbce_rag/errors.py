@@ -1,10 +1,14 @@
 """The exceptions that nbce-rag raises: one tree, so that `except NbceError` catches them all.
 
 Every message names the value that was wrong and the way out. Each kind also derives from the
-built-in exception that a Python user would expect, so that generic handlers keep working.
+built-in exception that a Python user would expect, so that generic handlers keep working. Warnings are
+of one kind, and point at the line of the user's that they are about.
 """
 
 from __future__ import annotations
+
+import sys
+import warnings
 
 __all__ = [
     "ContextLengthError",
@@ -13,6 +17,7 @@ __all__ = [
     "IndexLockedError",
     "IndexNotFoundError",
     "InputError",
+    "InputTypeError",
     "MissingDependencyError",
     "ModelError",
     "NbceError",
@@ -21,7 +26,12 @@ __all__ = [
     "PassageIndexError",
     "ReadError",
     "StreamError",
+    "UnsupportedError",
+    "warn",
 ]
+
+# contextlib, because a block of ours is entered and left from there.
+_PACKAGES = ("nbce_rag", "langchain_nbce", "llama_index_nbce", "contextlib")
 
 
 class NbceError(Exception):
@@ -30,6 +40,14 @@ class NbceError(Exception):
 
 class InputError(NbceError, ValueError):
     """An argument has a value that cannot be used: an empty question, an unknown option, k = 0."""
+
+
+class InputTypeError(InputError, TypeError):
+    """An argument is of a kind that cannot be used: a number where texts are compared."""
+
+
+class UnsupportedError(InputError, NotImplementedError):
+    """Something that a framework can be asked for and nbce-rag does not do: another mode of search."""
 
 
 class ContextLengthError(InputError):
@@ -78,3 +96,26 @@ class EmbedderMismatchError(PassageIndexError, ValueError):
 
 class NbceWarning(UserWarning):
     """Something was done that the caller may not expect: no passages, a passage split into windows."""
+
+
+def warn(message: str) -> None:
+    """Issues an `NbceWarning` that points at the line outside these packages that led to it.
+
+    However deep in here it comes from, the user sees a line that they can change, and Python, which shows
+    each warning once a line, shows it for every such line.
+    """
+    frame = sys._getframe(1)
+    while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__", "")):
+        frame = frame.f_back
+    warnings.warn_explicit(
+        message,
+        NbceWarning,
+        filename=frame.f_code.co_filename,
+        lineno=frame.f_lineno,
+        module=frame.f_globals.get("__name__", ""),
+        registry=frame.f_globals.setdefault("__warningregistry__", {}),
+    )
+
+
+def _is_ours(module: str) -> bool:
+    return module.partition(".")[0] in _PACKAGES

@@ -115,6 +115,17 @@ def test_without_a_handler_errors_become_warnings(docs: Path) -> None:
     assert [warning.filename for warning in caught] == [__file__]
 
 
+def test_warnings_from_deep_inside_point_at_the_callers_line(docs: Path, tmp_path: Path) -> None:
+    records = docs / "records.jsonl"
+    records.write_text('{"text": "one"}\n{}\n')
+    (tmp_path / "empty").mkdir()
+    with pytest.warns(NbceWarning) as caught:
+        for _ in read_files([records, tmp_path / "empty"]):
+            pass
+    assert len(caught) == 2
+    assert {warning.filename for warning in caught} == {__file__}
+
+
 def test_a_handler_may_stop_the_reading(docs: Path) -> None:
     def stop(error: ReadError) -> None:
         raise error

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import NbceWarning, ReadError
+from ..errors import ReadError, warn
 from ..passages import Passage
 from .document import OnError, Split, source_name
 from .jsonl import read_jsonl
@@ -72,8 +71,7 @@ def read_files(
 
 
 def _warn(error: ReadError) -> None:
-    # Past this function and the two generators, to the loop over them.
-    warnings.warn(f"Passed over: {error}", NbceWarning, stacklevel=3)
+    warn(f"Passed over: {error}")
 
 
 def _read(
