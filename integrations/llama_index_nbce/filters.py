@@ -12,7 +12,7 @@ from llama_index.core.vector_stores.types import (
     MetadataFilters,
 )
 
-from nbce_rag.errors import InputError
+from nbce_rag.errors import InputError, InputTypeError
 from nbce_rag.index.filters.conditions import AllOf, AnyOf, Condition, Not, Test
 
 from .nodes import NODE_KEY
@@ -29,8 +29,8 @@ def as_condition(filters: MetadataFilters | None) -> Condition | None:
     Numbers are ordered among themselves, and texts are; others have no order.
 
     Raises:
-        InputError: an unknown operator or condition. While searching, `TypeError`: text match with something
-            that is no text.
+        InputError: an unknown operator or condition.
+        InputTypeError: while searching: text match with something that is no text.
     """
     if filters is None or not filters.filters:
         return None
@@ -101,7 +101,7 @@ def _text_match(one: MetadataFilter) -> Callable[[Any], bool]:
         if value is None:
             return False
         if not isinstance(value, str) or not isinstance(wanted, str):
-            raise TypeError(
+            raise InputTypeError(
                 f"{one.operator.value} compares texts; metadata[{one.key!r}] is {value!r} and the filter's "
                 f"value {wanted!r}."
             )

@@ -7,7 +7,7 @@ from typing import Any
 
 from llama_index.core.vector_stores.types import MetadataFilters, VectorStoreQuery, VectorStoreQueryMode
 
-from nbce_rag.errors import InputError
+from nbce_rag.errors import InputError, UnsupportedError
 from nbce_rag.index import PassageIndex
 from nbce_rag.index.filters.conditions import AllOf, Condition
 from nbce_rag.index.search import Mode
@@ -69,12 +69,12 @@ def search(index: PassageIndex, query: VectorStoreQuery, **options: Any) -> list
             `PassageIndex.search`.
 
     Raises:
-        NotImplementedError: another mode.
+        UnsupportedError: another mode.
         InputError: there is neither embedding nor text, no text for words, or a value out of range.
     """
     mode = _MODES.get(query.mode)
     if mode is None:
-        raise NotImplementedError(
+        raise UnsupportedError(
             f"PassageVectorStore does not support query mode {query.mode.value!r}; use "
             f"{', '.join(known.value for known in _MODES)}."
         )
