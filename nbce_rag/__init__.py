@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .fusion.registry import RULES as _RULES
+
 __version__ = "0.1.0"
 
 _HOME = {
@@ -31,14 +33,10 @@ _HOME = {
     "StreamError": "errors",
     "show": "live.notebook",
     "PromptTemplate": "prompts.template",
-    "Experts": "fusion",
     "Fused": "fusion",
     "FusionRule": "fusion",
     "FusionState": "fusion",
-    "Max": "fusion",
-    "Mean": "fusion",
-    "MinEntropy": "fusion",
-    "Posterior": "fusion",
+    **dict.fromkeys(_RULES.classes, "fusion"),
 }
 __all__ = [
     "Answer",
@@ -70,6 +68,9 @@ __all__ = [
     "report_schema",
     "show",
 ]
+__all__ += [
+    name for name in _HOME if name not in __all__
+]  # rules beyond these are of any type to type checkers
 
 if TYPE_CHECKING:
     from .answers.answer import Answer, Piece

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .checks import Range
 from .errors import InputError
 from .fusion import Rule, resolve_rule
 
@@ -90,21 +90,14 @@ class Options:
             if not all(isinstance(text, str) and text for text in texts):
                 raise InputError(f"{name}={value!r} must be a sequence of non-empty strings.")
             object.__setattr__(self, name, texts)
-        for name, (valid, wanted) in _RANGES.items():
+        for name, numbers in _RANGES.items():
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-                raise InputError(f"{name}={value!r} must be a number: {wanted}.")
-            if not valid(value):
-                raise InputError(f"{name}={value!r} is out of range; use {wanted}.")
-        for name, (kinds, wanted) in _KINDS.items():
+            if value is not None or name not in _MAY_BE_NONE:
+                numbers.check(name, value)
+        for name, (kinds, wording) in _KINDS.items():
             value = getattr(self, name)
-            # True is an int, but not a number that anyone means.
             if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-                raise InputError(f"{name}={value!r} must be {wanted}.")
-        if self.abstain_below is not None and not math.isfinite(self.abstain_below):
-            raise InputError(
-                f"abstain_below={self.abstain_below!r} must be a finite number of nats, or None."
-            )
+                raise InputError(f"{name}={value!r} must be {wording}.")
         if self.seed is not None and not -(2**63) <= self.seed < 2**64:
             raise InputError(f"seed={self.seed!r} is out of range; use a whole number of up to 64 bits.")
         if self.json_schema is not None and self.regex is not None:
@@ -122,34 +115,37 @@ class Options:
         Raises:
             InputError: an unknown option, or a value out of range.
         """
-        known = [field.name for field in dataclasses.fields(self)]
-        if unknown := sorted(set(changes) - set(known)):
-            raise InputError(f"Unknown option {', '.join(unknown)}; the options are {', '.join(known)}.")
+        names = [field.name for field in dataclasses.fields(self)]
+        if unknown := sorted(set(changes) - set(names)):
+            raise InputError(f"Unknown option {', '.join(unknown)}; the options are {', '.join(names)}.")
         return dataclasses.replace(self, **changes) if changes else self
 
 
-_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "max_tokens": (lambda v: isinstance(v, int) and v >= 1, "a whole number >= 1"),
-    "temperature": (lambda v: v >= 0, "0 (greedy) or more"),
-    "top_k": (lambda v: isinstance(v, int) and v >= 0, "a whole number, 0 for off"),
-    "top_p": (lambda v: 0 < v <= 1, "a number in (0, 1]"),
-    "min_p": (lambda v: 0 <= v <= 1, "a number in [0, 1]"),
-    "repetition_penalty": (lambda v: v > 0, "a number above 0, 1 for off"),
-    "no_repeat_ngram_size": (lambda v: isinstance(v, int) and v >= 0, "a whole number, 0 for off"),
-    "passages_per_row": (lambda v: isinstance(v, int) and v >= 1, "a whole number >= 1"),
-    "prompt_lookup_num_tokens": (lambda v: isinstance(v, int) and v >= 0, "a whole number, 0 for off"),
-    "drop_rows_after": (lambda v: isinstance(v, int) and v >= 0, "a whole number, 0 for never"),
-    "refusal_threshold": (lambda v: 0 < v <= 1, "a number in (0, 1]"),
-    "citation_threshold": (lambda v: 0 < v <= 1, "a number in (0, 1]"),
+_COUNT = Range(1, whole=True)
+_COUNT_OR_OFF = Range(0, whole=True, note="0 for off")
+_SHARE = Range(0, 1, above=True)
+_RANGES = {
+    "max_tokens": _COUNT,
+    "temperature": Range(0, note="0 for greedy"),
+    "top_k": _COUNT_OR_OFF,
+    "top_p": _SHARE,
+    "min_p": Range(0, 1),
+    "repetition_penalty": Range(0, above=True, note="1 for off"),
+    "no_repeat_ngram_size": _COUNT_OR_OFF,
+    "seed": Range(whole=True, note="or None"),
+    "passages_per_row": _COUNT,
+    "abstain_below": Range(note="in nats, or None"),
+    "refusal_threshold": _SHARE,
+    "prompt_lookup_num_tokens": _COUNT_OR_OFF,
+    "drop_rows_after": Range(0, whole=True, note="0 for never"),
+    "citation_threshold": _SHARE,
 }
-
+_MAY_BE_NONE = ("seed", "abstain_below")
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
-    "seed": ((int, type(None)), "a whole number, or None"),
     "json_schema": ((Mapping, str, type(None)), "a dict, JSON text, or None"),
     "regex": ((str, type(None)), "a string, or None"),
     "joint_row": ((bool,), "True or False"),
     "order_labels": ((bool,), "True or False"),
-    "abstain_below": ((int, float, type(None)), "a finite number of nats, or None"),
     "abstention": ((str,), "a string"),
     "relevance": ((bool,), "True or False"),
     "entropies": ((bool,), "True or False"),

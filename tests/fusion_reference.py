@@ -17,14 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 __all__ = [
+    "REFERENCES",
     "CloseCall",
     "Known",
     "Reference",
-    "ReferenceExperts",
-    "ReferenceMax",
-    "ReferenceMean",
-    "ReferenceMinEntropy",
-    "ReferencePosterior",
     "bayes",
     "contrast",
     "entropy",
@@ -130,8 +126,15 @@ class Known:
     evidence: list[float] | None = None  # for the token before the first step
 
 
+REFERENCES: dict[str, type[Reference]] = {}
+"""The reference of each rule, by the name of the rule. It is made from `Known` and the rule's numbers."""
+
+
 class Reference:
     """A rule: `fuse` gives (fused scores, weights), `observe` tells it which token was chosen."""
+
+    def __init_subclass__(cls, rule: str) -> None:
+        REFERENCES[rule] = cls
 
     def __init__(self, known: Known) -> None:
         self.known = known
@@ -155,7 +158,7 @@ def one_hot(k: int, n: int) -> list[float]:
     return [float(j == k) for j in range(n)]
 
 
-class ReferenceMinEntropy(Reference):
+class ReferenceMinEntropy(Reference, rule="min-entropy"):
     def __init__(self, known: Known, beta: float, eta: float, top_p: float, alpha: float) -> None:
         super().__init__(known)
         self.beta, self.eta, self.top_p, self.alpha = beta, eta, top_p, alpha
@@ -180,7 +183,7 @@ class ReferenceMinEntropy(Reference):
         return fused, one_hot(k, len(passages))
 
 
-class ReferenceMean(Reference):
+class ReferenceMean(Reference, rule="mean"):
     def __init__(self, known: Known, beta: float | None, top_p: float) -> None:
         super().__init__(known)
         self.beta, self.top_p = beta, top_p
@@ -196,7 +199,7 @@ class ReferenceMean(Reference):
         return contrast_rows(pooled, cut_baseline, beta), [1 / n] * n
 
 
-class ReferenceMax(Reference):
+class ReferenceMax(Reference, rule="max"):
     def __init__(self, known: Known, beta: float, top_p: float) -> None:
         super().__init__(known)
         self.beta, self.top_p = beta, top_p
@@ -208,7 +211,7 @@ class ReferenceMax(Reference):
         return contrast_rows(pooled, truncate(baseline, self.top_p), self.beta), [1 / n] * n
 
 
-class ReferenceExperts(Reference):
+class ReferenceExperts(Reference, rule="experts"):
     def __init__(self, known: Known, gamma: float) -> None:
         super().__init__(known)
         self.gamma = gamma
@@ -228,7 +231,7 @@ class ReferenceExperts(Reference):
         return experts[k], one_hot(k, len(passages))
 
 
-class ReferencePosterior(Reference):
+class ReferencePosterior(Reference, rule="posterior"):
     def __init__(
         self,
         known: Known,

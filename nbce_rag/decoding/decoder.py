@@ -200,7 +200,7 @@ class LockstepDecoder:
             group = self._groups[index]
             rule: Any = group.rule
             same = rule if isinstance(rule, Hashable) else id(rule)
-            key = (same, len(group.rows), group.state.known())
+            key = (same, len(group.rows), group.state.presence())
             cohorts.setdefault(key, []).append(index)
         return cohorts.values()
 

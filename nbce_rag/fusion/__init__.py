@@ -19,18 +19,28 @@ A rule of your own is any object with this one method (and, optionally, a `name`
             weights = rows.amax(-1).softmax(-1)                # confident rows count more
             fused = (rows.exp() * weights[..., None]).sum(1).log()
             return Fused(fused, weights)
+
+Importing this package loads nothing heavy; each name below loads what it needs when it is first used.
 """
 
 from __future__ import annotations
 
-from .base import Fused, FusionRule, FusionState, Rule, responsibilities
-from .experts import Experts
-from .min_entropy import MinEntropy
-from .pooling import Max, Mean
-from .posterior import Posterior
-from .registry import RULES, resolve_rule
-from .truncation import contrast, nucleus, truncate
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
+from .registry import RULES, resolve_rule
+
+_HOME = {
+    "Fused": "base",
+    "FusionRule": "base",
+    "FusionState": "base",
+    "Rule": "base",
+    "contrast": "truncation",
+    "nucleus": "truncation",
+    "responsibilities": "base",
+    "truncate": "truncation",
+    **RULES.classes,
+}
 __all__ = [
     "RULES",
     "Experts",
@@ -48,3 +58,26 @@ __all__ = [
     "responsibilities",
     "truncate",
 ]
+__all__ += [
+    name for name in _HOME if name not in __all__
+]  # rules beyond these are of any type to type checkers
+
+if TYPE_CHECKING:
+    from .base import Fused, FusionRule, FusionState, Rule, responsibilities
+    from .experts import Experts
+    from .min_entropy import MinEntropy
+    from .pooling import Max, Mean
+    from .posterior import Posterior
+    from .truncation import contrast, nucleus, truncate
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from . import numbers
 
-__all__ = ["Fused", "FusionRule", "FusionState", "Rule", "check_numbers", "one_hot", "responsibilities"]
+__all__ = ["Fused", "FusionRule", "FusionState", "Rule", "one_hot", "responsibilities"]
 
 NEG_INF = -math.inf
 
@@ -51,8 +51,8 @@ class FusionState:
     evidence: Tensor | None = None
     memory: dict[str, Tensor] = field(default_factory=dict)
 
-    def known(self) -> tuple[bool, ...]:
-        """Which of scores, relevance, refusal and evidence are known."""
+    def presence(self) -> tuple[bool, ...]:
+        """Which of scores, relevance, refusal and evidence there are."""
         parts = (self.scores, self.relevance, self.refusal, self.evidence)
         return tuple(part is not None for part in parts)
 
@@ -63,8 +63,8 @@ class FusionState:
             return states[0]
 
         def join(*parts: Tensor | None) -> Tensor | None:
-            known = [part for part in parts if part is not None]
-            return torch.cat(known) if known else None
+            tensors = [part for part in parts if part is not None]
+            return torch.cat(tensors) if tensors else None
 
         names = states[0].memory
         return cls(
@@ -77,8 +77,8 @@ class FusionState:
 
     def keep(self, passages: Tensor) -> FusionState:
         """The same for some of the passages [n'] (indexes). Tensors [G, n] in the memory lose the others."""
-        known = next(part for part in (self.evidence, self.scores, self.relevance) if part is not None)
-        n = known.shape[1]
+        some = next(part for part in (self.evidence, self.scores, self.relevance) if part is not None)
+        n = some.shape[1]
 
         def part(values: Tensor | None) -> Tensor | None:
             if values is None or values.dim() < 2 or values.shape[1] != n:
@@ -91,7 +91,7 @@ class FusionState:
             relevance=part(self.relevance),
             refusal=part(self.refusal),
             evidence=None if evidence is None else evidence / evidence.sum(-1, keepdim=True),
-            memory={name: kept for name, values in self.memory.items() if (kept := part(values)) is not None},
+            memory={name: rest for name, values in self.memory.items() if (rest := part(values)) is not None},
         )
 
     def unstack(self, questions: int) -> list[FusionState]:
@@ -124,7 +124,7 @@ class Rule(Protocol):
 
 
 class FusionRule(ABC):
-    """Base of the rules here: a frozen dataclass whose fields are the rule's numbers.
+    """Base of the rules here: a frozen dataclass whose fields are the rule's numbers (`numbers.number`).
 
     Attributes:
         name: what `resolve_rule` and the command line call it.
@@ -139,6 +139,9 @@ class FusionRule(ABC):
     focus: float = 0.0
     uses_relevance: bool = False
     uses_refusal: bool = False
+
+    def __post_init__(self) -> None:
+        numbers.check(self)
 
     @abstractmethod
     def fuse(self, log_probs: Tensor, state: FusionState) -> Fused:
@@ -168,29 +171,3 @@ def responsibilities(weights: Tensor, token_log_probs: Tensor) -> Tensor:
 def one_hot(index: Tensor, n: int, like: Tensor) -> Tensor:
     """[G] indexes into [G, n] zeros and ones of the dtype of `like`."""
     return torch.nn.functional.one_hot(index, n).to(like.dtype)
-
-
-def check_numbers(rule: Any, **valid: Callable[[float], bool]) -> None:
-    """Check fields of a rule, each with what makes it possible.
-
-    Raises:
-        InputError: naming the field, its value and its range.
-    """
-    for name, possible in valid.items():
-        value = getattr(rule, name)
-        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        if not number or not possible(value):
-            raise InputError(f"{type(rule).__name__}: {name}={value!r} is out of range; {_RANGES[name]}.")
-
-
-_RANGES = {
-    "beta": "beta is a finite number above -1 (0 switches the contrast off)",
-    "eta": "eta is a finite number >= 0",
-    "top_p": "top_p lies in (0, 1] (1 switches truncation off)",
-    "alpha": "alpha is a finite number >= 0",
-    "gamma": "gamma is a finite number >= 0",
-    "tau": "tau is a finite number, at least 0.0001",
-    "epsilon": "epsilon lies in [0, 1]",
-    "focus": "focus lies in [0, 1] (0 switches reading by sentences off)",
-    "cutoff": "cutoff lies in [0, 1]",
-}

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .base import NEG_INF, Fused, FusionRule, FusionState, check_numbers, one_hot
+from .base import NEG_INF, Fused, FusionRule, FusionState, one_hot
+from .numbers import FOCUS, WEIGHT, number
 from .truncation import contrast
 
 __all__ = ["Experts"]
@@ -30,13 +31,10 @@ class Experts(FusionRule):
             published rule.
     """
 
-    gamma: float = 2.5
-    focus: float = 0.0
+    gamma: float = number(2.5, WEIGHT, grid=(0.0, 1.0, 2.5, 5.0, 10.0))
+    focus: float = number(0.0, FOCUS)
 
     name = "experts"
-
-    def __post_init__(self) -> None:
-        check_numbers(self, gamma=lambda v: v >= 0, focus=lambda v: 0 <= v <= 1)
 
     def fuse(self, log_probs: Tensor, state: FusionState) -> Fused:
         rows, baseline = log_probs[:, 1:], log_probs[:, :1]

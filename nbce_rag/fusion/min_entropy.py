@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .base import Fused, FusionRule, FusionState, check_numbers, one_hot
+from .base import Fused, FusionRule, FusionState, one_hot
+from .numbers import CONTRAST, FOCUS, NUCLEUS, WEIGHT, number
 from .truncation import contrast, nucleus, truncate
 
 __all__ = ["MinEntropy"]
@@ -30,23 +31,13 @@ class MinEntropy(FusionRule):
             published rule.
     """
 
-    beta: float = 0.25
-    eta: float = 0.1
-    top_p: float = 0.95
-    alpha: float = 0.0
-    focus: float = 0.0
+    beta: float = number(0.25, CONTRAST, grid=(0.0, 0.1, 0.25, 0.5, 1.0))
+    eta: float = number(0.1, WEIGHT, grid=(0.0, 0.05, 0.1, 0.3, 1.0))
+    top_p: float = number(0.95, NUCLEUS)
+    alpha: float = number(0.0, WEIGHT, grid=(0.0, 0.03, 0.1, 0.3))
+    focus: float = number(0.0, FOCUS)
 
     name = "min-entropy"
-
-    def __post_init__(self) -> None:
-        check_numbers(
-            self,
-            beta=lambda v: v > -1,
-            eta=lambda v: v >= 0,
-            top_p=lambda v: 0 < v <= 1,
-            alpha=lambda v: v >= 0,
-            focus=lambda v: 0 <= v <= 1,
-        )
 
     @property
     def uses_relevance(self) -> bool:  # type: ignore[override]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .base import NEG_INF, Fused, FusionRule, FusionState, check_numbers
+from .base import NEG_INF, Fused, FusionRule, FusionState
+from .numbers import CONTRAST, NUCLEUS, number
 from .truncation import contrast, nucleus
 
 __all__ = ["Max", "Mean"]
@@ -28,15 +29,10 @@ class Mean(FusionRule):
         top_p: nucleus that every row is cut to first, (0, 1].
     """
 
-    beta: float | None = None
-    top_p: float = 0.95
+    beta: float | None = number(None, CONTRAST, grid=(0.0, 0.25, 1.0, 3.0, 7.0))
+    top_p: float = number(0.95, NUCLEUS)
 
     name = "mean"
-
-    def __post_init__(self) -> None:
-        check_numbers(self, top_p=lambda v: 0 < v <= 1)
-        if self.beta is not None:
-            check_numbers(self, beta=lambda v: v > -1)
 
     def untruncated(self) -> Mean:
         return Mean(self.beta, 1.0)
@@ -70,13 +66,10 @@ class Max(FusionRule):
         top_p: nucleus that every row is cut to first, (0, 1].
     """
 
-    beta: float = 0.25
-    top_p: float = 0.95
+    beta: float = number(0.25, CONTRAST, grid=(0.0, 0.1, 0.25, 0.5, 1.0))
+    top_p: float = number(0.95, NUCLEUS)
 
     name = "max"
-
-    def __post_init__(self) -> None:
-        check_numbers(self, beta=lambda v: v > -1, top_p=lambda v: 0 < v <= 1)
 
     def untruncated(self) -> Max:
         return Max(self.beta, 1.0)

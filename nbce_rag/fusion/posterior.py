@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .base import NEG_INF, Fused, FusionRule, FusionState, check_numbers
+from ..checks import Range
+from .base import NEG_INF, Fused, FusionRule, FusionState
+from .numbers import CONTRAST, FOCUS, SHARE, WEIGHT, number
 from .truncation import contrast
 
 __all__ = ["Posterior"]
@@ -42,28 +44,16 @@ class Posterior(FusionRule):
         focus: share of the prior whose passages are read by sentences too, in [0, 1].
     """
 
-    beta: float = 0.25
-    gamma: float = 1.0
-    tau: float = 0.1
-    alpha: float = 0.3
-    epsilon: float = 0.05
-    cutoff: float = 0.05
-    focus: float = 0.5
+    beta: float = number(0.25, CONTRAST, grid=(0.0, 0.1, 0.25, 0.5, 1.0))
+    gamma: float = number(1.0, WEIGHT, grid=(0.0, 0.5, 1.0, 2.0, 4.0))
+    tau: float = number(0.1, Range(1e-4), grid=(0.03, 0.05, 0.1, 0.2, 0.5))
+    alpha: float = number(0.3, WEIGHT, grid=(0.0, 0.1, 0.3, 0.5, 1.0))
+    epsilon: float = number(0.05, SHARE, grid=(0.0, 0.02, 0.05, 0.2, 1.0))
+    cutoff: float = number(0.05, SHARE, grid=(0.0, 0.05, 0.1, 0.3))
+    focus: float = number(0.5, FOCUS, grid=(0.0, 0.3, 0.5, 0.8))
 
     name = "posterior"
     uses_refusal = True
-
-    def __post_init__(self) -> None:
-        check_numbers(
-            self,
-            beta=lambda v: v > -1,
-            gamma=lambda v: v >= 0,
-            tau=lambda v: v >= 1e-4,
-            alpha=lambda v: v >= 0,
-            epsilon=lambda v: 0 <= v <= 1,
-            cutoff=lambda v: 0 <= v <= 1,
-            focus=lambda v: 0 <= v <= 1,
-        )
 
     @property
     def uses_relevance(self) -> bool:  # type: ignore[override]

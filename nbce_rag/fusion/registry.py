@@ -1,19 +1,80 @@
-"""Rules by name."""
+"""Rules by name. A rule that joins the package is named here, and wherever rules are named that follows.
+
+Importing this loads no rule and no torch, so that the command line can name rules while it loads nothing.
+"""
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .base import FusionRule, Rule
-from .experts import Experts
-from .min_entropy import MinEntropy
-from .pooling import Max, Mean
-from .posterior import Posterior
+from .numbers import ranges_of
 
-__all__ = ["RULES", "resolve_rule"]
+if TYPE_CHECKING:
+    from .base import FusionRule, Rule
 
-RULES: dict[str, type[FusionRule]] = {rule.name: rule for rule in (MinEntropy, Mean, Max, Experts, Posterior)}
+__all__ = ["RULES", "RuleRegistry", "resolve_rule"]
+
+
+class RuleRegistry(Mapping[str, "type[FusionRule]"]):
+    """The classes of rules by the name of the rule, each loaded when it is first asked for.
+
+    Args:
+        package: where the modules are.
+        homes: of each rule the module and the class, as "module.Class".
+    """
+
+    def __init__(self, package: str, homes: Mapping[str, str]) -> None:
+        self._package = package
+        self._homes = dict(homes)
+
+    def __getitem__(self, name: str) -> type[FusionRule]:
+        module, _, kind = self._homes[name].rpartition(".")
+        rule: type[FusionRule] = getattr(import_module(f"{self._package}.{module}"), kind)
+        return rule
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._homes)
+
+    def __len__(self) -> int:
+        return len(self._homes)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._homes
+
+    @property
+    def classes(self) -> dict[str, str]:
+        """The module of each class, by the name of the class; nothing is loaded for it."""
+        return {kind: module for module, _, kind in (home.rpartition(".") for home in self._homes.values())}
+
+    def make(self, name: str, **numbers: float) -> FusionRule:
+        """A rule with its numbers; those that are left out are at their defaults.
+
+        Raises:
+            InputError: an unknown name, or an unknown or impossible number.
+        """
+        if name not in self:
+            raise InputError(f"Unknown fusion rule {name!r}; choose one of {', '.join(self)}.")
+        kind = self[name]
+        if unknown := sorted(set(numbers) - set(ranges_of(kind))):
+            raise InputError(
+                f"Rule {name!r} has no {', '.join(unknown)}; it has {', '.join(sorted(ranges_of(kind)))}."
+            )
+        return kind(**numbers)
+
+
+RULES = RuleRegistry(
+    "nbce_rag.fusion",
+    {
+        "min-entropy": "min_entropy.MinEntropy",
+        "mean": "pooling.Mean",
+        "max": "pooling.Max",
+        "experts": "experts.Experts",
+        "posterior": "posterior.Posterior",
+    },
+)
 
 
 def resolve_rule(rule: str | Rule, **numbers: float) -> Rule:
@@ -26,13 +87,10 @@ def resolve_rule(rule: str | Rule, **numbers: float) -> Rule:
     Raises:
         InputError: unknown name, unknown or impossible number, or an object that cannot fuse.
     """
+    from .base import Rule
+
     if isinstance(rule, str):
-        if rule not in RULES:
-            raise InputError(f"Unknown fusion rule {rule!r}; choose one of {', '.join(RULES)}.")
-        known = {f.name for f in fields(RULES[rule])}  # type: ignore[arg-type]
-        if unknown := sorted(set(numbers) - known):
-            raise InputError(f"Rule {rule!r} has no {', '.join(unknown)}; it has {', '.join(sorted(known))}.")
-        return RULES[rule](**numbers)
+        return RULES.make(rule, **numbers)
     if isinstance(rule, type) or not isinstance(rule, Rule):
         raise InputError(
             f"fusion={rule!r} is neither a rule's name ({', '.join(RULES)}) nor an object with a fuse method."

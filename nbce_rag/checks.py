@@ -1,0 +1,87 @@
+"""Numbers with a range: options, fusion rules and searches are all checked by the same few lines."""
+
+from __future__ import annotations
+
+import math
+import operator
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+from .errors import InputError
+
+__all__ = ["Range", "check_count"]
+
+
+@dataclass(frozen=True)
+class Range:
+    """Which numbers will do. NaN and infinity never do, nor does True, which nobody means by 1.
+
+    Attributes:
+        least, most: the ends; infinite for none.
+        above: whether `least` itself will not do.
+        whole: whether only whole numbers will do, and no floats that equal one.
+        note: what one of them stands for, such as "0 for off"; part of the message.
+    """
+
+    least: float = -math.inf
+    most: float = math.inf
+    above: bool = False
+    whole: bool = False
+    note: str = ""
+
+    def __contains__(self, value: object) -> bool:
+        if not _is_number(value) or (self.whole and not isinstance(value, int)):
+            return False
+        return self.least <= value <= self.most and not (self.above and value == self.least)
+
+    def __str__(self) -> str:
+        kind = "a whole number" if self.whole else "a number"
+        low, high = f"{self.least:g}", f"{self.most:g}"
+        if math.isfinite(self.most):
+            kind += f" in {'(' if self.above else '['}{low}, {high}]"
+        elif math.isfinite(self.least):
+            kind += f" above {low}" if self.above else f" >= {low}"
+        return f"{kind}, {self.note}" if self.note else kind
+
+    def check(self, name: str, value: object, owner: str = "") -> None:
+        """Says what is wrong with a number, if anything is.
+
+        Args:
+            name: of the number.
+            value: the number, or what was given for it.
+            owner: what it is a number of, where the name alone does not say.
+
+        Raises:
+            InputError: naming the number, its value and the range.
+        """
+        if value in self:
+            return
+        what = f"{owner}: {name}={value!r}" if owner else f"{name}={value!r}"
+        if not _is_number(value):
+            raise InputError(f"{what} must be a number: {self}.")
+        raise InputError(f"{what} is out of range; use {self}.")
+
+
+def check_count(name: str, value: Any, advice: str = "") -> int:
+    """How many of something: a whole number, at least 1, also one of NumPy's.
+
+    Args:
+        name: of the number.
+        value: the number.
+        advice: what would do, for the message.
+
+    Raises:
+        InputError: it is no whole number, or below 1.
+    """
+    advice = f": {advice}" if advice else ""
+    try:
+        number = operator.index(value)
+    except TypeError as error:
+        raise InputError(f"{name} must be a whole number, got {value!r}{advice}.") from error
+    if number < 1 or isinstance(value, bool):
+        raise InputError(f"{name} must be at least 1, got {value!r}{advice}.")
+    return number
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
