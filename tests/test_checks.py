@@ -66,6 +66,6 @@ def test_counts() -> None:
     for value in (0, -1, True, np.int64(0)):
         with pytest.raises(InputError, match=r"^k must be at least 1, got .*: 8 will do\.$"):
             check_count("k", value, "8 will do")
-    for value in (2.5, "3", None):
+    for other in (2.5, "3", None):
         with pytest.raises(InputError, match=r"^k must be a whole number, got .*\.$"):
-            check_count("k", value)
+            check_count("k", other)

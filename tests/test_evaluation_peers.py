@@ -11,7 +11,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from nbce_rag.errors import InputError
-from nbce_rag.evaluation.methods.peers import PEERS, Cad, LeEns, Replug, RobustRag, peer
+from nbce_rag.evaluation.methods.peers import PEERS
+from nbce_rag.evaluation.methods.peers.cad import Cad
+from nbce_rag.evaluation.methods.peers.leens import LeEns
+from nbce_rag.evaluation.methods.peers.replug import Replug
+from nbce_rag.evaluation.methods.peers.robustrag import RobustRag
 from nbce_rag.fusion import Fused, FusionRule, FusionState, Posterior
 
 NEG_INF = -math.inf
@@ -125,11 +129,11 @@ def test_robustrag_without_a_refusal_in_the_wording_drops_nothing() -> None:
 @pytest.mark.parametrize("name", PEERS)
 def test_questions_are_fused_apart_and_input_stays(name: str) -> None:
     torch.manual_seed(0)
-    rows = 2 if name == "cad" else 4
+    rows = 2 if PEERS[name].layout == "together" else 4
     block = torch.randn(3, rows, 7).log_softmax(-1)
     before = block.clone()
     scores, refusal = torch.rand(3, rows - 1), torch.rand(3, rows - 1)
-    rule = peer(name)
+    rule = PEERS.make(name)
     together = rule.fuse(block, FusionState(scores=scores, refusal=refusal))
     for i in range(3):
         alone = rule.fuse(block[i : i + 1], FusionState(scores=scores[i : i + 1], refusal=refusal[i : i + 1]))
@@ -148,4 +152,4 @@ def test_questions_are_fused_apart_and_input_stays(name: str) -> None:
 )
 def test_impossible_numbers(name: str, given: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(given))):
-        peer(name, **given)
+        PEERS.make(name, **given)

@@ -52,7 +52,14 @@ def test_heavy_packages_are_seen_when_they_are_used() -> None:
     assert "torch" in heavy_after("from nbce_rag import MinEntropy")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["ask", "--help"], ["index", "--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        *([name, "--help"] for name in ("ask", "index", "eval", "study", "kv", "bench")),
+    ],
+)
 def test_help_loads_no_model_code(arguments: list[str]) -> None:
     code = (
         f"import sys; sys.argv = ['nbce-rag', *{arguments!r}]\n"

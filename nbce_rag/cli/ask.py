@@ -14,6 +14,7 @@ import typer
 
 from ..errors import InputError
 from ..files import check_writable, write_whole
+from ..fusion.registry import RULES
 from .console import errors_in_one_line, notes, say, spinner
 from .kv import store_of_index
 from .options import DeviceOption, DtypeOption, KOption, ModelOption, given
@@ -66,7 +67,7 @@ def ask_command(
         str | None,
         typer.Option(
             metavar="RULE",
-            help="min-entropy, mean, max, experts or posterior.",
+            help=f"{', '.join(RULES)}.",
             show_default=False,
         ),
     ] = None,

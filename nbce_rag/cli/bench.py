@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ..files import check_writable, write_json
+from ..fusion.registry import RULES
 from .console import errors_in_one_line, notes, progress_bar, say, table_console
 from .options import DeviceOption, DtypeOption, ModelOption
 
@@ -35,7 +36,7 @@ def bench_command(
     threads: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Threads of torch.", show_default="torch's own")
     ] = None,
-    fusion: Annotated[str, typer.Option(metavar="RULE", help="Fusion rule.")] = "posterior",
+    fusion: Annotated[str, typer.Option(metavar="RULE", help=f"{', '.join(RULES)}.")] = "posterior",
     model: ModelOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..evaluation.methods.names import method_choices
 from ..files import write_json
 from .console import errors_in_one_line, notes, progress_shown, say, table_console
 from .options import (
@@ -43,10 +44,7 @@ def eval_command(
         str | None,
         typer.Option(
             metavar="A,B,...",
-            help="closed-book, gold, top-1, concat, concat-reversed, concat-ntk, concat-yarn, map-rerank, "
-            "refine; a fusion rule or a published peer's (replug, leens, cad, robustrag), with numbers, "
-            "posterior(beta=0,alpha=0.5), a joint row, posterior+joint, or labels of the passages' order, "
-            "posterior+order; rules, rules+joint, peers, all.",
+            help=f"{method_choices()}.",
             show_default="the usual ones",
         ),
     ] = None,

@@ -20,7 +20,7 @@ from .data.dataset import Dataset
 from .data.questions import Question
 from .log import Row
 from .methods.long_context import LongContext
-from .methods.method import Asking, Method
+from .methods.method import Exchange, Method
 
 __all__ = ["Asker"]
 
@@ -31,30 +31,30 @@ class _Course:
 
     question: Question
     method: Method
-    asking: Asking
-    wanted: list[dict[str, Any]] = field(default_factory=list)
-    given: list[Answer] = field(default_factory=list)
+    exchange: Exchange
+    requests: list[dict[str, Any]] = field(default_factory=list)  # that have no answer yet
+    answers: list[Answer] = field(default_factory=list)
     answer: Answer | None = None
     error: str | None = None
     seconds_before: float = 0.0  # until the last of the requests was made
     seconds: float = 0.0
 
-    def take(self, answers: Sequence[Answer | ContextLengthError], since: float, until: float) -> None:
-        """Answers to what was wanted, and the seconds from the start of the batch in which they came."""
+    def take(self, replies: Sequence[Answer | ContextLengthError], since: float, until: float) -> None:
+        """Replies to the requests, and the seconds from the start of the batch in which they came."""
         self.seconds_before, self.seconds = since, until
-        good = [answer for answer in answers if isinstance(answer, Answer)]
-        self.given += good
-        if len(good) < len(answers):
-            self.error = next(str(error) for error in answers if not isinstance(error, Answer))
-            self.asking.close()
+        answers = [reply for reply in replies if isinstance(reply, Answer)]
+        self.answers += answers
+        if len(answers) < len(replies):
+            self.error = next(str(reply) for reply in replies if not isinstance(reply, Answer))
+            self.exchange.close()
             return
         try:
-            self.wanted = self.asking.send(good)
+            self.requests = self.exchange.send(answers)
         except StopIteration as end:
             self.answer = end.value
 
     @property
-    def done(self) -> bool:
+    def is_over(self) -> bool:
         return self.answer is not None or self.error is not None
 
 
@@ -78,33 +78,32 @@ class Asker:
         """Why this model cannot do this method, or None."""
         return why_not(self._nbce.model) if method.rope else None
 
-    def ask(self, asked: Sequence[tuple[Question, Method]]) -> list[Row]:
+    def ask(self, pairs: Sequence[tuple[Question, Method]]) -> list[Row]:
         """One line of the log for each question and method of a batch, in their order."""
         courses = []
-        for question, method in asked:
+        for question, method in pairs:
             gold = [self._data.passages[id_] for id_ in question.gold_ids]
-            asking = method.ask(question.text, self._retrieved[question.id], gold)
-            courses.append(_Course(question, method, asking, next(asking)))
-        started, since = time.perf_counter(), 0.0
-        while running := [course for course in courses if not course.done]:
-            answers = iter(self._answers(running))
-            until = time.perf_counter() - started
+            exchange = method.ask(question.text, self._retrieved[question.id], gold)
+            courses.append(_Course(question, method, exchange, next(exchange)))
+        start, since = time.perf_counter(), 0.0
+        while running := [course for course in courses if not course.is_over]:
+            replies = iter(self._replies(running))
+            until = time.perf_counter() - start
             for course in running:
-                course.take([next(answers) for _ in course.wanted], since, until)
+                course.take([next(replies) for _ in course.requests], since, until)
             since = until
         return [_line(course, len(courses)) for course in courses]
 
-    def _answers(self, courses: Sequence[_Course]) -> list[Answer | ContextLengthError]:
-        """Answers to all that is wanted, in order."""
+    def _replies(self, courses: Sequence[_Course]) -> list[Answer | ContextLengthError]:
+        """Replies to all requests, in order."""
         requests = [
-            (self._engine(course.method), self._nbce.request(**each, max_tokens=self._max_tokens))
+            (self._engine(course.method), self._nbce.request(**request, max_tokens=self._max_tokens))
             for course in courses
-            for each in course.wanted
+            for request in course.requests
         ]
-        together = [request for engine, request in requests if engine is self._nbce]
-        found = iter(_batch(self._nbce, together))
+        together = iter(_batch(self._nbce, [request for engine, request in requests if engine is self._nbce]))
         return [
-            next(found) if engine is self._nbce else _batch(engine, [request])[0]
+            next(together) if engine is self._nbce else _batch(engine, [request])[0]
             for engine, request in requests
         ]
 
@@ -159,18 +158,18 @@ def _line(course: _Course, batch: int) -> Row:
     if answer is None:
         return line
     cited = {answer.passages[e.passage].id: e.support for e in cited_by_number(answer.passage_evidence)}
-    first_token = course.given[-1].timings.first_token
+    first_token = course.answers[-1].timings.first_token
     if course.method.layout == "apart":  # nothing of a ranking can be shown before all of it is there
         first_token = course.seconds - course.seconds_before
-    said = dict.fromkeys(warning for each in course.given for warning in each.warnings)
+    notes = dict.fromkeys(warning for part in course.answers for warning in part.warnings)
     return line | {
         "answer": answer.text,
         "finish_reason": answer.finish_reason,
         "leading": max(cited, key=cited.__getitem__) if cited else None,
         "cited": list(cited),
         "grounding": answer.grounding,
-        "prompt_tokens": sum(each.usage.prompt_tokens for each in course.given),
-        "cached_tokens": sum(each.usage.cached_tokens for each in course.given),
+        "prompt_tokens": sum(part.usage.prompt_tokens for part in course.answers),
+        "cached_tokens": sum(part.usage.cached_tokens for part in course.answers),
         "ttft_s": None if first_token is None else course.seconds_before + first_token,
-        "warnings": [warning for warning in said if warning != NO_PASSAGES],
+        "warnings": [note for note in notes if note != NO_PASSAGES],
     }

@@ -11,7 +11,18 @@ from typing import TypeVar
 
 from ..checks import Range
 
-__all__ = ["CONTRAST", "FOCUS", "NUCLEUS", "SHARE", "WEIGHT", "check", "grid_of", "number", "ranges_of"]
+__all__ = [
+    "CONTRAST",
+    "FOCUS",
+    "NUCLEUS",
+    "SHARE",
+    "WEIGHT",
+    "check",
+    "grid_of",
+    "number",
+    "ranges_of",
+    "values_of",
+]
 
 # Ranges that several rules have.
 CONTRAST = Range(-1, above=True, note="0 for no contrast")
@@ -50,6 +61,11 @@ def check(rule: object) -> None:
 def ranges_of(rule: type) -> dict[str, Range]:
     """The range of each number of a rule."""
     return {one.name: one.metadata["range"] for one in _fields(rule)}
+
+
+def values_of(rule: object) -> dict[str, float | None]:
+    """The numbers of a rule."""
+    return {one.name: getattr(rule, one.name) for one in _fields(type(rule))}
 
 
 def grid_of(rule: type) -> dict[str, tuple[float, ...]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import InputError
 from .numbers import ranges_of
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["RULES", "RuleRegistry", "resolve_rule"]
 
 
-class RuleRegistry(Mapping[str, "type[FusionRule]"]):
+_R = TypeVar("_R", bound="FusionRule")
+
+
+class RuleRegistry(Mapping[str, type[_R]]):
     """The classes of rules by the name of the rule, each loaded when it is first asked for.
 
     Args:
@@ -30,9 +33,9 @@ class RuleRegistry(Mapping[str, "type[FusionRule]"]):
         self._package = package
         self._homes = dict(homes)
 
-    def __getitem__(self, name: str) -> type[FusionRule]:
+    def __getitem__(self, name: str) -> type[_R]:
         module, _, kind = self._homes[name].rpartition(".")
-        rule: type[FusionRule] = getattr(import_module(f"{self._package}.{module}"), kind)
+        rule: type[_R] = getattr(import_module(f"{self._package}.{module}"), kind)
         return rule
 
     def __iter__(self) -> Iterator[str]:
@@ -49,7 +52,7 @@ class RuleRegistry(Mapping[str, "type[FusionRule]"]):
         """The module of each class, by the name of the class; nothing is loaded for it."""
         return {kind: module for module, _, kind in (home.rpartition(".") for home in self._homes.values())}
 
-    def make(self, name: str, **numbers: float) -> FusionRule:
+    def make(self, name: str, **numbers: float) -> _R:
         """A rule with its numbers; those that are left out are at their defaults.
 
         Raises:
@@ -65,7 +68,7 @@ class RuleRegistry(Mapping[str, "type[FusionRule]"]):
         return kind(**numbers)
 
 
-RULES = RuleRegistry(
+RULES: RuleRegistry[FusionRule] = RuleRegistry(
     "nbce_rag.fusion",
     {
         "min-entropy": "min_entropy.MinEntropy",

@@ -1,24 +1,29 @@
 """The ways of answering that are compared: same model, wording, stopping and passages.
 
 A method says which passages an engine's requests read, how they are laid out in rows, and what it makes
-of the answers. `nbce_rag.evaluation.methods.names` knows them by name.
+of the answers. `nbce_rag.evaluation.methods.names` has them by name. Importing this loads nothing heavy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ...answers.answer import Answer
-from ...engine.compare import normalise
-from ...fusion import Rule
 from ...passages import Passage
 
-__all__ = ["REFINE", "Asking", "Method", "mean_log_prob"]
+if TYPE_CHECKING:
+    from ...fusion import Rule
 
-Passages = Sequence[Passage]
-Asking = Generator[list[dict[str, Any]], list[Answer], Answer]
+__all__ = ["REFINE", "Choice", "Exchange", "Layout", "Method", "Passages", "mean_log_prob"]
+
+Passages: TypeAlias = Sequence[Passage]
+Layout: TypeAlias = Literal["rows", "together", "apart", "refine"]
+Choice: TypeAlias = Callable[[Passages, Passages], Passages]
+"""(retrieved passages, gold passages) -> the passages that are read, in order."""
+
+Exchange: TypeAlias = Generator[list[dict[str, Any]], list[Answer], Answer]
 """Yields arguments of `NBCE.request`, is sent their answers, and returns the method's answer."""
 
 REFINE = "{question} (Answer so far: {answer}. Correct it if the text says otherwise, else repeat it.)"
@@ -30,8 +35,8 @@ class Method:
     """One way of answering.
 
     Attributes:
-        name: as it was asked for.
-        choose: (retrieved passages, gold passages) -> the passages that are read, in order.
+        name: as it stands in the list of methods, with its numbers.
+        choose: which passages are read.
         fusion: how rows become one distribution.
         layout: "rows" has each passage in a row of its own, "together" all in one row. "apart" asks every
             passage by itself, and the answer that the model is surest of (the highest mean log-prob of its
@@ -45,16 +50,16 @@ class Method:
     """
 
     name: str
-    choose: Callable[[Passages, Passages], Passages]
+    choose: Choice
     fusion: Rule
-    layout: Literal["rows", "together", "apart", "refine"] = "rows"
+    layout: Layout = "rows"
     joint_row: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     rope: Literal["", "dynamic", "yarn"] = ""
     factor: float = 0.0
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
-    def ask(self, question: str, retrieved: Passages, gold: Passages) -> Asking:
+    def ask(self, question: str, retrieved: Passages, gold: Passages) -> Exchange:
         """The requests of one question, a list at a time, and the answer at the end."""
         passages = list(self.choose(retrieved, gold))
         if passages and self.layout == "apart":
@@ -65,19 +70,19 @@ class Method:
         [answer] = yield [self._request(question, passages)]
         return answer
 
-    def _refine(self, question: str, passages: Passages) -> Asking:
+    def _refine(self, question: str, passages: Passages) -> Exchange:
         """The answer as it was when it last changed, so that it cites the passage that changed it."""
-        kept: Answer | None = None
+        best: Answer | None = None
         for passage in passages:
-            asked = question
-            if kept is not None and _says_something(kept):
-                asked = REFINE.format(question=question, answer=kept.text)
-            [answer] = yield [self._request(asked, [passage])]
-            changed = kept is None or normalise(answer.text) != normalise(kept.text)
-            if kept is None or not _says_something(kept) or (changed and _says_something(answer)):
-                kept = answer
-        assert kept is not None
-        return kept
+            text = question
+            if best is not None and _says_something(best):
+                text = REFINE.format(question=question, answer=best.text)
+            [answer] = yield [self._request(text, [passage])]
+            changed = best is None or _normalise(answer.text) != _normalise(best.text)
+            if best is None or not _says_something(best) or (changed and _says_something(answer)):
+                best = answer
+        assert best is not None
+        return best
 
     def _request(self, question: str, passages: Passages) -> dict[str, Any]:
         return {
@@ -98,4 +103,10 @@ def mean_log_prob(answer: Answer) -> float:
 
 
 def _says_something(answer: Answer) -> bool:
-    return answer.finish_reason != "no_evidence" and bool(normalise(answer.text))
+    return answer.finish_reason != "no_evidence" and bool(_normalise(answer.text))
+
+
+def _normalise(text: str) -> str:
+    from ...engine.compare import normalise
+
+    return normalise(text)

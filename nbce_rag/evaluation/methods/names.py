@@ -1,70 +1,43 @@
-"""Methods by name, with numbers and layout: `concat`, `posterior(epsilon=0.1)`, `mean+joint`, `max+order`."""
+"""Methods by name, with numbers and layout: `concat`, `posterior(epsilon=0.1)`, `mean+joint`, `max+order`.
+
+Importing this loads nothing heavy; parsing a name loads its rule.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, is_dataclass
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any
 
 from ...errors import InputError
-from ...fusion import RULES, MinEntropy, Posterior, Rule, resolve_rule
-from .method import Method, Passages
-from .peers import PEERS, Cad, RobustRag, peer
+from ...fusion.numbers import values_of
+from ...fusion.registry import RULES
+from .method import Layout, Method
+from .peers import PEERS
+from .plain import PLAIN, retrieved_passages
 
-__all__ = ["GROUPS", "NAMED", "parse_method", "parse_methods"]
+__all__ = ["GROUPS", "method_choices", "parse_method", "parse_methods"]
 
 _JOINT = "+joint"
 _ORDER = "+order"
 _SPEC = re.compile(r"([^()+]+)(?:\(([^()]*)\))?(\+joint)?(\+order)?")
 
-
-def _retrieved(retrieved: Passages, gold: Passages) -> Passages:
-    return retrieved
-
-
-def _reversed(retrieved: Passages, gold: Passages) -> Passages:
-    return list(reversed(retrieved))
-
-
-def _first(retrieved: Passages, gold: Passages) -> Passages:
-    return retrieved[:1]
-
-
-def _gold(retrieved: Passages, gold: Passages) -> Passages:
-    return gold
-
-
-def _none(retrieved: Passages, gold: Passages) -> Passages:
-    return ()
-
-
-# One row is the model itself: no contrast with the row without a passage, no truncation.
-_ONE_ROW = MinEntropy(beta=0.0, eta=0.0, top_p=1.0)
-_ALONE = Posterior(beta=0.0, focus=0.0)
-
-NAMED: dict[str, Method] = {
-    method.name: method
-    for method in (
-        Method("closed-book", _none, _ALONE),
-        Method("gold", _gold, _ALONE, "together"),
-        Method("top-1", _first, _ALONE),
-        Method("concat", _retrieved, _ONE_ROW, "together"),
-        Method("concat-reversed", _reversed, _ONE_ROW, "together"),
-        Method("concat-ntk", _retrieved, _ONE_ROW, "together", rope="dynamic"),
-        Method("concat-yarn", _retrieved, _ONE_ROW, "together", rope="yarn"),
-        # No cutoff, so that log-probs of different passages compare.
-        Method("map-rerank", _retrieved, Posterior(beta=0.0, cutoff=0.0, focus=0.0), "apart"),
-        Method("refine", _retrieved, _ALONE, "refine"),
-    )
-}
-
 GROUPS: dict[str, tuple[str, ...]] = {
     "rules": tuple(RULES),
     "rules+joint": tuple(f"{name}{_JOINT}" for name in RULES),
     "peers": tuple(PEERS),
-    "all": (*NAMED, *RULES, *(f"{name}{_JOINT}" for name in RULES), *PEERS),
+    "all": (*PLAIN, *RULES, *(f"{name}{_JOINT}" for name in RULES), *PEERS),
 }
+"""Names that stand for several methods."""
+
+
+def method_choices() -> str:
+    """What the names of methods can be, for messages and help."""
+    return (
+        f"{', '.join(PLAIN)}; a fusion rule ({', '.join(RULES)}) or a published peer's ({', '.join(PEERS)}), "
+        f"which may have numbers, posterior(beta=0,alpha=0.5), and at the end {_JOINT} for a row of all "
+        f"passages and {_ORDER} for labels of their order; {', '.join(GROUPS)} stand for several"
+    )
 
 
 def parse_methods(names: str | Sequence[str]) -> list[Method]:
@@ -79,67 +52,56 @@ def parse_methods(names: str | Sequence[str]) -> list[Method]:
         InputError: no names, an unknown one, or impossible numbers.
     """
     parts = re.split(r",(?![^(]*\))", names) if isinstance(names, str) else list(names)
-    found: dict[str, Method] = {}
+    methods: dict[str, Method] = {}
     for part in parts:
         name = re.sub(r"\s+", "", part)
         if name:
-            methods = [parse_method(each) for each in GROUPS.get(name, (name,))]
-            found |= {method.name: method for method in methods}
-    if not found:
-        raise InputError(f"No methods are named; choose from {_choices()}.")
-    return list(found.values())
+            methods |= {member: parse_method(member) for member in GROUPS.get(name, (name,))}
+    if not methods:
+        raise InputError(f"No methods are named; choose from {method_choices()}.")
+    return list(methods.values())
 
 
 def parse_method(name: str) -> Method:
     """One method by name; errors as in `parse_methods`."""
     spec = _SPEC.fullmatch(name)
-    known = spec is not None and (spec[1] in NAMED or spec[1] in RULES or spec[1] in PEERS)
-    if spec is None or not known:
-        raise InputError(f"Unknown method {name!r}; choose from {_choices()}.")
+    if spec is None or not any(spec[1] in kind for kind in (PLAIN, RULES, PEERS)):
+        raise InputError(f"Unknown method {name!r}; choose from {method_choices()}.")
     base, joint, order = spec[1], spec[3] is not None, spec[4] is not None
     numbers = _numbers(name, base, spec[2])
-    if base in NAMED:
+    if base in PLAIN:
         if joint or order:
             raise InputError(f"Method {name!r}: only a fusion rule can have {_JOINT} or {_ORDER}; drop it.")
-        return _named(name, NAMED[base], numbers)
-    rule = resolve_rule(base, **numbers) if base in RULES else peer(base, **numbers)
-    labels = {"order_labels": True} if order else {}
-    parameters = {"fusion": base, **_fields(rule), "joint_row": joint, **labels}
-    if isinstance(rule, Cad):
-        if joint or order:
-            raise InputError(
-                f"Method {name!r}: cad reads all passages in one row already; drop {_JOINT} and {_ORDER}."
-            )
-        return Method(name, _retrieved, rule, "together", parameters=parameters)
-    # All rows that are dropped refuse, and then so does the answer.
-    threshold = {"refusal_threshold": rule.gamma} if isinstance(rule, RobustRag) else {}
-    options = {**threshold, **labels}
-    return Method(name, _retrieved, rule, joint_row=joint, options=options, parameters=parameters)
-
-
-def _named(name: str, plain: Method, numbers: Mapping[str, float]) -> Method:
-    settable = ("factor",) if plain.rope else ()
-    if unknown := sorted(set(numbers) - set(settable)):
-        has = f"it has {', '.join(settable)}" if settable else "it has no numbers"
-        raise InputError(f"Method {name!r} has no {', '.join(unknown)}; {has}.")
-    factor = numbers.get("factor", 0.0)
-    if factor != 0 and not 1 <= factor <= 1024:
+        return PLAIN[base].method(name, numbers)
+    layout: Layout = "rows"
+    options: dict[str, Any] = {}
+    if base in PEERS:
+        peer = PEERS.make(base, **numbers)
+        layout, options = peer.layout, dict(peer.options())
+    rule = peer if base in PEERS else RULES.make(base, **numbers)
+    parameters: dict[str, Any] = {"fusion": base, **values_of(rule), "joint_row": joint}
+    if layout == "together" and (joint or order):
         raise InputError(
-            f"Method {name!r}: factor={factor:g} is out of range; give 1 to 1024, or leave it out to stretch "
-            "as far as each question needs."
+            f"Method {name!r}: {base} reads all passages in one row already; drop {_JOINT} and {_ORDER}."
         )
-    parameters: dict[str, Any] = {"layout": plain.layout}
-    if plain.rope:
-        parameters |= {"rope": plain.rope, "factor": factor or None}
-    fields = {"layout": plain.layout, "rope": plain.rope, "factor": factor, "parameters": parameters}
-    return Method(name, plain.choose, plain.fusion, **cast(dict[str, Any], fields))
+    if order:
+        options["order_labels"] = parameters["order_labels"] = True
+    return Method(
+        name,
+        retrieved_passages,
+        rule,
+        layout=layout,
+        joint_row=joint,
+        options=options,
+        parameters=parameters,
+    )
 
 
 def _numbers(name: str, base: str, text: str | None) -> dict[str, float]:
     """What stands in the parentheses."""
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     if text is None:
-        return found
+        return numbers
     for setting in text.split(","):
         key, equals, value = setting.partition("=")
         try:
@@ -150,19 +112,7 @@ def _numbers(name: str, base: str, text: str | None) -> dict[str, float]:
             raise InputError(
                 f"Method {name!r}: {setting!r} is no number; write {base}(name=number,name=number)."
             )
-        if key in found:
+        if key in numbers:
             raise InputError(f"Method {name!r}: {key} is given twice.")
-        found[key] = number
-    return found
-
-
-def _fields(rule: Rule) -> dict[str, Any]:
-    fields: Callable[[Any], dict[str, Any]] = asdict
-    return fields(rule) if is_dataclass(rule) else {}
-
-
-def _choices() -> str:
-    return (
-        f"{', '.join((*NAMED, *RULES, *PEERS))}; a rule may have numbers, posterior(beta=0), and {_JOINT} "
-        f"or {_ORDER} at the end; {', '.join(GROUPS)} stand for several"
-    )
+        numbers[key] = number
+    return numbers

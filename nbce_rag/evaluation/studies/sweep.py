@@ -2,46 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 from ...errors import InputError
-from ...fusion import RULES
+from ...fusion.numbers import grid_of
+from ...fusion.registry import RULES
 from ..methods.names import parse_methods
 from .pictures import Panel, lines, point
 from .study import Finding, Study
 
 __all__ = ["find"]
 
-_GRID: dict[str, dict[str, tuple[float, ...]]] = {
-    "posterior": {
-        "beta": (0.0, 0.1, 0.25, 0.5, 1.0),
-        "gamma": (0.0, 0.5, 1.0, 2.0, 4.0),
-        "tau": (0.03, 0.05, 0.1, 0.2, 0.5),
-        "alpha": (0.0, 0.1, 0.3, 0.5, 1.0),
-        "epsilon": (0.0, 0.02, 0.05, 0.2, 1.0),
-        "cutoff": (0.0, 0.05, 0.1, 0.3),
-        "focus": (0.0, 0.3, 0.5, 0.8),
-    },
-    "min-entropy": {
-        "beta": (0.0, 0.1, 0.25, 0.5, 1.0),
-        "eta": (0.0, 0.05, 0.1, 0.3, 1.0),
-        "alpha": (0.0, 0.03, 0.1, 0.3),
-    },
-    "max": {"beta": (0.0, 0.1, 0.25, 0.5, 1.0)},
-    "mean": {"beta": (0.0, 0.25, 1.0, 3.0, 7.0)},
-    "experts": {"gamma": (0.0, 1.0, 2.5, 5.0, 10.0)},
-}
 _RULES = "posterior,min-entropy"
 
 
 def find(study: Study) -> Finding:
     """One evaluation of all settings, which read the same rows and therefore share each prompt."""
     rules = [method.name for method in parse_methods(study.methods or _RULES)]
-    if unknown := [rule for rule in rules if rule not in _GRID]:
-        raise InputError(f"There is nothing to sweep for {unknown[0]!r}; choose of {', '.join(_GRID)}.")
+    grids = {rule: grid_of(RULES[rule]) for rule in rules if rule in RULES}
+    if unknown := [rule for rule in rules if not grids.get(rule)]:
+        raise InputError(f"There is nothing to sweep for {unknown[0]!r}; choose of {', '.join(RULES)}.")
     settings = [
-        (rule, number, value) for rule in rules for number, values in _GRID[rule].items() for value in values
+        (rule, number, value)
+        for rule, grid in grids.items()
+        for number, values in grid.items()
+        for value in values
     ]
     names = {setting: f"{setting[0]}({setting[1]}={setting[2]:g})" for setting in settings}
     k = study.k or 8
@@ -55,7 +40,7 @@ def find(study: Study) -> Finding:
                 "rule": rule,
                 "number": number,
                 "value": value,
-                "default": value == _default(rule, number),
+                "default": value == getattr(RULES[rule], number),
                 "answer_found": scores["answer_found"],
                 "ci95": scores["ci95"]["answer_found"],
                 "f1": scores["f1"],
@@ -78,7 +63,7 @@ def find(study: Study) -> Finding:
             "leading_is_gold_when_right": "leading citation is gold, of right answers",
         },
         rows,
-        lambda: lines([_panel(rows, rule, number) for rule in rules for number in _GRID[rule]], title),
+        lambda: lines([_panel(rows, rule, number) for rule in rules for number in grids[rule]], title),
     )
 
 
@@ -92,7 +77,3 @@ def _panel(rows: list[dict[str, Any]], rule: str, number: str) -> Panel:
     mark = next((float(x) for x, row in enumerate(mine) if row["default"]), None)
     ticks = {float(x): f"{row['value']:g}" for x, row in enumerate(mine)}
     return Panel(rule, number, "share, mean F1", series, ticks=ticks, mark=mark)
-
-
-def _default(rule: str, number: str) -> Any:
-    return next(field.default for field in fields(RULES[rule]) if field.name == number)  # type: ignore[arg-type]
