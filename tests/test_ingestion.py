@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,27 @@ class TestFiles:
         (tmp_path / "empty").mkdir()
         report = index.add_files([tmp_path / "empty"])
         assert list(report.files_failed) == [str(tmp_path / "empty")]
+
+    def test_two_reasons_of_one_folder_do_not_hide_each_other(
+        self, index: PassageIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = tmp_path / "secret"
+        folder.mkdir()
+
+        def refuse(path: str) -> Any:
+            raise PermissionError(13, "Permission denied", path)
+
+        monkeypatch.setattr(os, "scandir", refuse)
+        report = index.add_files([folder])
+        (reasons,) = report.files_failed.values()
+        assert reasons.splitlines()[0] == f"{folder}: cannot be read: Permission denied."
+        assert "holds no file" in reasons.splitlines()[1]
+
+    def test_folders_are_told_apart_by_all_of_their_names(self, index: PassageIndex, tmp_path: Path) -> None:
+        folders = [tmp_path / "Notes: one", tmp_path / "Notes: two"]
+        for folder in folders:
+            folder.mkdir()
+        assert list(index.add_files(folders).files_failed) == list(map(str, folders))
 
     def test_large_files_are_stored_in_batches_and_resumed(
         self, index: PassageIndex, path: Path, tmp_path: Path

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from pdf_maker import make_pdf
 
-from nbce_rag.documents.folders import SUFFIXES, read_files
-from nbce_rag.documents.readers import read_document
+from nbce_rag.documents.folders import read_files
+from nbce_rag.documents.readers import SUFFIXES, read_document
 from nbce_rag.errors import InputError, NbceWarning, ReadError
 from nbce_rag.passages import Passage
 

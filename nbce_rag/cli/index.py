@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..documents.readers import SUFFIXES
 from ..errors import IndexNotFoundError, InputError
 from .console import errors_in_one_line, notes, progress_bar, say, spinner
 from .kv import fill, parse_bytes
@@ -32,7 +33,7 @@ def index_command(
         list[Path] | None,
         typer.Argument(
             metavar="DOCS...",
-            help="Files and folders: .txt, .md, .rst, .html, .pdf, .jsonl.",
+            help=f"Files and folders: {', '.join(SUFFIXES)}.",
             show_default=False,
         ),
     ] = None,

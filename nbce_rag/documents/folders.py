@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import ReadError, warn
 from ..passages import Passage
-from .document import OnError, Split, source_name
-from .jsonl import read_jsonl
-from .readers import DOCUMENT_READERS, read_document
+from .document import OnError, Split
+from .readers import SUFFIXES, read_passages
 from .splitting import TokenCounter, check_window, split_document
 
-__all__ = ["SUFFIXES", "find_files", "read_files"]
-
-SUFFIXES: tuple[str, ...] = (*DOCUMENT_READERS, ".jsonl", ".jsonl.gz")
-"""Ends of the names of files that can be read; case does not matter."""
+__all__ = ["find_files", "read_files"]
 
 
 def read_files(
@@ -78,14 +73,13 @@ def _read(
     paths: Iterable[str | Path], split: Split, on_error: OnError
 ) -> Iterator[tuple[Path, list[Passage]]]:
     seen: set[str] = set()
-    for path in find_files(paths, on_error):
+    for path in find_files(paths, lambda path, reason: on_error(ReadError(f"{path}: {reason}"))):
         real = os.path.realpath(path)
         if real in seen:
             continue
         seen.add(real)
         try:
-            is_jsonl = path.name.lower().endswith((".jsonl", ".jsonl.gz"))
-            passages = (read_jsonl if is_jsonl else _read_one)(path, split, on_error)
+            passages = read_passages(path, split, on_error)
         except ReadError as error:
             on_error(error)
         else:
@@ -93,32 +87,29 @@ def _read(
                 yield path, passages
 
 
-def find_files(paths: Iterable[str | Path], on_error: OnError) -> Iterator[Path]:
-    """The files that are named, and those of a known type in the folders that are named."""
+def find_files(paths: Iterable[str | Path], on_failure: Callable[[str, str], None]) -> Iterator[Path]:
+    """The files that are named, and those of a known type in the folders that are named.
+
+    Args:
+        paths: files and folders.
+        on_failure: told of each folder that gives none, or cannot be read, and why.
+    """
     for path in map(Path, paths):
         if not path.is_dir():
             yield path
             continue
-        found = sorted(_walk(path, on_error))
-        if not found:
-            on_error(ReadError(f"{path}: this folder holds no file that ends in {', '.join(SUFFIXES)}."))
-        yield from found
+        files = sorted(_walk(path, on_failure))
+        if not files:
+            on_failure(str(path), f"this folder holds no file that ends in {', '.join(SUFFIXES)}.")
+        yield from files
 
 
-def _walk(folder: Path, on_error: OnError) -> Iterator[Path]:
-    def failed(error: OSError) -> None:
-        on_error(ReadError(f"{error.filename}: cannot be read: {error.strerror}."))
+def _walk(folder: Path, on_failure: Callable[[str, str], None]) -> Iterator[Path]:
+    def fail(error: OSError) -> None:
+        on_failure(str(error.filename), f"cannot be read: {error.strerror}.")
 
-    for parent, folders, names in os.walk(folder, onerror=failed):
+    for parent, folders, names in os.walk(folder, onerror=fail):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             if not name.startswith(".") and name.lower().endswith(SUFFIXES):
                 yield Path(parent, name)
-
-
-def _read_one(path: Path, split: Split, on_error: OnError) -> list[Passage]:
-    document = read_document(path)
-    passages = split(document.text, title=document.title, source=source_name(path))
-    if document.page_starts:
-        return [replace(p, metadata={**p.metadata, "page": document.page(p.start or 0)}) for p in passages]
-    return passages

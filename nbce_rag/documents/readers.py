@@ -1,4 +1,4 @@
-"""Reading one file into text and title: plain text, Markdown, reStructuredText, HTML and PDF.
+"""Which function reads which file: what the modules of `nbce_rag.documents.formats` say.
 
 The text of a `Document` is what spans of passages count in. It is the file's text as it stands for
 text formats (line ends included), and the extracted text for HTML and PDF.
@@ -6,20 +6,41 @@ text formats (line ends included), and the extracted text for HTML and PDF.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
+from typing import TypeAlias, TypeVar
 
 from ..errors import ReadError
-from .document import Document, read_bytes
-from .html import read_html
-from .pdf import NO_TEXT_IN_PDF, read_pdf
-from .text import read_markdown, read_plain, read_rst
+from ..passages import Passage
+from . import formats
+from .document import Document, OnError, Split, read_bytes, source_name
 
-__all__ = ["read_document"]
+__all__ = ["SUFFIXES", "DocumentReader", "RecordReader", "read_document", "read_passages"]
+
+DocumentReader: TypeAlias = Callable[[Path, bytes], Document]
+"""Reads a file's content; raises ReadError where it cannot."""
+
+RecordReader: TypeAlias = Callable[[Path, Split, OnError], list[Passage]]
+"""Reads a file of many texts, splits each, and tells of those that cannot be read."""
+
+_Reader = TypeVar("_Reader")
+
+_MODULES = [import_module(f"{formats.__name__}.{module.name}") for module in iter_modules(formats.__path__)]
+_DOCUMENTS: dict[str, DocumentReader] = {}
+_RECORDS: dict[str, RecordReader] = {}
+for _module in _MODULES:
+    _DOCUMENTS.update(getattr(_module, "DOCUMENTS", {}))
+    _RECORDS.update(getattr(_module, "RECORDS", {}))
+
+SUFFIXES: tuple[str, ...] = (*_DOCUMENTS, *_RECORDS)
+"""Ends of the names of files that can be read; case does not matter."""
 
 
 def read_document(path: str | Path) -> Document:
-    """Reads one .txt, .md, .rst, .html, .htm or .pdf file.
+    """Reads one file of a format that holds one document, such as .txt, .md, .rst, .html or .pdf.
 
     Text is UTF-8 (with or without a byte order mark) or UTF-16 with one; HTML may also declare
     another encoding.
@@ -28,25 +49,38 @@ def read_document(path: str | Path) -> Document:
         ReadError: The file cannot be read or decoded, is encrypted, holds no text, or has another suffix.
     """
     path = Path(path)
-    reader = DOCUMENT_READERS.get(path.suffix.lower())
+    reader = _reader_of(path, _DOCUMENTS)
     if reader is None and not path.exists():
         raise ReadError(f"{path}: there is no such file; check the path.")
     if reader is None:
         raise ReadError(
             f"{path}: cannot read files of type {path.suffix or '(no suffix)'!r}; "
-            f"convert it to one of {', '.join(DOCUMENT_READERS)}."
+            f"convert it to one of {', '.join(_DOCUMENTS)}."
         )
     document = reader(path, read_bytes(path))
     if not document.text.strip():
-        raise ReadError(f"{path}: holds no text." + (NO_TEXT_IN_PDF if document.page_starts else ""))
+        raise ReadError(f"{path}: holds no text.")
     return document
 
 
-DOCUMENT_READERS: dict[str, Callable[[Path, bytes], Document]] = {
-    ".txt": read_plain,
-    ".md": read_markdown,
-    ".rst": read_rst,
-    ".html": read_html,
-    ".htm": read_html,
-    ".pdf": read_pdf,
-}
+def read_passages(path: Path, split: Split, on_error: OnError) -> list[Passage]:
+    """The passages of one file, in order; those of a format with pages have theirs in `metadata["page"]`.
+
+    Raises:
+        ReadError: As in `read_document`. What is wrong with single records `on_error` gets.
+    """
+    records = _reader_of(path, _RECORDS)
+    if records is not None:
+        return records(path, split, on_error)
+    document = read_document(path)
+    passages = split(document.text, title=document.title, source=source_name(path))
+    if document.page_starts:
+        return [replace(p, metadata={**p.metadata, "page": document.page(p.start or 0)}) for p in passages]
+    return passages
+
+
+def _reader_of(path: Path, readers: Mapping[str, _Reader]) -> _Reader | None:
+    """The reader of the longest suffix that the file's name ends in."""
+    name = path.name.lower()
+    suffixes = [suffix for suffix in readers if name.endswith(suffix)]
+    return readers[max(suffixes, key=len)] if suffixes else None

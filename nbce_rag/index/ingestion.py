@@ -109,7 +109,7 @@ class Ingestion:
         check_window(max_tokens, overlap)
         count_tokens = getattr(self._encoder.embedder, "count_tokens", None)
         report = progress or _no_progress
-        failed: dict[str, str] = {}
+        failures: dict[str, list[str]] = {}
         warnings: list[str] = []
         errors: list[ReadError] = []
 
@@ -118,14 +118,18 @@ class Ingestion:
             if on_error is not None:
                 on_error(error)
 
+        def fail(path: str, reason: str) -> None:
+            # There may be several of one: a folder that cannot be read holds no file either.
+            failures.setdefault(path, []).append(f"{path}: {reason}")
+            collect(ReadError(failures[path][-1]))
+
         def read(path: Path) -> list[Passage]:
-            found = read_files(
+            batches = read_files(
                 [path], max_tokens=max_tokens, overlap=overlap, count_tokens=count_tokens, on_error=collect
             )
-            return [passage for _, passages in found for passage in passages]
+            return [passage for _, passages in batches for passage in passages]
 
-        files = list(_unique(find_files([os.fspath(path) for path in paths], collect)))
-        failed.update((str(error).partition(": ")[0], str(error)) for error in errors)
+        files = list(_unique(find_files([os.fspath(path) for path in paths], fail)))
         waiting: list[_File] = []
         unchanged = added = removed = taken = 0
         for number, path in enumerate(files):
@@ -140,7 +144,7 @@ class Ingestion:
             passages = read(path)
             messages = [str(error) for error in errors]
             if not passages or fingerprint is None:
-                failed[str(path)] = "\n".join(messages) or f"{path}: holds no text."
+                failures[str(path)] = messages or [f"{path}: holds no text."]
                 continue
             warnings.extend(messages)
             waiting.append(_File(key, fingerprint, str(path), [_checked(passage) for passage in passages]))
@@ -153,7 +157,7 @@ class Ingestion:
         return AddReport(
             files_added=taken + len(waiting),
             files_unchanged=unchanged,
-            files_failed=failed,
+            files_failed={path: "\n".join(reasons) for path, reasons in failures.items()},
             warnings=tuple(warnings),
             passages_added=added + more,
             passages_removed=removed + gone,

@@ -5,17 +5,17 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ..noncharacters import strip_marks
-from .document import Document, clean_title, decode_text
+from ...noncharacters import strip_marks
+from ..document import Document, clean_title, decode_text
 
-__all__ = ["read_markdown", "read_plain", "read_rst"]
+__all__ = ["DOCUMENTS"]
 
 
-def read_plain(path: Path, data: bytes) -> Document:
+def _read_plain(path: Path, data: bytes) -> Document:
     return Document(strip_marks(decode_text(path, data)))
 
 
-def read_markdown(path: Path, data: bytes) -> Document:
+def _read_markdown(path: Path, data: bytes) -> Document:
     text = strip_marks(decode_text(path, data))
     return Document(text, clean_title(_markdown_title(text.splitlines())))
 
@@ -43,7 +43,7 @@ def _markdown_title(lines: list[str]) -> str | None:
     return None
 
 
-def read_rst(path: Path, data: bytes) -> Document:
+def _read_rst(path: Path, data: bytes) -> Document:
     text = strip_marks(decode_text(path, data))
     previous = ""
     for line in map(str.rstrip, text.splitlines()):
@@ -53,3 +53,6 @@ def read_rst(path: Path, data: bytes) -> Document:
             return Document(text, clean_title(previous))
         previous = "" if is_rule else line.strip()
     return Document(text)
+
+
+DOCUMENTS = {".txt": _read_plain, ".md": _read_markdown, ".rst": _read_rst}

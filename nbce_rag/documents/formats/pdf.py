@@ -6,16 +6,14 @@ import io
 import logging
 from pathlib import Path
 
-from ..errors import ReadError
-from ..noncharacters import strip_marks
-from .document import Document, clean_title
+from ...errors import ReadError
+from ...noncharacters import strip_marks
+from ..document import Document, clean_title
 
-__all__ = ["NO_TEXT_IN_PDF", "read_pdf"]
-
-NO_TEXT_IN_PDF = " Its pages are images: run text recognition on it first, with ocrmypdf for example."
+__all__ = ["DOCUMENTS"]
 
 
-def read_pdf(path: Path, data: bytes) -> Document:
+def _read_pdf(path: Path, data: bytes) -> Document:
     from pypdf import PasswordType, PdfReader
     from pypdf.errors import DependencyError
 
@@ -37,7 +35,15 @@ def read_pdf(path: Path, data: bytes) -> Document:
         raise ReadError(
             f"{path}: is not a PDF that can be read ({type(error).__name__}: {error})."
         ) from error
+    if not "".join(pages).strip():
+        raise ReadError(
+            f"{path}: holds no text. Its pages are images: run text recognition on it first, with ocrmypdf "
+            "for example."
+        )
     starts = [0]
     for page_text in pages:
         starts.append(starts[-1] + len(page_text) + 1)
     return Document("\f".join(pages), clean_title(title), tuple(starts[:-1]))
+
+
+DOCUMENTS = {".pdf": _read_pdf}

@@ -9,15 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import ReadError
-from ..noncharacters import strip_marks
-from ..passages import Passage
-from .document import OnError, Split, decode_text, read_bytes, source_name
+from ...errors import ReadError
+from ...noncharacters import strip_marks
+from ...passages import Passage
+from ..document import OnError, Split, decode_text, read_bytes, source_name
 
-__all__ = ["read_jsonl"]
+__all__ = ["RECORDS"]
 
 
-def read_jsonl(path: Path, split: Split, on_error: OnError) -> list[Passage]:
+def _read_jsonl(path: Path, split: Split, on_error: OnError) -> list[Passage]:
     data = read_bytes(path)
     if path.name.lower().endswith(".gz"):
         try:
@@ -95,3 +95,6 @@ def _parse_record(place: str, line: bytes) -> tuple[str, str, str | None, dict[s
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
+
+
+RECORDS = {".jsonl": _read_jsonl, ".jsonl.gz": _read_jsonl}

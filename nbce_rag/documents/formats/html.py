@@ -9,17 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ReadError
-from ..noncharacters import strip_marks
-from .document import Document, clean_title, decode_text
+from ...errors import ReadError
+from ...noncharacters import strip_marks
+from ..document import Document, clean_title, decode_text
 
 if TYPE_CHECKING:
     from bs4.element import PageElement, Tag
 
-__all__ = ["read_html"]
+__all__ = ["DOCUMENTS"]
 
 
-def read_html(path: Path, data: bytes) -> Document:
+def _read_html(path: Path, data: bytes) -> Document:
     # bs4 and pypdf are imported where they are used: reading text files should not wait for them.
     from bs4 import BeautifulSoup
 
@@ -113,3 +113,6 @@ def _html_text(root: Tag) -> str:
             line.append(words.lstrip(" ") if is_spaced and not preformatted else words)
     end_paragraph()
     return "\n\n".join(paragraphs)
+
+
+DOCUMENTS = {".html": _read_html, ".htm": _read_html}
