@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 import tempfile
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from nbce_rag.errors import IndexNotFoundError, InputError
-from nbce_rag.index import PassageIndex
+from nbce_rag.index import IndexFolder, PassageIndex
 
-__all__ = ["file_name", "locate", "persist", "recorded_dimension"]
+__all__ = ["file_name", "locate", "persist"]
 
 _FORMAT = "nbce_rag.passage_index"
-_DATABASE = "passages.sqlite"
 
 
 def file_name(namespace: str) -> str:
@@ -37,14 +34,8 @@ def persist(index: PassageIndex, persist_path: str, fs: Any = None) -> None:
     folder = f"{persist_path.removesuffix('.json')}.passages"
     fs.makedirs(folder, exist_ok=True)
     with tempfile.TemporaryDirectory() as work:
-        copy = Path(work) / _DATABASE
-        # A copy of the file alone would lack what is in SQLite's log.
-        with (
-            closing(sqlite3.connect(index.path / _DATABASE)) as source,
-            closing(sqlite3.connect(copy)) as target,
-        ):
-            source.backup(target)
-        fs.put(str(copy), f"{folder}/{_DATABASE}")
+        copy = IndexFolder(index.path).copy(work).database
+        fs.put(str(copy), f"{folder}/{copy.name}")
     with fs.open(persist_path, "w", encoding="utf-8") as stream:
         stream.write(_note(folder.rpartition("/")[2]))
 
@@ -73,21 +64,10 @@ def locate(persist_path: str, fs: Any = None, into: Any = None) -> Path:
         raise InputError(f"{persist_path} belongs to another vector store than PassageVectorStore.")
     if not remote:
         return (Path(persist_path).parent / str(note["path"])).resolve()
-    folder = Path(into) if into is not None else Path(tempfile.mkdtemp(prefix="nbce-rag-"))
-    folder.mkdir(parents=True, exist_ok=True)
-    fs.get(f"{persist_path.rpartition('/')[0]}/{note['path']}/{_DATABASE}", str(folder / _DATABASE))
-    return folder
-
-
-def recorded_dimension(path: str | os.PathLike[str]) -> int | None:
-    """Length of the vectors of an index that was made for vectors that come with the nodes."""
-    file = Path(path) / _DATABASE
-    try:
-        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as connection:
-            row = connection.execute("SELECT value FROM meta WHERE key = 'dimension'").fetchone()
-    except sqlite3.Error:
-        return None
-    return int(row[0]) if row else None
+    folder = IndexFolder(into if into is not None else tempfile.mkdtemp(prefix="nbce-rag-"))
+    folder.make()
+    fs.get(f"{persist_path.rpartition('/')[0]}/{note['path']}/{folder.database.name}", str(folder.database))
+    return folder.path
 
 
 def _is_local(fs: Any) -> bool:

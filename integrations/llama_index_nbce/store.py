@@ -18,8 +18,8 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryResult,
 )
 
-from nbce_rag.errors import IndexNotFoundError, InputError
-from nbce_rag.index import PassageIndex
+from nbce_rag.errors import EmbedderMismatchError, InputError
+from nbce_rag.index import IndexFolder, PassageIndex
 from nbce_rag.index.filters.conditions import AllOf
 
 from . import persistence
@@ -74,16 +74,12 @@ class PassageVectorStore(BasePydanticVectorStore):
             return cls(PassageIndex.open(path, _embedder(embed_model, None, None), **options))
         try:
             return cls(PassageIndex.open(path, **options))
-        except IndexNotFoundError:
-            raise
-        except ValueError as error:
+        except EmbedderMismatchError as error:
             # Made for vectors that come with the nodes: there is no model to load.
-            dimension = persistence.recorded_dimension(path)
-            if dimension is None:
-                raise
+            dimension = IndexFolder(path).describe().dimension
             try:
                 return cls(PassageIndex.open(path, NodeEmbeddings(dimension), **options))
-            except ValueError:
+            except EmbedderMismatchError:
                 raise error from None
 
     @classmethod

@@ -15,8 +15,8 @@ import typer
 from ..errors import InputError
 from ..files import check_writable, write_whole
 from ..fusion.registry import RULES
+from ..index.folder import IndexFolder
 from .console import errors_in_one_line, notes, say, spinner
-from .kv import store_of_index
 from .options import DeviceOption, DtypeOption, KOption, ModelOption, given
 
 if TYPE_CHECKING:
@@ -123,8 +123,8 @@ def ask_command(
     dtype: DtypeOption = None,
 ) -> None:
     """Answer a question from an index, and say which passages the answer rests on."""
-    if kv is None and store_of_index(path).is_dir():
-        kv = store_of_index(path)
+    if kv is None and IndexFolder(path).kv.is_dir():
+        kv = IndexFolder(path).kv
     options = given(
         fusion=fusion,
         kv_store=kv,

@@ -140,9 +140,9 @@ def _maintain(
         if documents or not (check or rebuild or factory):
             raise InputError("give either documents, or --check, --rebuild or --factory")
         with redirect_stdout(sys.stderr), spinner("reading the index"):
-            from ..index.maintenance import open_for_maintenance
+            from ..index import PassageIndex
 
-            with open_for_maintenance(path) as index:
+            with PassageIndex.open(path, maintenance=True) as index:
                 if rebuild:
                     index.rebuild()
                 if factory is not None:

@@ -14,22 +14,52 @@ share of the one before them. Removed keys are listed in SQLite until the file t
 Opening maps the files into memory and reads none of a file that is as its writer left it (size, times,
 inode); any other is checked against its checksum first, and when it does not pass, the vectors come from
 SQLite. Scores are always computed from the float32 vectors, whatever form the FAISS file keeps.
+
+Importing this package loads nothing heavy; each name below loads what it needs when it is first used.
 """
 
 from __future__ import annotations
 
-from .filters.conditions import GENERATED, Where
-from .health import CheckReport
-from .ingestion import AddReport
-from .passage_index import PassageIndex
-from .reranking import CrossEncoderReranker, Reranker
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
+_HOME = {
+    "GENERATED": "filters.conditions",
+    "AddReport": "ingestion",
+    "CheckReport": "health",
+    "CrossEncoderReranker": "reranking",
+    "IndexFolder": "folder",
+    "PassageIndex": "passage_index",
+    "Reranker": "reranking",
+    "Where": "filters.conditions",
+}
 __all__ = [
     "GENERATED",
     "AddReport",
     "CheckReport",
     "CrossEncoderReranker",
+    "IndexFolder",
     "PassageIndex",
     "Reranker",
     "Where",
 ]
+
+if TYPE_CHECKING:
+    from .filters.conditions import GENERATED, Where
+    from .folder import IndexFolder
+    from .health import CheckReport
+    from .ingestion import AddReport
+    from .passage_index import PassageIndex
+    from .reranking import CrossEncoderReranker, Reranker
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

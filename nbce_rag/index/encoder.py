@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..embedding.absent import AbsentEmbedder
 from ..embedding.embedder import Embedder, VectorError
 from ..embedding.resolve import EmbedderLike, resolve_embedder
 from ..embedding.sentence_transformer import SentenceTransformerEmbedder
 from ..errors import EmbedderMismatchError, InputError
 from ..passages import Passage
+from .folder import Description
 
 __all__ = ["Encoder", "describe_embedder", "matching_embedder"]
-
-_BY_NAME = "sentence-transformers"
 
 Vector = NDArray[np.float32]
 
@@ -48,7 +48,7 @@ class Encoder:
             raise self._mismatch(vectors.shape[1])
         return _units(vectors, passages)
 
-    def given(self, vectors: ArrayLike, passages: Sequence[Passage]) -> dict[str, Vector]:
+    def units(self, vectors: ArrayLike, passages: Sequence[Passage]) -> dict[str, Vector]:
         """Vectors [n, d] that were made elsewhere, by the id of their passages."""
         try:
             array = np.asarray(vectors, dtype=np.float32)
@@ -63,8 +63,8 @@ class Encoder:
 
     def queries(self, queries: Sequence[str | ArrayLike]) -> Vector:
         """Vectors [n, d] of several."""
-        found = [self.query(query) for query in queries]
-        return np.stack(found) if found else np.empty((0, self.dimension), np.float32)
+        vectors = [self.query(query) for query in queries]
+        return np.stack(vectors) if vectors else np.empty((0, self.dimension), np.float32)
 
     def query(self, query: str | ArrayLike) -> Vector:
         """Vector [d] of a text, or of a vector that was made elsewhere."""
@@ -91,32 +91,39 @@ class Encoder:
         return _mismatch(self._path, name, self.dimension, name, dimension)
 
 
-def describe_embedder(embedder: Embedder) -> dict[str, str]:
+def describe_embedder(embedder: Embedder) -> Description:
     """What an index records of its embedder. Loads a model."""
     by_name = isinstance(embedder, SentenceTransformerEmbedder) and embedder.is_found_by_name
-    return {
-        "embedder": embedder.name,
-        "embedder_kind": _BY_NAME if by_name else "object",
-        "dimension": str(embedder.dimension),
-    }
+    return Description(embedder.name, by_name, embedder.dimension)
 
 
-def matching_embedder(folder: Path, meta: Mapping[str, str], given: EmbedderLike | None) -> Embedder:
-    """The embedder to use for an index, which is the one it was made with."""
-    name, dimension = meta["embedder"], int(meta["dimension"])
-    if given is None:
-        if meta["embedder_kind"] == _BY_NAME:
+def matching_embedder(
+    folder: Path, description: Description, embedder: EmbedderLike | None, *, maintenance: bool
+) -> Embedder:
+    """The embedder to use for an index, which is the one it was made with.
+
+    Args:
+        folder: of the index, for messages.
+        description: what the index records.
+        embedder: the user's; None takes that of the description.
+        maintenance: take one that cannot embed where it cannot be loaded by its name.
+    """
+    name, dimension = description.embedder, description.dimension
+    if embedder is None:
+        if description.by_name:
             return SentenceTransformerEmbedder(name)
+        if maintenance:
+            return AbsentEmbedder(name, dimension)
         raise EmbedderMismatchError(
             f"The index at {folder} was made with the embedder {name!r} of {dimension} dimensions, "
             "which cannot be loaded by its name: give it, as in PassageIndex.open(path, embedder=...)."
         )
-    embedder = resolve_embedder(given)
+    other = resolve_embedder(embedder)
     # A model that is not loaded yet has its dimension checked when it is first used.
-    is_lazy = isinstance(embedder, SentenceTransformerEmbedder) and not embedder.loaded
-    if embedder.name != name or not (is_lazy or embedder.dimension == dimension):
-        raise _mismatch(folder, name, dimension, embedder.name, None if is_lazy else embedder.dimension)
-    return embedder
+    is_lazy = isinstance(other, SentenceTransformerEmbedder) and not other.loaded
+    if other.name != name or not (is_lazy or other.dimension == dimension):
+        raise _mismatch(folder, name, dimension, other.name, None if is_lazy else other.dimension)
+    return other
 
 
 def _units(vectors: NDArray[np.floating], passages: Sequence[Passage]) -> dict[str, Vector]:

@@ -15,7 +15,7 @@ from .sqlite import schema
 from .sqlite.attributes import attribute_rows
 from .sqlite.database import RESTORE
 from .sqlite.storage import Storage
-from .vectors.compaction import Maintenance
+from .vectors.compaction import Compactor
 
 __all__ = ["CheckReport", "check", "rebuild"]
 
@@ -46,7 +46,7 @@ _NAMED = 5  # passages that a message names
 _COLUMNS = "key, id, content_hash, source, title, span_start, span_end, metadata, text, crc"
 
 
-def check(storage: Storage, maintenance: Maintenance, dimension: int) -> CheckReport:
+def check(storage: Storage, compactor: Compactor, dimension: int) -> CheckReport:
     """What `PassageIndex.check` does."""
     with storage.read() as connection:
         problems = list(_sqlite_problems(connection))
@@ -56,8 +56,8 @@ def check(storage: Storage, maintenance: Maintenance, dimension: int) -> CheckRe
         try:
             count = storage.state().passages
             problems += _content_problems(connection, storage, count, dimension)
-            problems += maintenance.check_files(storage)
-            segments = maintenance.segments(storage)
+            problems += compactor.check_files(storage)
+            segments = compactor.segments(storage)
             rows = storage.segments()
             tail = len(storage.vector_keys(rows[-1].last + 1 if rows else 0, storage.last_key()))
         except (IndexDamagedError, sqlite3.DatabaseError, UnicodeDecodeError) as error:

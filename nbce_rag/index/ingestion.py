@@ -69,7 +69,7 @@ class Ingestion:
         """As `PassageIndex.add`, without writing FAISS files."""
         if vectors is not None:
             every = [_checked(passage) for passage in passages]
-            return self._store([(None, every)], self._encoder.given(vectors, every))
+            return self._store([(None, every)], self._encoder.units(vectors, every))
         source = iter(passages)
         changed = 0
         while batch := [_checked(passage) for passage in itertools.islice(source, _BATCH)]:
@@ -81,7 +81,7 @@ class Ingestion:
         every = [_checked(passage) for passage in passages]
         if nameless := next((passage for passage in every if not passage.source), None):
             raise InputError(f"Passage {nameless.id!r} has no source: give one, or upsert by id.")
-        given = None if vectors is None else self._encoder.given(vectors, every)
+        given = None if vectors is None else self._encoder.units(vectors, every)
         sources, ids = {str(passage.source) for passage in every}, {passage.id for passage in every}
         removed = 0
 

@@ -20,21 +20,20 @@ from ..errors import IndexNotFoundError, InputError, PassageIndexError, ReadErro
 from ..passages import Passage
 from .encoder import Encoder, describe_embedder, matching_embedder
 from .filters.conditions import Where, as_condition
+from .folder import Description, IndexFolder
 from .health import CheckReport, check, rebuild
 from .ingestion import AddReport, Ingestion
 from .reranking import RerankerLike
 from .search import Mode, Request, Searcher, checked_k
-from .sqlite.database import not_found
 from .sqlite.storage import Storage
 from .vectors import factories
-from .vectors.compaction import Maintenance
+from .vectors.compaction import Compactor
 from .vectors.view import SyncedVectors
 
-__all__ = ["DATABASE", "PassageIndex"]
+__all__ = ["PassageIndex"]
 
-DATABASE = "passages.sqlite"
 _PAGE = 512
-_SOME = 2000  # passages of one page of `find`
+_FIND_PAGE = 2000  # passages of one page of `find`
 
 
 class PassageIndex:
@@ -57,10 +56,10 @@ class PassageIndex:
         self._storage = storage
         self._encoder = encoder
         self._vectors = SyncedVectors(storage, path, identity, encoder.dimension)
-        self._maintenance = Maintenance(storage, path, identity, encoder.dimension, timeout)
+        self._compactor = Compactor(storage, path, identity, encoder.dimension, timeout)
         self._ingestion = Ingestion(storage, encoder)
         self._searcher = Searcher(storage, self._vectors, encoder.dimension)
-        self._delayed = 0
+        self._bulks = 0  # that are open, in which no FAISS file is written
 
     @classmethod
     def create(
@@ -90,26 +89,23 @@ class PassageIndex:
             ModelError: The model cannot be loaded.
             InputError: `embedder` is no embedder, or `factory` none for its dimension.
         """
-        folder = Path(path)
-        database = folder / DATABASE
+        folder = IndexFolder(path)
         resolved = resolve_embedder(embedder)
         try:
-            Storage.open(database, timeout).close()
+            Storage.open(folder.database, timeout).close()
         except IndexNotFoundError:
-            _check_free(folder)
+            folder.check_free()
             # First of all, so that a model that cannot be loaded leaves nothing behind.
-            meta = {"index": uuid.uuid4().hex, **describe_embedder(resolved)}
-            meta["factory"] = factories.check_factory(factory, int(meta["dimension"]))
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise PassageIndexError(f"The folder {folder} cannot be made ({error.strerror}).") from error
-            if not Storage.create(database, meta, timeout) and not exist_ok:
-                raise _exists(folder) from None  # another process was faster
+            description = describe_embedder(resolved)
+            meta = {"index": uuid.uuid4().hex, **description.meta()}
+            meta["factory"] = factories.check_factory(factory, description.dimension)
+            folder.make()
+            if not Storage.create(folder.database, meta, timeout) and not exist_ok:
+                raise _exists(folder.path) from None  # another process was faster
         else:
             if not exist_ok:
-                raise _exists(folder)
-        return cls.open(folder, resolved, timeout=timeout)
+                raise _exists(folder.path)
+        return cls.open(folder.path, resolved, timeout=timeout)
 
     @classmethod
     def open(
@@ -118,6 +114,7 @@ class PassageIndex:
         embedder: EmbedderLike | None = None,
         *,
         timeout: float = 5.0,
+        maintenance: bool = False,
     ) -> Self:
         """Opens an index.
 
@@ -126,6 +123,8 @@ class PassageIndex:
             embedder: As in `create`; needed when the index was made with a callable. Default: the model
                 that the index was made with, loaded when it is first needed.
             timeout: Seconds to wait for another process that is writing, here and in every later call.
+            maintenance: For `check`, `rebuild` and `compact`: open it also without an embedder that has to
+                be given. Whatever has to embed a text then raises EmbedderMismatchError.
 
         Raises:
             IndexNotFoundError: There is none.
@@ -133,15 +132,15 @@ class PassageIndex:
             EmbedderMismatchError: `embedder` has another name or dimension than the one it was made with,
                 or has to be given.
         """
-        folder = Path(path)
-        if not folder.is_dir():
-            raise not_found(folder)
-        storage = Storage.open(folder / DATABASE, timeout)
+        folder = IndexFolder(path)
+        storage = Storage.open(folder.database, timeout)
         try:
             with storage.read():
                 meta = storage.meta()
-            encoder = Encoder(folder, matching_embedder(folder, meta, embedder), int(meta["dimension"]))
-            return cls(folder, storage, encoder, meta["index"], timeout)
+            description = Description.of(meta)
+            chosen = matching_embedder(folder.path, description, embedder, maintenance=maintenance)
+            encoder = Encoder(folder.path, chosen, description.dimension)
+            return cls(folder.path, storage, encoder, meta["index"], timeout)
         except BaseException:
             storage.close()
             raise
@@ -167,7 +166,7 @@ class PassageIndex:
             EmbedderMismatchError: The embedder's vectors have another dimension than the index.
             IndexLockedError: Another process was writing for too long.
         """
-        changed = self._ingestion.add(_several(passages), vectors)
+        changed = self._ingestion.add(_as_passages(passages), vectors)
         self._save()
         return changed
 
@@ -196,7 +195,7 @@ class PassageIndex:
             return self.add(passages, vectors=vectors)
         if by != "source":
             raise InputError(f"by must be 'id' or 'source', got {by!r}.")
-        changed, _ = self._ingestion.replace_sources(_several(passages), vectors)
+        changed, _ = self._ingestion.replace_sources(_as_passages(passages), vectors)
         self._save()
         return changed
 
@@ -384,9 +383,9 @@ class PassageIndex:
         condition = None if where is None else as_condition(where)
         with self._storage.read():
             keys = self._searcher.matching(condition, None if ids is None else list(ids)).tolist()
-        for start in range(0, len(keys), _SOME):
+        for start in range(0, len(keys), _FIND_PAGE):
             with self._storage.read():
-                found = self._storage.by_keys(keys[start : start + _SOME])
+                found = self._storage.by_keys(keys[start : start + _FIND_PAGE])
             yield from (found[key] for key in sorted(found))
 
     def vectors(self, ids: Iterable[str]) -> dict[str, NDArray[np.float32]]:
@@ -461,12 +460,12 @@ class PassageIndex:
         if factory is not None:
             factories.check_factory(factory, self.dimension)
         with _os_errors(self._path):
-            self._maintenance.compact(factory=factory)
+            self._compactor.compact(factory=factory)
 
     def check(self) -> CheckReport:
         """Reads everything and says what is wrong, without changing anything."""
         with _os_errors(self._path):
-            return check(self._storage, self._maintenance, self.dimension)
+            return check(self._storage, self._compactor, self.dimension)
 
     def rebuild(self) -> None:
         """Makes everything anew that follows from the passages: what filters and words look up, FAISS files.
@@ -479,21 +478,21 @@ class PassageIndex:
         """
         with _os_errors(self._path):
             rebuild(self._storage, self._encoder)
-            self._maintenance.compact()
+            self._compactor.compact()
 
     @contextmanager
     def bulk(self) -> Iterator[None]:
         """Inside it no FAISS file is written, but at its end. What is added is stored at once as ever."""
-        self._delayed += 1
+        self._bulks += 1
         try:
             yield
         finally:
-            self._delayed -= 1
+            self._bulks -= 1
         self._save()
 
     def _save(self) -> None:
-        if not self._delayed:
-            self._maintenance.save()
+        if not self._bulks:
+            self._compactor.save()
 
     def close(self) -> None:
         """Lets go of the folder. Doing it twice does no harm."""
@@ -508,7 +507,7 @@ class PassageIndex:
         self.close()
 
 
-def _several(passages: Iterable[Passage]) -> Iterable[Passage]:
+def _as_passages(passages: Iterable[Passage]) -> Iterable[Passage]:
     return [passages] if isinstance(passages, Passage) else passages
 
 
@@ -523,23 +522,6 @@ def _os_errors(folder: Path) -> Iterator[None]:
             f"No FAISS file can be written in {folder} ({error.strerror or error}): check free space and "
             "permissions. What was stored before is intact."
         ) from error
-
-
-def _check_free(folder: Path) -> None:
-    """Raises PassageIndexError when something that is no index is in the way of a new one."""
-    try:
-        # What a process leaves that died while making an index does not count.
-        others = [name for name in os.listdir(folder) if not name.startswith(DATABASE)]
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise PassageIndexError(
-            f"{folder} cannot hold an index ({error.strerror}): give a folder."
-        ) from error
-    if others:
-        raise PassageIndexError(
-            f"{folder} is not empty and no index ({min(others)!r} is in it): give a new or empty folder."
-        )
 
 
 def _exists(folder: Path) -> PassageIndexError:

@@ -16,7 +16,7 @@ from ..sqlite.storage import SegmentRow, Storage
 from . import factories
 from .segments import Block, file_checksum, read_block, remove_abandoned, remove_files, write_block
 
-__all__ = ["Maintenance"]
+__all__ = ["Compactor"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class _Plan:
     full: bool
 
 
-class Maintenance:
+class Compactor:
     """Keeps the files of the index in `folder` in order, through a connection of its own."""
 
     def __init__(self, storage: Storage, folder: Path, identity: str, dimension: int, timeout: float) -> None:

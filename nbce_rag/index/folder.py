@@ -1,0 +1,143 @@
+"""The folder of an index: what lies in it, what it says of itself, and a copy of what cannot be made anew.
+
+`passages.sqlite` (with SQLite's own files beside it) is the index, `vectors-*.faiss` are made of it, and `kv`
+is the folder of a KV store with the keys and values of the passages, where a model has read them ahead.
+
+Importing this loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import PassageIndexError
+
+__all__ = ["Description", "IndexFolder"]
+
+_DATABASE = "passages.sqlite"
+_KV = "kv"
+
+
+@dataclass(frozen=True)
+class Description:
+    """What an index records of the embedder that it was made with.
+
+    Attributes:
+        embedder: its name.
+        by_name: whether the name is all that is needed to load it.
+        dimension: length of its vectors.
+    """
+
+    embedder: str
+    by_name: bool
+    dimension: int
+
+    @classmethod
+    def of(cls, meta: Mapping[str, str]) -> Description:
+        """The description in what SQLite keeps."""
+        return cls(meta["embedder"], meta["embedder_kind"] != "object", int(meta["dimension"]))
+
+    def meta(self) -> dict[str, str]:
+        """What SQLite keeps of it."""
+        return {
+            "embedder": self.embedder,
+            "embedder_kind": "sentence-transformers" if self.by_name else "object",
+            "dimension": str(self.dimension),
+        }
+
+
+class IndexFolder:
+    """The folder of an index, whether there is one or not.
+
+    Attributes:
+        path: where it is.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file, which is the truth about the index."""
+        return self.path / _DATABASE
+
+    @property
+    def kv(self) -> Path:
+        """The folder of the KV store that belongs to the index."""
+        return self.path / _KV
+
+    def has_index(self) -> bool:
+        """Whether there is an index, by the look of it."""
+        return self.database.is_file()
+
+    def check_free(self) -> None:
+        """Raises PassageIndexError when something that is no index is in the way of a new one."""
+        try:
+            # What a process leaves that died while making an index does not count.
+            others = [name for name in os.listdir(self.path) if not name.startswith(_DATABASE)]
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise PassageIndexError(
+                f"{self.path} cannot hold an index ({error.strerror}): give a folder."
+            ) from error
+        if others:
+            raise PassageIndexError(
+                f"{self.path} is not empty and no index ({min(others)!r} is in it): give a new or empty "
+                "folder."
+            )
+
+    def make(self) -> None:
+        """Makes the folder; raises PassageIndexError when it cannot be made."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PassageIndexError(f"The folder {self.path} cannot be made ({error.strerror}).") from error
+
+    def describe(self) -> Description:
+        """What the index records of its embedder, which is not loaded.
+
+        Raises:
+            IndexNotFoundError: there is none.
+            IndexDamagedError: its data are damaged.
+        """
+        from .sqlite.storage import Storage
+
+        storage = Storage.open(self.database, 5.0)
+        try:
+            with storage.read():
+                return Description.of(storage.meta())
+        finally:
+            storage.close()
+
+    def copy(self, target: str | os.PathLike[str]) -> IndexFolder:
+        """Copies the index as it is now, whatever is being written, without what can be made anew.
+
+        Args:
+            target: a folder, which is made if there is none.
+
+        Raises:
+            IndexNotFoundError: there is none.
+            PassageIndexError: there is an index or something else in the target, or it cannot be written.
+        """
+        self.describe()
+        other = IndexFolder(target)
+        if other.has_index():
+            raise PassageIndexError(f"There is an index at {other.path} already: give another folder.")
+        other.check_free()
+        other.make()
+        part = other.path / f"{_DATABASE}.part"
+        try:
+            # A copy of the file alone would lack what is in SQLite's log.
+            with closing(sqlite3.connect(self.database)) as index, closing(sqlite3.connect(part)) as copy:
+                index.backup(copy)
+            os.replace(part, other.database)
+        except (sqlite3.Error, OSError) as error:
+            part.unlink(missing_ok=True)
+            raise PassageIndexError(f"The index at {self.path} cannot be copied ({error}).") from error
+        return other
