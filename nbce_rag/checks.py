@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import operator
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, TypeGuard
 
 from .errors import InputError
 
-__all__ = ["Range", "check_count"]
+__all__ = ["Range", "check_argument", "check_count"]
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,17 @@ class Range:
 
     def __str__(self) -> str:
         kind = "a whole number" if self.whole else "a number"
-        low, high = f"{self.least:g}", f"{self.most:g}"
+        words = f"{kind} {self.bounds}" if self.bounds else kind
+        return f"{words}, {self.note}" if self.note else words
+
+    @property
+    def bounds(self) -> str:
+        """The ends in words; "" for none."""
         if math.isfinite(self.most):
-            kind += f" in {'(' if self.above else '['}{low}, {high}]"
-        elif math.isfinite(self.least):
-            kind += f" above {low}" if self.above else f" >= {low}"
-        return f"{kind}, {self.note}" if self.note else kind
+            return f"in {'(' if self.above else '['}{self.least:g}, {self.most:g}]"
+        if math.isfinite(self.least):
+            return f"above {self.least:g}" if self.above else f">= {self.least:g}"
+        return ""
 
     def check(self, name: str, value: object, owner: str = "") -> None:
         """Says what is wrong with a number, if anything is.
@@ -62,13 +68,30 @@ class Range:
         raise InputError(f"{what} is out of range; use {self}.")
 
 
+def check_argument(name: str, value: object, numbers: Range, advice: str = "") -> None:
+    """Says what is wrong with an argument of a call, if anything is: "mmr must be in [0, 1], got 2."
+
+    Args:
+        name: of the argument.
+        value: what was given for it.
+        numbers: what will do.
+        advice: what it is, or what would be better, for the message.
+
+    Raises:
+        InputError: it is not in the range.
+    """
+    if value not in numbers:
+        advice = f": {advice}" if advice else ""
+        raise InputError(f"{name} must be {numbers.bounds or numbers}, got {value!r}{advice}.")
+
+
 def check_count(name: str, value: Any, advice: str = "") -> int:
     """How many of something: a whole number, at least 1, also one of NumPy's.
 
     Args:
         name: of the number.
         value: the number.
-        advice: what would do, for the message.
+        advice: as in `check_argument`.
 
     Raises:
         InputError: it is no whole number, or below 1.
@@ -83,5 +106,6 @@ def check_count(name: str, value: Any, advice: str = "") -> int:
     return number
 
 
-def _is_number(value: object) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _is_number(value: object) -> TypeGuard[float]:
+    # NumPy's floats are real numbers too, whatever their width.
+    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nbce_rag.checks import Range, check_count
+from nbce_rag.checks import Range, check_argument, check_count
 from nbce_rag.errors import InputError
 
 
@@ -18,7 +18,7 @@ from nbce_rag.errors import InputError
         (Range(), [0, -1e300, 5], [math.nan, math.inf, -math.inf, "1", None, True, False, 1j]),
         (Range(0), [0, 0.0, 1e300], [-1e-300, -1, math.inf]),
         (Range(0, above=True), [1e-300], [0, 0.0, -0.0]),
-        (Range(0, 1), [0, 1, 0.5], [-0.1, 1.1, math.nan, True]),
+        (Range(0, 1), [0, 1, 0.5, np.float32(0.5)], [np.float32(2), -0.1, 1.1, math.nan, True]),
         (Range(0, 1, above=True), [1, 1e-300], [0, 1.000001]),
         (Range(1, whole=True), [1, 2**70], [0, 1.0, 1.5, True, "1"]),
         (Range(-(2**63), 2**64 - 1, whole=True), [-(2**63), 2**64 - 1], [2**64, -(2**63) - 1]),
@@ -57,6 +57,14 @@ def test_messages() -> None:
         Range(1e-4).check("tau", 0, "Posterior")
     with pytest.raises(InputError, match=r"^top_p='x' must be a number: a number in \(0, 1\]\.$"):
         Range(0, 1, above=True).check("top_p", "x")
+
+
+def test_arguments() -> None:
+    check_argument("mmr", 0.5, Range(0, 1))
+    with pytest.raises(InputError, match=r"^mmr must be in \[0, 1\], got 2: 0\.5 is a good start\.$"):
+        check_argument("mmr", 2, Range(0, 1), "0.5 is a good start")
+    with pytest.raises(InputError, match=r"^x must be a number, got 'y'\.$"):
+        check_argument("x", "y", Range())
 
 
 def test_counts() -> None:

@@ -83,7 +83,7 @@ def test_looking_up_is_asking_each(index: PassageIndex, rows: Any, conditions: A
             if condition.holds(Fields(p.metadata, {"id": p.id, "source": p.source, "title": p.title}))
         }
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("nbce_rag.index.filters.lookup._FEW", few)
+            patch.setattr("nbce_rag.index.filters.lookup._READ_UP_TO", few)
             assert {p.id for p in index.find(condition)} == expected
     assert index.check().ok
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from ..errors import IndexDamagedError
 from .encoder import Encoder
 from .sqlite import schema
 from .sqlite.attributes import attribute_rows
-from .sqlite.database import RESTORE
+from .sqlite.database import RESTORE, SqlRow
 from .sqlite.storage import Storage
-from .vectors.compaction import Compactor
+from .vectors.compaction import Compactor, SegmentReport
 
 __all__ = ["CheckReport", "check", "rebuild"]
 
@@ -33,7 +31,7 @@ class CheckReport:
 
     passages: int
     problems: tuple[str, ...]
-    segments: tuple[dict[str, Any], ...]
+    segments: tuple[SegmentReport, ...]
     tail: int
 
     @property
@@ -42,7 +40,7 @@ class CheckReport:
         return not self.problems
 
 
-_NAMED = 5  # passages that a message names
+_EXAMPLES = 5  # passages that a message names
 _COLUMNS = "key, id, content_hash, source, title, span_start, span_end, metadata, text, crc"
 
 
@@ -51,7 +49,7 @@ def check(storage: Storage, compactor: Compactor, dimension: int) -> CheckReport
     with storage.read() as connection:
         problems = list(_sqlite_problems(connection))
         count = 0
-        segments: list[dict[str, Any]] = []
+        segments: list[SegmentReport] = []
         tail = 0
         try:
             count = storage.state().passages
@@ -69,19 +67,19 @@ def rebuild(storage: Storage, encoder: Encoder) -> None:
     """What `PassageIndex.rebuild` does, but for the FAISS files, which it forgets."""
     with storage.read() as connection:
         connection.execute("PRAGMA cell_size_check = ON")
-        lacking = _lacking_vectors(connection, encoder.dimension)
+        keys = _without_vector(connection, encoder.dimension)
     vectors = {}
-    for start in range(0, len(lacking), 256):
+    for start in range(0, len(keys), 256):
         with storage.read():
-            passages = storage.by_keys(lacking[start : start + 256])
-        made = encoder.passages(list(passages.values()))
-        vectors.update({key: made[passage.id].astype("<f4").tobytes() for key, passage in passages.items()})
+            passages = storage.by_keys(keys[start : start + 256])
+        by_id = encoder.passages(list(passages.values()))
+        vectors.update({key: by_id[passage.id].astype("<f4").tobytes() for key, passage in passages.items()})
     with storage.write() as connection:
         damaged = [row[1] for row in _passages(connection) if not _is_intact(row)]
         if damaged:
             raise IndexDamagedError(
-                f"{storage.file} holds {len(damaged)} damaged passages ({_some(damaged)}), which nothing can "
-                f"be made anew of: delete them, or {RESTORE}"
+                f"{storage.file} holds {len(damaged)} damaged passages ({_examples(damaged)}), which nothing "
+                f"can be made anew of: delete them, or {RESTORE}"
             )
         connection.executemany(
             "INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)",
@@ -94,7 +92,7 @@ def rebuild(storage: Storage, encoder: Encoder) -> None:
         names: dict[str, int] = {}
         count = 0
         for key, _, _, _, title, _, _, metadata, text, _ in _passages(connection):
-            schema.put_derived(connection, names, key, title, text, metadata)
+            schema.put_lookups(connection, names, key, title, text, metadata)
             count += 1
         connection.execute("UPDATE state SET count = ?", (count,))
         connection.execute("REINDEX")
@@ -113,41 +111,40 @@ def _sqlite_problems(connection: sqlite3.Connection) -> Iterator[str]:
 def _content_problems(
     connection: sqlite3.Connection, storage: Storage, count: int, dimension: int
 ) -> Iterator[str]:
-    damaged, found, expected = [], 0, 0
-    lacking_rows: Counter[int] = Counter()
+    damaged, passages, expected, missing = [], 0, 0, 0
     names = dict(connection.execute("SELECT name, id FROM names"))
     for row in _passages(connection):
-        found += 1
+        passages += 1
         if not _is_intact(row):
             damaged.append(row[1])
             continue
         for name, kind, value in set(attribute_rows(storage.metadata(row[7]))):
-            stored = connection.execute(
+            attribute = connection.execute(
                 "SELECT 1 FROM attributes WHERE name = ? AND kind = ? AND value = ? AND key = ?",
                 (names.get(name), kind, value, row[0]),
             ).fetchone()
             expected += 1
-            lacking_rows[row[0]] += stored is None
+            missing += attribute is None
     if damaged:
-        yield f"{len(damaged)} passages are damaged ({_some(damaged)}): {RESTORE}"
-    if found != count:
-        yield f"SQLite counts {count} passages and has {found}; --rebuild counts them anew."
-    if lacking := _lacking_vectors(connection, dimension):
-        ids = storage.ids(lacking)
-        yield f"{len(lacking)} passages have no intact vector ({_some(ids)}); --rebuild embeds them."
-    there = connection.execute("SELECT count(*) FROM attributes").fetchone()[0]
+        yield f"{len(damaged)} passages are damaged ({_examples(damaged)}): {RESTORE}"
+    if passages != count:
+        yield f"SQLite counts {count} passages and has {passages}; --rebuild counts them anew."
+    if keys := _without_vector(connection, dimension):
+        ids = storage.ids(keys)
+        yield f"{len(keys)} passages have no intact vector ({_examples(ids)}); --rebuild embeds them."
+    rows = connection.execute("SELECT count(*) FROM attributes").fetchone()[0]
     # Of a list with 1 and 1.0 in it one row is stored.
-    if sum(lacking_rows.values()) or there > expected:
+    if missing or rows > expected:
         yield "What filters look up is not what the passages' metadata say; --rebuild makes it anew."
     words = connection.execute("SELECT count(*) FROM words_docsize").fetchone()[0]
     strays = connection.execute(
         "SELECT count(*) FROM words_docsize WHERE id NOT IN (SELECT key FROM passages)"
     ).fetchone()[0]
-    if words != found or strays:
-        yield f"The words of {words} passages are indexed, of {found}; --rebuild makes it anew."
+    if words != passages or strays:
+        yield f"The words of {words} passages are indexed, of {passages}; --rebuild makes it anew."
 
 
-def _lacking_vectors(connection: sqlite3.Connection, dimension: int) -> list[int]:
+def _without_vector(connection: sqlite3.Connection, dimension: int) -> list[int]:
     """Keys of passages without an intact vector."""
     rows = connection.execute("SELECT key, vector, crc FROM vectors ORDER BY key")
     intact = {key for key, vector, crc in rows if len(vector) == 4 * dimension and zlib.crc32(vector) == crc}
@@ -158,12 +155,11 @@ def _passages(connection: sqlite3.Connection) -> sqlite3.Cursor:
     return connection.execute(f"SELECT {_COLUMNS} FROM passages ORDER BY key")
 
 
-def _is_intact(row: tuple[Any, ...]) -> bool:
+def _is_intact(row: SqlRow) -> bool:
     _, passage_id, content, source, title, start, end, metadata, text, crc = row
-    found: int = schema.checksum(passage_id, content, source, title, start, end, metadata, text)
-    return found == int(crc)
+    return schema.checksum(passage_id, content, source, title, start, end, metadata, text) == int(crc)
 
 
-def _some(ids: list[str]) -> str:
-    more = ", ..." if len(ids) > _NAMED else ""
-    return ", ".join(map(repr, ids[:_NAMED])) + more
+def _examples(ids: list[str]) -> str:
+    more = ", ..." if len(ids) > _EXAMPLES else ""
+    return ", ".join(map(repr, ids[:_EXAMPLES])) + more

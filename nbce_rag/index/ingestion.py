@@ -68,28 +68,28 @@ class Ingestion:
     def add(self, passages: Iterable[Passage], vectors: ArrayLike | None) -> int:
         """As `PassageIndex.add`, without writing FAISS files."""
         if vectors is not None:
-            every = [_checked(passage) for passage in passages]
-            return self._store([(None, every)], self._encoder.units(vectors, every))
+            batch = [_check(passage) for passage in passages]
+            return self._store([(None, batch)], self._encoder.units(vectors, batch))
         source = iter(passages)
         changed = 0
-        while batch := [_checked(passage) for passage in itertools.islice(source, _BATCH)]:
+        while batch := [_check(passage) for passage in itertools.islice(source, _BATCH)]:
             changed += self._store([(None, batch)])
         return changed
 
     def replace_sources(self, passages: Iterable[Passage], vectors: ArrayLike | None) -> tuple[int, int]:
         """As `PassageIndex.upsert` by source: how many were new or changed, and how many are gone."""
-        every = [_checked(passage) for passage in passages]
-        if nameless := next((passage for passage in every if not passage.source), None):
+        batch = [_check(passage) for passage in passages]
+        if nameless := next((passage for passage in batch if not passage.source), None):
             raise InputError(f"Passage {nameless.id!r} has no source: give one, or upsert by id.")
-        given = None if vectors is None else self._encoder.units(vectors, every)
-        sources, ids = {str(passage.source) for passage in every}, {passage.id for passage in every}
+        units = None if vectors is None else self._encoder.units(vectors, batch)
+        sources, ids = {str(passage.source) for passage in batch}, {passage.id for passage in batch}
         removed = 0
 
         def finish() -> None:
             nonlocal removed
             removed = self._storage.delete(keys=self._storage.others_of(sources, ids))
 
-        return self._store([(None, every)], given, finish), removed
+        return self._store([(None, batch)], units, finish), removed
 
     def add_files(
         self,
@@ -131,7 +131,7 @@ class Ingestion:
 
         files = list(_unique(find_files([os.fspath(path) for path in paths], fail)))
         waiting: list[_File] = []
-        unchanged = added = removed = taken = 0
+        unchanged = added = removed = stored = 0
         for number, path in enumerate(files):
             report(number, len(files), str(path))
             key = os.path.realpath(path)
@@ -147,37 +147,37 @@ class Ingestion:
                 failures[str(path)] = messages or [f"{path}: holds no text."]
                 continue
             warnings.extend(messages)
-            waiting.append(_File(key, fingerprint, str(path), [_checked(passage) for passage in passages]))
+            waiting.append(_File(key, fingerprint, str(path), [_check(passage) for passage in passages]))
             if sum(len(file.passages) for file in waiting) >= _BATCH:
-                more, gone = self._store_files(waiting, (number, len(files)), report)
-                added, removed, taken = added + more, removed + gone, taken + len(waiting)
+                counts = self._store_files(waiting, (number, len(files)), report)
+                added, removed, stored = added + counts[0], removed + counts[1], stored + len(waiting)
                 waiting = []
-        more, gone = self._store_files(waiting, (len(files), len(files)), report)
+        counts = self._store_files(waiting, (len(files), len(files)), report)
         report(len(files), len(files), "")
         return AddReport(
-            files_added=taken + len(waiting),
+            files_added=stored + len(waiting),
             files_unchanged=unchanged,
             files_failed={path: "\n".join(reasons) for path, reasons in failures.items()},
             warnings=tuple(warnings),
-            passages_added=added + more,
-            passages_removed=removed + gone,
+            passages_added=added + counts[0],
+            passages_removed=removed + counts[1],
         )
 
     def _store_files(
         self, files: Sequence[_File], place: tuple[int, int], progress: Progress
     ) -> tuple[int, int]:
         """Stores whole files. Returns how many passages were new or changed, and how many are gone."""
-        every = [(file, passage) for file in files for passage in file.passages]
+        pairs = [(file, passage) for file in files for passage in file.passages]
         added = removed = 0
-        for start in range(0, len(every), _BATCH):
-            batch = every[start : start + _BATCH]
-            if len(every) > _BATCH:
-                progress(*place, f"{batch[0][0].label}: passage {start} of {len(every)}")
+        for start in range(0, len(pairs), _BATCH):
+            batch = pairs[start : start + _BATCH]
+            if len(pairs) > _BATCH:
+                progress(*place, f"{batch[0][0].label}: passage {start} of {len(pairs)}")
             groups = [
                 (file.key, [passage for _, passage in group])
                 for file, group in itertools.groupby(batch, key=lambda pair: pair[0])
             ]
-            is_last = start + _BATCH >= len(every)
+            is_last = start + _BATCH >= len(pairs)
 
             def finish() -> None:
                 nonlocal removed
@@ -205,24 +205,23 @@ class Ingestion:
         """
         # By id, so that of several the last one stays.
         batch = {passage.id: (passage, file) for file, passages in groups for passage in passages}
-        every = [passage for passage, _ in batch.values()]
-        known = dict(vectors or {})
+        by_id = dict(vectors or {})
         while True:
-            unknown = [passage for passage in every if passage.id not in known]
+            rest = [passage for passage, _ in batch.values() if passage.id not in by_id]
             with self._storage.read():
-                lacking = self._storage.lacking(unknown)
-            known.update(self._encoder.passages([p for p in unknown if p.id in lacking]))
+                new = self._storage.new_ids(rest)
+            by_id.update(self._encoder.passages([passage for passage in rest if passage.id in new]))
             with self._storage.write():
-                if self._storage.lacking(unknown) - known.keys():
+                if self._storage.new_ids(rest) - by_id.keys():
                     continue  # another process has removed or changed some of them meanwhile
-                rows = [Row(passage, _bytes(known.get(passage.id)), file) for passage, file in batch.values()]
+                rows = [Row(passage, _bytes(by_id.get(passage.id)), file) for passage, file in batch.values()]
                 changed = self._storage.upsert(rows)
                 if finish is not None:
                     finish()
             return changed
 
 
-def _checked(passage: Passage) -> Passage:
+def _check(passage: Passage) -> Passage:
     if not isinstance(passage, Passage):
         raise InputError(f"An index takes Passage objects, got {type(passage).__name__}: use Passage(text).")
     if not passage.text.strip():
@@ -257,15 +256,15 @@ def _unique(paths: Iterable[Path]) -> Iterator[Path]:
             yield path
 
 
-def _fingerprint(path: Path, max_tokens: int, overlap: int, counted: bool) -> str | None:
+def _fingerprint(path: Path, max_tokens: int, overlap: int, exact: bool) -> str | None:
     """Changes with the content of a file and with how it is split; None when it cannot be read."""
     try:
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError:
         return None
-    return f"{digest} {max_tokens} {overlap} {'embedder' if counted else 'approximate'}"
+    return f"{digest} {max_tokens} {overlap} {'embedder' if exact else 'approximate'}"
 
 
-def _no_progress(done: int, total: int, what: str) -> None:
+def _no_progress(number: int, total: int, label: str) -> None:
     pass

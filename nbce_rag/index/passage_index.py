@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal, Self, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,7 +24,7 @@ from .folder import Description, IndexFolder
 from .health import CheckReport, check, rebuild
 from .ingestion import AddReport, Ingestion
 from .reranking import RerankerLike
-from .search import Mode, Request, Searcher, checked_k
+from .search import Mode, Searcher, SearchOptions, SearchRequest
 from .sqlite.storage import Storage
 from .vectors import factories
 from .vectors.compaction import Compactor
@@ -346,27 +346,17 @@ class PassageIndex:
         k: int = 8,
         where: Where | None = None,
         *,
-        ids: Iterable[str] | None = None,
         texts: Sequence[str] | None = None,
-        options: Mapping[str, int] | None = None,
-        fetch_k: int | None = None,
-        **more: Any,
+        **arguments: Unpack[SearchOptions],
     ) -> list[list[Passage]]:
         """As `search`, of several queries in one state of the index, and faster than one by one.
 
         Args:
             queries: Texts or vectors.
             texts: Their words, where they are vectors.
-            k, where, ids, options, fetch_k, **more: As in `search`.
+            k, where, **arguments: As in `search`.
         """
-        request = Request(
-            checked_k(k),
-            None if where is None else as_condition(where),
-            ids=None if ids is None else [ids] if isinstance(ids, str) else list(ids),
-            options=factories.check_options(options),
-            fetch_k=None if fetch_k is None else checked_k(fetch_k, "fetch_k"),
-            **more,
-        )
+        request = SearchRequest(k, None if where is None else as_condition(where), **arguments)
         if texts is not None and len(texts) != len(queries):
             raise InputError(f"{len(texts)} texts were given for {len(queries)} queries: give one for each.")
         words: Sequence[str | None]
@@ -385,8 +375,8 @@ class PassageIndex:
             keys = self._searcher.matching(condition, None if ids is None else list(ids)).tolist()
         for start in range(0, len(keys), _FIND_PAGE):
             with self._storage.read():
-                found = self._storage.by_keys(keys[start : start + _FIND_PAGE])
-            yield from (found[key] for key in sorted(found))
+                passages = self._storage.by_keys(keys[start : start + _FIND_PAGE])
+            yield from (passages[key] for key in sorted(passages))
 
     def vectors(self, ids: Iterable[str]) -> dict[str, NDArray[np.float32]]:
         """Vectors of length 1, float32 [d], by id; unknown ids are left out."""

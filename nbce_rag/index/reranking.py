@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
+from ..checks import check_count
 from ..errors import InputError, ModelError
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
 
 __all__ = ["CrossEncoderReranker", "Reranker", "RerankerLike", "rerank_scores", "resolve_reranker"]
 
@@ -38,12 +42,10 @@ class CrossEncoderReranker:
     """
 
     def __init__(self, model: str, device: str | None = None, batch_size: int = 32) -> None:
-        if batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, got {batch_size}: 32 is a good start.")
         self.model = model
         self._device = device
-        self._batch_size = batch_size
-        self._loaded: Any = None
+        self._batch_size = check_count("batch_size", batch_size, "32 is a good start")
+        self._encoder: CrossEncoder | None = None
         self._lock = threading.Lock()
 
     def score(self, query: str, texts: Sequence[str]) -> list[float]:
@@ -53,9 +55,9 @@ class CrossEncoderReranker:
         import torch
 
         with self._lock:
-            if self._loaded is None:
-                self._loaded = self._load()
-            scores = self._loaded.predict(
+            if self._encoder is None:
+                self._encoder = self._load()
+            scores = self._encoder.predict(
                 [(query, text) for text in texts],
                 batch_size=self._batch_size,
                 show_progress_bar=False,
@@ -65,11 +67,11 @@ class CrossEncoderReranker:
             raise ModelError(f"{self.model} gives several scores for a pair: give a model with one label.")
         return [float(score) for score in scores]
 
-    def _load(self) -> Any:
+    def _load(self) -> CrossEncoder:
         from sentence_transformers import CrossEncoder
 
         try:
-            return CrossEncoder(
+            encoder: CrossEncoder = CrossEncoder(
                 self.model,
                 device=self._device,
                 trust_remote_code=False,
@@ -80,12 +82,16 @@ class CrossEncoderReranker:
                 f"The cross-encoder {self.model!r} cannot be loaded ({error}): give a name such as "
                 "'cross-encoder/ms-marco-MiniLM-L6-v2', or a folder with safetensors."
             ) from error
+        return encoder
 
 
-RerankerLike: TypeAlias = "str | Reranker | Callable[[str, Sequence[str]], Sequence[float]]"
+Scores: TypeAlias = Callable[[str, Sequence[str]], Sequence[float]]
+"""(query, texts) -> a score for each text."""
+
+RerankerLike: TypeAlias = "str | Reranker | Scores"
 
 
-def resolve_reranker(reranker: Any) -> Reranker | Callable[[str, Sequence[str]], Sequence[float]]:
+def resolve_reranker(reranker: RerankerLike) -> Reranker | Scores:
     """A reranker of a cross-encoder's name or folder, an object with `score`, or a callable.
 
     Raises:
@@ -96,17 +102,14 @@ def resolve_reranker(reranker: Any) -> Reranker | Callable[[str, Sequence[str]],
     if isinstance(reranker, Reranker):
         return reranker
     if callable(reranker):
-        function: Callable[[str, Sequence[str]], Sequence[float]] = reranker
-        return function
+        return reranker
     raise InputError(
         f"rerank takes the name of a cross-encoder, an object with score(query, texts), or a callable; "
         f"got {type(reranker).__name__}."
     )
 
 
-def rerank_scores(
-    reranker: Reranker | Callable[[str, Sequence[str]], Sequence[float]], query: str, texts: Sequence[str]
-) -> list[float]:
+def rerank_scores(reranker: Reranker | Scores, query: str, texts: Sequence[str]) -> list[float]:
     """The scores, checked.
 
     Raises:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, cast
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..checks import Range, check_argument, check_count
 from ..errors import InputError
 from ..passages import Passage
 from .filters.conditions import GENERATED, AllOf, Condition, Not, Test, mentions
@@ -18,21 +18,38 @@ from .ranking import mmr_order, reciprocal_ranks
 from .reranking import RerankerLike, rerank_scores, resolve_reranker
 from .sqlite.storage import Storage
 from .sqlite.words import match_expression
+from .vectors.factories import check_options
 from .vectors.view import OutdatedError, SyncedVectors, VectorView
 
-__all__ = ["Mode", "Request", "Searcher", "checked_k"]
+__all__ = ["Mode", "SearchOptions", "SearchRequest", "Searcher"]
 
 Mode = Literal["vector", "words", "hybrid"]
 _MODES = ("vector", "words", "hybrid")
 _DEPTH = 50  # of each ranking that is fused, at least
 _ATTEMPTS = 3
 _FETCH = 4  # times k: what is reranked or made to differ
-_FEW = 20_000  # vectors that are read from SQLite, about 0.1 s, sooner than an inexact index is trusted
+_EXACT_UP_TO = 20_000  # vectors are read from SQLite, in about 0.1 s, sooner than an inexact index is trusted
+_SHARE = Range(0, 1)
+_COSINE = Range(-1, 1)
 _IS_GENERATED = AllOf(tuple(Test(key, "eq", value) for key, value in GENERATED.items()))
 
 
+class SearchOptions(TypedDict, total=False):
+    """The keyword arguments of `PassageIndex.search`, by which others pass them on; see there."""
+
+    ids: Iterable[str] | None
+    min_score: float | None
+    mode: Mode
+    balance: float
+    mmr: float | None
+    rerank: RerankerLike | None
+    fetch_k: int | None
+    generated: bool
+    options: Mapping[str, int] | None
+
+
 @dataclass(frozen=True)
-class Request:
+class SearchRequest:
     """What is asked for, beside the query: the arguments of `PassageIndex.search`, checked.
 
     Raises:
@@ -41,47 +58,36 @@ class Request:
 
     k: int
     condition: Condition | None = None
-    ids: Collection[str] | None = None
+    ids: Iterable[str] | None = None
     min_score: float | None = None
     mode: Mode = "vector"
     mmr: float | None = None
     rerank: RerankerLike | None = None
     fetch_k: int | None = None
     generated: bool = False
-    options: Mapping[str, int] = field(default_factory=dict)
+    options: Mapping[str, int] | None = None
     balance: float = 0.5
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "k", check_count("k", self.k))
+        if self.fetch_k is not None:
+            object.__setattr__(self, "fetch_k", check_count("fetch_k", self.fetch_k))
+        if self.ids is not None:
+            object.__setattr__(self, "ids", [self.ids] if isinstance(self.ids, str) else list(self.ids))
+        object.__setattr__(self, "options", check_options(self.options))
         if self.mode not in _MODES:
             raise InputError(f"mode must be one of {', '.join(_MODES)}, got {self.mode!r}.")
-        for name in ("mmr", "balance"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise InputError(f"{name} must be in [0, 1], got {value}.")
-        if self.min_score is not None and not -1 <= self.min_score <= 1:
-            raise InputError(f"min_score must be in [-1, 1], got {self.min_score}: it is a cosine.")
+        if self.mmr is not None:
+            check_argument("mmr", self.mmr, _SHARE)
+        check_argument("balance", self.balance, _SHARE)
+        if self.min_score is not None:
+            check_argument("min_score", self.min_score, _COSINE, "it is a cosine")
 
     @property
     def depth(self) -> int:
         """How many are found before they are reranked, made to differ, or dropped by their score."""
-        more = self.mmr is not None or self.rerank is not None
-        wanted = self.fetch_k or (_FETCH * self.k if more else self.k)
-        return max(self.k, wanted)
-
-
-def checked_k(k: Any, name: str = "k") -> int:
-    """A number of passages.
-
-    Raises:
-        InputError: It is no whole number, or below 1.
-    """
-    try:
-        number = operator.index(k)
-    except TypeError as error:
-        raise InputError(f"{name} must be a whole number, got {k!r}.") from error
-    if number < 1:
-        raise InputError(f"{name} must be at least 1, got {number}.")
-    return number
+        is_choice = self.mmr is not None or self.rerank is not None
+        return max(self.k, self.fetch_k or (_FETCH * self.k if is_choice else self.k))
 
 
 class Searcher:
@@ -93,7 +99,7 @@ class Searcher:
         self._dimension = dimension
 
     def search(
-        self, queries: NDArray[np.float32], texts: Sequence[str | None], request: Request
+        self, queries: NDArray[np.float32], texts: Sequence[str | None], request: SearchRequest
     ) -> list[list[Passage]]:
         """Passages for each query.
 
@@ -109,22 +115,22 @@ class Searcher:
                     raise InputError(
                         "A search for words, and a reranker, need the text of the query: give text=."
                     )
-        found: list[list[Passage]] = []
+        rankings: list[list[Passage]] = []
         for attempt in range(_ATTEMPTS):
             try:
                 with self._storage.read():
                     view = self._vectors.current(patient=attempt + 1 < _ATTEMPTS)
-                    allowed = self._allowed(view, request)
-                    if allowed is not None and not len(allowed):
+                    candidates = self._candidates(view, request)
+                    if candidates is not None and not len(candidates):
                         return [[] for _ in queries]
-                    found = self._rank(view, queries, texts, allowed, request)
+                    rankings = self._rank(view, queries, texts, candidates, request)
                 break
             except OutdatedError:  # a newer state has another file in place of the one that is gone
                 continue
         results = []
-        for passages, text in zip(found, texts, strict=True):
+        for passages, text in zip(rankings, texts, strict=True):
             if reranker is not None:
-                scores = rerank_scores(reranker, text or "", [_read(passage) for passage in passages])
+                scores = rerank_scores(reranker, text or "", [_text(passage) for passage in passages])
                 passages = [replace(p, score=s) for p, s in zip(passages, scores, strict=True)]
                 passages.sort(key=_by_score)
             if request.min_score is not None:
@@ -135,12 +141,12 @@ class Searcher:
     def matching(self, condition: Condition | None, ids: Iterable[str] | None = None) -> Keys:
         """Keys of all passages that meet a condition; to be called inside `read()`."""
         view = self._vectors.current()
-        found = None if ids is None else np.array(sorted(self._storage.keys(ids)), dtype=np.int64)
+        among = None if ids is None else np.array(sorted(self._storage.keys(ids)), dtype=np.int64)
         if condition is None:
-            return view.keys() if found is None else found
-        return KeyFinder(self._storage, view.keys).find(condition, found)
+            return view.keys() if among is None else among
+        return KeyFinder(self._storage, view.keys).find(condition, among)
 
-    def _allowed(self, view: VectorView, request: Request) -> Keys | None:
+    def _candidates(self, view: VectorView, request: SearchRequest) -> Keys | None:
         condition = request.condition
         if not request.generated and not (condition and mentions(condition, "origin")):
             hidden = KeyFinder(self._storage, view.keys).find(_IS_GENERATED)
@@ -156,40 +162,44 @@ class Searcher:
         view: VectorView,
         queries: NDArray[np.float32],
         texts: Sequence[str | None],
-        allowed: Keys | None,
-        request: Request,
+        candidates: Keys | None,
+        request: SearchRequest,
     ) -> list[list[Passage]]:
         depth = request.depth
         near: list[dict[int, float]] = [{} for _ in queries]
         if request.mode != "words":
-            wanted = max(depth, _DEPTH) if request.mode == "hybrid" else depth
-            near = view.search(queries, wanted, allowed, request.options, self._storage, _FEW)
+            k = max(depth, _DEPTH) if request.mode == "hybrid" else depth
+            near = view.search(queries, k, candidates, request.options or {}, self._storage, _EXACT_UP_TO)
         results = []
         for query, text, scores in zip(queries, texts, near, strict=True):
-            ranked: list[int] | None = None
+            ranking: list[int] | None = None
             if request.mode != "vector":
-                by_words = self._by_words(text or "", max(depth, _DEPTH), allowed, view)
-                ranked = by_words
+                by_words = self._by_words(text or "", max(depth, _DEPTH), candidates, view)
+                ranking = by_words
                 if request.mode == "hybrid":
                     by_meaning = sorted(scores, key=lambda key: -scores[key])[: max(depth, _DEPTH)]
                     weights = [request.balance, 1 - request.balance]
                     fused = reciprocal_ranks([by_meaning, by_words], weights)
-                    ranked = sorted(fused, key=lambda key: (-fused[key], -scores.get(key, -1.0), key))
-                scores = scores | self._cosines(query, [key for key in ranked if key not in scores])
-                ranked = ranked[:depth]
+                    ranking = sorted(fused, key=lambda key: (-fused[key], -scores.get(key, -1.0), key))
+                scores = scores | self._cosines(query, [key for key in ranking if key not in scores])
+                ranking = ranking[:depth]
             elif len(scores) > 4 * depth:  # of a filter's many matches, the texts of the best are enough
-                ranked = _nearest(scores, depth)
-            results.append(self._passages(query, scores, ranked, request))
+                ranking = _nearest(scores, depth)
+            results.append(self._passages(query, scores, ranking, request))
         return results
 
     def _passages(
-        self, query: NDArray[np.float32], scores: dict[int, float], ranked: list[int] | None, request: Request
+        self,
+        query: NDArray[np.float32],
+        scores: dict[int, float],
+        ranking: list[int] | None,
+        request: SearchRequest,
     ) -> list[Passage]:
-        keys = list(scores) if ranked is None else ranked
-        found = self._storage.by_keys(keys)
-        if len(found) != len(keys):
-            raise self._storage.damaged("lacks passages that it has vectors of")
-        passages = {key: replace(found[key], score=scores[key]) for key in keys}
+        keys = list(scores) if ranking is None else ranking
+        passages = self._storage.by_keys(keys)
+        if len(passages) != len(keys):
+            raise self._storage.damage("lacks passages that it has vectors of")
+        passages = {key: replace(passages[key], score=scores[key]) for key in keys}
         if request.mode == "vector":
             keys = sorted(passages, key=lambda key: _by_score(passages[key]))[: request.depth]
         if request.mmr is not None and keys:
@@ -200,18 +210,18 @@ class Searcher:
             keys = [keys[place] for place in mmr_order(relevance, vectors[rows], request.k, request.mmr)]
         return [passages[key] for key in keys]
 
-    def _by_words(self, text: str, depth: int, allowed: Keys | None, view: VectorView) -> list[int]:
+    def _by_words(self, text: str, depth: int, candidates: Keys | None, view: VectorView) -> list[int]:
         """Keys, the best by BM25 first."""
         expression = match_expression(text)
         if expression is None:
             return []
         limit = depth
         while True:
-            found = self._storage.match_words(expression, limit)
-            keys = np.array([key for key, _ in found], dtype=np.int64)
-            if allowed is not None:
-                keys = keys[np.isin(keys, allowed)]
-            if len(keys) >= depth or len(found) < limit:
+            matches = self._storage.match_words(expression, limit)
+            keys = np.array([key for key, _ in matches], dtype=np.int64)
+            if candidates is not None:
+                keys = keys[np.isin(keys, candidates)]
+            if len(keys) >= depth or len(matches) < limit:
                 return [int(key) for key in keys[:depth]]
             limit = max(8 * limit, 4096)
 
@@ -232,5 +242,5 @@ def _by_score(passage: Passage) -> tuple[float, str]:
     return -cast(float, passage.score), passage.id
 
 
-def _read(passage: Passage) -> str:
+def _text(passage: Passage) -> str:
     return f"{passage.title}\n{passage.text}" if passage.title else passage.text

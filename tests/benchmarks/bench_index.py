@@ -164,7 +164,8 @@ class RawFaiss:
     def _search(self, vectors: np.ndarray, selector: Any = None) -> Any:
         from nbce_rag.index.vectors.factories import parameters
 
-        return self.index.search(vectors, K, params=parameters(self.index, self.note["options"], selector))
+        index: Any = self.index
+        return index.search(vectors, K, params=parameters(index, self.note["options"], selector))
 
     def query(self, vector: np.ndarray) -> list[int]:
         found: list[int] = self._search(vector[None])[1][0].tolist()

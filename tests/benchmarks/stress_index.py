@@ -211,7 +211,9 @@ def failing(index: PassageIndex, chance: random.Random) -> ExitStack:
     elif kind == "write":
         from nbce_rag.index.vectors import segments
 
-        stack.enter_context(mock.patch.object(segments._Checked, "write", broken(segments._Checked.write)))
+        stack.enter_context(
+            mock.patch.object(segments._ChecksumWriter, "write", broken(segments._ChecksumWriter.write))
+        )
     elif kind in ("fsync", "replace"):
         stack.enter_context(mock.patch.object(os, kind, broken(getattr(os, kind))))
     return stack

@@ -29,7 +29,7 @@ GENERATED = {"origin": "generated"}
 Where: TypeAlias = "Mapping[str, Any] | Callable[[Mapping[str, Any]], bool] | Condition"
 Columns = Literal["any", "set", "none"]
 
-_MISSING = object()
+_ABSENT = object()
 _ORDER = {"lt": operator.lt, "lte": operator.le, "gt": operator.gt, "gte": operator.ge}
 _OPERATORS = {"$eq", "$ne", "$neq", "$in", "$nin", "$exists", "$contains", *(f"${name}" for name in _ORDER)}
 _JOINS = {"$and", "$or", "$not"}
@@ -42,7 +42,7 @@ class Fields(NamedTuple):
     columns: Mapping[str, str | None]
     """Its `id`, `source` and `title`."""
 
-    def merged(self) -> dict[str, Any]:
+    def as_mapping(self) -> dict[str, Any]:
         """All of it, metadata first."""
         return {**self.columns, **self.metadata}
 
@@ -70,21 +70,21 @@ class Test:
     def holds(self, fields: Fields) -> bool:
         """Whether it is met. A missing value meets nothing."""
         value = self.of(fields)
-        return value is not _MISSING and self.meets(value)
+        return value is not _ABSENT and self.meets(value)
 
-    def of(self, fields: Fields) -> Any:
+    def of(self, fields: Fields) -> object:
         """The value, or a mark that says there is none."""
         if isinstance(self.key, tuple):
             first = fields.metadata.get(self.key[0])
-            return first.get(self.key[1], _MISSING) if isinstance(first, Mapping) else _MISSING
+            return first.get(self.key[1], _ABSENT) if isinstance(first, Mapping) else _ABSENT
         if self.key in fields.metadata:
             return fields.metadata[self.key]
         if self.columns == "none" or self.key not in fields.columns:
-            return _MISSING
+            return _ABSENT
         value = fields.columns[self.key]
-        return _MISSING if value is None and self.columns == "set" else value
+        return _ABSENT if value is None and self.columns == "set" else value
 
-    def meets(self, value: Any) -> bool:
+    def meets(self, value: object) -> bool:
         """Whether a value that is there will do."""
         if self.op == "exists":
             return True
@@ -99,7 +99,7 @@ class Test:
                 return isinstance(self.value, str) and self.value in value
             return isinstance(value, list | tuple | Mapping) and any(equal(one, self.value) for one in value)
         bounds = self.value if self.op == "range" else ((self.op, self.value),)
-        return all(_ordered(value, op, bound) for op, bound in bounds)
+        return all(_in_order(value, op, bound) for op, bound in bounds)
 
 
 @dataclass(frozen=True)
@@ -143,13 +143,13 @@ class Ask:
 
     def holds(self, fields: Fields) -> bool:
         """What the callable says."""
-        return bool(self.function(fields.merged()))
+        return bool(self.function(fields.as_mapping()))
 
 
 Condition: TypeAlias = Test | AllOf | AnyOf | Not | Ask
 
 
-def as_condition(where: Any, columns: Columns = "any") -> Condition:
+def as_condition(where: Where, columns: Columns = "any") -> Condition:
     """A condition of what people write.
 
     Args:
@@ -173,7 +173,7 @@ def as_condition(where: Any, columns: Columns = "any") -> Condition:
         raise InputError(
             f"where must be a mapping such as {{'language': 'en'}} or a callable, got {where!r}."
         )
-    parts = tuple(_part(key, wanted, columns) for key, wanted in where.items())
+    parts = tuple(_part(key, operand, columns) for key, operand in where.items())
     return parts[0] if len(parts) == 1 else AllOf(parts)
 
 
@@ -186,47 +186,47 @@ def mentions(condition: Condition, key: str) -> bool:
     return isinstance(condition, AllOf | AnyOf) and any(mentions(part, key) for part in condition.parts)
 
 
-def equal(value: Any, wanted: Any) -> bool:
+def equal(value: object, other: object) -> bool:
     """Equality as in JSON, where true is not 1."""
-    return bool(value == wanted) and isinstance(value, bool) == isinstance(wanted, bool)
+    return bool(value == other) and isinstance(value, bool) == isinstance(other, bool)
 
 
-def _part(key: str, wanted: Any, columns: Columns) -> Condition:
+def _part(key: str, operand: object, columns: Columns) -> Condition:
     if key in _JOINS:
-        return _joined(key, wanted, columns)
+        return _join(key, operand, columns)
     if key.startswith("$"):
         raise InputError(f"The filter has {key!r} in place of a key; {sorted(_JOINS)} join filters.")
-    if callable(wanted):
-        return Test(key, "call", wanted, columns)
-    if isinstance(wanted, Mapping) and any(str(name).startswith("$") for name in wanted):
-        if unknown := sorted(set(wanted) - _OPERATORS):
+    if callable(operand):
+        return Test(key, "call", operand, columns)
+    if isinstance(operand, Mapping) and any(str(name).startswith("$") for name in operand):
+        if unknown := sorted(set(operand) - _OPERATORS):
             raise InputError(f"The filter on {key!r} has {unknown}; known are {sorted(_OPERATORS)}.")
-        rest, bounds = dict(wanted), []
+        rest, bounds = dict(operand), []
         for names in ({"$gt", "$gte"}, {"$lt", "$lte"}):
-            found = names & rest.keys()
-            bounds += [(name[1:], rest[name]) for name in found] if len(found) == 1 else []
+            ends = names & rest.keys()
+            bounds += [(name[1:], rest[name]) for name in ends] if len(ends) == 1 else []
         tests: tuple[Condition, ...] = ()
         if len(bounds) == 2:  # looked up at once, between the two
             tests = (Test(key, "range", tuple(bounds), columns),)
             rest = {name: value for name, value in rest.items() if name[1:] not in _ORDER}
         tests += tuple(_operator(key, name, value, columns) for name, value in rest.items())
         return tests[0] if len(tests) == 1 else AllOf(tests)
-    if isinstance(wanted, list | tuple | set | frozenset):
-        return Test(key, "in", tuple(wanted), columns)
-    return Test(key, "eq", wanted, columns)
+    if isinstance(operand, list | tuple | set | frozenset):
+        return Test(key, "in", tuple(operand), columns)
+    return Test(key, "eq", operand, columns)
 
 
-def _joined(name: str, wanted: Any, columns: Columns) -> Condition:
-    given = [wanted] if isinstance(wanted, Mapping) else wanted
-    if not isinstance(given, list | tuple) or not all(isinstance(part, Mapping) for part in given):
-        raise InputError(f"{name} takes filters, got {wanted!r}.")
-    parts = tuple(as_condition(part, columns) for part in given)
+def _join(name: str, operand: object, columns: Columns) -> Condition:
+    filters = [operand] if isinstance(operand, Mapping) else operand
+    if not isinstance(filters, list | tuple) or not all(isinstance(part, Mapping) for part in filters):
+        raise InputError(f"{name} takes filters, got {operand!r}.")
+    parts = tuple(as_condition(part, columns) for part in filters)
     if name == "$and":
         return AllOf(parts)
     return AnyOf(parts) if name == "$or" else Not(AnyOf(parts))
 
 
-def _operator(key: str, name: str, value: Any, columns: Columns) -> Condition:
+def _operator(key: str, name: str, value: object, columns: Columns) -> Condition:
     if name in ("$in", "$nin"):
         if not isinstance(value, list | tuple | set | frozenset):
             raise InputError(f"{name} on {key!r} takes a list, got {value!r}.")
@@ -240,10 +240,10 @@ def _operator(key: str, name: str, value: Any, columns: Columns) -> Condition:
     return Test(key, name[1:], value, columns)
 
 
-def _ordered(value: Any, op: str, bound: Any) -> bool:
+def _in_order(value: Any, op: str, bound: Any) -> bool:
     comparable = (_number(value) and _number(bound)) or (isinstance(value, str) and isinstance(bound, str))
     return comparable and bool(_ORDER[op](value, bound))
 
 
-def _number(value: Any) -> bool:
+def _number(value: object) -> bool:
     return isinstance(value, int | float)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..sqlite.attributes import attribute_name, scalar
+from ..sqlite.database import SqlRow
 from ..sqlite.storage import Storage
 from .conditions import AllOf, AnyOf, Condition, Fields, Not, Test
 
@@ -18,10 +19,13 @@ __all__ = ["KeyFinder", "Keys"]
 Keys: TypeAlias = NDArray[np.int64]
 """Keys of passages, ascending."""
 
+Clause: TypeAlias = tuple[str, SqlRow, bool]
+"""SQL over kind and value, its values, and whether what it finds need not be looked at again."""
+
 _ORDER = {"lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
 _COLUMNS = ("id", "source", "title")
-_FEW = 512  # passages whose metadata are read sooner than a further condition is looked up
-_COUNTED = 20_000
+_READ_UP_TO = 512  # passages whose metadata are read sooner than a further condition is looked up
+_COUNT_LIMIT = 20_000
 
 
 class KeyFinder:
@@ -29,31 +33,30 @@ class KeyFinder:
 
     Args:
         storage: Has to stay inside `read()` meanwhile.
-        every: Gives all keys.
+        all_keys: Gives all keys.
     """
 
-    def __init__(self, storage: Storage, every: Callable[[], Keys]) -> None:
+    def __init__(self, storage: Storage, all_keys: Callable[[], Keys]) -> None:
         self._storage = storage
-        self._every = every
+        self._all_keys = all_keys
 
     def find(self, condition: Condition, among: Keys | None = None) -> Keys:
         """The keys, ascending, of those passages that meet the condition, of all or of some."""
-        if among is not None and len(among) <= _FEW:
+        if among is not None and len(among) <= _READ_UP_TO:
             return self._ask(condition, among)
         if isinstance(condition, AllOf):
             # The narrowest first: of what it leaves, the others are asked.
             for part in sorted(condition.parts, key=self._breadth):
                 among = self.find(part, among)
-            return self._every() if among is None else among
+            return self._all_keys() if among is None else among
         if isinstance(condition, AnyOf):
-            found = [self.find(part, among) for part in condition.parts]
-            return _union(found)
+            return _union([self.find(part, among) for part in condition.parts])
         if isinstance(condition, Not):
-            base = self._every() if among is None else among
+            base = self._all_keys() if among is None else among
             return np.setdiff1d(base, self.find(condition.part, among), assume_unique=True)
         if isinstance(condition, Test):
-            found_keys = self._test(condition)
-            return found_keys if among is None else np.intersect1d(found_keys, among, assume_unique=True)
+            keys = self._test(condition)
+            return keys if among is None else np.intersect1d(keys, among, assume_unique=True)
         return self._ask(condition, among)
 
     def _breadth(self, condition: Condition) -> int:
@@ -61,43 +64,43 @@ class KeyFinder:
         if isinstance(condition, AnyOf):
             return sum(map(self._breadth, condition.parts))
         if isinstance(condition, AllOf):
-            return min(map(self._breadth, condition.parts), default=_COUNTED)
+            return min(map(self._breadth, condition.parts), default=_COUNT_LIMIT)
         if not isinstance(condition, Test):
-            return 10 * _COUNTED
+            return 10 * _COUNT_LIMIT
         if condition.key == "id" and condition.op in ("eq", "in"):
             return len(condition.value) if condition.op == "in" else 1
         if condition.op == "call" or condition.key in _COLUMNS:
-            return _COUNTED - 1
+            return _COUNT_LIMIT - 1
         clauses = _clauses(condition)
         return sum(
-            self._storage.count_attributes(attribute_name(condition.key), clause, values, _COUNTED)
+            self._storage.count_attributes(attribute_name(condition.key), clause, values, _COUNT_LIMIT)
             for clause, values, _ in clauses
         )
 
     def _test(self, test: Test) -> Keys:
         name = attribute_name(test.key)
-        found: list[Keys] = []
+        parts: list[Keys] = []
         for clause, values, sure in _clauses(test):
             if test.op == "call":
                 rows = self._storage.attributes(name, clause, values)
-                found.append(_keys([(key,) for key, kind, value in rows if test.meets(_plain(kind, value))]))
+                parts.append(_keys([(key,) for key, kind, value in rows if test.meets(_plain(kind, value))]))
                 continue
             keys = _keys(self._storage.attribute_keys(name, clause, values))
-            found.append(keys if sure else self._ask(test, keys))
+            parts.append(keys if sure else self._ask(test, keys))
         if test.op == "call":
-            found.append(
+            parts.append(
                 self._ask(test, _keys(self._storage.attribute_keys(name, "kind IN ('l','a','d')", ())))
             )
         if isinstance(test.key, str) and test.key in _COLUMNS and test.columns != "none":
-            found.append(self._column(test, test.key))
-        return _union(found)
+            parts.append(self._column(test, test.key))
+        return _union(parts)
 
     def _column(self, test: Test, column: str) -> Keys:
         """Those whose own `id`, `source` or `title` meets a test, because their metadata have no such key."""
         if test.op in ("eq", "in"):
-            wanted = [test.value] if test.op == "eq" else list(test.value)
-            rows = self._storage.column_in(column, [value for value in wanted if isinstance(value, str)])
-            if test.columns == "any" and any(value is None for value in wanted):
+            operands = [test.value] if test.op == "eq" else list(test.value)
+            rows = self._storage.column_in(column, [value for value in operands if isinstance(value, str)])
+            if test.columns == "any" and any(value is None for value in operands):
                 rows += self._storage.column_empty(column)
             keys = _keys(rows)
         else:
@@ -130,21 +133,21 @@ class KeyFinder:
         )
 
 
-def _clauses(test: Test) -> list[tuple[str, tuple[Any, ...], bool]]:
-    """SQL over kind and value with its values, and whether what it finds need not be looked at again."""
+def _clauses(test: Test) -> list[Clause]:
+    """What is to be looked up of a test, in parts of which any will do."""
     if test.op == "exists":
         return [("kind IN ('n','b','s','z','l','a','d')", (), True)]
     if test.op == "call":
         return [("kind IN ('n','b','s','z')", (), True)]
     if test.op in ("eq", "in"):
-        clauses: list[tuple[str, tuple[Any, ...], bool]] = []
-        looked_up = False
+        clauses: list[Clause] = []
+        look_up = False
         for value in [test.value] if test.op == "eq" else test.value:
             stored = scalar(value)
-            looked_up |= stored is None
+            look_up |= stored is None
             if stored is not None:
                 clauses.append(("kind = ? AND value = ?", stored, True))
-        return [*clauses, ("kind IN ('l','a','d')", (), False)] if looked_up else clauses
+        return [*clauses, ("kind IN ('l','a','d')", (), False)] if look_up else clauses
     if test.op == "contains":
         stored = scalar(test.value)
         clauses = [("kind IN ('L','l','d')", (), False)]
@@ -172,14 +175,14 @@ def _clauses(test: Test) -> list[tuple[str, tuple[Any, ...], bool]]:
     return [("kind IN ('n','b','s','l')", (), False)]  # a huge number, a long text, or nothing with an order
 
 
-def _plain(kind: str, value: Any) -> Any:
+def _plain(kind: str, value: object) -> object:
     return bool(value) if kind == "b" else None if kind == "z" else value
 
 
-def _union(found: list[Keys]) -> Keys:
-    if len(found) == 1:
-        return found[0]
-    return np.unique(np.concatenate([np.empty(0, np.int64), *found]))
+def _union(parts: list[Keys]) -> Keys:
+    if len(parts) == 1:
+        return parts[0]
+    return np.unique(np.concatenate([np.empty(0, np.int64), *parts]))
 
 
 def _keys(rows: list[tuple[int]]) -> Keys:

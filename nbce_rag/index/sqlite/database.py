@@ -6,23 +6,27 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, TypeAlias
 
 from ...errors import IndexDamagedError, IndexLockedError, IndexNotFoundError, PassageIndexError
 from . import schema
 
-__all__ = ["RESTORE", "Database", "not_found"]
+__all__ = ["RESTORE", "Database", "SqlRow", "not_found"]
 
 logger = logging.getLogger(__name__)
 
+SqlRow: TypeAlias = tuple[Any, ...]
+"""What SQLite gives of a row; the query says what is in it."""
+
 RESTORE = "restore it from a backup, or delete the folder and index the documents again."
 _CACHE_KIB = 65_536
+_CHUNK = 500  # values in one statement; SQLite's oldest limit is 999
 
 # A connection must not be used, nor closed, in a process that was forked after it was opened.
-_abandoned: list[sqlite3.Connection] = []
+_forked: list[sqlite3.Connection] = []
 
 
 class Database:
@@ -102,6 +106,18 @@ class Database:
         with self._transaction("BEGIN IMMEDIATE") as connection:
             yield connection
 
+    def damage(self, description: str) -> IndexDamagedError:
+        """The error for data that cannot be trusted, such as "holds a damaged vector"."""
+        return IndexDamagedError(f"{self.file} {description}: {RESTORE}")
+
+    def _select(self, query: str, values: Iterable[int] | Iterable[str]) -> Iterator[SqlRow]:
+        """Rows of a query that ends in the column that has to be one of the values."""
+        sequence = list(values)
+        for start in range(0, len(sequence), _CHUNK):
+            part = sequence[start : start + _CHUNK]
+            marks = ", ".join("?" * len(part))
+            yield from self._connection.execute(f"{query} IN ({marks})", part).fetchall()
+
     def _migrate(self) -> None:
         with self.write() as connection:
             version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -126,7 +142,7 @@ class Database:
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
         if os.getpid() != self._pid:
-            _abandoned.append(self._connection)
+            _forked.append(self._connection)
             self._connect()
         with self._lock, _errors(self.file, self._timeout):
             if self._closed:

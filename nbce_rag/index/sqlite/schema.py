@@ -7,12 +7,11 @@ import secrets
 import sqlite3
 import zlib
 from collections.abc import Mapping
-from typing import Any
 
 from .attributes import attribute_rows
-from .words import indexed
+from .words import index_text
 
-__all__ = ["APPLICATION_ID", "VERSION", "bump", "checksum", "create", "migrate", "name_id", "put_derived"]
+__all__ = ["APPLICATION_ID", "VERSION", "bump", "checksum", "create", "migrate", "name_id", "put_lookups"]
 
 APPLICATION_ID = 0x4E424345  # "NBCE", in the header of the file
 VERSION = 2
@@ -89,12 +88,12 @@ def migrate(connection: sqlite3.Connection, version: int) -> None:
     connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
-def bump(connection: sqlite3.Connection, added: int = 0) -> None:
+def bump(connection: sqlite3.Connection, growth: int = 0) -> None:
     """Says that vectors or metadata have changed, and how many passages there are more."""
-    connection.execute("UPDATE state SET generation = generation + 1, count = count + ?", (added,))
+    connection.execute("UPDATE state SET generation = generation + 1, count = count + ?", (growth,))
 
 
-def checksum(*fields: Any) -> int:
+def checksum(*fields: str | int | None) -> int:
     """CRC-32 of the fields of a passage, with which a damaged page is told from one that was written so."""
     return zlib.crc32(repr(fields).encode("utf-8", "surrogatepass"))
 
@@ -107,7 +106,7 @@ def name_id(connection: sqlite3.Connection, name: str) -> int:
     return int(row[0])
 
 
-def put_derived(
+def put_lookups(
     connection: sqlite3.Connection,
     names: dict[str, int],
     key: int,
@@ -117,7 +116,8 @@ def put_derived(
 ) -> None:
     """Puts what is looked up of a new passage beside it: its words and its metadata."""
     connection.execute(
-        "INSERT INTO words(rowid, title, text) VALUES (?, ?, ?)", (key, indexed(title or ""), indexed(text))
+        "INSERT INTO words(rowid, title, text) VALUES (?, ?, ?)",
+        (key, index_text(title or ""), index_text(text)),
     )
     put_attributes(connection, names, key, metadata)
 
@@ -157,7 +157,7 @@ def _from_version_1(connection: sqlite3.Connection) -> None:
             (key, passage_id, content, file, source, title, start, end, metadata, text, crc),
         )
         connection.execute("INSERT INTO vectors VALUES (?, ?, ?)", (key, vector, zlib.crc32(vector)))
-        put_derived(connection, names, key, title, text, metadata)
+        put_lookups(connection, names, key, title, text, metadata)
         count += 1
     for table in ("passages_1", "vectors_1"):
         connection.execute(f"DROP TABLE {table}")

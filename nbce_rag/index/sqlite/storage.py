@@ -1,28 +1,24 @@
-"""The SQLite half of a passage index, which is the truth: passages, metadata, vectors, files taken in."""
+"""The SQLite half of a passage index, which is the truth: passages, metadata, and the files they are from."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
 import zlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ...errors import IndexDamagedError, InputError
 from ...passages import Passage
 from . import schema
 from .attributes import attribute_rows
-from .database import RESTORE, Database
-from .words import indexed
+from .database import RESTORE, SqlRow
+from .lookups import Lookups
+from .vector_rows import VectorRows
+from .words import index_text
 
-__all__ = ["Row", "SegmentRow", "State", "Storage"]
+__all__ = ["Row", "State", "Storage", "json_metadata"]
 
 _PASSAGE = "text, id, title, source, span_start, span_end, metadata, content_hash, crc"
-_CHUNK = 500  # values in one statement; SQLite's oldest limit is 999
-_BLOCK = 4096
 
 
 class Row(NamedTuple):
@@ -33,6 +29,17 @@ class Row(NamedTuple):
     file: str | None
 
 
+class _Fields(NamedTuple):
+    """The columns of a passage beside its id, file and text."""
+
+    content_hash: str
+    source: str | None
+    title: str | None
+    start: int | None
+    end: int | None
+    metadata: str
+
+
 class State(NamedTuple):
     """What tells whether something has changed: a number that grows, and how many passages there are."""
 
@@ -40,19 +47,7 @@ class State(NamedTuple):
     passages: int
 
 
-class SegmentRow(NamedTuple):
-    """A FAISS file, as SQLite knows it: see `segments.Segment`."""
-
-    first: int
-    last: int
-    vectors: int
-    name: str
-    stamp: str
-    checksum: int
-    note: str
-
-
-class Storage(Database):
+class Storage(VectorRows, Lookups):
     """What is in the file. All of this has to be called inside `read()` or `write()`."""
 
     def meta(self) -> dict[str, str]:
@@ -70,7 +65,7 @@ class Storage(Database):
         """The newest state."""
         row = self._connection.execute("SELECT generation, count FROM state").fetchone()
         if row is None:
-            raise self.damaged("has no state")
+            raise self.damage("has no state")
         return State(*row)
 
     # Reading passages
@@ -116,61 +111,12 @@ class Storage(Database):
         row = self._connection.execute("SELECT fingerprint FROM files WHERE path = ?", (file,)).fetchone()
         return row[0] if row else None
 
-    def lacking(self, passages: Iterable[Passage]) -> set[str]:
+    def new_ids(self, passages: Iterable[Passage]) -> set[str]:
         """Ids of those passages that are not stored with the same title and text."""
         hashes = {passage.id: passage.content_hash for passage in passages}
         rows = self._select("SELECT id, content_hash FROM passages WHERE id", hashes)
         stored = {row[0] for row in rows if hashes[row[0]] == row[1]}
         return hashes.keys() - stored
-
-    # What filters look up
-
-    def fields(self, keys: Iterable[int] | None) -> Iterator[tuple[int, str, str | None, str | None, str]]:
-        """Key, id, source, title and metadata (JSON) of some passages, or of all."""
-        query = "SELECT key, id, source, title, metadata FROM passages"
-        if keys is None:
-            yield from self._connection.execute(query)
-        else:
-            for row in self._select(f"{query} WHERE key", keys):
-                yield row[0], row[1], row[2], row[3], row[4]
-
-    def attributes(self, name: str, clause: str, values: tuple[Any, ...]) -> list[tuple[int, str, Any]]:
-        """Key, kind and value of the rows of a name that meet SQL."""
-        return self._attributes("key, kind, value", name, clause, values).fetchall()
-
-    def attribute_keys(self, name: str, clause: str, values: tuple[Any, ...]) -> list[tuple[int]]:
-        """Keys of the rows of a name that meet SQL, each in a tuple of its own."""
-        return self._attributes("key", name, clause, values).fetchall()
-
-    def count_attributes(self, name: str, clause: str, values: tuple[Any, ...], limit: int) -> int:
-        """How many rows of a name meet SQL, counted up to a limit."""
-        cursor = self._connection.execute(
-            "SELECT count(*) FROM (SELECT 1 FROM attributes "
-            "WHERE name = (SELECT id FROM names WHERE name = ?) "
-            f"AND {clause} LIMIT ?)",
-            (name, *values, limit),
-        )
-        return int(cursor.fetchone()[0])
-
-    def column(self, column: str) -> Iterator[tuple[int, str | None]]:
-        """Key and `id`, `source` or `title` of every passage."""
-        return iter(self._connection.execute(f"SELECT key, {column} FROM passages"))
-
-    def column_in(self, column: str, values: list[str]) -> list[tuple[int]]:
-        """Keys of the passages whose `id`, `source` or `title` is one of the values, each in a tuple."""
-        return [(row[0],) for row in self._select(f"SELECT key FROM passages WHERE {column}", values)]
-
-    def column_empty(self, column: str) -> list[tuple[int]]:
-        """Keys of the passages without `source` or `title`, each in a tuple of its own."""
-        return self._connection.execute(f"SELECT key FROM passages WHERE {column} IS NULL").fetchall()
-
-    def match_words(self, expression: str, limit: int) -> list[tuple[int, float]]:
-        """Keys and BM25 scores, best first, of the passages that match an expression of FTS5."""
-        rows = self._connection.execute(
-            "SELECT rowid, -rank FROM words WHERE words MATCH ? ORDER BY rank, rowid LIMIT ?",
-            (expression, limit),
-        )
-        return rows.fetchall()
 
     # Changing passages
 
@@ -180,33 +126,31 @@ class Storage(Database):
         A vector may be None where title and text are stored already, which then keep theirs. Returns how
         many were new or changed.
         """
-        ids = [row.passage.id for row in rows]
         query = (
-            "SELECT id, key, file, content_hash, source, title, span_start, span_end, metadata, text "
+            "SELECT id, key, file, text, content_hash, source, title, span_start, span_end, metadata "
             "FROM passages WHERE id"
         )
-        stored = {row[0]: row[1:] for row in self._select(query, ids)}
+        stored = {row[0]: row[1:] for row in self._select(query, [row.passage.id for row in rows])}
         names: dict[str, int] = {}
         changed = added = 0
         for row in rows:
             passage, metadata = row.passage, json_metadata(row.passage)
-            content = passage.content_hash
-            fields = (content, passage.source, passage.title, passage.start, passage.end, metadata)
-            key, file, *rest = stored.get(passage.id, (None, None))
-            old_fields = tuple(rest[:6])
+            fields = _Fields(
+                passage.content_hash, passage.source, passage.title, passage.start, passage.end, metadata
+            )
             vector = row.vector
-            if key is not None and old_fields[0] == content:
-                old_vector = self.vector(key)
-                if vector is None or vector == old_vector:
-                    if old_fields == fields and row.file in (None, file):
-                        continue
-                    changed += old_fields != fields
-                    self._change_metadata(key, row, file, fields, str(old_fields[5]), names)
+            file: str | None = None
+            if passage.id in stored:
+                key, file, text, *columns = stored[passage.id]
+                old = _Fields(*columns)
+                if old.content_hash == fields.content_hash and vector in (None, self.vector(key)):
+                    if old != fields or row.file not in (None, file):
+                        changed += old != fields
+                        self._change_metadata(key, row, file, fields, old.metadata, names)
                     continue
-            assert vector is not None
-            if key is not None:
-                self._remove({key: (old_fields[2], str(rest[6]), str(old_fields[5]))})
+                self._remove({key: (old.title, text, old.metadata)})
                 added -= 1
+            assert vector is not None
             self._insert(row, row.file or file, fields, vector, names)
             changed, added = changed + 1, added + 1
         if changed:
@@ -221,21 +165,21 @@ class Storage(Database):
         keys: Iterable[int] = (),
     ) -> int:
         """Removes the passages of these ids, this source, this file, and these keys. Returns their number."""
-        found = {row[0]: row[1] for row in self._select("SELECT key, file FROM passages WHERE id", ids)}
-        found.update(self._select("SELECT key, file FROM passages WHERE key", keys))
+        files = {row[0]: row[1] for row in self._select("SELECT key, file FROM passages WHERE id", ids)}
+        files.update(self._select("SELECT key, file FROM passages WHERE key", keys))
         if source is not None or file is not None:
             query = (
                 "SELECT key, file FROM passages WHERE source = ? "
                 "UNION SELECT key, file FROM passages WHERE file = ?"
             )
-            found.update(self._connection.execute(query, (source, file)))
-        self._forget(found)
+            files.update(self._connection.execute(query, (source, file)))
+        self._forget(files)
         # A file of which nothing is left is to be taken in again when it is next given.
         self._connection.executemany(
             "DELETE FROM files WHERE path = ?1 AND NOT EXISTS (SELECT 1 FROM passages WHERE file = ?1)",
-            [(path,) for path in set(found.values()) if path is not None],
+            [(path,) for path in set(files.values()) if path is not None],
         )
-        return len(found)
+        return len(files)
 
     def others_of(self, sources: Collection[str], ids: Collection[str]) -> list[int]:
         """Keys of the passages of these sources that have other ids than these."""
@@ -245,115 +189,15 @@ class Storage(Database):
     def finish_file(self, file: str, fingerprint: str, ids: Collection[str]) -> int:
         """Removes the passages of a file that are not among `ids`, and records that it was taken in."""
         rows = self._connection.execute("SELECT key, id FROM passages WHERE file = ?", (file,))
-        gone = [key for key, passage_id in rows if passage_id not in ids]
-        self._forget(gone)
+        keys = [key for key, passage_id in rows if passage_id not in ids]
+        self._forget(keys)
         self._connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?)", (file, fingerprint))
-        return len(gone)
-
-    # Vectors
-
-    def vector(self, key: int) -> bytes | None:
-        """The bytes of a vector."""
-        row = self._connection.execute("SELECT vector FROM vectors WHERE key = ?", (key,)).fetchone()
-        return row[0] if row else None
-
-    def vectors_between(
-        self, first: int, last: int | None, dimension: int
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Keys [n], ascending, and vectors [n, d] of a range of keys, both ends in it, in blocks."""
-        cursor = self._connection.execute(
-            "SELECT key, vector, crc FROM vectors WHERE key BETWEEN ? AND ? ORDER BY key",
-            (first, 2**62 if last is None else last),
-        )
-        while rows := cursor.fetchmany(_BLOCK):
-            yield self._arrays(rows, dimension)
-
-    def vectors_of(
-        self, keys: Iterable[int], dimension: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Keys [n], ascending, and vectors [n, d] of keys that are there."""
-        wanted = sorted(keys)
-        rows = list(self._select("SELECT key, vector, crc FROM vectors WHERE key", wanted))
-        if len(rows) != len(wanted):
-            raise self.damaged("lacks vectors")
-        if not rows:
-            return np.empty(0, np.int64), np.empty((0, dimension), np.float32)
-        return self._arrays(sorted(rows), dimension)
-
-    def vectors_by_id(self, ids: Iterable[str], dimension: int) -> dict[str, NDArray[np.float32]]:
-        """Vectors [d] by the id of their passage; unknown ids are left out."""
-        query = "SELECT vectors.key, vector, vectors.crc, id FROM passages JOIN vectors USING (key) WHERE id"
-        rows = list(self._select(query, list(ids)))
-        if not rows:
-            return {}
-        _, vectors = self._arrays([row[:3] for row in rows], dimension)
-        return {row[3]: vectors[place] for place, row in enumerate(rows)}
-
-    def removed_after(self, seq: int) -> tuple[list[int], int]:
-        """Keys that were removed after a removal of this number, and the number of the last."""
-        rows = self._connection.execute("SELECT seq, key FROM removed WHERE seq > ? ORDER BY seq", (seq,))
-        found = rows.fetchall()
-        return [key for _, key in found], found[-1][0] if found else seq
-
-    def removed_between(self, first: int, last: int) -> list[int]:
-        """Removed keys of a range that are still remembered."""
-        query = "SELECT key FROM removed WHERE key BETWEEN ? AND ?"
-        return [row[0] for row in self._connection.execute(query, (first, last))]
-
-    def removed_count(self, first: int, last: int) -> int:
-        """How many these are."""
-        query = "SELECT count(*) FROM removed WHERE key BETWEEN ? AND ?"
-        return int(self._connection.execute(query, (first, last)).fetchone()[0])
-
-    def removal_span(self) -> int:
-        """At most so many removals are remembered."""
-        return int(
-            self._connection.execute("SELECT coalesce(max(seq) - min(seq) + 1, 0) FROM removed").fetchone()[0]
-        )
-
-    def vector_keys(self, first: int, last: int) -> list[int]:
-        """Keys of the vectors of a range, ascending. Reads all of them."""
-        query = "SELECT key FROM vectors WHERE key BETWEEN ? AND ? ORDER BY key"
-        return [row[0] for row in self._connection.execute(query, (first, last))]
-
-    def last_removal(self) -> int:
-        """The number of the last removal."""
-        row = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'removed'").fetchone()
-        return int(row[0]) if row else 0
-
-    def last_key(self) -> int:
-        """The highest key that was ever given; 0 for none."""
-        row = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'passages'").fetchone()
-        return int(row[0]) if row else 0
-
-    def segments(self) -> list[SegmentRow]:
-        """The FAISS files, by their range of keys."""
-        rows = self._connection.execute(
-            "SELECT first, last, count, name, stamp, checksum, note FROM segments ORDER BY first"
-        )
-        return [SegmentRow(*row) for row in rows]
-
-    def replace_segments(
-        self, gone: Collection[SegmentRow], new: SegmentRow | None, seq: int, forget_from: int
-    ) -> None:
-        """Names a new file in place of others.
-
-        Of its keys from `forget_from` on, removals up to number `seq` are forgotten: it does not have them.
-        """
-        self._connection.executemany("DELETE FROM segments WHERE name = ?", [(row.name,) for row in gone])
-        if new is not None:
-            self._connection.execute("INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?, ?)", new)
-            self._connection.execute(
-                "DELETE FROM removed WHERE seq <= ? AND key BETWEEN ? AND ?", (seq, forget_from, new.last)
-            )
-        elif not gone or forget_from == 1:
-            self._connection.execute("DELETE FROM removed WHERE seq <= ? AND key >= ?", (seq, forget_from))
-        schema.bump(self._connection)
+        return len(keys)
 
     def _insert(
-        self, row: Row, file: str | None, fields: tuple[Any, ...], vector: bytes, names: dict[str, int]
+        self, row: Row, file: str | None, fields: _Fields, vector: bytes, names: dict[str, int]
     ) -> None:
-        passage, metadata = row.passage, fields[5]
+        passage = row.passage
         crc = schema.checksum(passage.id, *fields, passage.text)
         key = self._connection.execute(
             "INSERT INTO passages(id, file, content_hash, source, title, span_start, span_end, metadata, "
@@ -362,41 +206,41 @@ class Storage(Database):
         ).lastrowid
         assert key is not None
         self._connection.execute("INSERT INTO vectors VALUES (?, ?, ?)", (key, vector, zlib.crc32(vector)))
-        schema.put_derived(self._connection, names, key, passage.title, passage.text, metadata)
+        schema.put_lookups(self._connection, names, key, passage.title, passage.text, fields.metadata)
 
     def _change_metadata(
         self,
         key: int,
         row: Row,
         file: str | None,
-        fields: tuple[Any, ...],
+        fields: _Fields,
         old_metadata: str,
         names: dict[str, int],
     ) -> None:
-        passage, metadata = row.passage, fields[5]
+        passage = row.passage
         self._connection.execute(
             "UPDATE passages SET file = ?, source = ?, title = ?, span_start = ?, span_end = ?, "
             "metadata = ?, crc = ? WHERE key = ?",
             (row.file or file, *fields[1:], schema.checksum(passage.id, *fields, passage.text), key),
         )
-        if metadata != old_metadata:
+        if fields.metadata != old_metadata:
             self._remove_attributes(key, old_metadata)
-            schema.put_attributes(self._connection, names, key, metadata)
+            schema.put_attributes(self._connection, names, key, fields.metadata)
 
     def _forget(self, keys: Iterable[int]) -> None:
         query = "SELECT key, title, text, metadata FROM passages WHERE key"
-        found = {row[0]: row[1:] for row in self._select(query, keys)}
-        if found:
-            self._remove(found)
-            schema.bump(self._connection, -len(found))
+        passages = {row[0]: row[1:] for row in self._select(query, keys)}
+        if passages:
+            self._remove(passages)
+            schema.bump(self._connection, -len(passages))
 
-    def _remove(self, found: dict[int, tuple[str | None, str, str]]) -> None:
+    def _remove(self, passages: Mapping[int, tuple[str | None, str, str]]) -> None:
         """Removes passages: their title, text and metadata by key."""
-        single = [(key,) for key in found]
-        for key, (title, text, metadata) in found.items():
+        single = [(key,) for key in passages]
+        for key, (title, text, metadata) in passages.items():
             self._connection.execute(
                 "INSERT INTO words(words, rowid, title, text) VALUES ('delete', ?, ?, ?)",
-                (key, indexed(title or ""), indexed(text)),
+                (key, index_text(title or ""), index_text(text)),
             )
             self._remove_attributes(key, metadata)
         self._connection.executemany("DELETE FROM passages WHERE key = ?", single)
@@ -411,46 +255,19 @@ class Storage(Database):
             rows,
         )
 
-    def _attributes(self, columns: str, name: str, clause: str, values: tuple[Any, ...]) -> sqlite3.Cursor:
-        return self._connection.execute(
-            f"SELECT {columns} FROM attributes "
-            f"WHERE name = (SELECT id FROM names WHERE name = ?) AND {clause}",
-            (name, *values),
-        )
-
-    def _select(self, query: str, values: Iterable[int] | Iterable[str]) -> Iterator[tuple[Any, ...]]:
-        """Rows of a query that ends in the column that has to be one of the values."""
-        every = list(values)
-        for start in range(0, len(every), _CHUNK):
-            part = every[start : start + _CHUNK]
-            marks = ", ".join("?" * len(part))
-            yield from self._connection.execute(f"{query} IN ({marks})", part).fetchall()
-
-    def _arrays(
-        self, rows: list[tuple[Any, ...]], dimension: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        for key, vector, crc in rows:
-            if len(vector) != 4 * dimension or zlib.crc32(vector) != crc:
-                raise self.damaged(f"holds a damaged vector (of passage {key})")
-        data = b"".join([row[1] for row in rows])
-        vectors = np.frombuffer(data, dtype="<f4").reshape(len(rows), dimension)
-        return np.array([row[0] for row in rows], dtype=np.int64), vectors.astype(np.float32, copy=False)
-
     def metadata(self, data: str) -> dict[str, Any]:
+        """Metadata of JSON as it is stored."""
         try:
             metadata: dict[str, Any] = json.loads(data)
         except ValueError as error:
-            raise self.damaged("holds metadata that is not JSON") from error
+            raise self.damage("holds metadata that is not JSON") from error
         return metadata
 
-    def _passage(self, row: tuple[Any, ...]) -> Passage:
+    def _passage(self, row: SqlRow) -> Passage:
         text, passage_id, title, source, start, end, metadata, content, crc = row
         if schema.checksum(passage_id, content, source, title, start, end, metadata, text) != crc:
-            raise self.damaged(f"holds a damaged passage ({passage_id!r})")
+            raise self.damage(f"holds a damaged passage ({passage_id!r})")
         return Passage(text, passage_id, title, source, start, end, self.metadata(metadata))
-
-    def damaged(self, what: str) -> IndexDamagedError:
-        return IndexDamagedError(f"{self.file} {what}: {RESTORE}")
 
 
 def json_metadata(passage: Passage) -> str:

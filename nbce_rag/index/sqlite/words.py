@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 
-__all__ = ["indexed", "match_expression"]
+__all__ = ["index_text", "match_expression"]
 
 # Han, kana, hangul syllables, Thai, Lao, Burmese, Khmer: scripts that do not set words apart by spaces,
 # or, as Korean, glue endings to them.
@@ -21,17 +21,17 @@ _CHARACTER = re.compile(f"([{_UNSPACED}])")
 _WORD = re.compile(f"[{_UNSPACED}]+|[^\\W{_UNSPACED}]+")
 
 
-def indexed(text: str) -> str:
+def index_text(text: str) -> str:
     """Text as FTS5 is given it."""
     return _CHARACTER.sub(r" \1 ", text.replace("\0", " "))
 
 
 def match_expression(query: str) -> str | None:
     """A query of FTS5 that asks for any of the words; None where there is none."""
-    wanted: dict[str, None] = {}
+    terms: dict[str, None] = {}
     for word in _WORD.findall(query.replace("\0", " ")):
         if not _CHARACTER.match(word) or len(word) == 1:
-            wanted[f'"{word}"'] = None
+            terms[f'"{word}"'] = None
         else:
-            wanted.update((f'"{a} {b}"', None) for a, b in itertools.pairwise(word))
-    return " OR ".join(wanted) or None
+            terms.update((f'"{a} {b}"', None) for a, b in itertools.pairwise(word))
+    return " OR ".join(terms) or None

@@ -7,16 +7,17 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..sqlite.storage import SegmentRow, Storage
+from ..sqlite.storage import Storage
+from ..sqlite.vector_rows import SegmentRow
 from . import factories
-from .segments import Block, file_checksum, read_block, remove_abandoned, remove_files, write_block
+from .block import Block
+from .segments import file_checksum, read_block, remove_files, remove_leftovers, write_block
 
-__all__ = ["Compactor"]
+__all__ = ["Compactor", "SegmentReport"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,12 +34,20 @@ _DEAD = 4  # rewritten when more than one part in so many of its vectors are dea
 class _Plan:
     """Which files are to be replaced by one over a range of keys."""
 
-    merged: list[SegmentRow]
+    files: list[SegmentRow]
     first: int
     last: int
     removals: int
     factory: str
     full: bool
+
+
+class SegmentReport(factories.Note):
+    """A FAISS file: its name, how many vectors it has, and how many of them do not count any more."""
+
+    file: str
+    vectors: int
+    removed: int
 
 
 class Compactor:
@@ -87,21 +96,21 @@ class Compactor:
                     row = write_block(self._folder, self._identity, block, plan.first, plan.last)
                 with storage.write():
                     now = {segment.name for segment in storage.segments() if segment.last >= plan.first}
-                    is_current = now == {segment.name for segment in plan.merged}
+                    is_current = now == {segment.name for segment in plan.files}
                     if is_current:
-                        storage.replace_segments(plan.merged, row, plan.removals, forget_from)
+                        storage.replace_segments(plan.files, row, plan.removals, forget_from)
                 if not is_current:  # another process has done the same
                     remove_files(self._folder, [row.name] if row else [])
                     continue
-                remove_files(self._folder, [segment.name for segment in plan.merged])
+                remove_files(self._folder, [segment.name for segment in plan.files])
                 break
             with storage.read():
                 names = {segment.name for segment in storage.segments()}
-            remove_abandoned(self._folder, names | {""})
+            remove_leftovers(self._folder, names | {""})
         finally:
             storage.close()
 
-    def segments(self, storage: Storage) -> list[dict[str, Any]]:
+    def segments(self, storage: Storage) -> list[SegmentReport]:
         """What is known of each file; to be called inside `read()`."""
         return [
             {
@@ -125,8 +134,7 @@ class Compactor:
                 yield f"{row.name}: {error}; --rebuild writes it anew."
                 continue
             block.kill(storage.removed_between(row.first, row.last))
-            stored = storage.vector_keys(row.first, row.last)
-            if block.living().tolist() != stored:
+            if block.living().tolist() != storage.vector_keys(row.first, row.last):
                 yield f"{row.name}: its keys are not those of SQLite; --rebuild writes it anew."
 
     def _is_due(self) -> bool:
@@ -141,7 +149,7 @@ class Compactor:
         rows, state, last = storage.segments(), storage.state(), storage.last_key()
         start, size = len(rows), 0
         after = rows[-1].last if rows else 0
-        wanted = storage.meta().get("factory", factories.AUTO)
+        name = storage.meta().get("factory", factories.AUTO)
         if full:
             start, after = 0, 0
         elif last - after >= _threshold(state.passages):
@@ -161,7 +169,7 @@ class Compactor:
         if last < first:
             return None
         whole = first == 1 or start == 0
-        factory = factories.resolve(wanted, state.passages, self._dimension) if whole else "Flat"
+        factory = factories.resolve(name, state.passages, self._dimension) if whole else "Flat"
         if full and [row.last for row in rows] == [last] and not storage.removed_count(1, last):
             is_same = _note(rows[0])["factory"] == factory
             if is_same and self._is_intact(rows[0]):
@@ -177,14 +185,14 @@ class Compactor:
     def _build(self, storage: Storage, plan: _Plan) -> tuple[Block, int]:
         """The new block, and the first key from which on removals can be forgotten."""
         base, start = self._start(storage, plan)
-        first = plan.first if base is None else plan.merged[0].last + 1
+        first = plan.first if base is None else plan.files[0].last + 1
         count = storage.state().passages if first == 1 else plan.last - first + 1
-        seen: list[NDArray[np.int64]] = []
+        parts: list[NDArray[np.int64]] = []
 
         def blocks() -> Iterable[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-            seen.clear()
+            parts.clear()
             for keys, vectors in storage.vectors_between(first, plan.last, self._dimension):
-                seen.append(keys)
+                parts.append(keys)
                 yield keys, vectors
 
         try:
@@ -194,17 +202,17 @@ class Compactor:
             base, first = None, plan.first
             index, note = factories.build("Flat", self._dimension, count, blocks)
         if base is not None:
-            seen.insert(0, base.keys)
+            parts.insert(0, base.keys)
             note = {**base.note, "recall": min(base.note["recall"], note["recall"])}
-        return Block(index, np.concatenate([np.empty(0, np.int64), *seen]), note), first
+        return Block(index, np.concatenate([np.empty(0, np.int64), *parts]), note), first
 
-    def _start(self, storage: Storage, plan: _Plan) -> tuple[Block | None, Any]:
+    def _start(self, storage: Storage, plan: _Plan) -> tuple[Block | None, factories.FaissIndex | None]:
         """The first of the merged files with its index, if it can be added to; or a trained, empty index."""
-        if not plan.merged or plan.factory == "Flat" or _note(plan.merged[0])["factory"] != plan.factory:
+        if not plan.files or plan.factory == "Flat" or _note(plan.files[0])["factory"] != plan.factory:
             return None, None
-        row = plan.merged[0]
+        row = plan.files[0]
         try:
-            block = read_block(self._folder, self._identity, row, self._dimension, mapped=False)
+            block = read_block(self._folder, self._identity, row, self._dimension, in_memory=True)
         except (OSError, ValueError, KeyError):
             return None, None
         if not plan.full and storage.removed_count(row.first, row.last) * _DEAD <= row.vectors:
@@ -217,6 +225,6 @@ def _threshold(count: int) -> int:
     return max(_TAIL, count // _TAIL_SHARE)
 
 
-def _note(row: SegmentRow) -> dict[str, Any]:
-    note: dict[str, Any] = json.loads(row.note)
+def _note(row: SegmentRow) -> factories.Note:
+    note: factories.Note = json.loads(row.note)
     return note

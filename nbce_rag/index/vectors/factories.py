@@ -6,16 +6,19 @@ import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol, TypedDict
 
 import faiss as _faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from ...checks import check_count
 from ...errors import InputError
 
 __all__ = [
     "AUTO",
+    "FaissIndex",
+    "Note",
     "build",
     "candidates",
     "check_factory",
@@ -23,7 +26,7 @@ __all__ = [
     "is_flat",
     "parameters",
     "resolve",
-    "widened",
+    "widen",
 ]
 
 faiss: Any = _faiss  # where it has type stubs, they lack what is used here
@@ -31,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 AUTO = "auto"
 _AUTO_FROM = 200_000  # vectors; below, an exact search of 384 dimensions takes at most some 20 ms on one core
-_NAMED = {
+_NAMES = {
     "flat": "Flat",
     "hnsw": "HNSW32",
     "ivf": "IVF{lists},Flat",
@@ -51,63 +54,87 @@ OPTIONS = ("nprobe", "efSearch")
 Blocks = Callable[[], Iterable[tuple[NDArray[np.int64], NDArray[np.float32]]]]
 
 
-def resolve(wanted: str, count: int, dimension: int) -> str:
-    """The string for `faiss.index_factory` of a wish and a number of vectors.
+class FaissIndex(Protocol):
+    """What is used of FAISS's indexes, whose type stubs say less, or more than is so."""
+
+    ntotal: int
+    d: int
+    is_trained: bool
+
+    def train(self, x: NDArray[np.float32]) -> None: ...
+
+    def add(self, x: NDArray[np.float32]) -> None: ...
+
+    def search(
+        self, x: NDArray[np.float32], k: int, *, params: object = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...
+
+    def reset(self) -> None: ...
+
+
+class Note(TypedDict):
+    """What is kept about an index: its factory, the search options that it was tuned to, and their recall."""
+
+    factory: str
+    options: dict[str, int]
+    recall: float
+
+
+def resolve(name: str, count: int, dimension: int) -> str:
+    """The string for `faiss.index_factory` of a name and a number of vectors.
 
     "auto" is `Flat` below 200,000 vectors and `IVF...,SQ8` from there on, with a number of lists that is
     the power of two next to 2 sqrt(n). Where there are too few vectors to train an index of lists, it is
     `Flat` for the time being.
     """
-    if wanted == AUTO:
-        wanted = "ivf-sq8" if count >= _AUTO_FROM else "flat"
+    if name == AUTO:
+        name = "ivf-sq8" if count >= _AUTO_FROM else "flat"
     lists = 2 ** max(2, round(math.log2(2 * math.sqrt(max(count, 1)))))
     parts = next((dimension // size for size in (8, 6, 4, 3, 2) if dimension % size == 0), dimension)
-    factory = _NAMED.get(wanted.lower(), wanted).format(lists=lists, parts=parts)
+    factory = _NAMES.get(name.lower(), name).format(lists=lists, parts=parts)
     return "Flat" if count < max(1, _least(factory)) else factory
 
 
-def check_factory(wanted: str, dimension: int) -> str:
-    """`wanted`, if vectors of this dimension can be put into it.
+def check_factory(name: str, dimension: int) -> str:
+    """The name, if vectors of this dimension can be put into it.
 
     Raises:
         InputError: FAISS does not know it, or not for this dimension.
     """
-    if wanted == AUTO:
-        return wanted
+    if name == AUTO:
+        return name
     try:
-        factory = resolve(wanted, 10**6, dimension)
+        factory = resolve(name, 10**6, dimension)
         _make(factory, dimension)
     except (RuntimeError, KeyError, IndexError, ValueError) as error:
         raise InputError(
-            f"factory={wanted!r} is none for {dimension} dimensions: give auto, {', '.join(_NAMED)}, or a "
+            f"factory={name!r} is none for {dimension} dimensions: give auto, {', '.join(_NAMES)}, or a "
             "string for faiss.index_factory such as IVF1024,SQ8."
         ) from error
-    return wanted
+    return name
 
 
-def check_options(options: Mapping[str, Any] | None) -> dict[str, int]:
+def check_options(options: Mapping[str, int] | None) -> dict[str, int]:
     """Search options as they were given.
 
     Raises:
         InputError: One is unknown, or no whole number above 0.
     """
-    for name, value in (options or {}).items():
+    for name in options or {}:
         if name not in OPTIONS:
             raise InputError(f"Unknown search option {name!r}: known are {', '.join(OPTIONS)}.")
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise InputError(f"{name} must be a whole number above 0, got {value!r}.")
-    return dict(options or {})
+    return {name: check_count(name, value) for name, value in (options or {}).items()}
 
 
-def is_flat(index: Any) -> bool:
+def is_flat(index: FaissIndex) -> bool:
     """Whether it holds the vectors themselves, and finds what is nearest of all."""
     return type(index) in (faiss.IndexFlat, faiss.IndexFlatIP)
 
 
 def build(
-    factory: str, dimension: int, count: int, blocks: Blocks, start: Any = None
-) -> tuple[Any, dict[str, Any]]:
-    """An index of vectors, with a note about it: {"factory", "options", "recall"}.
+    factory: str, dimension: int, count: int, blocks: Blocks, start: FaissIndex | None = None
+) -> tuple[FaissIndex, Note]:
+    """An index of vectors, with a note about it.
 
     Args:
         factory: For `faiss.index_factory`.
@@ -139,29 +166,29 @@ def build(
     return index, {"factory": factory, "options": options, "recall": round(recall, 4)}
 
 
-def parameters(index: Any, options: Mapping[str, int], selector: Any = None) -> Any:
+def parameters(index: FaissIndex, options: Mapping[str, int], selector: object = None) -> object:
     """Search parameters of the kind that an index takes; None where there is nothing to say."""
-    index = faiss.downcast_index(index)
-    given: dict[str, Any] = {} if selector is None else {"sel": selector}
-    if isinstance(index, faiss.IndexPreTransform):
-        inner = parameters(index.index, options, selector)
+    kind = faiss.downcast_index(index)
+    common: dict[str, object] = {} if selector is None else {"sel": selector}
+    if isinstance(kind, faiss.IndexPreTransform):
+        inner = parameters(kind.index, options, selector)
         return None if inner is None else faiss.SearchParametersPreTransform(index_params=inner)
-    if isinstance(index, faiss.IndexIVF):
-        nprobe = min(options.get("nprobe", index.nprobe), index.nlist)
-        return faiss.SearchParametersIVF(nprobe=nprobe, **given)
-    if isinstance(index, faiss.IndexHNSW):
-        return faiss.SearchParametersHNSW(efSearch=options.get("efSearch", index.hnsw.efSearch), **given)
-    return faiss.SearchParameters(**given) if given else None
+    if isinstance(kind, faiss.IndexIVF):
+        nprobe = min(options.get("nprobe", kind.nprobe), kind.nlist)
+        return faiss.SearchParametersIVF(nprobe=nprobe, **common)
+    if isinstance(kind, faiss.IndexHNSW):
+        return faiss.SearchParametersHNSW(efSearch=options.get("efSearch", kind.hnsw.efSearch), **common)
+    return faiss.SearchParameters(**common) if common else None
 
 
-def widened(options: Mapping[str, int], share: float) -> dict[str, int]:
+def widen(options: Mapping[str, int], share: float) -> dict[str, int]:
     """Options for a search of which a filter lets only a share through, so that enough is left."""
     factor = min(16, math.ceil(1 / max(share, 1e-6)))
     return {name: value * factor for name, value in options.items()}
 
 
-def _make(factory: str, dimension: int) -> Any:
-    index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
+def _make(factory: str, dimension: int) -> FaissIndex:
+    index: FaissIndex = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
     if isinstance(index, faiss.IndexPQ):
         index.do_polysemous_training = False  # for a search that nobody asks for; takes minutes
     return index
@@ -180,11 +207,11 @@ def _sample_size(factory: str) -> int:
 def _sample(blocks: Blocks, count: int, size: int, dimension: int) -> NDArray[np.float32]:
     """About `size` of `count` vectors, evenly spread and the same ones each time."""
     step = max(1, count // size)
-    place, found = 0, [np.empty((0, dimension), np.float32)]
+    place, parts = 0, [np.empty((0, dimension), np.float32)]
     for _, vectors in blocks():
-        found.append(vectors[-place % step :: step])
+        parts.append(vectors[-place % step :: step])
         place += len(vectors)
-    return np.concatenate(found)[: 2 * size]
+    return np.concatenate(parts)[: 2 * size]
 
 
 class _Nearest:
@@ -197,11 +224,11 @@ class _Nearest:
 
     def look_at(self, place: int, vectors: NDArray[np.float32]) -> None:
         """Takes in vectors; the first of them has this place."""
-        scores, found = faiss.knn(
+        scores, places = faiss.knn(
             self._queries, vectors, min(_DEPTH + 1, len(vectors)), metric=faiss.METRIC_INNER_PRODUCT
         )
         scores = np.concatenate([self._scores, scores], axis=1)
-        places = np.concatenate([self._places, found + place], axis=1)
+        places = np.concatenate([self._places, places + place], axis=1)
         order = np.argsort(-scores, axis=1, kind="stable")[:, : _DEPTH + 1]
         self._scores = np.take_along_axis(scores, order, axis=1)
         self._places = np.take_along_axis(places, order, axis=1)
@@ -212,7 +239,9 @@ class _Nearest:
         return self._places[:, 1:]
 
 
-def _tune(index: Any, queries: NDArray[np.float32], truth: NDArray[np.int64]) -> tuple[dict[str, int], float]:
+def _tune(
+    index: FaissIndex, queries: NDArray[np.float32], truth: NDArray[np.int64]
+) -> tuple[dict[str, int], float]:
     """The least of the option that reaches the target, and the recall that it gives."""
     inner = faiss.downcast_index(index)
     if isinstance(inner, faiss.IndexPreTransform):
@@ -225,13 +254,13 @@ def _tune(index: Any, queries: NDArray[np.float32], truth: NDArray[np.int64]) ->
     depth = min(candidates(_DEPTH), int(index.ntotal))
     recall = 0.0
     for options in grid:
-        _, found = index.search(queries, depth, params=parameters(index, options))
+        _, hits = index.search(queries, depth, params=parameters(index, options))
         # Of an index that was added to, older vectors may be nearer still; they are not counted.
-        hits = [
-            len(set(wanted[wanted >= 0]) & set(got)) / max(1, int((wanted >= 0).sum()))
-            for wanted, got in zip(truth, found.tolist(), strict=True)
+        shares = [
+            len(set(nearest[nearest >= 0]) & set(row)) / max(1, int((nearest >= 0).sum()))
+            for nearest, row in zip(truth, hits.tolist(), strict=True)
         ]
-        recall = float(np.mean(hits))
+        recall = float(np.mean(shares))
         if recall >= _TARGET:
             break
     return options, recall

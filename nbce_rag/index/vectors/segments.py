@@ -1,4 +1,4 @@
-"""Blocks of vectors that are searched, and the files that hold them.
+"""The files that hold blocks of vectors: written whole, checked, read, removed.
 
 A file is what FAISS writes, and behind it the keys of its vectors, a note in JSON, their lengths, a
 checksum, and a mark.
@@ -12,171 +12,24 @@ import struct
 import time
 import uuid
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO
 
 import faiss as _faiss
 import numpy as np
-from numpy.typing import NDArray
 
-from ..sqlite.storage import SegmentRow
-from . import factories
+from ..sqlite.vector_rows import SegmentRow
+from .block import Block
 
-__all__ = ["Block", "file_checksum", "read_block", "remove_files", "write_block"]
+__all__ = ["file_checksum", "read_block", "remove_files", "remove_leftovers", "write_block"]
 
 faiss: Any = _faiss
 
 _MARK = b"NBCESEG2"
 _TAIL = struct.Struct("<QQII8s")  # bytes of FAISS, of keys, of JSON; CRC-32 of all; mark
 _READ = 1 << 20
-_ABANDONED_AFTER_S = 3600.0
-_GATHERED = 1024
-_NOISE = 1e-6  # what summing in another order can change of a cosine
-
-
-class Block:
-    """Vectors under ascending keys, searched by inner product, which is their cosine. Not thread-safe.
-
-    Attributes:
-        keys: Ascending, [n].
-        note: See `factories.build`.
-    """
-
-    def __init__(self, index: Any, keys: NDArray[np.int64], note: Mapping[str, Any] | None = None) -> None:
-        self.keys = keys
-        self.note: Mapping[str, Any] = note or {"factory": "Flat", "options": {}, "recall": 1.0}
-        self.exact = factories.is_flat(index)
-        self.index = index
-        self._alive: NDArray[np.bool_] | None = None
-        self._dead = 0
-
-    @classmethod
-    def empty(cls, dimension: int) -> Self:
-        """An exact one without vectors, to be added to."""
-        return cls(faiss.IndexFlatIP(dimension), np.empty(0, np.int64))
-
-    def __len__(self) -> int:
-        return len(self.keys) - self._dead
-
-    @property
-    def dead(self) -> int:
-        """How many of the vectors do not count any more."""
-        return self._dead
-
-    def append(self, keys: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
-        """Adds vectors [m, d] under keys above all that are here."""
-        self.index.add(np.ascontiguousarray(vectors))
-        self.keys = np.concatenate([self.keys, keys])
-        if self._alive is not None:
-            self._alive = np.concatenate([self._alive, np.ones(len(keys), dtype=bool)])
-
-    def kill(self, keys: Collection[int]) -> None:
-        """Lets vectors not count any more; keys that are not here do no harm."""
-        places = self.places(np.unique(np.fromiter(keys, dtype=np.int64, count=len(keys))))
-        if len(places):
-            if self._alive is None:
-                self._alive = np.ones(len(self.keys), dtype=bool)
-            self._dead += int(self._alive[places].sum())
-            self._alive[places] = False
-
-    def living(self) -> NDArray[np.int64]:
-        """The keys that count, ascending."""
-        return self.keys if self._alive is None else self.keys[self._alive]
-
-    def places(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where those of these keys are that are here and count."""
-        if not len(self.keys):
-            return np.empty(0, np.int64)
-        places = np.searchsorted(self.keys, keys)
-        places = places[self.keys[np.minimum(places, len(self.keys) - 1)] == keys]
-        found: NDArray[np.int64] = places if self._alive is None else places[self._alive[places]]
-        return found
-
-    def vectors(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The vectors [n, d] at these places; of an exact block only."""
-        matrix = faiss.rev_swig_ptr(self.index.get_xb(), len(self.keys) * self.index.d)
-        chosen: NDArray[np.float32] = matrix.reshape(-1, self.index.d)[places]
-        return chosen
-
-    def search(
-        self,
-        queries: NDArray[np.float32],
-        k: int,
-        places: NDArray[np.int64] | None,
-        options: Mapping[str, int],
-    ) -> list[NDArray[np.int64]]:
-        """Places of the k nearest to each query and of all that are as near as the last of them.
-
-        Args:
-            queries: Normalised, [q, d].
-            k: At least 1. Of a block that is not exact come more: candidates.
-            places: To choose from, ascending; None: all.
-            options: See `factories.parameters`; before those of the note.
-        """
-        limit = len(self) if places is None else len(places)
-        if not limit:
-            return [np.empty(0, np.int64)] * len(queries)
-        if not self.exact:
-            chosen = {**factories.widened(self.note["options"], limit / len(self.keys)), **options}
-            size = min(factories.candidates(k), limit)
-            return [found[found >= 0] for found in self._look_up(queries, size, places, chosen)[1]]
-        gathered = None
-        if places is not None and limit <= max(_GATHERED, len(self.keys) // 16):
-            gathered = self.vectors(places)
-        size = min(k + 1, limit)
-        while True:
-            if gathered is None or places is None:
-                scores, found = self._look_up(queries, size, places, {})
-            else:
-                scores, found = faiss.knn(queries, gathered, size, metric=faiss.METRIC_INNER_PRODUCT)
-                found = np.where(found >= 0, places[found], -1)
-            if size >= limit or (scores[:, -1] < scores[:, k - 1] - _NOISE).all():
-                return [row[row >= 0] for row in found]
-            size = min(size * 4, limit)
-
-    def _look_up(
-        self,
-        queries: NDArray[np.float32],
-        size: int,
-        places: NDArray[np.int64] | None,
-        options: Mapping[str, int],
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        allowed = self._alive
-        if places is not None:
-            allowed = np.zeros(len(self.keys), dtype=bool)
-            allowed[places] = True
-        selector = None
-        if allowed is not None:
-            selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-        try:
-            scores, found = self.index.search(
-                queries, size, params=factories.parameters(self.index, options, selector)
-            )
-            return scores, found
-        except RuntimeError:
-            if allowed is None:
-                raise
-        return self._over_fetch(queries, size, allowed, options)
-
-    def _over_fetch(
-        self,
-        queries: NDArray[np.float32],
-        size: int,
-        allowed: NDArray[np.bool_],
-        options: Mapping[str, int],
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """For the few kinds of FAISS index that take no selectors: asks for more until enough is left."""
-        parameters = factories.parameters(self.index, options)
-        fetch = size
-        while True:
-            fetch = min(4 * fetch, len(self.keys))
-            scores, found = self.index.search(queries, fetch, params=parameters)
-            wanted = (found >= 0) & allowed[found]
-            if fetch == len(self.keys) or (wanted.sum(axis=1) >= size).all() or (found[:, -1] < 0).all():
-                order = np.argsort(~wanted, axis=1, kind="stable")[:, :size]
-                kept = np.take_along_axis(np.where(wanted, found, -1), order, axis=1)
-                return np.take_along_axis(scores, order, axis=1), kept
+_LEFTOVER_AFTER_S = 3600.0
 
 
 def write_block(folder: Path, identity: str, block: Block, first: int, last: int) -> SegmentRow:
@@ -191,12 +44,12 @@ def write_block(folder: Path, identity: str, block: Block, first: int, last: int
     Raises:
         OSError: It cannot be written; nothing is left of it.
     """
-    remove_abandoned(folder)
+    remove_leftovers(folder)
     name = f"vectors-{uuid.uuid4().hex}.faiss"
     temporary = folder / f"{name}.tmp"
     try:
         with temporary.open("xb") as stream:
-            output = _Checked(stream)
+            output = _ChecksumWriter(stream)
             try:
                 faiss.write_index(block.index, faiss.PyCallbackIOWriter(output.write))
             except RuntimeError as error:  # FAISS's own words for a failed write
@@ -220,8 +73,10 @@ def write_block(folder: Path, identity: str, block: Block, first: int, last: int
         raise
 
 
-def read_block(folder: Path, identity: str, row: SegmentRow, dimension: int, *, mapped: bool = True) -> Block:
-    """Opens the file that a row names; its bytes are read when they are needed.
+def read_block(
+    folder: Path, identity: str, row: SegmentRow, dimension: int, *, in_memory: bool = False
+) -> Block:
+    """Opens the file that a row names; its bytes are read when they are needed, or now with `in_memory`.
 
     A file that is not as it was when it was written (size, times, inode) is read whole, and compared with its
     checksum, before FAISS, which is not made for reading what is damaged, is given it.
@@ -242,7 +97,7 @@ def read_block(folder: Path, identity: str, row: SegmentRow, dimension: int, *, 
     if note["index"] != identity or note["name"] != row.name:
         raise ValueError("a file of another index")
     try:
-        index = faiss.read_index(str(path), getattr(faiss, "IO_FLAG_MMAP_IFC", 0) if mapped else 0)
+        index = faiss.read_index(str(path), 0 if in_memory else getattr(faiss, "IO_FLAG_MMAP_IFC", 0))
     except RuntimeError as error:
         raise ValueError(str(error)) from error
     if (index.ntotal, index.d, len(keys)) != (row.vectors, dimension, row.vectors):
@@ -270,12 +125,12 @@ def remove_files(folder: Path, names: Collection[str]) -> None:
             continue
 
 
-def remove_abandoned(folder: Path, known: Collection[str] = ()) -> None:
+def remove_leftovers(folder: Path, names: Collection[str] = ()) -> None:
     """Deletes unfinished files of processes that died, and, given the files that count, all others."""
-    patterns = ("vectors*.tmp", "vectors*.faiss") if known else ("vectors*.tmp",)
+    patterns = ("vectors*.tmp", "vectors*.faiss") if names else ("vectors*.tmp",)
     for path in (path for pattern in patterns for path in folder.glob(pattern)):
         try:
-            if path.name not in known and time.time() - path.stat().st_mtime > _ABANDONED_AFTER_S:
+            if path.name not in names and time.time() - path.stat().st_mtime > _LEFTOVER_AFTER_S:
                 path.unlink()
         except OSError:
             continue
@@ -283,11 +138,11 @@ def remove_abandoned(folder: Path, known: Collection[str] = ()) -> None:
 
 def stamp(path: Path) -> str:
     """What changes when a file does."""
-    found = path.stat()
-    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
+    status = path.stat()
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
 
 
-class _Checked:
+class _ChecksumWriter:
     """Writes to a stream, keeping count and checksum."""
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -320,13 +175,13 @@ def _lengths(stream: BinaryIO) -> tuple[int, int, int, int]:
 
 def _crc(stream: BinaryIO, size: int) -> int:
     stream.seek(0)
-    found = 0
+    checksum = 0
     while size and (block := stream.read(min(_READ, size))):
-        found = zlib.crc32(block, found)
+        checksum = zlib.crc32(block, checksum)
         size -= len(block)
     if size:
         raise ValueError("too short")
-    return found
+    return checksum
 
 
 def _sync_folder(folder: Path) -> None:

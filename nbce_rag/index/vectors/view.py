@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import IndexDamagedError
-from ..sqlite.storage import SegmentRow, State, Storage
-from .segments import Block, read_block
+from ..sqlite.storage import State, Storage
+from ..sqlite.vector_rows import SegmentRow
+from .block import Block
+from .segments import read_block
 
 __all__ = ["OutdatedError", "SyncedVectors", "VectorView"]
 
@@ -56,38 +58,38 @@ class VectorView:
         self,
         queries: NDArray[np.float32],
         k: int,
-        allowed: NDArray[np.int64] | None,
+        candidates: NDArray[np.int64] | None,
         options: Mapping[str, int],
         storage: Storage,
-        few: int,
+        exact_up_to: int,
     ) -> list[dict[int, float]]:
         """Keys and cosines of the k nearest to each query, of all as near as the last, and of some others.
 
         Args:
             queries: Normalised, [q, d].
             k: At least 1.
-            allowed: Keys to choose from, ascending; None: all.
+            candidates: Keys to choose from, ascending; None: all.
             options: See `factories.parameters`.
             storage: Gives the vectors that blocks do not hold, of the same state.
-            few: Up to so many allowed keys of a block that is not exact, all are compared.
+            exact_up_to: Up to so many candidates of a block that is not exact, all are compared.
         """
         results: list[dict[int, float]] = [{} for _ in queries]
         for block in self.blocks:
-            places = None if allowed is None else block.places(allowed)
-            if not block.exact and places is not None and len(places) <= few:
-                found = [places] * len(queries)
+            places = None if candidates is None else block.places(candidates)
+            if not block.exact and places is not None and len(places) <= exact_up_to:
+                hits = [places] * len(queries)
             else:
-                found = block.search(queries, k, places, options)
+                hits = block.search(queries, k, places, options)
             if block.exact:
-                for query, chosen, result in zip(queries, found, results, strict=True):
-                    result.update(_scores(query, block.keys[chosen], block.vectors(chosen)))
+                for query, rows, result in zip(queries, hits, results, strict=True):
+                    result.update(_scores(query, block.keys[rows], block.vectors(rows)))
                 continue
-            wanted = np.unique(np.concatenate(found))
-            if not len(wanted):
+            union = np.unique(np.concatenate(hits))
+            if not len(union):
                 continue
-            keys, vectors = storage.vectors_of(block.keys[wanted].tolist(), self._dimension)
-            for query, chosen, result in zip(queries, found, results, strict=True):
-                rows = np.searchsorted(keys, block.keys[np.sort(chosen)])
+            keys, vectors = storage.vectors_of(block.keys[union].tolist(), self._dimension)
+            for query, places, result in zip(queries, hits, results, strict=True):
+                rows = np.searchsorted(keys, block.keys[np.sort(places)])
                 result.update(_scores(query, keys[rows], vectors[rows]))
         return results
 

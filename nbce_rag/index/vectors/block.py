@@ -1,0 +1,166 @@
+"""A block of vectors that is searched: exact or not, with some of them dead."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, Self
+
+import faiss as _faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from . import factories
+
+__all__ = ["Block"]
+
+faiss: Any = _faiss  # where it has type stubs, they lack what is used here
+
+_GATHER_LIMIT = 1024
+_NOISE = 1e-6  # what summing in another order can change of a cosine
+
+
+class Block:
+    """Vectors under ascending keys, searched by inner product, which is their cosine. Not thread-safe.
+
+    Attributes:
+        keys: Ascending, [n].
+        note: About the index.
+    """
+
+    def __init__(
+        self, index: factories.FaissIndex, keys: NDArray[np.int64], note: factories.Note | None = None
+    ) -> None:
+        self.keys = keys
+        self.note: factories.Note = note or {"factory": "Flat", "options": {}, "recall": 1.0}
+        self.exact = factories.is_flat(index)
+        self.index = index
+        self._alive: NDArray[np.bool_] | None = None
+        self._dead = 0
+
+    @classmethod
+    def empty(cls, dimension: int) -> Self:
+        """An exact one without vectors, to be added to."""
+        return cls(faiss.IndexFlatIP(dimension), np.empty(0, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.keys) - self._dead
+
+    @property
+    def dead(self) -> int:
+        """How many of the vectors do not count any more."""
+        return self._dead
+
+    def append(self, keys: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
+        """Adds vectors [m, d] under keys above all that are here."""
+        self.index.add(np.ascontiguousarray(vectors))
+        self.keys = np.concatenate([self.keys, keys])
+        if self._alive is not None:
+            self._alive = np.concatenate([self._alive, np.ones(len(keys), dtype=bool)])
+
+    def kill(self, keys: Collection[int]) -> None:
+        """Lets vectors not count any more; keys that are not here do no harm."""
+        places = self.places(np.unique(np.fromiter(keys, dtype=np.int64, count=len(keys))))
+        if len(places):
+            if self._alive is None:
+                self._alive = np.ones(len(self.keys), dtype=bool)
+            self._dead += int(self._alive[places].sum())
+            self._alive[places] = False
+
+    def living(self) -> NDArray[np.int64]:
+        """The keys that count, ascending."""
+        return self.keys if self._alive is None else self.keys[self._alive]
+
+    def places(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where those of these keys are that are here and count."""
+        if not len(self.keys):
+            return np.empty(0, np.int64)
+        places = np.searchsorted(self.keys, keys)
+        places = places[self.keys[np.minimum(places, len(self.keys) - 1)] == keys]
+        living: NDArray[np.int64] = places if self._alive is None else places[self._alive[places]]
+        return living
+
+    def vectors(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The vectors [n, d] at these places; of an exact block only."""
+        index: Any = self.index
+        matrix = faiss.rev_swig_ptr(index.get_xb(), len(self.keys) * index.d)
+        chosen: NDArray[np.float32] = matrix.reshape(-1, index.d)[places]
+        return chosen
+
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        places: NDArray[np.int64] | None,
+        options: Mapping[str, int],
+    ) -> list[NDArray[np.int64]]:
+        """Places of the k nearest to each query and of all that are as near as the last of them.
+
+        Args:
+            queries: Normalised, [q, d].
+            k: At least 1. Of a block that is not exact come more: candidates.
+            places: To choose from, ascending; None: all.
+            options: See `factories.parameters`; before those of the note.
+        """
+        limit = len(self) if places is None else len(places)
+        if not limit:
+            return [np.empty(0, np.int64)] * len(queries)
+        if not self.exact:
+            options = {**factories.widen(self.note["options"], limit / len(self.keys)), **options}
+            size = min(factories.candidates(k), limit)
+            return [row[row >= 0] for row in self._look_up(queries, size, places, options)[1]]
+        gathered = None
+        if places is not None and limit <= max(_GATHER_LIMIT, len(self.keys) // 16):
+            gathered = self.vectors(places)
+        size = min(k + 1, limit)
+        while True:
+            if gathered is None or places is None:
+                scores, hits = self._look_up(queries, size, places, {})
+            else:
+                scores, hits = faiss.knn(queries, gathered, size, metric=faiss.METRIC_INNER_PRODUCT)
+                hits = np.where(hits >= 0, places[hits], -1)
+            if size >= limit or (scores[:, -1] < scores[:, k - 1] - _NOISE).all():
+                return [row[row >= 0] for row in hits]
+            size = min(size * 4, limit)
+
+    def _look_up(
+        self,
+        queries: NDArray[np.float32],
+        size: int,
+        places: NDArray[np.int64] | None,
+        options: Mapping[str, int],
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        mask = self._alive
+        if places is not None:
+            mask = np.zeros(len(self.keys), dtype=bool)
+            mask[places] = True
+        selector = None
+        if mask is not None:
+            selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
+        try:
+            scores, hits = self.index.search(
+                queries, size, params=factories.parameters(self.index, options, selector)
+            )
+            return scores, hits
+        except RuntimeError:
+            if mask is None:
+                raise
+        return self._over_fetch(queries, size, mask, options)
+
+    def _over_fetch(
+        self,
+        queries: NDArray[np.float32],
+        size: int,
+        mask: NDArray[np.bool_],
+        options: Mapping[str, int],
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """For the few kinds of FAISS index that take no selectors: asks for more until enough is left."""
+        parameters = factories.parameters(self.index, options)
+        fetch = size
+        while True:
+            fetch = min(4 * fetch, len(self.keys))
+            scores, hits = self.index.search(queries, fetch, params=parameters)
+            valid = (hits >= 0) & mask[hits]
+            if fetch == len(self.keys) or (valid.sum(axis=1) >= size).all() or (hits[:, -1] < 0).all():
+                order = np.argsort(~valid, axis=1, kind="stable")[:, :size]
+                places = np.take_along_axis(np.where(valid, hits, -1), order, axis=1)
+                return np.take_along_axis(scores, order, axis=1), places
