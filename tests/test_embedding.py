@@ -147,9 +147,9 @@ class TestNames:
         assert SentenceTransformerEmbedder("acme/tiny").name == "acme/tiny"
         assert SentenceTransformerEmbedder("model").name == str(tmp_path.resolve() / "model")
         assert SentenceTransformerEmbedder("./model").name == str(tmp_path.resolve() / "model")
-        assert SentenceTransformerEmbedder("./model").is_found_by_name
+        assert SentenceTransformerEmbedder("./model").loads_by_name
         mine = SentenceTransformerEmbedder("./model", name="mine")
-        assert (mine.name, mine.is_found_by_name) == ("mine", False)
+        assert (mine.name, mine.loads_by_name) == ("mine", False)
 
     @needs_packaged_model
     def test_the_packaged_folder_is_the_default(self) -> None:
@@ -198,7 +198,7 @@ class TestLoading:
             resolve_embedder(model)
         embedder = SentenceTransformerEmbedder(model, name="static")
         assert (embedder.name, embedder.loaded, embedder.dimension) == ("static", True, 4)
-        assert not embedder.is_found_by_name
+        assert not embedder.loads_by_name
 
 
 def static_model() -> Any:

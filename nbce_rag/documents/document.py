@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import codecs
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol, TypeAlias
 
 from ..errors import ReadError
 from ..noncharacters import strip_marks
 from ..passages import Passage
 
-__all__ = ["Document", "OnError", "Split", "clean_title", "decode_text", "read_bytes", "source_name"]
+__all__ = ["Document", "OnError", "Splitter", "clean_title", "decode_text", "read_bytes", "source_name"]
 
-Split = Callable[..., list[Passage]]
+OnError: TypeAlias = Callable[[ReadError], None]
+"""Gets an error for each file or line that is passed over."""
 
-OnError = Callable[[ReadError], None]
+
+class Splitter(Protocol):
+    """Makes passages of a text, as `nbce_rag.documents.splitting.split_document` does."""
+
+    def __call__(
+        self,
+        text: str,
+        *,
+        title: str | None = None,
+        source: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> list[Passage]: ...
 
 
 def source_name(path: Path) -> str:
+    """The source of a file's passages: its path with forward slashes."""
     # Names of files may hold bytes that are not UTF-8, which nothing downstream can store.
     return path.as_posix().encode("utf-8", "replace").decode()
 

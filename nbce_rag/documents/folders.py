@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ..errors import ReadError, warn
 from ..passages import Passage
-from .document import OnError, Split
+from .document import OnError, Splitter
 from .readers import SUFFIXES, read_passages
 from .splitting import TokenCounter, check_window, split_document
 
@@ -22,7 +22,7 @@ def read_files(
     max_tokens: int = 200,
     overlap: int = 32,
     count_tokens: TokenCounter | None = None,
-    on_error: Callable[[ReadError], None] | None = None,
+    on_error: OnError | None = None,
 ) -> Iterator[tuple[Path, list[Passage]]]:
     """Reads files and folders into passages.
 
@@ -57,20 +57,16 @@ def read_files(
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
 
-    def split(text: str, **fields: Any) -> list[Passage]:
-        return split_document(
-            text, max_tokens=max_tokens, overlap=overlap, count_tokens=count_tokens, **fields
-        )
-
-    return _read(paths, split, on_error or _warn)
+    splitter = partial(split_document, max_tokens=max_tokens, overlap=overlap, count_tokens=count_tokens)
+    return _passages(paths, splitter, on_error or _warn)
 
 
 def _warn(error: ReadError) -> None:
     warn(f"Passed over: {error}")
 
 
-def _read(
-    paths: Iterable[str | Path], split: Split, on_error: OnError
+def _passages(
+    paths: Iterable[str | Path], splitter: Splitter, on_error: OnError
 ) -> Iterator[tuple[Path, list[Passage]]]:
     seen: set[str] = set()
     for path in find_files(paths, lambda path, reason: on_error(ReadError(f"{path}: {reason}"))):
@@ -79,7 +75,7 @@ def _read(
             continue
         seen.add(real)
         try:
-            passages = read_passages(path, split, on_error)
+            passages = read_passages(path, splitter, on_error)
         except ReadError as error:
             on_error(error)
         else:

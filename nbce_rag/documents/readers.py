@@ -16,14 +16,14 @@ from typing import TypeAlias, TypeVar
 from ..errors import ReadError
 from ..passages import Passage
 from . import formats
-from .document import Document, OnError, Split, read_bytes, source_name
+from .document import Document, OnError, Splitter, read_bytes, source_name
 
 __all__ = ["SUFFIXES", "DocumentReader", "RecordReader", "read_document", "read_passages"]
 
 DocumentReader: TypeAlias = Callable[[Path, bytes], Document]
 """Reads a file's content; raises ReadError where it cannot."""
 
-RecordReader: TypeAlias = Callable[[Path, Split, OnError], list[Passage]]
+RecordReader: TypeAlias = Callable[[Path, Splitter, OnError], list[Passage]]
 """Reads a file of many texts, splits each, and tells of those that cannot be read."""
 
 _Reader = TypeVar("_Reader")
@@ -63,7 +63,7 @@ def read_document(path: str | Path) -> Document:
     return document
 
 
-def read_passages(path: Path, split: Split, on_error: OnError) -> list[Passage]:
+def read_passages(path: Path, splitter: Splitter, on_error: OnError) -> list[Passage]:
     """The passages of one file, in order; those of a format with pages have theirs in `metadata["page"]`.
 
     Raises:
@@ -71,9 +71,9 @@ def read_passages(path: Path, split: Split, on_error: OnError) -> list[Passage]:
     """
     records = _reader_of(path, _RECORDS)
     if records is not None:
-        return records(path, split, on_error)
+        return records(path, splitter, on_error)
     document = read_document(path)
-    passages = split(document.text, title=document.title, source=source_name(path))
+    passages = splitter(document.text, title=document.title, source=source_name(path))
     if document.page_starts:
         return [replace(p, metadata={**p.metadata, "page": document.page(p.start or 0)}) for p in passages]
     return passages

@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from ..checks import check_count
 from ..errors import InputError
 from ..passages import Passage
 
@@ -42,7 +43,7 @@ _ABBREVIATIONS = """
     abs al approx art ave bd bzw ca cf ch col dept dr e.g ed eds eq etc fig gen hr hrsg i.e jr lt m.e mme mr
     mrs ms mt no nos nr op p pp prof rev s sec sen sgt sr sra st str u.a v vgl viz vol vs z.b
 """
-_ABBREVIATED = frozenset(_ABBREVIATIONS.split())
+_ABBREVIATION_SET = frozenset(_ABBREVIATIONS.split())
 # How a sentence that is too long is taken apart, coarse to fine; characters come last.
 _FINER = (
     re.compile(r"[^\r\n\v\f\x85\u2028\u2029]+"),  # lines
@@ -142,8 +143,7 @@ def split_sentences(text: str, most: int) -> list[Span]:
 
 def check_window(max_tokens: int, overlap: int) -> None:
     """Raises InputError unless 0 <= overlap < max_tokens."""
-    if max_tokens < 1:
-        raise InputError(f"max_tokens must be at least 1, got {max_tokens}: 100 to 300 suits most documents.")
+    check_count("max_tokens", max_tokens, "100 to 300 suits most documents")
     if not 0 <= overlap < max_tokens:
         raise InputError(
             f"overlap must be at least 0 and below max_tokens ({max_tokens}), got {overlap}: "
@@ -195,7 +195,7 @@ def _is_abbreviation(text: str, start: int, dot: int) -> bool:
     # J. K. Rowling, U.S. Army
     is_initial = word != "I" and all(len(part) == 1 and part.isupper() for part in word.split("."))
     is_list_number = word.isdecimal() and not before.removesuffix(word).strip()
-    return is_initial or is_list_number or word.lower() in _ABBREVIATED
+    return is_initial or is_list_number or word.lower() in _ABBREVIATION_SET
 
 
 def _pieces(text: str, max_tokens: int, overlap: int, count: TokenCounter) -> Iterator[_Piece]:

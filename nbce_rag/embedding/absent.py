@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import NoReturn
 
 from ..errors import EmbedderMismatchError
 
@@ -11,17 +11,24 @@ __all__ = ["AbsentEmbedder"]
 
 
 class AbsentEmbedder:
-    """Stands for an embedder that was given as an object, and is not here."""
+    """Stands for the embedder of an index that is not here, as long as nothing has to be embedded.
+
+    Args:
+        name: what the index records of it.
+        dimension: length of its vectors.
+    """
 
     def __init__(self, name: str, dimension: int) -> None:
         self.name = name
         self.dimension = dimension
 
-    def embed(self, texts: Sequence[str]) -> Any:
+    def embed(self, texts: Sequence[str]) -> NoReturn:
+        """Raises EmbedderMismatchError."""
         raise EmbedderMismatchError(
             f"{len(texts)} passages have no intact vector, and the index was made with the embedder "
             f"{self.name!r}, which is not here: PassageIndex.open(path, embedder=...).rebuild() makes them."
         )
 
-    def embed_query(self, text: str) -> Any:
-        return self.embed([text])
+    def embed_query(self, text: str) -> NoReturn:
+        """Raises EmbedderMismatchError."""
+        self.embed([text])

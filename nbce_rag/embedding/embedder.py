@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InputError
 
@@ -50,7 +50,7 @@ class VectorError(InputError):
         self.row = row
 
 
-def check_vectors(values: Any, texts: list[str], name: str) -> Vectors:
+def check_vectors(values: ArrayLike, texts: list[str], name: str) -> Vectors:
     """`values` as float32 of shape [len(texts), dimension], each finite."""
     try:
         vectors = np.asarray(values, dtype=np.float32)

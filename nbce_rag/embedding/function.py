@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -60,14 +60,14 @@ class CallableEmbedder:
         """Vectors of passages, float32 of shape [len(texts), dimension]."""
         if not texts:
             return np.empty((0, self.dimension), dtype=np.float32)
-        return self._checked(self._fn(list(texts)), list(texts))
+        return self._check(self._fn(list(texts)), list(texts))
 
     def embed_query(self, text: str) -> Vectors:
         """Vector of a question, float32 of shape [dimension]."""
         vectors = self._fn([text]) if self._query_fn is None else [self._query_fn(text)]
-        return cast(Vectors, self._checked(cast(ArrayLike, vectors), [text])[0])
+        return cast(Vectors, self._check(cast(ArrayLike, vectors), [text])[0])
 
-    def _checked(self, values: ArrayLike, texts: list[str]) -> Vectors:
+    def _check(self, values: ArrayLike, texts: list[str]) -> Vectors:
         vectors = check_vectors(values, texts, self._name)
         if self._dimension is None:
             self._dimension = vectors.shape[1]
@@ -79,7 +79,7 @@ class CallableEmbedder:
         return vectors
 
 
-def _function_name(fn: Any) -> str:
+def _function_name(fn: object) -> str:
     while isinstance(fn, functools.partial):
         fn = fn.func
     qualified = getattr(fn, "__qualname__", None) or type(fn).__qualname__

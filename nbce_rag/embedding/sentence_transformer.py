@@ -8,10 +8,11 @@ import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from ..checks import check_count
 from ..errors import InputError, MissingDependencyError, ModelError
 from .embedder import Vectors, check_vectors
 
@@ -57,13 +58,11 @@ class SentenceTransformerEmbedder:
         *,
         name: str | None = None,
     ) -> None:
-        if batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, got {batch_size}: 32 is a good start.")
         self.device = device
-        self.batch_size = batch_size
+        self.batch_size = check_count("batch_size", batch_size, "32 is a good start")
         # Tokenizers keep truncation settings between calls and torch modules are not reentrant.
         self._lock = threading.RLock()
-        self._model: Any = None
+        self._model: SentenceTransformer | None = None
         if isinstance(model, str | os.PathLike):
             self._reference = os.fspath(model)
         else:
@@ -88,7 +87,7 @@ class SentenceTransformerEmbedder:
         return self._model is not None
 
     @property
-    def is_found_by_name(self) -> bool:
+    def loads_by_name(self) -> bool:
         """Whether `SentenceTransformerEmbedder(name)` is the same model."""
         return bool(self._reference) and self._name == canonical_name(self._reference)
 
@@ -144,7 +143,7 @@ class SentenceTransformerEmbedder:
             )
         return check_vectors(vectors, texts, self._name)
 
-    def _load(self) -> Any:
+    def _load(self) -> SentenceTransformer:
         with self._lock:
             if self._model is None:
                 self._model = load_embedding_model(self._reference, self.device)
@@ -181,7 +180,7 @@ def _is_path(reference: str) -> bool:
     return reference.startswith((".", "~", os.sep)) or reference.count("/") > 1 or "\\" in reference
 
 
-def load_embedding_model(reference: str, device: str | None) -> Any:
+def load_embedding_model(reference: str, device: str | None) -> SentenceTransformer:
     """Loads a `SentenceTransformer` from safetensors weights, without running code of its repository.
 
     Args:

@@ -93,7 +93,7 @@ class Encoder:
 
 def describe_embedder(embedder: Embedder) -> Description:
     """What an index records of its embedder. Loads a model."""
-    by_name = isinstance(embedder, SentenceTransformerEmbedder) and embedder.is_found_by_name
+    by_name = isinstance(embedder, SentenceTransformerEmbedder) and embedder.loads_by_name
     return Description(embedder.name, by_name, embedder.dimension)
 
 

@@ -111,7 +111,7 @@ def _sqlite_problems(connection: sqlite3.Connection) -> Iterator[str]:
 def _content_problems(
     connection: sqlite3.Connection, storage: Storage, count: int, dimension: int
 ) -> Iterator[str]:
-    damaged, passages, expected, missing = [], 0, 0, 0
+    damaged, passages, expected, gaps = [], 0, 0, 0
     names = dict(connection.execute("SELECT name, id FROM names"))
     for row in _passages(connection):
         passages += 1
@@ -124,7 +124,7 @@ def _content_problems(
                 (names.get(name), kind, value, row[0]),
             ).fetchone()
             expected += 1
-            missing += attribute is None
+            gaps += attribute is None
     if damaged:
         yield f"{len(damaged)} passages are damaged ({_examples(damaged)}): {RESTORE}"
     if passages != count:
@@ -134,7 +134,7 @@ def _content_problems(
         yield f"{len(keys)} passages have no intact vector ({_examples(ids)}); --rebuild embeds them."
     rows = connection.execute("SELECT count(*) FROM attributes").fetchone()[0]
     # Of a list with 1 and 1.0 in it one row is stored.
-    if missing or rows > expected:
+    if gaps or rows > expected:
         yield "What filters look up is not what the passages' metadata say; --rebuild makes it anew."
     words = connection.execute("SELECT count(*) FROM words_docsize").fetchone()[0]
     strays = connection.execute(

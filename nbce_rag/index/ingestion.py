@@ -11,6 +11,7 @@ from pathlib import Path
 
 from numpy.typing import ArrayLike
 
+from ..documents.document import OnError
 from ..documents.folders import find_files, read_files
 from ..documents.splitting import check_window
 from ..errors import InputError, ReadError
@@ -96,7 +97,7 @@ class Ingestion:
         paths: Iterable[str | os.PathLike[str]],
         max_tokens: int | None,
         overlap: int,
-        on_error: Callable[[ReadError], None] | None,
+        on_error: OnError | None,
         progress: Progress | None,
     ) -> AddReport:
         """As `PassageIndex.add_files`, without writing FAISS files."""

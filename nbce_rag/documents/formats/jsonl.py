@@ -7,17 +7,17 @@ import json
 import zlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ...errors import ReadError
 from ...noncharacters import strip_marks
 from ...passages import Passage
-from ..document import OnError, Split, decode_text, read_bytes, source_name
+from ..document import OnError, Splitter, decode_text, read_bytes, source_name
 
 __all__ = ["RECORDS"]
 
 
-def _read_jsonl(path: Path, split: Split, on_error: OnError) -> list[Passage]:
+def _read_jsonl(path: Path, splitter: Splitter, on_error: OnError) -> list[Passage]:
     data = read_bytes(path)
     if path.name.lower().endswith(".gz"):
         try:
@@ -37,12 +37,12 @@ def _read_jsonl(path: Path, split: Split, on_error: OnError) -> list[Passage]:
         place = f"{path}, line {number}"
         try:
             name, text, title, metadata = _parse_record(place, line)
-            made = split(text, title=title, source=source_name(path), metadata=metadata)
-            if name and len(made) == 1:
-                made = [replace(made[0], id=name)]
+            parts = splitter(text, title=title, source=source_name(path), metadata=metadata)
+            if name and len(parts) == 1:
+                parts = [replace(parts[0], id=name)]
             elif name:
-                made = [replace(p, id=f"{name}#{part}") for part, p in enumerate(made, start=1)]
-            for passage in made:
+                parts = [replace(p, id=f"{name}#{part}") for part, p in enumerate(parts, start=1)]
+            for passage in parts:
                 # Two records of one id would overwrite each other. Without ids of their own, two that
                 # are the same have the same id by right.
                 if name and passage.id in line_of_id:
@@ -51,8 +51,8 @@ def _read_jsonl(path: Path, split: Split, on_error: OnError) -> list[Passage]:
         except ReadError as error:
             on_error(error)
             continue
-        line_of_id.update((passage.id, number) for passage in made)
-        passages += made
+        line_of_id.update((passage.id, number) for passage in parts)
+        passages += parts
     if is_blank:
         raise ReadError(f"{path}: holds no text.")
     return passages
@@ -93,7 +93,7 @@ def _parse_record(place: str, line: bytes) -> tuple[str, str, str | None, dict[s
     return "" if name is None else str(name), text, title, {**record, **(metadata or {})}
 
 
-def _refuse_constant(name: str) -> None:
+def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
 
 
