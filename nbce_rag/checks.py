@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 
 from .errors import InputError
 
-__all__ = ["Range", "check_argument", "check_count"]
+__all__ = ["COUNT", "Range", "check_argument", "check_count"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,10 @@ class Range:
         if not _is_number(value):
             raise InputError(f"{what} must be a number: {self}.")
         raise InputError(f"{what} is out of range; use {self}.")
+
+
+COUNT = Range(1, whole=True)
+"""How many of something."""
 
 
 def check_argument(name: str, value: object, numbers: Range, advice: str = "") -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .checks import Range
+from .checks import COUNT, Range
 from .errors import InputError
 from .fusion import Rule, resolve_rule
 
@@ -121,11 +121,10 @@ class Options:
         return dataclasses.replace(self, **changes) if changes else self
 
 
-_COUNT = Range(1, whole=True)
 _COUNT_OR_OFF = Range(0, whole=True, note="0 for off")
 _SHARE = Range(0, 1, above=True)
 _RANGES = {
-    "max_tokens": _COUNT,
+    "max_tokens": COUNT,
     "temperature": Range(0, note="0 for greedy"),
     "top_k": _COUNT_OR_OFF,
     "top_p": _SHARE,
@@ -133,7 +132,7 @@ _RANGES = {
     "repetition_penalty": Range(0, above=True, note="1 for off"),
     "no_repeat_ngram_size": _COUNT_OR_OFF,
     "seed": Range(whole=True, note="or None"),
-    "passages_per_row": _COUNT,
+    "passages_per_row": COUNT,
     "abstain_below": Range(note="in nats, or None"),
     "refusal_threshold": _SHARE,
     "prompt_lookup_num_tokens": _COUNT_OR_OFF,

@@ -183,8 +183,8 @@ def test_a_peer_is_a_file(copy: Path) -> None:
 
 def test_a_plain_method_is_a_line(copy: Path) -> None:
     file = copy / "nbce_rag" / "evaluation" / "methods" / "plain.py"
-    line = '    "last": Plain(lambda retrieved, gold: retrieved[-1:], *_ALONE),'
-    add_line(file, '    "concat": Plain(retrieved_passages, *_ONE_ROW, "together"),', line)
+    line = '    "last": Plain(lambda passages, gold: passages[-1:], *_ALONE),'
+    add_line(file, '    "concat": Plain(all_passages, *_ONE_ROW, "together"),', line)
     run(
         copy,
         "-c",

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from nbce_rag import NBCE, MinEntropy
 from nbce_rag.benchmark import machine, run, workload
-from nbce_rag.benchmark.baselines import Timed, generate_concatenated, plain_loop
+from nbce_rag.benchmark.baselines import Timing, generate_concatenated, plain_loop
 from nbce_rag.benchmark.machine import floor_seconds, peak_memory
 from nbce_rag.benchmark.run import benchmark
 from nbce_rag.benchmark.workload import make_workload
@@ -118,7 +118,7 @@ def test_each_variant_reads_what_its_name_says(
     answers: list[tuple[bool, str, int]] = []
     ask = run._answer
 
-    def watched(nbce: NBCE, work: Any, tokens: int, drafts: int) -> Timed:
+    def watched(nbce: NBCE, work: Any, tokens: int, drafts: int) -> Timing:
         answer = nbce.answer(work.question, work.passages, max_tokens=1)
         where = "none" if nbce.kv_store is None else "disk" if nbce.kv_store.folder else "memory"
         answers.append((answer.usage.cached_tokens > 0, where, drafts))

@@ -20,7 +20,7 @@ from nbce_rag.evaluation.data.questions import Question
 from nbce_rag.evaluation.log import RunLog
 from nbce_rag.evaluation.studies import STUDIES, kv8
 from nbce_rag.evaluation.studies.conflict import contradicts, judge_answer, judge_comparison
-from nbce_rag.evaluation.studies.irrelevant import separation, silenced
+from nbce_rag.evaluation.studies.irrelevant import separation, silence
 from nbce_rag.evaluation.studies.pictures import Panel, Point, bars, lines
 from nbce_rag.evaluation.studies.study import Study, run_study
 from nbce_rag.kv.store import PassageKVStore
@@ -174,9 +174,9 @@ def test_thresholds_by_hand() -> None:
     low, high = [0.1, 0.2, 0.9], [0.3, 0.5, 0.7, 1.0]
     assert separation(low, high) == 9 / 12
     assert separation([1.0], [1.0]) == 0.5
-    assert silenced(low, high, 0.0) == (0.3, [1.0, 1.0, 0.0])
-    assert silenced(low, high, 0.5) == (0.7, [1.0, 1.0, 0.0])
-    assert silenced([0.0, float("-inf")], [float("-inf"), 1.0], 0.1) == (None, [0.0, 0.0])
+    assert silence(low, high, 0.0) == (0.3, [1.0, 1.0, 0.0])
+    assert silence(low, high, 0.5) == (0.7, [1.0, 1.0, 0.0])
+    assert silence([0.0, float("-inf")], [float("-inf"), 1.0], 0.1) == (None, [0.0, 0.0])
 
 
 def test_what_does_not_fit_does_not_count_as_abstaining(make_study: Callable[..., Study]) -> None:

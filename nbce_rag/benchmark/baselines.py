@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from transformers import DynamicCache, GenerationConfig
 
-__all__ = ["Timed", "generate_concatenated", "plain_loop"]
+__all__ = ["Timing", "generate_concatenated", "plain_loop"]
 
 
 @dataclass(frozen=True)
-class Timed:
+class Timing:
     """Seconds to the first token, seconds for all, and the tokens."""
 
     first: float
@@ -22,29 +22,29 @@ class Timed:
     ids: tuple[int, ...]
 
 
-def generate_concatenated(model: Any, prompt: Sequence[int], tokens: int) -> Timed:
+def generate_concatenated(model: Any, prompt: Sequence[int], tokens: int) -> Timing:
     """Greedy `model.generate` over one prompt, exactly `tokens` new tokens.
 
     The first token is timed by a run of its own, since `generate` returns when all are there.
     """
     ids = torch.tensor([list(prompt)], device=model.device)
 
-    def run(count: int) -> tuple[float, Any]:
+    def run(count: int) -> tuple[float, list[int]]:
         config = GenerationConfig(
             max_new_tokens=count, min_new_tokens=count, do_sample=False, use_cache=True, pad_token_id=0
         )
         start = time.perf_counter()
-        made = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
-        return time.perf_counter() - start, made[0, ids.shape[1] :].tolist()
+        output = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
+        return time.perf_counter() - start, output[0, ids.shape[1] :].tolist()
 
     first, _ = run(1)
-    total, made = run(tokens)
-    return Timed(first, total, tuple(made))
+    total, answer = run(tokens)
+    return Timing(first, total, tuple(answer))
 
 
 def plain_loop(
     model: Any, rows: Sequence[Sequence[int]], tokens: int, *, beta: float = 0.25, eta: float = 0.1
-) -> Timed:
+) -> Timing:
     """The published NBCE loop (kexue.fm/archives/9617 and 9632), written down straightforwardly.
 
     All rows are padded on the left and read for this question; every step sorts every row's whole
@@ -68,10 +68,10 @@ def plain_loop(
     ids, mask = ids.to(device), mask.to(device)
     cache = DynamicCache()
     previous: int | None = None
-    made: list[int] = []
+    answer: list[int] = []
     first = 0.0
     with torch.no_grad():
-        while len(made) < tokens:
+        while len(answer) < tokens:
             positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
             logits = model(
                 input_ids=ids,
@@ -88,11 +88,11 @@ def plain_loop(
             previous = int(entropy.argmin())
             pooled, baseline = log_probs[previous + 1], log_probs[0]
             fused = torch.where(baseline.isinf(), pooled, (1 + beta) * pooled - beta * baseline)
-            made.append(int(fused.argmax()))
+            answer.append(int(fused.argmax()))
             first = first or time.perf_counter() - start
-            ids = torch.full((len(rows), 1), made[-1], device=device)
+            ids = torch.full((len(rows), 1), answer[-1], device=device)
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=-1)
-    return Timed(first, time.perf_counter() - start, tuple(made))
+    return Timing(first, time.perf_counter() - start, tuple(answer))
 
 
 def _top_p(log_probs: torch.Tensor, top_p: float) -> torch.Tensor:

@@ -20,7 +20,7 @@ from ..kv.context import Packed
 from ..kv.store import PassageKVStore
 from ..models.transformers.loading import load_model
 from ..models.transformers.model import TransformersModel
-from .baselines import Timed, generate_concatenated, plain_loop
+from .baselines import Timing, generate_concatenated, plain_loop
 from .machine import describe, floor_seconds, peak_memory
 from .workload import TEMPLATE, Workload, make_workload
 
@@ -89,7 +89,7 @@ def benchmark(
         plain.tokenizer, passages=passages, passage_tokens=passage_tokens, question_tokens=question_tokens
     )
     floor = floor_seconds(size, count, passages + 1, plain.device, plain.model.dtype)
-    runs: dict[str, list[Timed]] = {}
+    runs: dict[str, list[Timing]] = {}
     peaks: dict[str, list[int]] = {}
     with tempfile.TemporaryDirectory(prefix="nbce-rag-bench-") as folder:
         variants = _variants(plain, ours, work, tokens, fusion, Path(folder))
@@ -144,7 +144,7 @@ def _endless(loaded: TransformersModel) -> TransformersModel:
 
 def _variants(
     plain: TransformersModel, ours: TransformersModel, work: Workload, tokens: int, fusion: str, folder: Path
-) -> dict[str, Callable[[], Timed]]:
+) -> dict[str, Callable[[], Timing]]:
     in_memory = _ReadAhead()
     for store in (in_memory, _ReadAhead(0, folder)):
         # By a rule that reads the passages alone.
@@ -167,7 +167,7 @@ def _variants(
         return NBCE(ours, prompt=TEMPLATE, fusion=fusion, kv_store=store)
 
     cold = NBCE(ours, prompt=TEMPLATE, fusion=fusion, kv_store=False)
-    variants: dict[str, Callable[[], Timed]] = {
+    variants: dict[str, Callable[[], Timing]] = {
         "concat": lambda: generate_concatenated(plain.model, prompt, tokens),
         "plain": lambda: plain_loop(plain.model, rows, tokens),
     }
@@ -178,17 +178,17 @@ def _variants(
     return variants
 
 
-def _answer(nbce: NBCE, work: Workload, tokens: int, drafts: int) -> Timed:
+def _answer(nbce: NBCE, work: Workload, tokens: int, drafts: int) -> Timing:
     """One question; the first token is timed as a caller sees it, with the planning of rows before it."""
     start = time.perf_counter()
     answer = nbce.answer(work.question, work.passages, max_tokens=tokens, prompt_lookup_num_tokens=drafts)
     total = time.perf_counter() - start
     assert answer.timings.first_token is not None
     after = answer.timings.total - answer.timings.first_token
-    return Timed(total - after, total, tuple(token.id for token in answer.tokens))
+    return Timing(total - after, total, tuple(token.id for token in answer.tokens))
 
 
-def _figures(runs: list[Timed], peak: int, kv_bytes: int, tokens: int) -> dict[str, Any]:
+def _figures(runs: list[Timing], peak: int, kv_bytes: int, tokens: int) -> dict[str, Any]:
     seconds = statistics.median((run.total - run.first) / (tokens - 1) for run in runs)
     return {
         "ttft_s": statistics.median(run.first for run in runs),

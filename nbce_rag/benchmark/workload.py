@@ -116,9 +116,9 @@ def make_workload(
         while len(_ids(tokenizer, text)) < passage_tokens + 8:
             text += _sentence(rng, number) + " "
         texts.append(_cut(tokenizer, text, passage_tokens))
-    told = texts[passages // 2]
+    source = texts[passages // 2]
     # From the beginning of the passage: what follows is half of it away from its end at least.
-    return Workload(tuple(Passage(text) for text in texts), _cut(tokenizer, told, question_tokens))
+    return Workload(tuple(Passage(text) for text in texts), _cut(tokenizer, source, question_tokens))
 
 
 def _sentence(rng: random.Random, number: int) -> str:

@@ -6,7 +6,6 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..answers.answer import Answer
 from ..engine.generation import NO_PASSAGES
@@ -20,7 +19,7 @@ from .data.dataset import Dataset
 from .data.questions import Question
 from .log import Row
 from .methods.long_context import LongContext
-from .methods.method import Exchange, Method
+from .methods.method import Exchange, Method, RequestFields
 
 __all__ = ["Asker"]
 
@@ -32,7 +31,7 @@ class _Course:
     question: Question
     method: Method
     exchange: Exchange
-    requests: list[dict[str, Any]] = field(default_factory=list)  # that have no answer yet
+    requests: list[RequestFields] = field(default_factory=list)  # that have no answer yet
     answers: list[Answer] = field(default_factory=list)
     answer: Answer | None = None
     error: str | None = None
@@ -64,15 +63,15 @@ class Asker:
     Args:
         nbce: the engine.
         data: questions and passages.
-        retrieved: the passages of each question by its id.
+        contexts: the passages that were retrieved for each question, by its id.
         max_tokens: most tokens of an answer.
     """
 
     def __init__(
-        self, nbce: NBCE, data: Dataset, retrieved: Mapping[str, Sequence[Passage]], max_tokens: int
+        self, nbce: NBCE, data: Dataset, contexts: Mapping[str, Sequence[Passage]], max_tokens: int
     ) -> None:
-        self._nbce, self._data, self._retrieved, self._max_tokens = nbce, data, retrieved, max_tokens
-        self._stretched: dict[tuple[str, float], LongContext] = {}
+        self._nbce, self._data, self._contexts, self._max_tokens = nbce, data, contexts, max_tokens
+        self._engines: dict[tuple[str, float], LongContext] = {}
 
     def unavailable(self, method: Method) -> str | None:
         """Why this model cannot do this method, or None."""
@@ -83,7 +82,7 @@ class Asker:
         courses = []
         for question, method in pairs:
             gold = [self._data.passages[id_] for id_ in question.gold_ids]
-            exchange = method.ask(question.text, self._retrieved[question.id], gold)
+            exchange = method.ask(question.text, self._contexts[question.id], gold)
             courses.append(_Course(question, method, exchange, next(exchange)))
         start, since = time.perf_counter(), 0.0
         while running := [course for course in courses if not course.is_over]:
@@ -111,9 +110,9 @@ class Asker:
         if not method.rope:
             return self._nbce
         key = (method.rope, method.factor)
-        if key not in self._stretched:
-            self._stretched[key] = LongContext(self._nbce, *key)
-        return self._stretched[key]
+        if key not in self._engines:
+            self._engines[key] = LongContext(self._nbce, *key)
+        return self._engines[key]
 
 
 def _batch(engine: NBCE | LongContext, requests: Sequence[Request]) -> list[Answer | ContextLengthError]:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 from ..errors import InputError, ReadError
 
-__all__ = ["RunLog"]
+__all__ = ["Row", "RunLog"]
 
-Row = dict[str, Any]
+Row: TypeAlias = dict[str, Any]
+"""A line of a log, in JSON types; its `type` says what the others are."""
+
 _HEADER = b'{"type": "header", '
 
 
@@ -61,7 +63,7 @@ class RunLog:
         return log
 
     @classmethod
-    def resume(cls, path: str | os.PathLike[str] | None, header: Mapping[str, Any]) -> RunLog:
+    def resume(cls, path: str | os.PathLike[str] | None, header: Row) -> RunLog:
         """Opens a log to write on, which must have this header if it has any.
 
         Raises:
@@ -69,13 +71,13 @@ class RunLog:
             ReadError: it cannot be read or written.
         """
         log = cls(path)
-        wanted = {"type": "header", **header}
+        first: Row = {"type": "header", **header}
         if log.path is not None:
             try:
                 data = log.path.read_bytes() if log.path.exists() else b""
                 log._take(data)
                 if log.header is not None:
-                    log._check(wanted)
+                    log._check(first)
                 log.path.parent.mkdir(parents=True, exist_ok=True)
                 log._file = log.path.open("r+b" if log.path.exists() else "w+b")
                 log._file.truncate(log._end)
@@ -83,7 +85,7 @@ class RunLog:
             except OSError as error:
                 raise ReadError(f"The log {log.path} cannot be written ({error.strerror}).") from error
         if log.header is None:
-            log.append([wanted])
+            log.append([first])
         return log
 
     def append(self, rows: Iterable[Row]) -> None:
@@ -137,15 +139,15 @@ class RunLog:
         elif row["type"] == "answer":
             self.rows[row["method"], row["question_id"]] = row
 
-    def _check(self, wanted: Mapping[str, Any]) -> None:
+    def _check(self, header: Row) -> None:
         assert self.header is not None
-        differ = [
-            f"{name} is {self.header.get(name)!r} there and {wanted.get(name)!r} here"
-            for name in sorted({*self.header, *wanted})
-            if self.header.get(name) != wanted.get(name)
+        differences = [
+            f"{name} is {self.header.get(name)!r} there and {header.get(name)!r} here"
+            for name in sorted({*self.header, *header})
+            if self.header.get(name) != header.get(name)
         ]
-        if differ:
+        if differences:
             raise InputError(
-                f"The log {self.path} is of another evaluation ({'; '.join(differ)}): repeat that one, "
+                f"The log {self.path} is of another evaluation ({'; '.join(differences)}): repeat that one, "
                 "or give another file for the log."
             )

@@ -14,10 +14,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from statistics import fmean, median
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = [
     "RECALL_AT",
+    "Figures",
     "answer_found",
     "bootstrap_ci",
     "exact_match",
@@ -36,7 +41,9 @@ SCORES = ("answer_found", "exact_match", "f1")
 RESAMPLES = 10_000
 _CJK = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
-Row = Mapping[str, Any]
+Row: TypeAlias = Mapping[str, Any]
+Figures: TypeAlias = dict[str, Any]
+"""Figures by name, in JSON types; some are mappings themselves."""
 
 
 def is_cjk(*texts: str) -> bool:
@@ -55,18 +62,18 @@ def normalise(text: str, *, characters: bool = False) -> str:
 
 def answer_found(answer: str, golds: Sequence[str], *, characters: bool = False) -> bool:
     """Whether a gold answer stands in the answer, as whole words (or as characters)."""
-    said = normalise(answer, characters=characters)
+    text = normalise(answer, characters=characters)
     for gold in golds:
-        wanted = normalise(gold, characters=characters)
-        if wanted and (wanted in said if characters else f" {wanted} " in f" {said} "):
+        part = normalise(gold, characters=characters)
+        if part and (part in text if characters else f" {part} " in f" {text} "):
             return True
     return False
 
 
 def exact_match(answer: str, golds: Sequence[str], *, characters: bool = False) -> bool:
     """Whether the answer is a gold answer."""
-    said = normalise(answer, characters=characters)
-    return any(said == normalise(gold, characters=characters) for gold in golds)
+    text = normalise(answer, characters=characters)
+    return any(text == normalise(gold, characters=characters) for gold in golds)
 
 
 def f1(answer: str, golds: Sequence[str], *, characters: bool = False) -> float:
@@ -76,11 +83,11 @@ def f1(answer: str, golds: Sequence[str], *, characters: bool = False) -> float:
 
 def _f1(answer: str, gold: str, characters: bool) -> float:
     texts = [normalise(text, characters=characters) for text in (answer, gold)]
-    said, wanted = (Counter(text) if characters else Counter(text.split()) for text in texts)
-    if not said or not wanted:
-        return float(said == wanted)
-    common = (said & wanted).total()
-    return 2 * common / (said.total() + wanted.total())
+    one, other = (Counter(text) if characters else Counter(text.split()) for text in texts)
+    if not one or not other:
+        return float(one == other)
+    common = (one & other).total()
+    return 2 * common / (one.total() + other.total())
 
 
 def score_row(row: Row, refusal: str | None = None) -> dict[str, float]:
@@ -104,9 +111,9 @@ def score_row(row: Row, refusal: str | None = None) -> dict[str, float]:
 def is_silent(row: Row, refusal: str | None = None) -> bool:
     """Whether a line's answer is an abstention, the prompt's refusal, or nothing."""
     characters = is_cjk(row["question"], *row["answers"])
-    said = normalise(row["answer"], characters=characters)
-    refused = said == normalise(refusal or "", characters=characters)
-    return not said or refused or bool(row["finish_reason"] == "no_evidence")
+    text = normalise(row["answer"], characters=characters)
+    is_refusal = text == normalise(refusal or "", characters=characters)
+    return not text or is_refusal or bool(row["finish_reason"] == "no_evidence")
 
 
 def bootstrap_ci(values: Sequence[float], *, seed: int = 0, resamples: int = RESAMPLES) -> list[float] | None:
@@ -122,13 +129,15 @@ def bootstrap_ci(values: Sequence[float], *, seed: int = 0, resamples: int = RES
 
     if not len(values):
         return None
-    means = _resampled(len(values), seed, resamples) @ np.asarray(values, dtype=np.float64) / len(values)
+    means = (
+        _resample_counts(len(values), seed, resamples) @ np.asarray(values, dtype=np.float64) / len(values)
+    )
     low, high = np.percentile(means, [2.5, 97.5])
     return [float(low), float(high)]
 
 
 @lru_cache(maxsize=2)
-def _resampled(length: int, seed: int, resamples: int) -> Any:
+def _resample_counts(length: int, seed: int, resamples: int) -> NDArray[np.float32]:
     """[resamples, length] how often each value is in each resample; the same for all scores of a run."""
     import numpy as np
 
@@ -148,16 +157,16 @@ def retrieval_scores(rows: Sequence[Row]) -> dict[str, float | None]:
     """
     ranks = [row["gold_ranks"] for row in rows if row["gold_ranks"]]
     scores = {
-        f"recall@{k}": _mean([sum(r is not None and r <= k for r in found) / len(found) for found in ranks])
+        f"recall@{k}": _mean([sum(r is not None and r <= k for r in row) / len(row) for row in ranks])
         for k in RECALL_AT
     }
-    first = [min((r for r in found if r is not None), default=None) for found in ranks]
+    first = [min((r for r in row if r is not None), default=None) for row in ranks]
     return scores | {"mrr": _mean([0.0 if rank is None else 1 / rank for rank in first])}
 
 
 def score_method(
     rows: Sequence[Row], baseline: Sequence[Row] | None = None, *, refusal: str | None = None, seed: int = 0
-) -> dict[str, Any]:
+) -> Figures:
     """All figures of one method.
 
     Args:
@@ -168,7 +177,7 @@ def score_method(
     """
     scored = {row["question_id"]: score_row(row, refusal) for row in rows}
     values = {name: [scores[name] for scores in scored.values()] for name in SCORES}
-    figures: dict[str, Any] = {"questions": len(rows)}
+    figures: Figures = {"questions": len(rows)}
     figures |= {name: _mean(values[name]) for name in SCORES}
     figures["ci95"] = {name: bootstrap_ci(values[name], seed=seed) for name in SCORES}
     if baseline is not None:
@@ -186,20 +195,22 @@ def score_method(
 
 
 def paired_differences(
-    rows: Sequence[Row], others: Sequence[Row], *, refusal: str | None = None, seed: int = 0
-) -> dict[str, dict[str, Any]]:
+    rows: Sequence[Row], baseline: Sequence[Row], *, refusal: str | None = None, seed: int = 0
+) -> dict[str, Figures]:
     """One method's scores minus another's, question by question.
 
     Args:
         rows: lines of the log of the one.
-        others: lines of the other; questions that only one of them was asked do not count.
+        baseline: lines of the other; questions that only one of them was asked do not count.
         refusal: as in `score_method`.
         seed: of the intervals.
 
     Returns:
         `mean` and `ci95` (paired bootstrap, None without questions) of each score.
     """
-    one, other = ({row["question_id"]: score_row(row, refusal) for row in lines} for lines in (rows, others))
+    one, other = (
+        {row["question_id"]: score_row(row, refusal) for row in lines} for lines in (rows, baseline)
+    )
     both = [id_ for id_ in one if id_ in other]
     values = {name: [one[id_][name] - other[id_][name] for id_ in both] for name in SCORES}
     return {
@@ -207,10 +218,10 @@ def paired_differences(
     }
 
 
-def _citations(rows: Sequence[Row], right: Mapping[str, bool]) -> dict[str, Any]:
+def _citations(rows: Sequence[Row], right: Mapping[str, bool]) -> Figures:
     """Citations against gold passages; nothing for a method that has cited nothing at all."""
-    known = [row for row in rows if row["gold_ids"]]
-    if not any(row["cited"] for row in known):
+    with_gold = [row for row in rows if row["gold_ids"]]
+    if not any(row["cited"] for row in with_gold):
         empty = {"leading": None, "any": None}
         return {
             "citation_precision": empty,
@@ -218,17 +229,17 @@ def _citations(rows: Sequence[Row], right: Mapping[str, bool]) -> dict[str, Any]
             "leading_is_gold_when_right": None,
         }
     pairs = {
-        "leading": [({row["leading"]} - {None}, set(row["gold_ids"])) for row in known],
-        "any": [(set(row["cited"]), set(row["gold_ids"])) for row in known],
+        "leading": [({row["leading"]} - {None}, set(row["gold_ids"])) for row in with_gold],
+        "any": [(set(row["cited"]), set(row["gold_ids"])) for row in with_gold],
     }
-    right_leads = [row["leading"] in row["gold_ids"] for row in known if right[row["question_id"]]]
+    right_leads = [row["leading"] in row["gold_ids"] for row in with_gold if right[row["question_id"]]]
     return {
         "citation_precision": {
-            name: _mean([len(said & gold) / len(said) for said, gold in sets if said])
+            name: _mean([len(ids & gold) / len(ids) for ids, gold in sets if ids])
             for name, sets in pairs.items()
         },
         "citation_recall": {
-            name: _mean([len(said & gold) / len(gold) for said, gold in sets]) for name, sets in pairs.items()
+            name: _mean([len(ids & gold) / len(gold) for ids, gold in sets]) for name, sets in pairs.items()
         },
         "leading_is_gold_when_right": _mean([float(lead) for lead in right_leads]),
     }

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from ..options import Options
 from .log import Row, RunLog
-from .metrics import paired_differences, retrieval_scores, score_method
+from .metrics import Figures, paired_differences, retrieval_scores, score_method
 
 __all__ = ["BASELINE", "DEFAULT_RULE", "report_of", "rescore"]
 
@@ -15,7 +14,7 @@ BASELINE = "concat"
 DEFAULT_RULE: str = Options().rule.name  # type: ignore[attr-defined]
 
 
-def rescore(log: str | os.PathLike[str]) -> dict[str, Any]:
+def rescore(log: str | os.PathLike[str]) -> Figures:
     """The report of a log.
 
     Returns:
@@ -41,7 +40,7 @@ def rescore(log: str | os.PathLike[str]) -> dict[str, Any]:
     return report_of(RunLog.read(log))
 
 
-def report_of(log: RunLog) -> dict[str, Any]:
+def report_of(log: RunLog) -> Figures:
     """As `rescore`, of a log in memory."""
     assert log.header is not None
     header = {name: value for name, value in log.header.items() if name != "type"}
@@ -52,7 +51,7 @@ def report_of(log: RunLog) -> dict[str, Any]:
     for (method, _), row in sorted(log.rows.items(), key=lambda item: order[item[0][1]]):
         by_method.setdefault(method, []).append(row)
     names = dict.fromkeys([*log.methods, *(method for method, _ in log.rows)])
-    methods: dict[str, Any] = {}
+    methods: dict[str, Figures] = {}
     for name in names:
         about = log.methods.get(name, {})
         baseline = by_method.get(BASELINE) if name != BASELINE else None

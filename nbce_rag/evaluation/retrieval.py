@@ -40,13 +40,13 @@ def retrieve(
     Raises:
         InputError: the index holds other passages too.
     """
-    if missing := [question for question in data.questions if question.id not in log.retrieval]:
-        found: list[Row] = []
+    if rest := [question for question in data.questions if question.id not in log.retrieval]:
+        rows: list[Row] = []
         with _searcher(data, k, embedder, folder) as search:
-            for question in missing:
+            for question in rest:
                 hits = search(question)
                 places = {passage.id: place for place, passage in enumerate(hits, 1)}
-                found.append(
+                rows.append(
                     {
                         "type": "retrieval",
                         "question_id": question.id,
@@ -56,7 +56,7 @@ def retrieve(
                         "gold_ranks": [places.get(id_) for id_ in question.gold_ids],
                     }
                 )
-        log.append(found)
+        log.append(rows)
     return {
         question.id: [
             replace(data.passages[id_], score=score)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any
 
+from ..checks import COUNT
 from ..embedding.resolve import EmbedderLike
 from ..embedding.sentence_transformer import DEFAULT_EMBEDDER
 from ..engine.nbce import NBCE
@@ -17,7 +18,7 @@ from .data.dataset import Dataset, load_dataset
 from .log import RunLog
 from .methods.method import Method
 from .methods.names import parse_methods
-from .metrics import score_row
+from .metrics import Figures, score_row
 from .report import report_of
 from .retrieval import embedder_name, retrieve
 
@@ -47,7 +48,7 @@ def evaluate(
     log: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     **model_options: Any,
-) -> dict[str, Any]:
+) -> Figures:
     """Ask questions with known answers by several methods over the same retrieved passages.
 
     All methods share model, wording, stopping and `max_tokens`; their numbers differ only in which
@@ -86,10 +87,9 @@ def evaluate(
         ReadError: a file cannot be read.
         ModelError: the model cannot be loaded.
     """
-    chosen = parse_methods(methods)
+    all_methods = parse_methods(methods)
     for name, value in (("k", k), ("batch_size", batch_size), ("max_tokens", max_tokens)):
-        if not isinstance(value, int) or value < 1:
-            raise InputError(f"{name}={value!r} must be a whole number, at least 1.")
+        COUNT.check(name, value)
     whole = questions if isinstance(questions, Dataset) else load_dataset(passages, questions)
     data = whole.sample(limit, seed=seed, half=half)
     if isinstance(model, NBCE):
@@ -118,9 +118,9 @@ def evaluate(
     }
     results = RunLog.resume(log, header)
     try:
-        retrieved = retrieve(data, results, k, embedder, index)
-        asker = Asker(nbce, data, retrieved, max_tokens)
-        able = _describe(asker, chosen, results)
+        contexts = retrieve(data, results, k, embedder, index)
+        asker = Asker(nbce, data, contexts, max_tokens)
+        able = _describe(asker, all_methods, results)
         _run(asker, data, _groups(able, together), results, batch_size, progress)
         return report_of(results)
     finally:
@@ -134,11 +134,11 @@ def _describe(asker: Asker, methods: Sequence[Method], log: RunLog) -> list[Meth
         InputError: the log has answers by a method of this name with other numbers.
     """
     for method in methods:
-        known = log.methods.get(method.name)
-        if known is not None and known["parameters"] != method.parameters:
+        line = log.methods.get(method.name)
+        if line is not None and line["parameters"] != method.parameters:
             raise InputError(
                 f"The log {log.path} has answers by {method.name!r} with other numbers "
-                f"({known['parameters']} there, {method.parameters} here); give another file for the log."
+                f"({line['parameters']} there, {method.parameters} here); give another file for the log."
             )
     lines = [
         {
@@ -156,11 +156,11 @@ def _describe(asker: Asker, methods: Sequence[Method], log: RunLog) -> list[Meth
 
 
 def _groups(methods: Sequence[Method], together: bool) -> list[list[Method]]:
-    """Methods that share a batch, each by itself unless wanted."""
-    groups: dict[Any, list[Method]] = {}
+    """Methods that share a batch, each by itself unless they go together."""
+    groups: dict[object, list[Method]] = {}
     for method in methods:
-        labelled = method.options.get("order_labels", False)
-        rows = (method.choose, method.layout, method.joint_row, labelled)
+        labels = method.options.get("order_labels", False)
+        rows = (method.choose, method.layout, method.joint_row, labels)
         alone = not together or method.layout == "refine" or method.rope
         groups.setdefault(method.name if alone else rows, []).append(method)
     return list(groups.values())
@@ -178,28 +178,28 @@ def _run(
     methods = [method for group in groups for method in group]
     total = len(data.questions) * len(methods)
     done = sum((method.name, q.id) in log.rows for method in methods for q in data.questions)
-    found: dict[str, list[float]] = {method.name: [] for method in methods}
+    scores: dict[str, list[float]] = {method.name: [] for method in methods}
     refusal = log.header["refusal"]
     for (name, _), row in log.rows.items():
-        found.setdefault(name, []).append(score_row(row, refusal)["answer_found"])
+        scores.setdefault(name, []).append(score_row(row, refusal)["answer_found"])
 
     def tell() -> None:
         if progress is not None:
-            progress(done, total, {m.name: fmean(found[m.name]) for m in methods if found[m.name]})
+            progress(done, total, {m.name: fmean(scores[m.name]) for m in methods if scores[m.name]})
 
     tell()
     for start in range(0, len(data.questions), batch_size):
         for group in groups:
-            asked = [
+            pairs = [
                 (question, method)
                 for question in data.questions[start : start + batch_size]
                 for method in group
                 if (method.name, question.id) not in log.rows
             ]
-            if asked:
-                rows = asker.ask(asked)
+            if pairs:
+                rows = asker.ask(pairs)
                 log.append(rows)
                 done += len(rows)
                 for row in rows:
-                    found[str(row["method"])].append(score_row(row, refusal)["answer_found"])
+                    scores[str(row["method"])].append(score_row(row, refusal)["answer_found"])
                 tell()

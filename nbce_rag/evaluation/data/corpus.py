@@ -31,15 +31,15 @@ def read_documents(path: str | os.PathLike[str]) -> list[Passage]:
         InputError: there is nothing to read.
     """
     whole = Path(path)
-    found: list[Passage] = []
+    corpus: list[Passage] = []
     for file, passages in read_files([whole]):
         source = file.relative_to(whole if whole.is_dir() else whole.parent).as_posix()
         for passage in passages:
-            made_up = replace(passage, id="").id == passage.id
-            found.append(replace(passage, source=source, id="" if made_up else passage.id))
-    if not found:
+            is_derived = replace(passage, id="").id == passage.id
+            corpus.append(replace(passage, source=source, id="" if is_derived else passage.id))
+    if not corpus:
         raise InputError(f"{os.fspath(path)} holds no passages.")
-    return found
+    return corpus
 
 
 def passages_by_file(passages: Sequence[Passage]) -> dict[str, list[Passage]]:

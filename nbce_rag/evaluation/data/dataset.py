@@ -9,15 +9,16 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from ...checks import Range
 from ...errors import InputError
 from ...passages import Passage
 from .corpus import holding, is_documents, passages_by_file, read_documents
-from .questions import Question, by_id, read_passages, read_questions
+from .questions import Question, index_by_id, read_passages, read_questions
 
 __all__ = ["Dataset", "load_dataset"]
 
+_LIMIT = Range(1, whole=True, note="or leave it out to ask all questions")
 _SUFFIXES = (".gz", ".jsonl", ".json", "-questions")
 
 
@@ -51,18 +52,18 @@ class Dataset:
         Raises:
             InputError: limit < 1, another half, or no question is left.
         """
-        if limit is not None and limit < 1:
-            raise InputError(f"limit={limit} must be at least 1; leave it out to ask all questions.")
+        if limit is not None:
+            _LIMIT.check("limit", limit)
         if half not in (None, 1, 2):
             raise InputError(f"half={half!r} must be 1 or 2; leave it out to ask both.")
         order = list(self.questions)
         random.Random(seed).shuffle(order)
-        chosen = order[:limit]
+        sample = order[:limit]
         if half is not None:
-            chosen = chosen[half - 1 :: 2]
-        if not chosen:
+            sample = sample[half - 1 :: 2]
+        if not sample:
             raise InputError(f"No question is left of {len(self.questions)} with limit={limit}, half={half}.")
-        return replace(self, questions=tuple(chosen))
+        return replace(self, questions=tuple(sample))
 
     @property
     def sha256(self) -> str:
@@ -70,10 +71,10 @@ class Dataset:
         digest = hashlib.sha256()
         for question in self.questions:
             contexts = [passage.id for passage in question.contexts]
-            _add(digest, question.id, question.text, question.answers, question.gold_ids, contexts)
+            digest.update(_bytes(question.id, question.text, question.answers, question.gold_ids, contexts))
         for id_ in sorted(self.passages):
             passage = self.passages[id_]
-            _add(digest, id_, passage.title, passage.text, passage.score)
+            digest.update(_bytes(id_, passage.title, passage.text, passage.score))
         return digest.hexdigest()
 
 
@@ -97,40 +98,40 @@ def load_dataset(passages: str | os.PathLike[str] | None, questions: str | os.Pa
         ReadError: a file cannot be read.
         InputError: a file has another format, or lacks what is needed; the message names the line.
     """
-    asked, paragraphs = read_questions(questions)
+    raw, paragraphs = read_questions(questions)
     name = Path(questions).name
     for suffix in _SUFFIXES:
         name = name.removesuffix(suffix)
     if passages is None and paragraphs:
-        return Dataset(name, tuple(asked), {passage.id: passage for passage in paragraphs})
+        return Dataset(name, tuple(raw), {passage.id: passage for passage in paragraphs})
     if passages is None:
-        return _over_own_contexts(name, asked, questions)
+        return _over_own_contexts(name, raw, questions)
     corpus = read_documents(passages) if is_documents(passages) else read_passages(passages)
-    known = by_id(corpus, passages)
+    by_id = index_by_id(corpus, passages)
     by_text = {passage.text: passage.id for passage in reversed(corpus)}
     by_file = passages_by_file(corpus) if is_documents(passages) else {}
-    found: list[Question] = []
-    for question in asked:
+    linked: list[Question] = []
+    for question in raw:
         # Passages that came with the questions have names of their own; their text tells which they are.
-        given = {passage.id: passage.text for passage in question.contexts or paragraphs}
+        texts = {passage.id: passage.text for passage in question.contexts or paragraphs}
         gold: list[str] = []
         for id_ in question.gold_ids:
-            same_name = id_ in known and given.get(id_, known[id_].text) == known[id_].text
-            here = id_ if same_name else by_text.get(given.get(id_, ""))
+            same_name = id_ in by_id and texts.get(id_, by_id[id_].text) == by_id[id_].text
+            here = id_ if same_name else by_text.get(texts.get(id_, ""))
             if here is not None:
                 gold.append(here)
             elif id_ in by_file:
                 gold += [passage.id for passage in holding(by_file[id_], question.answers)]
             else:
                 raise InputError(f"{question.id}: gold passage {id_!r} is not in {os.fspath(passages)}.")
-        found.append(replace(question, gold_ids=tuple(dict.fromkeys(gold)), contexts=()))
-    return Dataset(name, tuple(found), known)
+        linked.append(replace(question, gold_ids=tuple(dict.fromkeys(gold)), contexts=()))
+    return Dataset(name, tuple(linked), by_id)
 
 
-def _over_own_contexts(name: str, asked: Sequence[Question], path: str | os.PathLike[str]) -> Dataset:
+def _over_own_contexts(name: str, raw: Sequence[Question], path: str | os.PathLike[str]) -> Dataset:
     corpus: dict[str, Passage] = {}
-    found: list[Question] = []
-    for question in asked:
+    questions: list[Question] = []
+    for question in raw:
         if not question.contexts:
             raise InputError(
                 f"{question.id}: {os.fspath(path)} holds no passages for it; give a passages file."
@@ -139,20 +140,20 @@ def _over_own_contexts(name: str, asked: Sequence[Question], path: str | os.Path
         names = {
             p.id: p.id if _same(corpus.get(p.id), p) else f"{question.id}:{p.id}" for p in question.contexts
         }
-        if lost := sorted(set(question.gold_ids) - set(names)):
-            raise InputError(f"{question.id}: gold passage {lost[0]!r} is not among its passages.")
+        if strays := sorted(set(question.gold_ids) - set(names)):
+            raise InputError(f"{question.id}: gold passage {strays[0]!r} is not among its passages.")
         contexts: dict[str, Passage] = {}
         for passage in question.contexts:
             contexts.setdefault(names[passage.id], replace(passage, id=names[passage.id]))
         corpus |= contexts
         gold = tuple(dict.fromkeys(names[id_] for id_ in question.gold_ids))
-        found.append(replace(question, gold_ids=gold, contexts=tuple(contexts.values())))
-    return Dataset(name, tuple(found), corpus, own_contexts=True)
+        questions.append(replace(question, gold_ids=gold, contexts=tuple(contexts.values())))
+    return Dataset(name, tuple(questions), corpus, own_contexts=True)
 
 
-def _same(known: Passage | None, passage: Passage) -> bool:
-    return known is None or known.content_hash == passage.content_hash
+def _same(other: Passage | None, passage: Passage) -> bool:
+    return other is None or other.content_hash == passage.content_hash
 
 
-def _add(digest: Any, *values: Any) -> None:
-    digest.update(json.dumps(values, ensure_ascii=True).encode() + b"\n")
+def _bytes(*values: object) -> bytes:
+    return json.dumps(values, ensure_ascii=True).encode() + b"\n"

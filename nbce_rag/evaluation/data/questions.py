@@ -6,14 +6,16 @@ import os
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypeVar
 
 from ...errors import InputError
 from ...passages import Passage
 from ..metrics import normalise
-from .records import read_records
+from .records import Record, read_records
 
-__all__ = ["Question", "by_id", "read_passages", "read_questions"]
+__all__ = ["Question", "index_by_id", "read_passages", "read_questions"]
+
+_Item = TypeVar("_Item", "Question", Passage)
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,11 @@ def read_questions(path: str | os.PathLike[str]) -> tuple[list[Question], list[P
         questions = [_question(record, line, f"{os.fspath(path)}, line {line}") for line, record in records]
     if not questions:
         raise InputError(f"{os.fspath(path)} holds no questions.")
-    by_id(questions, path)
+    index_by_id(questions, path)
     return questions, paragraphs
 
 
-def _question(record: Mapping[str, Any], line: int, where: str) -> Question:
+def _question(record: Record, line: int, where: str) -> Question:
     text, answers = record.get("question"), record.get("answers", record.get("answer"))
     if not isinstance(text, str) or not text.strip():
         raise InputError(f"{where}: `question` must be a text that is not empty.")
@@ -72,15 +74,15 @@ def _question(record: Mapping[str, Any], line: int, where: str) -> Question:
     contexts: list[Passage] = []
     gold = list(record.get("gold_ids") or record.get("gold") or ())
     if record.get("ctxs"):
-        given = record["ctxs"]
-        contexts = [_passage(ctx, f"{where}, ctxs[{i}]") for i, ctx in enumerate(given)]
+        raw = record["ctxs"]
+        contexts = [_passage(ctx, f"{where}, ctxs[{i}]") for i, ctx in enumerate(raw)]
         scores = [passage.score for passage in contexts]
         # Anything but a cosine would drown what else a rule knows.
         if any(score is None or not -1 <= score <= 1 for score in scores):
             contexts = [replace(passage, score=None) for passage in contexts]
-        mark = "isgold" if any("isgold" in ctx for ctx in given) else "hasanswer"
+        mark = "isgold" if any("isgold" in ctx for ctx in raw) else "hasanswer"
         gold = gold or [
-            p.id for p, ctx in zip(contexts, given, strict=True) if ctx.get(mark, ctx.get("has_answer"))
+            p.id for p, ctx in zip(contexts, raw, strict=True) if ctx.get(mark, ctx.get("has_answer"))
         ]
     id_ = record.get("id", record.get("question_id"))
     return Question(
@@ -92,14 +94,14 @@ def _question(record: Mapping[str, Any], line: int, where: str) -> Question:
     )
 
 
-def _ramdocs(record: Mapping[str, Any], line: int, where: str) -> Question:
+def _ramdocs(record: Record, line: int, where: str) -> Question:
     """A question of RAMDocs (arXiv 2504.13079), with documents some of which are wrong.
 
     The documents are shuffled, always alike: in the file the right ones come first. Their `type` and
     `answer` go into the passages' metadata. A wrong answer that is also a right one does not count.
     """
     right = _answers(record["gold_answers"], where)
-    known = {normalise(answer) for answer in right}
+    right_ones = {normalise(answer) for answer in right}
     wrong = _answers(record.get("wrong_answers") or [], where)
     documents = list(record["documents"])
     random.Random(str(record["question"])).shuffle(documents)
@@ -116,18 +118,18 @@ def _ramdocs(record: Mapping[str, Any], line: int, where: str) -> Question:
         answers=right,
         gold_ids=tuple(p.id for p in contexts if p.metadata["type"] == "correct"),
         contexts=tuple(contexts),
-        wrong_answers=tuple(answer for answer in wrong if normalise(answer) not in known),
+        wrong_answers=tuple(answer for answer in wrong if normalise(answer) not in right_ones),
     )
 
 
-def _answers(given: Any, where: str) -> tuple[str, ...]:
-    answers = [given] if isinstance(given, str) else given
+def _answers(value: object, where: str) -> tuple[str, ...]:
+    answers = [value] if isinstance(value, str) else value
     if not isinstance(answers, Sequence) or not all(isinstance(answer, str) for answer in answers):
         raise InputError(f"{where}: `answers` must be a list of texts (empty where there is no answer).")
     return tuple(dict.fromkeys(answer for answer in answers if answer.strip()))
 
 
-def _passage(record: Mapping[str, Any], where: str) -> Passage:
+def _passage(record: Record, where: str) -> Passage:
     text = record.get("text", record.get("contents"))
     if not isinstance(text, str) or not text.strip():
         raise InputError(f"{where}: `text` must be a text that is not empty.")
@@ -139,7 +141,7 @@ def _passage(record: Mapping[str, Any], where: str) -> Passage:
     return Passage(text, id="" if id_ is None else str(id_), title=title or None, score=number)
 
 
-def _squad(record: Mapping[str, Any], path: str | os.PathLike[str]) -> tuple[list[Question], list[Passage]]:
+def _squad(record: Record, path: str | os.PathLike[str]) -> tuple[list[Question], list[Passage]]:
     questions: list[Question] = []
     passages: dict[str, Passage] = {}
     try:
@@ -147,14 +149,14 @@ def _squad(record: Mapping[str, Any], path: str | os.PathLike[str]) -> tuple[lis
             for paragraph in article["paragraphs"]:
                 passage = Passage(paragraph["context"], title=article.get("title") or None)
                 passages[passage.id] = passage
-                for asked in paragraph["qas"]:
-                    impossible = bool(asked.get("is_impossible"))
-                    answers = [] if impossible else [answer["text"] for answer in asked["answers"]]
+                for entry in paragraph["qas"]:
+                    impossible = bool(entry.get("is_impossible"))
+                    answers = [] if impossible else [answer["text"] for answer in entry["answers"]]
                     questions.append(
                         Question(
-                            id=str(asked["id"]),
-                            text=asked["question"],
-                            answers=_answers(answers, f"{os.fspath(path)}, question {asked['id']}"),
+                            id=str(entry["id"]),
+                            text=entry["question"],
+                            answers=_answers(answers, f"{os.fspath(path)}, question {entry['id']}"),
                             gold_ids=() if impossible else (passage.id,),
                         )
                     )
@@ -165,11 +167,11 @@ def _squad(record: Mapping[str, Any], path: str | os.PathLike[str]) -> tuple[lis
     return questions, list(passages.values())
 
 
-def by_id(items: Iterable[Any], path: str | os.PathLike[str]) -> dict[str, Any]:
+def index_by_id(items: Iterable[_Item], path: str | os.PathLike[str]) -> dict[str, _Item]:
     """Items by their `id`; InputError if one comes twice."""
-    found: dict[str, Any] = {}
+    index: dict[str, _Item] = {}
     for item in items:
-        if item.id in found:
+        if item.id in index:
             raise InputError(f"{os.fspath(path)}: the id {item.id!r} comes twice.")
-        found[item.id] = item
-    return found
+        index[item.id] = item
+    return index

@@ -7,14 +7,17 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ...errors import InputError, ReadError
 
-__all__ = ["read_records"]
+__all__ = ["Record", "read_records"]
+
+Record: TypeAlias = Mapping[str, Any]
+"""What stands in a JSON object."""
 
 
-def read_records(path: str | os.PathLike[str]) -> Mapping[str, Any] | list[tuple[int, Mapping[str, Any]]]:
+def read_records(path: str | os.PathLike[str]) -> Record | list[tuple[int, Record]]:
     """What a JSON or jsonl file holds, gzipped or not.
 
     Returns:
@@ -43,7 +46,7 @@ def read_records(path: str | os.PathLike[str]) -> Mapping[str, Any] | list[tuple
     raise InputError(f"{os.fspath(path)} holds JSON that is neither records nor SQuAD format.")
 
 
-def _lines(text: str, path: str | os.PathLike[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _lines(text: str, path: str | os.PathLike[str]) -> Iterator[tuple[int, Record]]:
     # Not splitlines(), which would also break at U+2028 inside a JSON string.
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():

@@ -16,14 +16,17 @@ from ...passages import Passage
 if TYPE_CHECKING:
     from ...fusion import Rule
 
-__all__ = ["REFINE", "Choice", "Exchange", "Layout", "Method", "Passages", "mean_log_prob"]
+__all__ = ["REFINE", "Choice", "Exchange", "Layout", "Method", "Passages", "RequestFields", "mean_log_prob"]
 
 Passages: TypeAlias = Sequence[Passage]
 Layout: TypeAlias = Literal["rows", "together", "apart", "refine"]
 Choice: TypeAlias = Callable[[Passages, Passages], Passages]
-"""(retrieved passages, gold passages) -> the passages that are read, in order."""
+"""(passages that were retrieved, gold passages) -> the passages that are read, in order."""
 
-Exchange: TypeAlias = Generator[list[dict[str, Any]], list[Answer], Answer]
+RequestFields: TypeAlias = dict[str, Any]
+"""Arguments of `NBCE.request`."""
+
+Exchange: TypeAlias = Generator[list[RequestFields], list[Answer], Answer]
 """Yields arguments of `NBCE.request`, is sent their answers, and returns the method's answer."""
 
 REFINE = "{question} (Answer so far: {answer}. Correct it if the text says otherwise, else repeat it.)"
@@ -59,15 +62,21 @@ class Method:
     factor: float = 0.0
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
-    def ask(self, question: str, retrieved: Passages, gold: Passages) -> Exchange:
-        """The requests of one question, a list at a time, and the answer at the end."""
-        passages = list(self.choose(retrieved, gold))
-        if passages and self.layout == "apart":
-            answers = yield [self._request(question, [passage]) for passage in passages]
+    def ask(self, question: str, passages: Passages, gold: Passages) -> Exchange:
+        """The requests of one question, a list at a time, and the answer at the end.
+
+        Args:
+            question: what is asked.
+            passages: those that were retrieved, the best first.
+            gold: those that hold the answer.
+        """
+        contexts = list(self.choose(passages, gold))
+        if contexts and self.layout == "apart":
+            answers = yield [self._request(question, [passage]) for passage in contexts]
             return max(answers, key=mean_log_prob)
-        if passages and self.layout == "refine":
-            return (yield from self._refine(question, passages))
-        [answer] = yield [self._request(question, passages)]
+        if contexts and self.layout == "refine":
+            return (yield from self._refine(question, contexts))
+        [answer] = yield [self._request(question, contexts)]
         return answer
 
     def _refine(self, question: str, passages: Passages) -> Exchange:
@@ -75,16 +84,16 @@ class Method:
         best: Answer | None = None
         for passage in passages:
             text = question
-            if best is not None and _says_something(best):
+            if best is not None and _has_content(best):
                 text = REFINE.format(question=question, answer=best.text)
             [answer] = yield [self._request(text, [passage])]
             changed = best is None or _normalise(answer.text) != _normalise(best.text)
-            if best is None or not _says_something(best) or (changed and _says_something(answer)):
+            if best is None or not _has_content(best) or (changed and _has_content(answer)):
                 best = answer
         assert best is not None
         return best
 
-    def _request(self, question: str, passages: Passages) -> dict[str, Any]:
+    def _request(self, question: str, passages: Passages) -> RequestFields:
         return {
             "question": question,
             "passages": passages,
@@ -102,7 +111,7 @@ def mean_log_prob(answer: Answer) -> float:
     return sum(token.logprob for token in answer.tokens) / len(answer.tokens)
 
 
-def _says_something(answer: Answer) -> bool:
+def _has_content(answer: Answer) -> bool:
     return answer.finish_reason != "no_evidence" and bool(_normalise(answer.text))
 
 

@@ -14,7 +14,7 @@ from ...fusion.numbers import values_of
 from ...fusion.registry import RULES
 from .method import Layout, Method
 from .peers import PEERS
-from .plain import PLAIN, retrieved_passages
+from .plain import PLAIN, all_passages
 
 __all__ = ["GROUPS", "method_choices", "parse_method", "parse_methods"]
 
@@ -88,7 +88,7 @@ def parse_method(name: str) -> Method:
         options["order_labels"] = parameters["order_labels"] = True
     return Method(
         name,
-        retrieved_passages,
+        all_passages,
         rule,
         layout=layout,
         joint_row=joint,

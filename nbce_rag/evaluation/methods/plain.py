@@ -14,7 +14,7 @@ from ...errors import InputError
 from ...fusion.registry import RULES
 from .method import Choice, Layout, Method, Passages
 
-__all__ = ["PLAIN", "Plain", "retrieved_passages"]
+__all__ = ["PLAIN", "Plain", "all_passages"]
 
 _FACTOR = Range(1, 1024, note="or leave it out to stretch as far as each question needs")
 
@@ -62,24 +62,24 @@ class Plain:
         )
 
 
-def retrieved_passages(retrieved: Passages, gold: Passages) -> Passages:
+def all_passages(passages: Passages, gold: Passages) -> Passages:
     """All that were retrieved, the best first."""
-    return retrieved
+    return passages
 
 
-def _reversed(retrieved: Passages, gold: Passages) -> Passages:
-    return list(reversed(retrieved))
+def _worst_first(passages: Passages, gold: Passages) -> Passages:
+    return list(reversed(passages))
 
 
-def _first(retrieved: Passages, gold: Passages) -> Passages:
-    return retrieved[:1]
+def _best(passages: Passages, gold: Passages) -> Passages:
+    return passages[:1]
 
 
-def _gold(retrieved: Passages, gold: Passages) -> Passages:
+def _gold(passages: Passages, gold: Passages) -> Passages:
     return gold
 
 
-def _none(retrieved: Passages, gold: Passages) -> Passages:
+def _none(passages: Passages, gold: Passages) -> Passages:
     return ()
 
 
@@ -92,11 +92,11 @@ _APART = ("posterior", {"beta": 0.0, "cutoff": 0.0, "focus": 0.0})
 PLAIN: dict[str, Plain] = {
     "closed-book": Plain(_none, *_ALONE),
     "gold": Plain(_gold, *_ALONE, "together"),
-    "top-1": Plain(_first, *_ALONE),
-    "concat": Plain(retrieved_passages, *_ONE_ROW, "together"),
-    "concat-reversed": Plain(_reversed, *_ONE_ROW, "together"),
-    "concat-ntk": Plain(retrieved_passages, *_ONE_ROW, "together", rope="dynamic"),
-    "concat-yarn": Plain(retrieved_passages, *_ONE_ROW, "together", rope="yarn"),
-    "map-rerank": Plain(retrieved_passages, *_APART, "apart"),
-    "refine": Plain(retrieved_passages, *_ALONE, "refine"),
+    "top-1": Plain(_best, *_ALONE),
+    "concat": Plain(all_passages, *_ONE_ROW, "together"),
+    "concat-reversed": Plain(_worst_first, *_ONE_ROW, "together"),
+    "concat-ntk": Plain(all_passages, *_ONE_ROW, "together", rope="dynamic"),
+    "concat-yarn": Plain(all_passages, *_ONE_ROW, "together", rope="yarn"),
+    "map-rerank": Plain(all_passages, *_APART, "apart"),
+    "refine": Plain(all_passages, *_ALONE, "refine"),
 }

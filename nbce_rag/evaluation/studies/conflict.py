@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from ...errors import InputError
 from ..data.dataset import Dataset
 from ..data.questions import Question
 from ..log import Row, RunLog
 from ..metrics import answer_found, bootstrap_ci, is_cjk, normalise
-from .pictures import Panel, bars, point
+from .pictures import Panel, Point, bars, point
 from .study import Finding, Study
 
 __all__ = ["contradicts", "find", "judge_answer", "judge_comparison"]
@@ -38,15 +37,15 @@ def find(study: Study) -> Finding:
     methods = study.methods or _METHODS
     study.run("conflict", data, methods=methods, k=k)
     questions = {question.id: question for question in data.questions}
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for method, lines in study.rows("conflict", methods).items():
-        judged = [judge_answer(questions[row["question_id"]], row["answer"]) for row in lines]
-        cited = [_kind(data, row["leading"]) for row in lines if row["leading"] is not None]
-        row: dict[str, Any] = {"method": method} | _shares(judged, tuple(_MEASURES))
-        row |= _shares([{f"cites_{kind}": kind == found for kind in _KINDS} for found in cited], _CITED)
-        rows.append(row | {"answers_cited": len(cited)})
-    compared = [judge_comparison(questions[row["question_id"]], row) for row in _compared(study, data)]
-    rows.append({"method": "compare"} | _shares(compared, tuple(_MEASURES)) | _detection(compared))
+        verdicts = [judge_answer(questions[row["question_id"]], row["answer"]) for row in lines]
+        kinds = [_kind(data, row["leading"]) for row in lines if row["leading"] is not None]
+        row: Row = {"method": method} | _shares(verdicts, tuple(_MEASURES))
+        row |= _shares([{f"cites_{kind}": kind == own for kind in _KINDS} for own in kinds], _CITATIONS)
+        rows.append(row | {"answers_cited": len(kinds)})
+    verdicts = [judge_comparison(questions[row["question_id"]], row) for row in _comparisons(study, data)]
+    rows.append({"method": "compare"} | _shares(verdicts, tuple(_MEASURES)) | _detection(verdicts))
     title = f"Passages that contradict each other ({data.name})"
     return Finding(
         title,
@@ -71,19 +70,19 @@ def find(study: Study) -> Finding:
     )
 
 
-_CITED = tuple(f"cites_{kind}" for kind in _KINDS)
+_CITATIONS = tuple(f"cites_{kind}" for kind in _KINDS)
 
 
 def _kind(data: Dataset, passage_id: str) -> str:
     return str(data.passages[passage_id].metadata.get("type"))
 
 
-def judge_answer(question: Question, said: str) -> dict[str, bool]:
+def judge_answer(question: Question, text: str) -> dict[str, bool]:
     """Which right and wrong answers a text names, by the normalisation of `answer_found`."""
     characters = is_cjk(question.text, *question.answers)
 
     def names(answer: str) -> bool:
-        return answer_found(said, [answer], characters=characters)
+        return answer_found(text, [answer], characters=characters)
 
     right = [names(answer) for answer in question.answers]
     wrong = [names(answer) for answer in question.wrong_answers]
@@ -95,10 +94,10 @@ def judge_answer(question: Question, said: str) -> dict[str, bool]:
     }
 
 
-def judge_comparison(question: Question, row: Mapping[str, Any]) -> dict[str, bool]:
+def judge_comparison(question: Question, row: Row) -> dict[str, bool]:
     """The same of all groups' answers, and whether a disagreement is seen and is there."""
-    said = "\n".join(group["text"] for group in row["groups"])
-    return judge_answer(question, said) | {
+    text = "\n".join(group["text"] for group in row["groups"])
+    return judge_answer(question, text) | {
         "seen": len(row["groups"]) > 1,
         "there": contradicts(question),
     }
@@ -114,7 +113,7 @@ def contradicts(question: Question) -> bool:
     return len(answers) > 1
 
 
-def _compared(study: Study, data: Dataset) -> list[Row]:
+def _comparisons(study: Study, data: Dataset) -> list[Row]:
     """What each document says by itself, grouped; one line of a log a question."""
     nbce = study.nbce
     header = {
@@ -127,13 +126,13 @@ def _compared(study: Study, data: Dataset) -> list[Row]:
     try:
         for place, question in enumerate(data.questions):
             if ("compare", question.id) not in log.rows:
-                found = nbce.compare(question.text, question.contexts, max_tokens=study.max_tokens)
+                comparison = nbce.compare(question.text, question.contexts, max_tokens=study.max_tokens)
                 groups = [
                     {"text": g.text, "weight": g.weight, "passages": [p.id for p in g.passages]}
-                    for g in found.groups
+                    for g in comparison.groups
                 ]
                 row = {"type": "answer", "method": "compare", "question_id": question.id, "groups": groups}
-                log.append([row | {"silent": [passage.id for passage in found.silent]}])
+                log.append([row | {"silent": [passage.id for passage in comparison.silent]}])
             if study.progress is not None:
                 study.progress(place + 1, len(data.questions), {})
         return [log.rows["compare", question.id] for question in data.questions]
@@ -141,19 +140,19 @@ def _compared(study: Study, data: Dataset) -> list[Row]:
         log.close()
 
 
-def _shares(judged: Sequence[Mapping[str, bool]], names: Sequence[str]) -> dict[str, Any]:
+def _shares(verdicts: Sequence[Mapping[str, bool]], names: Sequence[str]) -> Row:
     """Means with intervals."""
-    found: dict[str, Any] = {}
+    shares: Row = {}
     for name in names:
-        values = [float(each[name]) for each in judged]
-        found[name] = sum(values) / len(values) if values else None
-        found[f"{name}_ci95"] = bootstrap_ci(values)
-    return found
+        values = [float(verdict[name]) for verdict in verdicts]
+        shares[name] = sum(values) / len(values) if values else None
+        shares[f"{name}_ci95"] = bootstrap_ci(values)
+    return shares
 
 
-def _detection(judged: Sequence[Mapping[str, bool]]) -> dict[str, Any]:
-    there = [float(each["seen"]) for each in judged if each["there"]]
-    seen = [float(each["there"]) for each in judged if each["seen"]]
+def _detection(verdicts: Sequence[Mapping[str, bool]]) -> Row:
+    there = [float(verdict["seen"]) for verdict in verdicts if verdict["there"]]
+    seen = [float(verdict["there"]) for verdict in verdicts if verdict["seen"]]
     return {
         "disagreement_recall": sum(there) / len(there) if there else None,
         "disagreement_recall_ci95": bootstrap_ci(there),
@@ -162,8 +161,10 @@ def _detection(judged: Sequence[Mapping[str, bool]]) -> dict[str, Any]:
     }
 
 
-def _panels(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
-    def series(names: Sequence[Mapping[str, Any]], keys: Sequence[str], head: Callable[[str], str]) -> Any:
+def _panels(rows: Sequence[Row]) -> list[Panel]:
+    def series(
+        names: Sequence[Row], keys: Sequence[str], head: Callable[[str], str]
+    ) -> dict[str, list[Point]]:
         return {
             head(key): [point(x, row.get(key), row.get(f"{key}_ci95")) for x, row in enumerate(names)]
             for key in keys
@@ -181,7 +182,7 @@ def _panels(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
         "leading citation leads to",
         "share of answers that cite (their number)",
         "",
-        series(citing, _CITED, lambda key: key.removeprefix("cites_")),
+        series(citing, _CITATIONS, lambda key: key.removeprefix("cites_")),
         # One prompt cites only where a question has one document: a full bar of a single answer misleads.
         ticks={float(x): f"{row['method']} ({row['answers_cited']})" for x, row in enumerate(citing)},
     )

@@ -14,7 +14,7 @@ from ..metrics import bootstrap_ci, is_silent
 from .pictures import Panel, lines, point
 from .study import Finding, Study
 
-__all__ = ["find", "separation", "silenced"]
+__all__ = ["find", "separation", "silence"]
 
 _POINTS = (1, 2, 4, 8, 16)
 _METHODS = "concat,min-entropy,experts,posterior,robustrag"
@@ -26,18 +26,18 @@ def find(study: Study) -> Finding:
     """Asks each question over k passages without the answer, and over the same with the gold passage."""
     points = study.possible(_POINTS, max(1, study.depth - 1))
     # As deep for few points as for many, so that a later run with more of them goes on with the same logs.
-    found = study.search(max(_DEPTH, points[-1] + 24))
+    rankings = study.search(max(_DEPTH, points[-1] + 24))
     methods, refusal = study.methods or _METHODS, study.nbce.prompt.refusal
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for k in points:
         lines_of = {}
         for kind in ("without", "with"):
 
-            def chosen(question: Question, k: int = k, gold: bool = kind == "with") -> list[Passage] | None:
-                return _chosen(study, question, found[question.id], k, gold)
+            def contexts(question: Question, k: int = k, gold: bool = kind == "with") -> list[Passage] | None:
+                return _contexts(study, question, rankings[question.id], k, gold)
 
             unanswerable: dict[str, Any] = {"answers": (), "gold_ids": ()} if kind == "without" else {}
-            data = study.over(f"{kind}-{k}", chosen, **unanswerable)
+            data = study.over(f"{kind}-{k}", contexts, **unanswerable)
             name = f"irrelevant-{kind}-{k}"
             study.run(name, data, methods=methods, k=k)
             lines_of[kind] = study.rows(name, methods)
@@ -96,31 +96,31 @@ _FIGURES = (
 )
 
 
-def _chosen(
-    study: Study, question: Question, found: list[Passage], k: int, gold: bool
+def _contexts(
+    study: Study, question: Question, ranking: list[Passage], k: int, gold: bool
 ) -> list[Passage] | None:
-    """k passages without the answer, the last one replaced by the gold passage if wanted."""
+    """k passages without the answer, with `gold` the last one replaced by the gold passage."""
     if not question.gold_ids or not question.answers:
         return None
-    others = [p for p in found if p.id not in question.gold_ids and not holds(p, question.answers)][:k]
+    others = [p for p in ranking if p.id not in question.gold_ids and not holds(p, question.answers)][:k]
     if len(others) < k:
         return None
     if gold:
-        wanted = question.gold_ids[0]
-        scores = {passage.id: passage.score for passage in found}
-        passage = replace(study.data.passages[wanted], score=scores.get(wanted, found[-1].score))
+        id_ = question.gold_ids[0]
+        scores = {passage.id: passage.score for passage in ranking}
+        passage = replace(study.data.passages[id_], score=scores.get(id_, ranking[-1].score))
         others = sorted([*others[:-1], passage], key=lambda p: -(p.score or 0.0))
     return others
 
 
-def _figures(without: Sequence[Row], with_gold: Sequence[Row], refusal: str | None) -> dict[str, Any]:
+def _figures(without: Sequence[Row], with_gold: Sequence[Row], refusal: str | None) -> Row:
     # What does not fit into the window has not been silent; it was not asked.
     without, with_gold = ([row for row in rows if not row["error"]] for rows in (without, with_gold))
     if not without or not with_gold:
         return dict.fromkeys(_FIGURES) | {"questions": 0}
     silent = [float(is_silent(row, refusal)) for row in without]
     wrongly = [float(is_silent(row, refusal)) for row in with_gold]
-    threshold, caught = silenced(_groundings(without, refusal), _groundings(with_gold, refusal), _LOSS)
+    threshold, caught = silence(_groundings(without, refusal), _groundings(with_gold, refusal), _LOSS)
     return {
         "questions": len(without),
         "abstained": sum(silent) / len(silent),
@@ -148,7 +148,7 @@ def separation(low: Sequence[float], high: Sequence[float]) -> float:
     return wins / (len(low) * len(high))
 
 
-def silenced(low: Sequence[float], high: Sequence[float], loss: float) -> tuple[float | None, list[float]]:
+def silence(low: Sequence[float], high: Sequence[float], loss: float) -> tuple[float | None, list[float]]:
     """The threshold that at most a share of `high` lies below, and which of `low` do (1) or not (0).
 
     None for a threshold of minus infinity: more of `high` than that say nothing by themselves.

@@ -8,9 +8,9 @@ from typing import Any
 from ...engine.nbce import NBCE
 from ...errors import InputError
 from ...kv.store import PassageKVStore
-from ..log import RunLog
+from ..log import Row, RunLog
 from ..methods.names import parse_methods
-from ..metrics import bootstrap_ci, paired_differences
+from ..metrics import Figures, bootstrap_ci, paired_differences
 from .pictures import Panel, bars, point
 from .study import Finding, Study
 
@@ -29,7 +29,7 @@ def find(study: Study) -> Finding:
             "cannot be studied with it."
         )
     methods, k = study.methods or _METHODS, study.k or 8
-    reports: dict[str, dict[str, Any]] = {}
+    reports: dict[str, Figures] = {}
     sizes: dict[str, int | None] = {}
     for name, codec in _CODECS.items():
         options: dict[str, Any] = {"codec": codec} if codec else {}
@@ -43,7 +43,7 @@ def find(study: Study) -> Finding:
         sizes[name] = store.nbytes or None
     exact, small = (study.rows(f"kv8-{codec or 'exact'}-{k}", methods) for codec in _CODECS.values())
     refusal = study.nbce.prompt.refusal
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for method, theirs in small.items():
         same = [float(a["answer"] == b["answer"]) for a, b in zip(theirs, exact[method], strict=True)]
         change = paired_differences(theirs, exact[method], refusal=refusal)["answer_found"]
@@ -101,5 +101,5 @@ def _is_complete(study: Study, run: str, methods: str) -> bool:
     if not study.log(run).exists():
         return False
     rows = RunLog.read(study.log(run)).rows
-    asked = study.sample.questions
-    return all((m.name, question.id) in rows for m in parse_methods(methods) for question in asked)
+    questions = study.sample.questions
+    return all((m.name, question.id) in rows for m in parse_methods(methods) for question in questions)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ..log import RunLog
+from ..log import Row, RunLog
 from .pictures import Panel, lines, point
 from .study import Finding, Study
 
@@ -18,12 +16,12 @@ _REFERENCE = 8
 def find(study: Study) -> Finding:
     """Runs every method with the k best passages, for each k; `kept` is the share of what it finds with 8."""
     points = study.possible(_POINTS, study.depth)
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for k in points:
         report = study.run(f"passages-{k}", study.sample, methods=study.methods or _METHODS, k=k)
         ranks = [row["gold_ranks"] for row in RunLog.read(study.log(f"passages-{k}")).retrieval.values()]
-        known = [any(rank is not None and rank <= k for rank in found) for found in ranks if found]
-        read = sum(known) / len(known) if known else None
+        hits = [any(rank is not None and rank <= k for rank in row) for row in ranks if row]
+        read = sum(hits) / len(hits) if hits else None
         for name, scores in report["methods"].items():
             rows.append(
                 {

@@ -10,20 +10,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import count, pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["Draw", "Panel", "Point", "bars", "lines", "point", "require_matplotlib"]
 
 Draw = Callable[[], bytes]
 """Makes a PNG."""
 
+Style: TypeAlias = dict[str, Any]
+"""Colour, marker and line of a series, as matplotlib takes them."""
+
 _COLOURS = ("#000000", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 _MARKERS = "osD^vPX"
 _STYLES = ("-", "--", ":", "-.")
 # So that a method looks the same in every picture.
-_USUAL = ("gold", "concat", "min-entropy", "experts", "robustrag", "posterior", "closed-book")
+_FIXED = ("gold", "concat", "min-entropy", "experts", "robustrag", "posterior", "closed-book")
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,7 @@ def lines(panels: Sequence[Panel], title: str) -> bytes:
     figure = _figure(max(6.5, 4.4 * columns), 3.6 * rows + 1.0)
     axes = figure.subplots(rows, columns, squeeze=False)
     names = list(dict.fromkeys(name for panel in panels for name in panel.series))
-    styles = _looks(names)
+    styles = _styles(names)
     for place, axis in enumerate(axes.flat):
         if place < len(panels):
             _draw_lines(axis, panels[place], styles)
@@ -142,17 +149,17 @@ def bars(panels: Sequence[Panel], title: str) -> bytes:
     return _png(figure, title)
 
 
-def _draw_lines(axis: Any, panel: Panel, styles: Mapping[str, Mapping[str, Any]]) -> None:
+def _draw_lines(axis: Axes, panel: Panel, styles: Mapping[str, Style]) -> None:
     places = sorted({p.x for points in panel.series.values() for p in points})
     most = len(panel.series) - 1
     for place, (name, points) in enumerate(panel.series.items()):
         shown = [p for p in points if p.y is not None]
         # Side by side, so that intervals at one x do not hide each other.
         shift = (place - most / 2) / max(most, 1)
-        x = [_shifted(p.x, shift, places, panel.log) for p in shown]
+        x = [_shift(p.x, shift, places, panel.log) for p in shown]
         axis.errorbar(
             x,
-            [p.y for p in shown],
+            [p.y or 0.0 for p in shown],
             yerr=_errors(shown),
             label=name,
             linewidth=1.4,
@@ -176,14 +183,14 @@ def _draw_lines(axis: Any, panel: Panel, styles: Mapping[str, Mapping[str, Any]]
     axis.grid(alpha=0.3)
 
 
-def _shifted(x: float, shift: float, places: Sequence[float], log: bool) -> float:
+def _shift(x: float, shift: float, places: Sequence[float], log: bool) -> float:
     if log:
         return float(x * 2 ** (0.12 * shift))
     gaps = [b - a for a, b in pairwise(places)]
     return x + 0.12 * shift * (min(gaps) if gaps else 1.0)
 
 
-def _errors(points: Sequence[Point]) -> Any:
+def _errors(points: Sequence[Point]) -> list[list[float]] | None:
     """Distances to the interval's ends, as matplotlib wants them; None where no point has one."""
     if all(p.low is None or p.high is None for p in points):
         return None
@@ -194,9 +201,9 @@ def _errors(points: Sequence[Point]) -> Any:
     return [[gap(p.y, p.low) for p in points], [gap(p.high, p.y) for p in points]]
 
 
-def _looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _styles(names: Sequence[str]) -> dict[str, Style]:
     """Colour, marker and line of each series; colour and marker change together, then the line."""
-    places = {name: _USUAL.index(name) for name in names if name in _USUAL}
+    places = {name: _FIXED.index(name) for name in names if name in _FIXED}
     free = (place for place in count() if place not in places.values())
     places |= {name: next(free) for name in names if name not in places}
     return {
@@ -209,13 +216,13 @@ def _looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _figure(width: float, height: float) -> Any:
+def _figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _png(figure: Any, title: str) -> bytes:
+def _png(figure: Figure, title: str) -> bytes:
     figure.suptitle(title, fontsize=11)
     target = io.BytesIO()
     figure.savefig(target, format="png", dpi=150, metadata={"Software": None})

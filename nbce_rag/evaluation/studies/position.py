@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from ...passages import Passage
 from ..data.questions import Question
+from ..log import Row
 from .pictures import Panel, lines, point
 from .study import Finding, Study
 
@@ -20,14 +20,14 @@ def find(study: Study) -> Finding:
     """Puts the gold passage at each rank among the best others; the scores stay with the ranks."""
     k = min(study.k or _K, study.depth)
     ranks = study.possible((1, *(max(1, round(k * part / 4)) for part in (1, 2, 3)), k), k)
-    found = study.search(k + 8)  # room for gold passages among them, which are taken out
-    rows: list[dict[str, Any]] = []
+    rankings = study.search(k + 8)  # room for gold passages among them, which are taken out
+    rows: list[Row] = []
     for rank in ranks:
 
-        def placed(question: Question, rank: int = rank) -> list[Passage] | None:
-            return _placed(study, question, found[question.id], k, rank)
+        def contexts(question: Question, rank: int = rank) -> list[Passage] | None:
+            return _contexts(study, question, rankings[question.id], k, rank)
 
-        data = study.over(f"gold-at-{rank}", placed)
+        data = study.over(f"gold-at-{rank}", contexts)
         report = study.run(f"position-{k}-{rank}", data, methods=study.methods or _METHODS, k=k)
         rows += [
             {
@@ -67,13 +67,13 @@ def find(study: Study) -> Finding:
     )
 
 
-def _placed(
-    study: Study, question: Question, found: list[Passage], k: int, rank: int
+def _contexts(
+    study: Study, question: Question, ranking: list[Passage], k: int, rank: int
 ) -> list[Passage] | None:
     if not question.gold_ids:
         return None
-    others = [passage for passage in found if passage.id not in question.gold_ids][: k - 1]
+    others = [passage for passage in ranking if passage.id not in question.gold_ids][: k - 1]
     if len(others) < k - 1:
         return None
-    ranked = [*others[: rank - 1], study.data.passages[question.gold_ids[0]], *others[rank - 1 :]]
-    return [replace(p, score=best.score) for p, best in zip(ranked, found, strict=False)]
+    order = [*others[: rank - 1], study.data.passages[question.gold_ids[0]], *others[rank - 1 :]]
+    return [replace(p, score=best.score) for p, best in zip(order, ranking, strict=False)]

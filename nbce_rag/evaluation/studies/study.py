@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from ...checks import COUNT
 from ...embedding.resolve import EmbedderLike
 from ...embedding.sentence_transformer import DEFAULT_EMBEDDER
 from ...engine.nbce import NBCE
@@ -18,6 +19,7 @@ from ..data.dataset import Dataset
 from ..data.questions import Question
 from ..log import Row, RunLog
 from ..methods.names import parse_methods
+from ..metrics import Figures
 from ..retrieval import embedder_name, retrieve
 from ..runner import Progress, evaluate
 from . import STUDIES
@@ -41,7 +43,7 @@ class Finding:
     title: str
     about: str
     columns: Mapping[str, str]
-    rows: Sequence[Mapping[str, Any]]
+    rows: Sequence[Row]
     draw: Draw
 
 
@@ -92,7 +94,7 @@ class Study:
         """Where the run of this name is logged."""
         return self.out / "logs" / f"{name}.jsonl"
 
-    def run(self, name: str, data: Dataset, *, methods: str, k: int, **changes: Any) -> dict[str, Any]:
+    def run(self, name: str, data: Dataset, *, methods: str, k: int, **changes: Any) -> Figures:
         """An evaluation of a sample, logged under a name; its report, of these methods only."""
         options: dict[str, Any] = {
             "batch_size": self.batch_size,
@@ -111,11 +113,11 @@ class Study:
         """Lines about answers of a run, by method, in the order of the questions."""
         log = RunLog.read(self.log(name))
         place = {id_: number for number, id_ in enumerate(log.retrieval)}
-        found: dict[str, list[Row]] = {method.name: [] for method in parse_methods(methods)}
+        by_method: dict[str, list[Row]] = {method.name: [] for method in parse_methods(methods)}
         for (method, _), row in sorted(log.rows.items(), key=lambda item: place[item[0][1]]):
-            if method in found:
-                found[method].append(row)
-        return {method: rows for method, rows in found.items() if rows}
+            if method in by_method:
+                by_method[method].append(row)
+        return {method: rows for method, rows in by_method.items() if rows}
 
     def search(self, k: int) -> dict[str, list[Passage]]:
         """The k best passages of each question of the sample."""
@@ -138,10 +140,10 @@ class Study:
         questions: list[Question] = []
         passages: dict[str, Passage] = {}
         for question in self.sample.questions:
-            chosen = contexts(question)
-            if chosen is not None:
-                questions.append(replace(question, contexts=tuple(chosen), **changes))
-                passages |= {passage.id: passage for passage in chosen}
+            own = contexts(question)
+            if own is not None:
+                questions.append(replace(question, contexts=tuple(own), **changes))
+                passages |= {passage.id: passage for passage in own}
         if not questions:
             raise InputError(f"No question of {self.data.name} suits this study; it needs gold passages.")
         for question in questions:
@@ -149,19 +151,18 @@ class Study:
         return Dataset(f"{self.data.name}-{name}", tuple(questions), passages, own_contexts=True)
 
     def possible(self, points: Sequence[int], most: int) -> list[int]:
-        """The points that are wanted, else these, up to what the data allows.
+        """The user's points, else these, up to what the data allows.
 
         Raises:
             InputError: there is none, or one below 1.
         """
-        chosen = sorted(set(self.points or points))
-        if chosen[0] < 1:
-            raise InputError(f"points={chosen[0]} must be at least 1.")
-        if not (kept := [point for point in chosen if point <= most]):
+        order = sorted(set(self.points or points))
+        COUNT.check("points", order[0])
+        if not (rest := [point for point in order if point <= most]):
             raise InputError(f"{self.data.name} has {most} passages to choose from; give points up to that.")
-        return kept
+        return rest
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Figures:
         """What a reader has to know to make it again."""
         return {
             "dataset": self.data.name,
@@ -198,7 +199,7 @@ def run_study(name: str, study: Study) -> Finding:
     return finding
 
 
-def _markdown(name: str, finding: Finding, settings: Mapping[str, Any]) -> str:
+def _markdown(name: str, finding: Finding, settings: Figures) -> str:
     about = ", ".join(f"{key} {value}" for key, value in settings.items() if value is not None)
     lines = [
         f"# {finding.title}",
@@ -215,7 +216,7 @@ def _markdown(name: str, finding: Finding, settings: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def cell(value: Any) -> str:
+def cell(value: object) -> str:
     """A value as a table shows it: numbers with three decimals, intervals as "a to b", nothing for None."""
     if value is None:
         return ""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ...errors import InputError
 from ...fusion.numbers import grid_of
 from ...fusion.registry import RULES
+from ..log import Row
 from ..methods.names import parse_methods
 from .pictures import Panel, lines, point
 from .study import Finding, Study
@@ -31,7 +30,7 @@ def find(study: Study) -> Finding:
     names = {setting: f"{setting[0]}({setting[1]}={setting[2]:g})" for setting in settings}
     k = study.k or 8
     report = study.run(f"sweep-{k}", study.sample, methods=",".join(names.values()), k=k, together=True)
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for setting, name in names.items():
         rule, number, value = setting
         scores = report["methods"][name]
@@ -67,7 +66,7 @@ def find(study: Study) -> Finding:
     )
 
 
-def _panel(rows: list[dict[str, Any]], rule: str, number: str) -> Panel:
+def _panel(rows: list[Row], rule: str, number: str) -> Panel:
     """Values at equal distances: they are chosen by ratio and begin at 0."""
     mine = [row for row in rows if (row["rule"], row["number"]) == (rule, number)]
     series = {
