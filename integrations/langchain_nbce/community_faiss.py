@@ -7,14 +7,15 @@ import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import faiss as _faiss
 import numpy as np
 from langchain_core.embeddings import Embeddings
+from numpy.typing import NDArray
 
+from nbce_rag import Passage
 from nbce_rag.errors import InputError, ReadError
-from nbce_rag.passages import Passage
 
 from .vector_store import PassageVectorStore, stored_passage
 
@@ -27,9 +28,9 @@ class _Shell:
     """Stands in for a class of the pickle and keeps what it is given; it has no behaviour of its own."""
 
     def __init__(self) -> None:
-        self.state: Any = None
+        self.state: object = None
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         self.state = state
 
 
@@ -41,7 +42,7 @@ class _Document(_Shell):
     pass
 
 
-_ALLOWED: dict[tuple[str, str], type[_Shell]] = {
+_SHELLS: dict[tuple[str, str], type[_Shell]] = {
     **{
         (f"{package}.docstore.in_memory", "InMemoryDocstore"): _Docstore
         for package in ("langchain_community", "langchain", "langchain_classic")
@@ -60,14 +61,14 @@ _ALLOWED: dict[tuple[str, str], type[_Shell]] = {
 
 
 class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> type[_Shell]:
         """Shells for the classes that belong there; anything else is refused."""
-        found = _ALLOWED.get((module, name))
-        if found is None:
+        shell = _SHELLS.get((module, name))
+        if shell is None:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which has no business in it")
-        return found
+        return shell
 
-    def persistent_load(self, pid: Any) -> Any:
+    def persistent_load(self, pid: object) -> NoReturn:
         """Refused."""
         raise pickle.UnpicklingError("it asks for an object from elsewhere")
 
@@ -147,7 +148,7 @@ def _passage(id_: str, document: _Document) -> Passage:
     )
 
 
-def _read_vectors(file: Path, places: list[int]) -> Any:
+def _read_vectors(file: Path, places: list[int]) -> NDArray[np.float32]:
     try:
         index = faiss.read_index(str(file))
     except RuntimeError as error:
@@ -158,8 +159,11 @@ def _read_vectors(file: Path, places: list[int]) -> Any:
             "saved together."
         )
     try:
-        return index.reconstruct_n(0, index.ntotal) if index.ntotal else np.empty((0, index.d), np.float32)
+        vectors: NDArray[np.float32] = (
+            index.reconstruct_n(0, index.ntotal) if index.ntotal else np.empty((0, index.d), np.float32)
+        )
     except RuntimeError as error:
         raise InputError(
             f"{file}: this kind of FAISS index does not give its vectors back; use reembed=True."
         ) from error
+    return vectors

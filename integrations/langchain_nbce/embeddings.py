@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from langchain_core.embeddings import Embeddings
@@ -11,8 +10,7 @@ from langchain_core.utils import from_env
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
-from nbce_rag.embedding.embedder import Embedder
-from nbce_rag.embedding.sentence_transformer import DEFAULT_EMBEDDER, SentenceTransformerEmbedder
+from nbce_rag.embedding import DEFAULT_EMBEDDER, Embedder, SentenceTransformerEmbedder
 
 __all__ = ["NBCEEmbeddings", "as_embedder"]
 
@@ -34,7 +32,7 @@ class NBCEEmbeddings(BaseModel, Embeddings):
     device: str | None = None
     batch_size: int = Field(default=32, ge=1)
 
-    _embedder: Any = PrivateAttr(default=None)
+    _embedder: SentenceTransformerEmbedder | None = PrivateAttr(default=None)
 
     @property
     def embedder(self) -> SentenceTransformerEmbedder:
@@ -43,8 +41,7 @@ class NBCEEmbeddings(BaseModel, Embeddings):
             self._embedder = SentenceTransformerEmbedder(
                 self.model, device=self.device, batch_size=self.batch_size
             )
-        made: SentenceTransformerEmbedder = self._embedder
-        return made
+        return self._embedder
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """One vector a text."""

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from nbce_rag.errors import InputError
-from nbce_rag.index.filters.conditions import Ask, Condition, as_condition
+from nbce_rag.index import Ask, Condition, as_condition
 
 __all__ = ["Filter", "as_where"]
 
 Filter = Mapping[str, Any] | Callable[[Mapping[str, Any]], bool]
 
 
-def as_where(given: Filter) -> Condition:
+def as_where(filter: Filter) -> Condition:
     """A filter as `PassageIndex.search` takes it.
 
     A document without the key meets only `$ne`, `$nin` and `$exists: False`. Values that cannot be compared
@@ -22,15 +22,15 @@ def as_where(given: Filter) -> Condition:
     Raises:
         InputError: an unknown operator, or something that is no filter.
     """
-    if callable(given):
-        return Ask(lambda fields: bool(given(_own(fields))))
-    if not isinstance(given, Mapping):
-        raise InputError(f"filter must be a mapping or a callable, got {given!r}.")
+    if callable(filter):
+        return Ask(lambda fields: bool(filter(_document_fields(fields))))
+    if not isinstance(filter, Mapping):
+        raise InputError(f"filter must be a mapping or a callable, got {filter!r}.")
     # The index says None of passages that have no title or source; their documents do not have the key.
-    return as_condition(given, columns="set")
+    return as_condition(filter, columns="set")
 
 
-def _own(fields: Mapping[str, Any]) -> dict[str, Any]:
+def _document_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: value for key, value in fields.items() if value is not None or key not in ("title", "source")
     }

@@ -15,6 +15,7 @@ from nbce_rag import PassageIndex
 from nbce_rag.errors import InputError
 
 from .documents import SCORE_KEY, to_document
+from .filters import Filter
 from .vector_store import PassageVectorStore
 
 __all__ = ["PassageRetriever"]
@@ -52,7 +53,7 @@ class PassageRetriever(BaseRetriever):
 
     @field_validator("store", mode="before")
     @classmethod
-    def _open(cls, store: Any) -> Any:
+    def _open(cls, store: object) -> object:
         if isinstance(store, PassageIndex):
             return PassageVectorStore(index=store)
         if isinstance(store, (str, os.PathLike)):
@@ -65,7 +66,7 @@ class PassageRetriever(BaseRetriever):
         *,
         run_manager: CallbackManagerForRetrieverRun | None = None,
         k: int | None = None,
-        filter: Any = None,
+        filter: Filter | None = None,
         **kwargs: Any,
     ) -> list[Document]:
         if kwargs:

@@ -11,26 +11,16 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
-from nbce_rag import PassageIndex
+from nbce_rag import Passage, PassageIndex
 from nbce_rag.errors import InputError
-from nbce_rag.passages import Passage
+from nbce_rag.index import SearchOptions
 
 from .documents import to_document
 from .filters import Filter, as_where
 
 __all__ = ["PassageSearch", "refuse"]
 
-_OPTIONS = {
-    "balance",
-    "fetch_k",
-    "generated",
-    "min_score",
-    "mmr",
-    "mode",
-    "options",
-    "rerank",
-    "text",
-}
+_OPTIONS = {"text", *SearchOptions.__annotations__} - {"ids"}
 
 
 class PassageSearch(VectorStore):
@@ -82,7 +72,7 @@ class PassageSearch(VectorStore):
         self, query: str, k: int = 4, filter: Filter | None = None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """As `similarity_search`, with cosines in [-1, 1]."""
-        return _scored(self.search_passages(query, k, filter, **kwargs))
+        return _with_scores(self.search_passages(query, k, filter, **kwargs))
 
     def similarity_search_by_vector(
         self, embedding: list[float], k: int = 4, filter: Filter | None = None, **kwargs: Any
@@ -97,7 +87,7 @@ class PassageSearch(VectorStore):
         self, embedding: list[float], k: int = 4, filter: Filter | None = None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """As `similarity_search_by_vector`, with cosines in [-1, 1]."""
-        return _scored(self.search_passages(embedding, k, filter, **kwargs))
+        return _with_scores(self.search_passages(embedding, k, filter, **kwargs))
 
     async def asimilarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
         """As `similarity_search`, the embedding awaited."""
@@ -105,14 +95,14 @@ class PassageSearch(VectorStore):
 
     async def asimilarity_search_with_score(self, *args: Any, **kwargs: Any) -> list[tuple[Document, float]]:
         """As `similarity_search_with_score`, the embedding awaited."""
-        given = dict(zip(("query", "k", "filter"), args, strict=False)) | kwargs
+        arguments = dict(zip(("query", "k", "filter"), args, strict=False)) | kwargs
         if self._embedding is None or self._index is None:
-            return await asyncio.to_thread(self.similarity_search_with_score, **given)
-        text = given.pop("query")
+            return await asyncio.to_thread(self.similarity_search_with_score, **arguments)
+        text = arguments.pop("query")
         vector = await self._embedding.aembed_query(text)
-        if given.get("mode", "vector") != "vector" or given.get("rerank") is not None:
-            given.setdefault("text", text)
-        return await asyncio.to_thread(self.similarity_search_with_score_by_vector, vector, **given)
+        if arguments.get("mode", "vector") != "vector" or arguments.get("rerank") is not None:
+            arguments.setdefault("text", text)
+        return await asyncio.to_thread(self.similarity_search_with_score_by_vector, vector, **arguments)
 
     async def asimilarity_search_by_vector(
         self, embedding: list[float], k: int = 4, **kwargs: Any
@@ -175,11 +165,11 @@ class PassageSearch(VectorStore):
         return lambda cosine: (1 + cosine) / 2
 
 
-def _scored(passages: Sequence[Passage]) -> list[tuple[Document, float]]:
+def _with_scores(passages: Sequence[Passage]) -> list[tuple[Document, float]]:
     return [(to_document(passage), passage.score or 0.0) for passage in passages]
 
 
-def refuse(kwargs: Mapping[str, Any]) -> None:
+def refuse(options: Mapping[str, object]) -> None:
     """Raises InputError for options that nobody knows."""
-    if kwargs:
-        raise InputError(f"Unknown option {', '.join(sorted(kwargs))}.")
+    if options:
+        raise InputError(f"Unknown option {', '.join(sorted(options))}.")

@@ -14,9 +14,8 @@ from typing import Any, Self
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 
-from nbce_rag import PassageIndex
+from nbce_rag import Passage, PassageIndex
 from nbce_rag.errors import IndexNotFoundError, InputError
-from nbce_rag.passages import Passage
 
 from .documents import to_passage
 from .embeddings import NBCEEmbeddings, as_embedder
@@ -56,7 +55,7 @@ class PassageVectorStore(PassageSearch):
             raise InputError("Give either an index, or a path and an embedding, not both.")
         self._embedding = embedding
         self._index = index
-        self._temporary: Any = None
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._lock = threading.Lock()
         if index is None:
             if path is None:
@@ -204,16 +203,18 @@ class PassageVectorStore(PassageSearch):
         texts: Iterable[str],
         metadatas: Sequence[Mapping[str, Any]] | None,
         ids: Sequence[str | None] | None,
-        kwargs: Mapping[str, Any],
+        kwargs: Mapping[str, object],
     ) -> list[Passage]:
         refuse({name: value for name, value in kwargs.items() if name != "batch_size"})
-        every = list(texts)
-        for name, given in (("metadatas", metadatas), ("ids", ids)):
-            if given is not None and len(given) != len(every):
-                raise InputError(f"{len(given)} {name} were given for {len(every)} texts; give one for each.")
+        contents = list(texts)
+        for name, values in (("metadatas", metadatas), ("ids", ids)):
+            if values is not None and len(values) != len(contents):
+                raise InputError(
+                    f"{len(values)} {name} were given for {len(contents)} texts; give one for each."
+                )
         return [
             stored_passage(text, metadatas[place] if metadatas else {}, ids[place] if ids else None)
-            for place, text in enumerate(every)
+            for place, text in enumerate(contents)
         ]
 
 

@@ -11,8 +11,7 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import PrivateAttr
 from numpy.typing import NDArray
 
-from nbce_rag.embedding.embedder import Embedder
-from nbce_rag.embedding.sentence_transformer import canonical_name
+from nbce_rag.embedding import Embedder, canonical_name
 from nbce_rag.errors import InputError
 
 __all__ = ["LlamaIndexEmbedder", "NodeEmbeddings", "PassageEmbedding"]

@@ -13,7 +13,7 @@ from llama_index.core.vector_stores.types import (
 )
 
 from nbce_rag.errors import InputError, InputTypeError
-from nbce_rag.index.filters.conditions import AllOf, AnyOf, Condition, Not, Test
+from nbce_rag.index import AllOf, AnyOf, Condition, Not, Test
 
 from .nodes import NODE_KEY
 
@@ -59,34 +59,35 @@ def in_documents(doc_ids: Sequence[str]) -> Condition:
 
 
 def _condition(one: MetadataFilter) -> Condition:
-    operator, wanted = one.operator, one.value
+    operator, operand = one.operator, one.value
     if operator == FilterOperator.IS_EMPTY:
         return Not(_test(one.key, "call", lambda value: value is not None and value not in ("", [])))
     if operator == FilterOperator.NE:
-        return Not(_test(one.key, "eq", wanted))
+        return Not(_test(one.key, "eq", operand))
     if operator == FilterOperator.NIN:
-        unwanted: Any = wanted or ()
-        return Not(_test(one.key, "in", tuple(value for value in unwanted if value is not None)))
+        return Not(_test(one.key, "in", _values(operand or ())))
     if operator in (FilterOperator.TEXT_MATCH, FilterOperator.TEXT_MATCH_INSENSITIVE):
         return _test(one.key, "call", _text_match(one))
     if operator in (FilterOperator.ANY, FilterOperator.ALL):
-        several: Any = wanted
-        parts = tuple(_test(one.key, "contains", value) for value in several)
+        elements: Any = operand
+        parts = tuple(_test(one.key, "contains", value) for value in elements)
         if operator == FilterOperator.ANY:
             return AnyOf(parts)
         return AllOf((_test(one.key, "call", lambda value: value is not None), *parts))
-    found = _SINGLE.get(operator)
-    if found is None:
+    op = _SINGLE.get(operator)
+    if op is None:
         raise InputError(f"Unknown filter operator {operator!r}.")
-    if found in ("eq", "in"):
-        # None is no value: it equals nothing.
-        listed: Any = wanted
-        values = tuple(listed) if found == "in" else (wanted,)
-        return _test(one.key, "in", tuple(value for value in values if value is not None))
-    return _test(one.key, found, wanted)
+    if op in ("eq", "in"):
+        return _test(one.key, "in", _values(operand if op == "in" else (operand,)))
+    return _test(one.key, op, operand)
 
 
-def _test(key: str, op: str, value: Any = None) -> Condition:
+def _values(operand: Any) -> tuple[object, ...]:
+    """The elements of a filter's value. None is no value: it equals nothing."""
+    return tuple(value for value in operand if value is not None)
+
+
+def _test(key: str, op: str, value: object = None) -> Condition:
     """A test of what LlamaIndex shows of metadata: a node has no other `title` and `source` than theirs."""
     own = Test(key, op, value, columns="none")
     if key not in ("title", "source"):
@@ -94,20 +95,20 @@ def _test(key: str, op: str, value: Any = None) -> Condition:
     return AnyOf((own, AllOf((Test(key, op, value, columns="set"), Not(_IS_NODE)))))
 
 
-def _text_match(one: MetadataFilter) -> Callable[[Any], bool]:
-    wanted = one.value
+def _text_match(one: MetadataFilter) -> Callable[[object], bool]:
+    part = one.value
 
-    def test(value: Any) -> bool:
+    def test(value: object) -> bool:
         if value is None:
             return False
-        if not isinstance(value, str) or not isinstance(wanted, str):
+        if not isinstance(value, str) or not isinstance(part, str):
             raise InputTypeError(
                 f"{one.operator.value} compares texts; metadata[{one.key!r}] is {value!r} and the filter's "
-                f"value {wanted!r}."
+                f"value {part!r}."
             )
         if one.operator == FilterOperator.TEXT_MATCH_INSENSITIVE:
-            return wanted.lower() in value.lower()
-        return wanted in value
+            return part.lower() in value.lower()
+        return part in value
 
     return test
 

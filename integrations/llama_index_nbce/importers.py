@@ -9,8 +9,10 @@ from typing import Any
 
 import faiss as _faiss
 import numpy as np
+from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.storage.docstore import SimpleDocumentStore
 from llama_index.core.storage.index_store import SimpleIndexStore
+from numpy.typing import NDArray
 
 from nbce_rag.errors import IndexNotFoundError, InputError
 
@@ -25,7 +27,7 @@ faiss: Any = _faiss  # it has no type stubs
 def import_faiss_store(
     persist_dir: str | os.PathLike[str],
     path: str | os.PathLike[str],
-    embed_model: Any = None,
+    embed_model: BaseEmbedding | str | None = None,
     *,
     namespace: str = "default",
 ) -> PassageVectorStore:
@@ -74,7 +76,7 @@ def import_faiss_store(
     return store
 
 
-def _vectors(index: Any) -> dict[int, np.ndarray[Any, Any]]:
+def _vectors(index: Any) -> dict[int, NDArray[np.float32]]:
     """Vectors by their FAISS id."""
     if hasattr(index, "id_map"):
         numbers = faiss.vector_to_array(index.id_map).tolist()
@@ -91,9 +93,9 @@ def _node_ids(folder: Path) -> dict[int, str]:
     if file.is_file():
         stored = json.loads(file.read_text(encoding="utf-8"))["faiss_id_to_node_id_map"]
         return {int(number): str(node_id) for number, node_id in stored.items()}
-    found: dict[int, str] = {}
+    ids: dict[int, str] = {}
     for struct in SimpleIndexStore.from_persist_dir(str(folder)).index_structs():
         for number, node_id in getattr(struct, "nodes_dict", {}).items():
             if str(number).isdigit():
-                found[int(number)] = str(node_id)
-    return found
+                ids[int(number)] = str(node_id)
+    return ids

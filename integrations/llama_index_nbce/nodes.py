@@ -20,8 +20,8 @@ from llama_index.core.schema import (
 )
 from llama_index.core.vector_stores.utils import metadata_dict_to_node
 
+from nbce_rag import Passage
 from nbce_rag.errors import InputError
-from nbce_rag.passages import Passage
 
 __all__ = ["NODE_KEY", "node_of", "passage_of", "ref_doc_id_of", "user_metadata"]
 
@@ -29,7 +29,7 @@ NODE_KEY = "_llama_index"
 """Key of a passage's metadata that holds the rest of a node: {"type": .., "ref_doc_id": .., "node": {..}},
 and "metadata", their JSON text, where an index would change their order."""
 
-_STORED_ELSEWHERE = ("text", "metadata", "embedding", "id_", "class_name", "text_resource")
+_OTHER_FIELDS = ("text", "metadata", "embedding", "id_", "class_name", "text_resource")
 
 
 def passage_of(node: BaseNode) -> Passage:
@@ -54,7 +54,7 @@ def passage_of(node: BaseNode) -> Passage:
         content = {
             key: value
             for key, value in json.loads(node.to_json()).items()
-            if key not in _STORED_ELSEWHERE and value not in (None, {}, [])
+            if key not in _OTHER_FIELDS and value not in (None, {}, [])
         }
     except (TypeError, ValueError) as error:
         raise InputError(
@@ -98,13 +98,13 @@ def node_of(passage: Passage) -> TextNode:
     metadata = user_metadata(passage)
     if isinstance(stored, dict):
         content = {**stored["node"], "metadata": metadata, "id_": passage.id}
-        found = metadata_dict_to_node(
+        node = metadata_dict_to_node(
             {"_node_content": json.dumps(content), "_node_type": stored["type"]}, passage.text
         )
-        assert isinstance(found, TextNode)
+        assert isinstance(node, TextNode)
         if "metadata_separator" in content:  # LlamaIndex 0.14.0 reads another spelling than it writes
-            found.metadata_separator = content["metadata_separator"]
-        return found
+            node.metadata_separator = content["metadata_separator"]
+        return node
     # What LlamaIndex shows of metadata would change the wording that others embedded and asked about.
     hidden = sorted(metadata)
     node = TextNode(

@@ -6,10 +6,13 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from nbce_rag.errors import IndexNotFoundError, InputError
 from nbce_rag.index import IndexFolder, PassageIndex
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 __all__ = ["file_name", "locate", "persist"]
 
@@ -21,7 +24,7 @@ def file_name(namespace: str) -> str:
     return f"{namespace}__vector_store.json"
 
 
-def persist(index: PassageIndex, persist_path: str, fs: Any = None) -> None:
+def persist(index: PassageIndex, persist_path: str, fs: AbstractFileSystem | None = None) -> None:
     """Writes the file; to another file system than the local one, and a copy of the passages beside it."""
     if fs is None or _is_local(fs):
         path = Path(persist_path)
@@ -40,17 +43,19 @@ def persist(index: PassageIndex, persist_path: str, fs: Any = None) -> None:
         stream.write(_note(folder.rpartition("/")[2]))
 
 
-def locate(persist_path: str, fs: Any = None, into: Any = None) -> Path:
+def locate(
+    persist_path: str, fs: AbstractFileSystem | None = None, into: str | os.PathLike[str] | None = None
+) -> Path:
     """The folder that a file tells of, fetched into a local one if need be.
 
     Raises:
         IndexNotFoundError: there is no such file.
         InputError: it is the file of another vector store.
     """
-    remote = fs is not None and not _is_local(fs)
+    remote = None if fs is None or _is_local(fs) else fs
     try:
-        if remote:
-            with fs.open(persist_path, "r", encoding="utf-8") as stream:
+        if remote is not None:
+            with remote.open(persist_path, "r", encoding="utf-8") as stream:
                 note = json.load(stream)
         else:
             note = json.loads(Path(persist_path).read_text(encoding="utf-8"))
@@ -62,15 +67,16 @@ def locate(persist_path: str, fs: Any = None, into: Any = None) -> Path:
         raise InputError(f"{persist_path} is not JSON; it belongs to another vector store.") from error
     if not isinstance(note, dict) or note.get("format") != _FORMAT:
         raise InputError(f"{persist_path} belongs to another vector store than PassageVectorStore.")
-    if not remote:
+    if remote is None:
         return (Path(persist_path).parent / str(note["path"])).resolve()
     folder = IndexFolder(into if into is not None else tempfile.mkdtemp(prefix="nbce-rag-"))
     folder.make()
-    fs.get(f"{persist_path.rpartition('/')[0]}/{note['path']}/{folder.database.name}", str(folder.database))
+    source = f"{persist_path.rpartition('/')[0]}/{note['path']}/{folder.database.name}"
+    remote.get(source, str(folder.database))
     return folder.path
 
 
-def _is_local(fs: Any) -> bool:
+def _is_local(fs: AbstractFileSystem) -> bool:
     protocol = fs.protocol if isinstance(fs.protocol, (list, tuple)) else [fs.protocol]
     return "file" in protocol or "local" in protocol
 

@@ -12,10 +12,11 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index.core.vector_stores.types import MetadataFilters, VectorStoreQuery, VectorStoreQueryMode
 
 from nbce_rag.errors import InputError
-from nbce_rag.index import PassageIndex
+from nbce_rag.index import PassageIndex, RerankerLike
 
 from .nodes import node_of
 from .selection import search
+from .store import PassageVectorStore
 
 __all__ = ["PassageRetriever"]
 
@@ -35,7 +36,7 @@ class PassageRetriever(BaseRetriever):
 
     def __init__(
         self,
-        index: Any,
+        index: str | os.PathLike[str] | PassageIndex | PassageVectorStore,
         *,
         similarity_top_k: int = 8,
         filters: MetadataFilters | None = None,
@@ -45,7 +46,7 @@ class PassageRetriever(BaseRetriever):
         mmr_threshold: float | None = None,
         alpha: float | None = None,
         min_score: float | None = None,
-        rerank: Any = None,
+        rerank: RerankerLike | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)

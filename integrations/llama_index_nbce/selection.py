@@ -7,11 +7,9 @@ from typing import Any
 
 from llama_index.core.vector_stores.types import MetadataFilters, VectorStoreQuery, VectorStoreQueryMode
 
+from nbce_rag import Passage
 from nbce_rag.errors import InputError, UnsupportedError
-from nbce_rag.index import PassageIndex
-from nbce_rag.index.filters.conditions import AllOf, Condition
-from nbce_rag.index.search import Mode
-from nbce_rag.passages import Passage
+from nbce_rag.index import AllOf, Condition, Mode, PassageIndex
 
 from .filters import as_condition, in_documents
 
@@ -47,11 +45,11 @@ def matching(
 
     None gives no condition, and an empty list is met by none.
     """
-    found = list(index.find(condition_of(doc_ids, filters), ids=node_ids))
+    passages = list(index.find(condition_of(doc_ids, filters), ids=node_ids))
     if node_ids is not None:
-        by_id = {passage.id: passage for passage in found}
+        by_id = {passage.id: passage for passage in passages}
         return [by_id[id_] for id_ in dict.fromkeys(node_ids) if id_ in by_id]
-    return found
+    return passages
 
 
 def search(index: PassageIndex, query: VectorStoreQuery, **options: Any) -> list[Passage]:
@@ -76,13 +74,13 @@ def search(index: PassageIndex, query: VectorStoreQuery, **options: Any) -> list
     if mode is None:
         raise UnsupportedError(
             f"PassageVectorStore does not support query mode {query.mode.value!r}; use "
-            f"{', '.join(known.value for known in _MODES)}."
+            f"{', '.join(other.value for other in _MODES)}."
         )
-    wanted = query.query_embedding if query.query_embedding is not None else query.query_str
-    if wanted is None:
+    text_or_vector = query.query_str if query.query_embedding is None else query.query_embedding
+    if text_or_vector is None:
         raise InputError("The query has neither an embedding nor a text.")
     k = query.similarity_top_k
-    given: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         name: options[name]
         for name in ("min_score", "rerank", "generated", "options", "fetch_k")
         if options.get(name) is not None
@@ -93,19 +91,19 @@ def search(index: PassageIndex, query: VectorStoreQuery, **options: Any) -> list
         threshold = 0.5 if threshold is None else threshold
         if not 0 <= threshold <= 1:
             raise InputError(f"mmr_threshold={threshold} is out of range; use a number in [0, 1].")
-        given["mmr"] = float(threshold)
-        given["fetch_k"] = options.get("mmr_prefetch_k") or max(_FETCH, 10 * k)
+        arguments["mmr"] = float(threshold)
+        arguments["fetch_k"] = options.get("mmr_prefetch_k") or max(_FETCH, 10 * k)
     if query.mode == VectorStoreQueryMode.HYBRID:
         k = query.hybrid_top_k or k
         if query.alpha is not None:
-            given["balance"] = query.alpha
+            arguments["balance"] = query.alpha
     # An index over a store with texts asks for the node ids []; like others, we take it for no condition.
     return index.search(
-        wanted,
+        text_or_vector,
         k,
         condition_of(query.doc_ids or None, query.filters),
         ids=query.node_ids or None,
         mode=mode,
         text=query.query_str,
-        **given,
+        **arguments,
     )

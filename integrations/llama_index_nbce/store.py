@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
@@ -18,15 +18,18 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryResult,
 )
 
+from nbce_rag.embedding import DEFAULT_EMBEDDER, EmbedderLike
 from nbce_rag.errors import EmbedderMismatchError, InputError
-from nbce_rag.index import IndexFolder, PassageIndex
-from nbce_rag.index.filters.conditions import AllOf
+from nbce_rag.index import AllOf, IndexFolder, PassageIndex
 
 from . import persistence
 from .embedding import LlamaIndexEmbedder, NodeEmbeddings, PassageEmbedding
 from .filters import as_condition, in_documents
 from .nodes import node_of, passage_of
 from .selection import matching, search
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 __all__ = ["PassageVectorStore"]
 
@@ -51,7 +54,7 @@ class PassageVectorStore(BasePydanticVectorStore):
 
     _index: PassageIndex = PrivateAttr()
 
-    def __init__(self, index: PassageIndex, **fields: Any) -> None:
+    def __init__(self, index: PassageIndex, **fields: object) -> None:
         super().__init__(path=str(index.path))  # type: ignore[call-arg]
         self._index = index
 
@@ -71,7 +74,7 @@ class PassageVectorStore(BasePydanticVectorStore):
             EmbedderMismatchError: it was made with another embedding model.
         """
         if embed_model is not None:
-            return cls(PassageIndex.open(path, _embedder(embed_model, None, None), **options))
+            return cls(PassageIndex.open(path, _embedder(embed_model, None, DEFAULT_EMBEDDER), **options))
         try:
             return cls(PassageIndex.open(path, **options))
         except EmbedderMismatchError as error:
@@ -102,7 +105,7 @@ class PassageVectorStore(BasePydanticVectorStore):
             exist_ok: open the index if there is one.
             **options: of `PassageIndex.create`.
         """
-        embedder = _embedder(embed_model, dimension, "all-MiniLM-L6-v2")
+        embedder = _embedder(embed_model, dimension, DEFAULT_EMBEDDER)
         return cls(PassageIndex.create(path, embedder, exist_ok=exist_ok, **options))
 
     @classmethod
@@ -133,7 +136,7 @@ class PassageVectorStore(BasePydanticVectorStore):
         self._index.add([passage for id_, passage in passages.items() if id_ not in embedded])
         return [node.node_id for node in nodes]
 
-    def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
+    def delete(self, ref_doc_id: str, **delete_kwargs: object) -> None:
         """Removes the nodes of a document."""
         self._index.delete(where=in_documents([ref_doc_id]))
 
@@ -141,7 +144,7 @@ class PassageVectorStore(BasePydanticVectorStore):
         self,
         node_ids: list[str] | None = None,
         filters: MetadataFilters | None = None,
-        **delete_kwargs: Any,
+        **delete_kwargs: object,
     ) -> None:
         """Removes the nodes with these ids that meet the filters; neither removes none."""
         if node_ids is not None or filters is not None:
@@ -151,10 +154,10 @@ class PassageVectorStore(BasePydanticVectorStore):
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
     ) -> list[BaseNode]:
         """The nodes with these ids that meet the filters, with their (normalised) embeddings."""
-        found = matching(self._index, node_ids=node_ids, filters=filters)
-        vectors = self._index.vectors([passage.id for passage in found])
+        passages = matching(self._index, node_ids=node_ids, filters=filters)
+        vectors = self._index.vectors([passage.id for passage in passages])
         nodes: list[BaseNode] = []
-        for passage in found:
+        for passage in passages:
             node = node_of(passage)
             node.embedding = [float(x) for x in vectors[passage.id]]
             nodes.append(node)
@@ -166,24 +169,24 @@ class PassageVectorStore(BasePydanticVectorStore):
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """Finds nodes, by meaning, words or both; see `llama_index_nbce.selection.search`."""
-        found = search(self._index, query, **kwargs)
+        passages = search(self._index, query, **kwargs)
         return VectorStoreQueryResult(
-            nodes=[node_of(passage) for passage in found],
-            similarities=[float(passage.score or 0.0) for passage in found],
-            ids=[passage.id for passage in found],
+            nodes=[node_of(passage) for passage in passages],
+            similarities=[float(passage.score or 0.0) for passage in passages],
+            ids=[passage.id for passage in passages],
         )
 
     async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
         return await asyncio.to_thread(self.add, nodes, **kwargs)
 
-    async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
+    async def adelete(self, ref_doc_id: str, **delete_kwargs: object) -> None:
         await asyncio.to_thread(self.delete, ref_doc_id, **delete_kwargs)
 
     async def adelete_nodes(
         self,
         node_ids: list[str] | None = None,
         filters: MetadataFilters | None = None,
-        **delete_kwargs: Any,
+        **delete_kwargs: object,
     ) -> None:
         await asyncio.to_thread(self.delete_nodes, node_ids, filters, **delete_kwargs)
 
@@ -198,7 +201,7 @@ class PassageVectorStore(BasePydanticVectorStore):
     async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         return await asyncio.to_thread(self.query, query, **kwargs)
 
-    def persist(self, persist_path: str, fs: Any = None) -> None:
+    def persist(self, persist_path: str, fs: AbstractFileSystem | None = None) -> None:
         """Says in a small JSON file where the folder is; the nodes are stored already.
 
         To another file system than the local one the nodes are copied.
@@ -207,7 +210,12 @@ class PassageVectorStore(BasePydanticVectorStore):
 
     @classmethod
     def from_persist_path(
-        cls, persist_path: str, fs: Any = None, *, embed_model: BaseEmbedding | None = None, into: Any = None
+        cls,
+        persist_path: str,
+        fs: AbstractFileSystem | None = None,
+        *,
+        embed_model: BaseEmbedding | None = None,
+        into: str | os.PathLike[str] | None = None,
     ) -> Self:
         """Opens what `persist` wrote.
 
@@ -224,10 +232,10 @@ class PassageVectorStore(BasePydanticVectorStore):
         cls,
         persist_dir: str | os.PathLike[str],
         namespace: str = "default",
-        fs: Any = None,
+        fs: AbstractFileSystem | None = None,
         *,
         embed_model: BaseEmbedding | None = None,
-        into: Any = None,
+        into: str | os.PathLike[str] | None = None,
     ) -> Self:
         """Opens what `StorageContext.persist` wrote, or the folder of an index itself."""
         if fs is None and not (Path(persist_dir) / persistence.file_name(namespace)).exists():
@@ -236,7 +244,7 @@ class PassageVectorStore(BasePydanticVectorStore):
         return cls.from_persist_path(path, fs, embed_model=embed_model, into=into)
 
 
-def _embedder(embed_model: Any, dimension: int | None, default: str | None) -> Any:
+def _embedder(embed_model: BaseEmbedding | str | None, dimension: int | None, default: str) -> EmbedderLike:
     if embed_model is None:
         return default if dimension is None else NodeEmbeddings(dimension)
     if isinstance(embed_model, PassageEmbedding):

@@ -24,33 +24,54 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _HOME = {
-    "GENERATED": "filters.conditions",
     "AddReport": "ingestion",
+    "AllOf": "filters.conditions",
+    "AnyOf": "filters.conditions",
+    "Ask": "filters.conditions",
     "CheckReport": "health",
+    "Condition": "filters.conditions",
     "CrossEncoderReranker": "reranking",
+    "GENERATED": "filters.conditions",
     "IndexFolder": "folder",
+    "Mode": "search",
+    "Not": "filters.conditions",
     "PassageIndex": "passage_index",
     "Reranker": "reranking",
+    "RerankerLike": "reranking",
+    "SearchOptions": "search",
+    "Test": "filters.conditions",
     "Where": "filters.conditions",
+    "as_condition": "filters.conditions",
 }
 __all__ = [
     "GENERATED",
     "AddReport",
+    "AllOf",
+    "AnyOf",
+    "Ask",
     "CheckReport",
+    "Condition",
     "CrossEncoderReranker",
     "IndexFolder",
+    "Mode",
+    "Not",
     "PassageIndex",
     "Reranker",
+    "RerankerLike",
+    "SearchOptions",
+    "Test",
     "Where",
+    "as_condition",
 ]
 
 if TYPE_CHECKING:
-    from .filters.conditions import GENERATED, Where
+    from .filters.conditions import GENERATED, AllOf, AnyOf, Ask, Condition, Not, Test, Where, as_condition
     from .folder import IndexFolder
     from .health import CheckReport
     from .ingestion import AddReport
     from .passage_index import PassageIndex
-    from .reranking import CrossEncoderReranker, Reranker
+    from .reranking import CrossEncoderReranker, Reranker, RerankerLike
+    from .search import Mode, SearchOptions
 
 
 def __getattr__(name: str) -> Any:

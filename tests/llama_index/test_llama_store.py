@@ -366,7 +366,7 @@ class TestIndex:
         )
         assert {n.node_id for n in diverse} == {"ferry", "market", "museum"}
         with pytest.raises(InputError, match="int"):
-            PassageRetriever(3)
+            PassageRetriever(3)  # type: ignore[arg-type]
 
     def test_pipeline_upserts(self, store: PassageVectorStore) -> None:
         def run(text: str) -> None:
