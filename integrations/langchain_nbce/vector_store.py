@@ -16,6 +16,7 @@ from langchain_core.embeddings import Embeddings
 
 from nbce_rag import Passage, PassageIndex
 from nbce_rag.errors import IndexNotFoundError, InputError
+from nbce_rag.index import passage_text
 
 from .documents import to_passage
 from .embeddings import NBCEEmbeddings, as_embedder
@@ -141,8 +142,7 @@ class PassageVectorStore(PassageSearch):
         if self._embedding is None or not passages:
             await asyncio.to_thread(index.add, passages)
         else:
-            titled = [f"{p.title}\n{p.text}" if p.title else p.text for p in passages]
-            vectors = await self._embedding.aembed_documents(titled)
+            vectors = await self._embedding.aembed_documents(list(map(passage_text, passages)))
             await asyncio.to_thread(index.add, passages, vectors=vectors)
         return [passage.id for passage in passages]
 

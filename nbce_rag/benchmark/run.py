@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from ..checks import Range
 from ..engine.nbce import NBCE
-from ..errors import InputError
 from ..fusion import MinEntropy
 from ..kv.context import Packed
 from ..kv.store import PassageKVStore
@@ -73,8 +73,7 @@ def benchmark(
         ModelError: the model cannot be loaded.
     """
     for name, value, least in (("tokens", tokens, 2), ("repeats", repeats, 1), ("threads", threads or 1, 1)):
-        if value < least:
-            raise InputError(f"{name}={value} must be at least {least}.")
+        Range(least, whole=True).check(name, value)
     if threads is not None:
         torch.set_num_threads(threads)
     plain = _endless(load_model(model, device=device, dtype=dtype, optimize=False))
@@ -128,10 +127,10 @@ def benchmark(
 class _ReadAhead(PassageKVStore):
     """Holds what was read before a question came, and nothing that is read for one: each run is the first."""
 
-    filled = False
+    is_full = False
 
     def put(self, key: str, context: Packed, label: Mapping[str, str] | None = None) -> Packed:
-        return context if self.filled else super().put(key, context, label)
+        return context if self.is_full else super().put(key, context, label)
 
 
 def _endless(loaded: TransformersModel) -> TransformersModel:
@@ -151,7 +150,7 @@ def _variants(
         filling = NBCE(ours, prompt=TEMPLATE, fusion=MinEntropy(), kv_store=store)
         filling.answer(work.question, work.passages, max_tokens=1)
         store.flush()
-        store.filled = True
+        store.is_full = True
     memory = NBCE(ours, prompt=TEMPLATE, fusion=fusion, kv_store=in_memory)
     plan = memory._engine.plan(memory.request(work.question, work.passages))
     rows = [[*row.context, *plan.suffix.ids] for row in plan.rows]
@@ -163,7 +162,7 @@ def _variants(
     def on_disk() -> NBCE:
         # A new store each time: what an earlier run left in memory does not count.
         store = _ReadAhead(0, folder)
-        store.filled = True
+        store.is_full = True
         return NBCE(ours, prompt=TEMPLATE, fusion=fusion, kv_store=store)
 
     cold = NBCE(ours, prompt=TEMPLATE, fusion=fusion, kv_store=False)
@@ -201,12 +200,12 @@ def _figures(runs: list[Timing], peak: int, kv_bytes: int, tokens: int) -> dict[
 
 def _ratios(figures: dict[str, dict[str, Any]], floor: float) -> dict[str, float]:
     first = {name: values["ttft_s"] for name, values in figures.items()}
-    each = {name: values["ms_per_token"] for name, values in figures.items()}
+    further = {name: values["ms_per_token"] for name, values in figures.items()}
     return {
         "ttft_ram_vs_concat": first["concat"] / first["ram"],
         "ttft_disk_vs_concat": first["concat"] / first["disk"],
         "ttft_cold_vs_concat": first["concat"] / first["cold"],
-        "ms_per_token_vs_plain": each["plain"] / each["ram"],
-        "ms_per_token_lookup_vs_plain": each["plain"] / each["ram+lookup"],
-        "step_vs_floor": each["ram"] / (1e3 * floor),
+        "ms_per_token_vs_plain": further["plain"] / further["ram"],
+        "ms_per_token_lookup_vs_plain": further["plain"] / further["ram+lookup"],
+        "step_vs_floor": further["ram"] / (1e3 * floor),
     }

@@ -42,6 +42,7 @@ _HOME = {
     "Test": "filters.conditions",
     "Where": "filters.conditions",
     "as_condition": "filters.conditions",
+    "passage_text": "encoder",
 }
 __all__ = [
     "GENERATED",
@@ -62,9 +63,11 @@ __all__ = [
     "Test",
     "Where",
     "as_condition",
+    "passage_text",
 ]
 
 if TYPE_CHECKING:
+    from .encoder import passage_text
     from .filters.conditions import GENERATED, AllOf, AnyOf, Ask, Condition, Not, Test, Where, as_condition
     from .folder import IndexFolder
     from .health import CheckReport

@@ -16,7 +16,7 @@ from ..errors import EmbedderMismatchError, InputError
 from ..passages import Passage
 from .folder import Description
 
-__all__ = ["Encoder", "describe_embedder", "matching_embedder"]
+__all__ = ["Encoder", "describe_embedder", "matching_embedder", "passage_text"]
 
 Vector = NDArray[np.float32]
 
@@ -30,10 +30,10 @@ class Encoder:
         self._path = path
 
     def passages(self, passages: Sequence[Passage]) -> dict[str, Vector]:
-        """Vectors by id. What is embedded is the title, a line end, and the text."""
+        """Vectors by id; what is embedded is `passage_text`."""
         if not passages:
             return {}
-        texts = [f"{p.title}\n{p.text}" if p.title else p.text for p in passages]
+        texts = [passage_text(passage) for passage in passages]
         try:
             vectors = np.asarray(self.embedder.embed(texts))
         except VectorError as error:
@@ -89,6 +89,11 @@ class Encoder:
     def _mismatch(self, dimension: int) -> EmbedderMismatchError:
         name = self.embedder.name
         return _mismatch(self._path, name, self.dimension, name, dimension)
+
+
+def passage_text(passage: Passage) -> str:
+    """What is embedded of a passage, and read by rerankers: the title, a line end, and the text."""
+    return f"{passage.title}\n{passage.text}" if passage.title else passage.text
 
 
 def describe_embedder(embedder: Embedder) -> Description:

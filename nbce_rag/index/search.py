@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..checks import Range, check_argument, check_count
 from ..errors import InputError
 from ..passages import Passage
+from .encoder import passage_text
 from .filters.conditions import GENERATED, AllOf, Condition, Not, Test, mentions
 from .filters.lookup import KeyFinder, Keys
 from .ranking import mmr_order, reciprocal_ranks
@@ -130,7 +131,7 @@ class Searcher:
         results = []
         for passages, text in zip(rankings, texts, strict=True):
             if reranker is not None:
-                scores = rerank_scores(reranker, text or "", [_text(passage) for passage in passages])
+                scores = rerank_scores(reranker, text or "", [passage_text(passage) for passage in passages])
                 passages = [replace(p, score=s) for p, s in zip(passages, scores, strict=True)]
                 passages.sort(key=_by_score)
             if request.min_score is not None:
@@ -240,7 +241,3 @@ def _nearest(scores: dict[int, float], depth: int) -> list[int]:
 
 def _by_score(passage: Passage) -> tuple[float, str]:
     return -cast(float, passage.score), passage.id
-
-
-def _text(passage: Passage) -> str:
-    return f"{passage.title}\n{passage.text}" if passage.title else passage.text
