@@ -22,6 +22,7 @@ _HOME = {
     "TokenEvidence": "evidence.evidence",
     "PassageIndex": "index",
     "NBCE": "engine.nbce",
+    "Rag": "engine.rag",
     "Request": "request",
     "PassageKVStore": "kv.store",
     "Comparison": "answers.comparison",
@@ -62,13 +63,14 @@ __all__ = [
     "Piece",
     "Posterior",
     "PromptTemplate",
+    "Rag",
     "Report",
+    "report_schema",
     "Request",
+    "show",
     "StreamError",
     "TokenEvidence",
     "__version__",
-    "report_schema",
-    "show",
 ]
 
 if TYPE_CHECKING:
@@ -77,6 +79,7 @@ if TYPE_CHECKING:
     from .answers.comparison import Comparison
     from .answers.report import Report, report_schema
     from .engine.nbce import NBCE
+    from .engine.rag import Rag
     from .errors import NbceError, NbceWarning, StreamError
     from .evidence.evidence import Citation, TokenEvidence
     from .evidence.passage_evidence import PassageEvidence

@@ -39,7 +39,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 def test_light_names_load_nothing_heavy() -> None:
     code = (
-        "from nbce_rag import Passage, Answer, Citation, Piece, TokenEvidence, NbceError, NbceWarning\n"
+        "from nbce_rag import Passage, Answer, Citation, Piece, Rag, TokenEvidence, NbceError, NbceWarning\n"
         "import nbce_rag.errors, nbce_rag.passages, nbce_rag.answers.answer, nbce_rag.evidence.citations\n"
         "import nbce_rag.documents.splitting\n"
         "Passage('text').id"

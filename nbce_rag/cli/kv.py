@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..engine.rag import kv_folder
 from ..errors import InputError
 from .console import errors_in_one_line, progress_bar, say, spinner
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from ..index import PassageIndex
     from ..kv.folder import KVFolder
 
-__all__ = ["fill", "kv_command", "parse_bytes", "store_of_index"]
+__all__ = ["fill", "kv_command", "parse_bytes"]
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -76,7 +77,7 @@ def fill(
     from ..kv.folder import KVFolder
     from ..kv.store import PassageKVStore
 
-    folder = store_of_index(index.path)
+    folder = kv_folder(index.path)
     if max_bytes is not None:
         KVFolder(folder).set_limit(max_bytes)
     store = PassageKVStore(0, folder)
@@ -99,11 +100,6 @@ def fill(
     return f"Keys and values: {report.read} passages read, {report.kept} kept, {size} in all.", notes
 
 
-def store_of_index(path: Path) -> Path:
-    """Where the keys and values of an index's passages are."""
-    return path / "kv"
-
-
 def parse_bytes(text: str) -> int:
     """Bytes of a size such as 2GB, 1.5 GiB or 800000.
 
@@ -121,7 +117,7 @@ def _folder(path: Path | None) -> Path:
         from ..files import cache_dir
 
         return cache_dir() / "kv"
-    return store_of_index(path) if (path / "passages.sqlite").is_file() else path
+    return kv_folder(path) if (path / "passages.sqlite").is_file() else path
 
 
 def _prune(folder: KVFolder, clear: bool) -> int:
