@@ -12,8 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from nbce_rag import NBCE, NbceError, PassageIndex, show
-from nbce_rag.errors import IndexNotFoundError
+from nbce_rag import NBCE, IndexNotFoundError, NbceError, PassageIndex, show
 
 
 def main(arguments: list[str] | None = None) -> int:

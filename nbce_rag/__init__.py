@@ -31,6 +31,35 @@ _HOME = {
     "report_schema": "answers.report",
     "StreamError": "errors",
     "show": "live.notebook",
+    "ContextLengthError": "errors",
+    "EmbedderMismatchError": "errors",
+    "IndexDamagedError": "errors",
+    "IndexLockedError": "errors",
+    "IndexNotFoundError": "errors",
+    "InputError": "errors",
+    "MissingDependencyError": "errors",
+    "ModelError": "errors",
+    "NumericalError": "errors",
+    "PassageIndexError": "errors",
+    "ReadError": "errors",
+    "Options": "options",
+    "AllOf": "index.filters.conditions",
+    "AnyOf": "index.filters.conditions",
+    "Ask": "index.filters.conditions",
+    "Condition": "index.filters.conditions",
+    "Not": "index.filters.conditions",
+    "Test": "index.filters.conditions",
+    "as_condition": "index.filters.conditions",
+    "Embedder": "embedding.embedder",
+    "CallableEmbedder": "embedding.function",
+    "SentenceTransformerEmbedder": "embedding.sentence_transformer",
+    "Conversation": "prompts.conversation",
+    "Turn": "prompts.conversation",
+    "resolve": "prompts.conversation",
+    "format_passage": "prompts.marks",
+    "format_passages": "prompts.marks",
+    "split_marks": "prompts.marks",
+    "evaluate": "evaluation.runner",
     "PromptTemplate": "prompts.template",
     "Experts": "fusion",
     "Fused": "fusion",
@@ -42,34 +71,63 @@ _HOME = {
     "Posterior": "fusion",
 }
 __all__ = [
+    "AllOf",
     "Answer",
+    "AnyOf",
+    "as_condition",
+    "Ask",
+    "CallableEmbedder",
     "ChoiceScores",
     "Citation",
     "Comparison",
+    "Condition",
+    "ContextLengthError",
+    "Conversation",
+    "Embedder",
+    "EmbedderMismatchError",
+    "evaluate",
     "Experts",
+    "format_passage",
+    "format_passages",
     "Fused",
     "FusionRule",
     "FusionState",
+    "IndexDamagedError",
+    "IndexLockedError",
+    "IndexNotFoundError",
+    "InputError",
     "Max",
     "Mean",
     "MinEntropy",
+    "MissingDependencyError",
+    "ModelError",
     "NBCE",
     "NbceError",
     "NbceWarning",
+    "Not",
+    "NumericalError",
+    "Options",
     "Passage",
     "PassageEvidence",
     "PassageIndex",
+    "PassageIndexError",
     "PassageKVStore",
     "Piece",
     "Posterior",
     "PromptTemplate",
     "Rag",
+    "ReadError",
     "Report",
     "report_schema",
     "Request",
+    "resolve",
+    "SentenceTransformerEmbedder",
     "show",
+    "split_marks",
     "StreamError",
+    "Test",
     "TokenEvidence",
+    "Turn",
     "__version__",
 ]
 
@@ -78,16 +136,39 @@ if TYPE_CHECKING:
     from .answers.choices import ChoiceScores
     from .answers.comparison import Comparison
     from .answers.report import Report, report_schema
+    from .embedding.embedder import Embedder
+    from .embedding.function import CallableEmbedder
+    from .embedding.sentence_transformer import SentenceTransformerEmbedder
     from .engine.nbce import NBCE
     from .engine.rag import Rag
-    from .errors import NbceError, NbceWarning, StreamError
+    from .errors import (
+        ContextLengthError,
+        EmbedderMismatchError,
+        IndexDamagedError,
+        IndexLockedError,
+        IndexNotFoundError,
+        InputError,
+        MissingDependencyError,
+        ModelError,
+        NbceError,
+        NbceWarning,
+        NumericalError,
+        PassageIndexError,
+        ReadError,
+        StreamError,
+    )
+    from .evaluation.runner import evaluate
     from .evidence.evidence import Citation, TokenEvidence
     from .evidence.passage_evidence import PassageEvidence
     from .fusion import Experts, Fused, FusionRule, FusionState, Max, Mean, MinEntropy, Posterior
     from .index import PassageIndex
+    from .index.filters.conditions import AllOf, AnyOf, Ask, Condition, Not, Test, as_condition
     from .kv.store import PassageKVStore
     from .live.notebook import show
+    from .options import Options
     from .passages import Passage
+    from .prompts.conversation import Conversation, Turn, resolve
+    from .prompts.marks import format_passage, format_passages, split_marks
     from .prompts.template import PromptTemplate
     from .request import Request
 
