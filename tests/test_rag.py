@@ -388,7 +388,7 @@ def test_keys_and_values_of_the_index_are_taken_where_there_are_some(open_rag: M
         assert rag.nbce.kv_store.folder is None
         rag.ask(QUESTION)
     assert not (folder / "kv").exists()
-    with open_rag(kv_store=folder / "kv") as rag:
+    with open_rag(kv_store=True) as rag:
         rag.nbce.prefill(rag.index)
     with open_rag() as rag:
         assert rag.nbce.kv_store is not None

@@ -86,8 +86,8 @@ class Rag:
             path: The folder of the index.
             model: As in `NBCE.from_pretrained`; None is the packaged default.
             embedder, timeout: As in `PassageIndex.open`.
-            kv_store: As in `NBCE`; None takes the index's own keys and values (`nbce-rag index --kv`) where
-                there are some.
+            kv_store: As in `NBCE`, except that True keeps keys and values in the index's own folder, and None
+                does so where there are some (`nbce-rag index --kv`).
             prompt, device, dtype: As in `NBCE.from_pretrained`.
             **options: Defaults for every search and answer, and what else `NBCE.from_pretrained` takes.
 
@@ -108,7 +108,7 @@ class Rag:
             Options().updated(**groups["answer"])  # raises what is wrong with them
             search = _checked_search(index, groups["search"])
             _ = index.embedder.dimension  # loads it, before the model, which is larger
-            if kv_store is None and kv_folder(path).is_dir():
+            if kv_store is True or (kv_store is None and kv_folder(path).is_dir()):
                 kv_store = kv_folder(path)
             nbce = NBCE.from_pretrained(
                 model,
