@@ -52,6 +52,7 @@ _HOME = {
     "as_condition": "index.filters.conditions",
     "Embedder": "embedding.embedder",
     "CallableEmbedder": "embedding.function",
+    "DEFAULT_EMBEDDER": "embedding.sentence_transformer",
     "SentenceTransformerEmbedder": "embedding.sentence_transformer",
     "Conversation": "prompts.conversation",
     "Turn": "prompts.conversation",
@@ -83,6 +84,7 @@ __all__ = [
     "Condition",
     "ContextLengthError",
     "Conversation",
+    "DEFAULT_EMBEDDER",
     "Embedder",
     "EmbedderMismatchError",
     "evaluate",
@@ -138,7 +140,7 @@ if TYPE_CHECKING:
     from .answers.report import Report, report_schema
     from .embedding.embedder import Embedder
     from .embedding.function import CallableEmbedder
-    from .embedding.sentence_transformer import SentenceTransformerEmbedder
+    from .embedding.sentence_transformer import DEFAULT_EMBEDDER, SentenceTransformerEmbedder
     from .engine.nbce import NBCE
     from .engine.rag import Rag
     from .errors import (

@@ -62,6 +62,21 @@ def test_help_loads_no_model_code(arguments: list[str]) -> None:
     assert heavy_after(code) & {"torch", "faiss", "transformers", "sentence_transformers", "numpy"} == set()
 
 
+def test_an_index_that_is_not_there_is_said_before_torch_is_loaded() -> None:
+    code = (
+        "from nbce_rag import IndexNotFoundError, Rag\n"
+        "try:\n    Rag.open('no such folder')\n    raise SystemExit(1)\nexcept IndexNotFoundError:\n    pass"
+    )
+    assert heavy_after(code) & {"torch", "transformers", "sentence_transformers"} == set()
+
+
+def test_all_kinds_of_errors_are_public() -> None:
+    from nbce_rag import errors
+
+    kinds = {name for name in errors.__all__ if isinstance(getattr(errors, name), type)}
+    assert kinds <= set(nbce_rag.__all__)
+
+
 @pytest.mark.parametrize("name", nbce_rag.__all__)
 def test_every_public_name_is_there(name: str) -> None:
     assert getattr(nbce_rag, name) is not None
