@@ -30,6 +30,7 @@ _HOME = {
     "Report": "answers.report",
     "report_schema": "answers.report",
     "StreamError": "errors",
+    "DEFAULT_MODEL": "models.loading",
     "show": "live.notebook",
     "ContextLengthError": "errors",
     "EmbedderMismatchError": "errors",
@@ -85,6 +86,7 @@ __all__ = [
     "ContextLengthError",
     "Conversation",
     "DEFAULT_EMBEDDER",
+    "DEFAULT_MODEL",
     "Embedder",
     "EmbedderMismatchError",
     "evaluate",
@@ -167,6 +169,7 @@ if TYPE_CHECKING:
     from .index.filters.conditions import AllOf, AnyOf, Ask, Condition, Not, Test, as_condition
     from .kv.store import PassageKVStore
     from .live.notebook import show
+    from .models.loading import DEFAULT_MODEL
     from .options import Options
     from .passages import Passage
     from .prompts.conversation import Conversation, Turn, resolve
