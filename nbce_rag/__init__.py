@@ -30,6 +30,7 @@ _HOME = {
     "report_schema": "answers.report",
     "StreamError": "errors",
     "show": "live.notebook",
+    "Prompt": "prompts.prompt",
     "PromptTemplate": "prompts.template",
     "Experts": "fusion",
     "Fused": "fusion",
@@ -61,6 +62,7 @@ __all__ = [
     "PassageKVStore",
     "Piece",
     "Posterior",
+    "Prompt",
     "PromptTemplate",
     "Report",
     "Request",
@@ -85,6 +87,7 @@ if TYPE_CHECKING:
     from .kv.store import PassageKVStore
     from .live.notebook import show
     from .passages import Passage
+    from .prompts.prompt import Prompt
     from .prompts.template import PromptTemplate
     from .request import Request
 

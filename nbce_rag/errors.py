@@ -13,6 +13,7 @@ __all__ = [
     "IndexLockedError",
     "IndexNotFoundError",
     "InputError",
+    "InputTypeError",
     "MissingDependencyError",
     "ModelError",
     "NbceError",
@@ -30,6 +31,10 @@ class NbceError(Exception):
 
 class InputError(NbceError, ValueError):
     """An argument has a value that cannot be used: an empty question, an unknown option, k = 0."""
+
+
+class InputTypeError(InputError, TypeError):
+    """An argument is an object of a kind that cannot be used, such as a model that cannot hold passages."""
 
 
 class ContextLengthError(InputError):

@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..files import check_writable, write_whole
 from .console import errors_in_one_line, notes, say, spinner
 from .kv import store_of_index
-from .options import DeviceOption, DtypeOption, KOption, ModelOption, given
+from .options import ChatTemplateOption, DeviceOption, DtypeOption, KOption, ModelOption, given, parse_kwargs
 
 if TYPE_CHECKING:
     from ..answers.answer import Answer
@@ -94,6 +94,7 @@ def ask_command(
             show_default=False,
         ),
     ] = None,
+    chat_template_kwargs: ChatTemplateOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     html: Annotated[
         Path | None,
@@ -138,6 +139,7 @@ def ask_command(
     with errors_in_one_line():
         if not question.strip():
             raise InputError("the question is empty; write it after `ask`, in quotation marks")
+        options |= given(chat_template_kwargs=parse_kwargs(chat_template_kwargs, "--chat-template-kwargs"))
         for file in (html, plot):
             if file is not None:
                 check_writable(file)
