@@ -64,6 +64,7 @@ _HOME = {
     "format_passages": "prompts.marks",
     "split_marks": "prompts.marks",
     "evaluate": "evaluation.runner",
+    "Prompt": "prompts.prompt",
     "PromptTemplate": "prompts.template",
     "Fused": "fusion",
     "FusionRule": "fusion",
@@ -116,6 +117,7 @@ __all__ = [
     "PassageKVStore",
     "Piece",
     "Posterior",
+    "Prompt",
     "PromptTemplate",
     "Rag",
     "ReadError",
@@ -175,6 +177,7 @@ if TYPE_CHECKING:
     from .passages import Passage
     from .prompts.conversation import Conversation, Turn, resolve
     from .prompts.marks import format_passage, format_passages, split_marks
+    from .prompts.prompt import Prompt
     from .prompts.template import PromptTemplate
     from .request import Request
 

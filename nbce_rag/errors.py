@@ -43,7 +43,8 @@ class InputError(NbceError, ValueError):
 
 
 class InputTypeError(InputError, TypeError):
-    """An argument is of a kind that cannot be used: a number where texts are compared."""
+    """An argument is of a kind that cannot be used: a number where texts are compared, a model
+    that cannot hold passages."""
 
 
 class UnsupportedError(InputError, NotImplementedError):

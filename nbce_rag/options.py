@@ -10,6 +10,7 @@ from typing import Any
 from .checks import COUNT, Range
 from .errors import InputError
 from .fusion import Rule, resolve_rule
+from .prompts.chat_template import check_chat_template_kwargs
 
 __all__ = ["Options"]
 
@@ -35,6 +36,9 @@ class Options:
         seed: makes sampling repeatable; each call has a generator of its own.
         json_schema: the answer is JSON that fits this schema (dict or JSON text). Extra `[grammar]`.
         regex: the answer matches this regular expression. Extra `[grammar]`.
+        chat_template_kwargs: what the model's chat template may look at beside messages and tools, such as
+            `{"enable_thinking": False}`: a mapping of names to JSON values. Each template has its own, and
+            leaves alone what it does not know.
         passages_per_row: passages that share a row, in the given order; 1 is NBCE, n or more is one
             concatenated prompt.
         joint_row: one more row that reads all passages, where it fits into the window; fusion weighs it
@@ -71,6 +75,7 @@ class Options:
     seed: int | None = None
     json_schema: Mapping[str, Any] | str | None = None
     regex: str | None = None
+    chat_template_kwargs: Mapping[str, Any] | None = None
     passages_per_row: int = 1
     joint_row: bool = False
     order_labels: bool = False
@@ -102,6 +107,8 @@ class Options:
             raise InputError(f"seed={self.seed!r} is out of range; use a whole number of up to 64 bits.")
         if self.json_schema is not None and self.regex is not None:
             raise InputError("json_schema and regex exclude each other; give one of them.")
+        kwargs = check_chat_template_kwargs(self.chat_template_kwargs)
+        object.__setattr__(self, "chat_template_kwargs", kwargs)
         object.__setattr__(self, "fusion", resolve_rule(self.fusion))
 
     @property

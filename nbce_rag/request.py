@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from .options import Options
 from .passages import Passage
-from .prompts.encoder import PromptEncoder
+from .prompts.prompt import Prompt
 
 __all__ = ["Request"]
 
@@ -20,10 +20,11 @@ class Request:
         question: what is asked.
         passages: any number of passages; none answers from the question alone.
         options: options of this request.
-        prompt: wording of this request alone, for instance a whole conversation; None is the engine's.
+        prompt: the words of this request alone, for instance a whole conversation; None is the engine's
+            wording.
     """
 
     question: str
     passages: Sequence[Passage] = ()
     options: Options = field(default_factory=Options)
-    prompt: PromptEncoder | None = None
+    prompt: Prompt | None = None

@@ -16,7 +16,7 @@ from nbce_rag.engine import generation
 from nbce_rag.fusion import FusionState
 from nbce_rag.models.model import Rows
 from nbce_rag.passages import Passage
-from nbce_rag.prompts.encoder import PromptEncoder
+from nbce_rag.prompts.binding import Encoders
 from nbce_rag.prompts.template import PromptTemplate
 from nbce_rag.request import Request
 
@@ -50,8 +50,8 @@ class Decoded:
 
 def engine_of(nbce: Any) -> Engine:
     """What an engine reads and decodes with, made of its public parts."""
-    encoder = PromptEncoder(nbce.prompt, nbce.model.tokenizer)
-    return Engine(nbce.model, encoder, nbce.kv_store, nbce.window)
+    encoders = Encoders(nbce.prompt, nbce.model.tokenizer)
+    return Engine(nbce.model, encoders, nbce.kv_store, nbce.window)
 
 
 def read(nbce: Any, request: Request) -> tuple[Rows, Tensor, Prompted]:
@@ -62,13 +62,14 @@ def read(nbce: Any, request: Request) -> tuple[Rows, Tensor, Prompted]:
 
 
 def encode(nbce: Any, text: str) -> list[int]:
-    ids: list[int] = nbce.model.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+    native = nbce.model.tokenizer.native
+    ids: list[int] = native(text, add_special_tokens=False)["input_ids"] if text else []
     return ids
 
 
 def prompt_ids(nbce: Any, question: str, passages: Sequence[Passage]) -> list[int]:
     """Ids of one row that holds these passages, by a plain template, tokenized in parts."""
-    template, tokenizer = nbce.prompt, nbce.model.tokenizer
+    template, tokenizer = nbce.prompt, nbce.model.tokenizer.native
     ids = list(tokenizer("")["input_ids"])  # the BOS, if the tokenizer has it
     ids += encode(nbce, template.prefix)
     for passage in passages:
@@ -100,7 +101,7 @@ def brute_state(nbce: Any, rows: Sequence[Sequence[int]], question: str, scores:
     """Relevance and refusal of a plain prompt's rows, by plain passes."""
     model, template = nbce.model.model, nbce.prompt
     suffix = template.suffix.replace("{question}", question)
-    encoded = nbce.model.tokenizer(suffix, add_special_tokens=False, return_offsets_mapping=True)
+    encoded = nbce.model.tokenizer.native(suffix, add_special_tokens=False, return_offsets_mapping=True)
     start = suffix.index(question)
     spans = encoded["offset_mapping"]
     inside = [i for i, (a, b) in enumerate(spans) if a < start + len(question) and b > start]

@@ -15,6 +15,7 @@ from table_model import TableModel, random_table, table_of
 from nbce_rag import NBCE, MinEntropy, Passage, PassageKVStore, Posterior
 from nbce_rag.errors import InputError, NumericalError
 from nbce_rag.models.model import Can, Model
+from nbce_rag.models.transformers.tokenizer import TransformersTokenizer
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def table(tiny_tokenizer: Any) -> Callable[..., NBCE]:
         model: Model = TableModel(
             backend.pop("table", None) or random_table(vocab_size),
             vocab_size=vocab_size,
-            tokenizer=tiny_tokenizer,
+            tokenizer=TransformersTokenizer(tiny_tokenizer),
             **backend,
         )
         return NBCE(model, prompt=TEMPLATE, **{"max_tokens": 6, **options})
@@ -64,7 +65,8 @@ def test_weights_are_a_distribution_whatever_the_table(
     seed: int, passages: int, rule: Any, tiny_tokenizer: Any
 ) -> None:
     vocab_size = len(tiny_tokenizer)
-    model = TableModel(random_table(vocab_size, seed=seed), vocab_size=vocab_size, tokenizer=tiny_tokenizer)
+    tokenizer = TransformersTokenizer(tiny_tokenizer)
+    model = TableModel(random_table(vocab_size, seed=seed), vocab_size=vocab_size, tokenizer=tokenizer)
     nbce = NBCE(model, prompt=TEMPLATE, max_tokens=4, fusion=rule)
     answer = nbce.answer(QUESTION, [Passage(f"Text {n}.") for n in range(passages)])
     assert all(sum(token.weights) == pytest.approx(1, abs=1e-5) for token in answer.tokens)

@@ -188,6 +188,19 @@ def test_ask_prints_the_answer_and_its_sources(made: str, engine: type[ScriptedE
     assert options == {}
 
 
+def test_ask_says_what_a_chat_template_may_look_at(made: str, engine: type[ScriptedEngine]) -> None:
+    asked = ("ask", "Who?", "--index", made, "--chat-template-kwargs")
+    assert run(*asked, '{"enable_thinking": false, "effort": "low"}').exit_code == 0
+    assert engine.loaded[1] == {"chat_template_kwargs": {"enable_thinking": False, "effort": "low"}}
+    del engine.loaded
+    for wrong, why in (("{enable_thinking: false}", "is no JSON ("), ("[1]", "is no JSON object")):
+        result = run(*asked, wrong)
+        assert result.exit_code == 2
+        assert f"--chat-template-kwargs {wrong!r} {why}" in " ".join(result.stderr.split())
+        assert "enable_thinking" in result.stderr
+        assert not hasattr(engine, "loaded")
+
+
 def test_a_found_passage_names_its_file(made: str, docs: Path, engine: type[ScriptedEngine]) -> None:
     result = run("ask", "donkey donkey mother father", "--index", made, "-k", "1")
     assert "mule.md, characters 0-" in result.stdout, result.output

@@ -53,7 +53,7 @@ def test_one_passage_without_contrast_is_transformers_generate(
         answer = nbce.answer(QUESTION, [passage], max_tokens=16)
         wanted = greedy_by_transformers(nbce, prompt_ids(nbce, QUESTION, [passage]), 16)
         assert samplers[-1].ids == wanted
-        text = nbce.model.tokenizer.decode(wanted, skip_special_tokens=True)
+        text = nbce.model.tokenizer.decode(wanted, skip_specials=True)
         # Half a character at the end is not shown.
         assert answer.text.rstrip("\ufffd") == text.strip().rstrip("\ufffd").rstrip()
         different.add(answer.text)

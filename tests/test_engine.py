@@ -37,6 +37,7 @@ from nbce_rag.engine.nbce import NBCE
 from nbce_rag.errors import ContextLengthError, InputError, ModelError, NbceWarning, NumericalError
 from nbce_rag.fusion import Fused, FusionState, MinEntropy, Posterior
 from nbce_rag.models.transformers.loading import load_model, wrap_model
+from nbce_rag.models.transformers.tokenizer import TransformersTokenizer
 from nbce_rag.options import Options
 from nbce_rag.passages import Passage
 from nbce_rag.request import Request
@@ -60,8 +61,7 @@ class Fixed:
 
 
 def ids_of(nbce: Any, text: str) -> list[int]:
-    ids: list[int] = nbce.model.tokenizer(text, add_special_tokens=False)["input_ids"]
-    return ids
+    return list(nbce.model.tokenizer.encode(text))
 
 
 def with_changes(nbce: Any, **changes: Any) -> Any:
@@ -248,7 +248,7 @@ def test_sampling_follows_the_fused_distribution(tiny_tokenizer: Any) -> None:
     log_probs[40:43] = torch.tensor([0.6, 0.3, 0.1]).log()
 
     def shares(**options: Any) -> dict[int, float]:
-        sampler = Sampler(Options(seed=3, **options), tiny_tokenizer, frozenset({1}))
+        sampler = Sampler(Options(seed=3, **options), TransformersTokenizer(tiny_tokenizer), frozenset({1}))
         counts = Counter(sampler.choose(sampler.process(log_probs)) for _ in range(500))
         return {token: count / 500 for token, count in sorted(counts.items())}
 
@@ -426,7 +426,7 @@ def test_a_document_is_read_in_windows_in_order(make_nbce: Make) -> None:
     assert [p.start for p in passages] == sorted(p.start for p in passages)
     for passage in passages:
         assert document[passage.start : passage.end] == passage.text
-        assert engine_of(nbce).encoder.count(passage.text) <= 128
+        assert len(nbce.model.tokenizer.encode(passage.text)) <= 128
     assert passages[0].start == 0
     assert passages[-1].end == len(document)
     for one, following in itertools.pairwise(passages):
@@ -582,7 +582,7 @@ def test_chat_template_frames_every_row(make_nbce: Make) -> None:
         text = decode(row.context) + suffix
         body = f"{passage.text}\n\n" if passage else ""
         content = f"{nbce.prompt.prefix}{body}Question: {QUESTION}"
-        wanted = nbce.model.tokenizer.apply_chat_template(
+        wanted = nbce.model.tokenizer.native.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
         )
         assert text == wanted

@@ -19,6 +19,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from nbce_rag.decoding.grammar import Constraint
 from nbce_rag.errors import InputError, MissingDependencyError, NbceWarning
+from nbce_rag.models.transformers.tokenizer import TransformersTokenizer
 
 EOS, TURN, PAD = 0, 1, 2
 FAST: Any = transformers.PreTrainedTokenizerFast
@@ -115,6 +116,15 @@ REGEXES = [
 ]
 
 
+WRAPPED = {id(native): TransformersTokenizer(native) for native in (BPE, UNIGRAM, LOWER)}
+
+
+def constrain(tokenizer: Any, *, eos_ids: frozenset[int] = frozenset({EOS}), **options: Any) -> Constraint:
+    if not isinstance(tokenizer, TransformersTokenizer):
+        tokenizer = WRAPPED.get(id(tokenizer)) or TransformersTokenizer(tokenizer)
+    return Constraint(tokenizer, eos_ids=eos_ids, **options)
+
+
 def token_bytes(tokenizer: Any, token: int) -> bytes:
     piece = tokenizer.convert_ids_to_tokens(token)
     if byte := re.fullmatch(r"<0x(..)>", piece):
@@ -190,7 +200,7 @@ def test_every_choice_ends_in_json_of_the_schema(tokenizer: Any, name: str) -> N
 
     texts = set()
     for seed in range(8):
-        constraint = Constraint(tokenizer, json_schema=schema, vocab_size=WIDTH)
+        constraint = constrain(tokenizer, json_schema=schema, vocab_size=WIDTH)
         text = write(constraint, tokenizer, seed, check=check)
         validator.validate(json.loads(text))
         texts.add(text)
@@ -204,7 +214,7 @@ def test_every_choice_ends_in_a_full_match(tokenizer: Any, regex: str) -> None:
         assert may_end == bool(re.fullmatch(regex, text))
 
     for seed in range(8):
-        constraint = Constraint(tokenizer, regex=regex, vocab_size=WIDTH)
+        constraint = constrain(tokenizer, regex=regex, vocab_size=WIDTH)
         assert re.fullmatch(regex, write(constraint, tokenizer, seed, check=check))
 
 
@@ -240,13 +250,13 @@ def test_every_choice_ends_in_a_full_match(tokenizer: Any, regex: str) -> None:
     ],
 )
 def test_what_can_be_written(tokenizer: Any, options: dict[str, Any], text: str, possible: bool) -> None:
-    assert spell(Constraint(tokenizer, **options, vocab_size=WIDTH), tokenizer, text) is possible
+    assert spell(constrain(tokenizer, **options, vocab_size=WIDTH), tokenizer, text) is possible
 
 
 def test_text_and_mapping_give_the_same_grammar() -> None:
     schemas: list[Mapping[str, Any] | str] = [json.dumps(PERSON), MappingProxyType(PERSON)]
     for schema in schemas:
-        constraint = Constraint(BPE, json_schema=schema, vocab_size=WIDTH)
+        constraint = constrain(BPE, json_schema=schema, vocab_size=WIDTH)
         assert spell(constraint, BPE, '{"name":"Ada","age":36}')
 
 
@@ -256,7 +266,7 @@ def finished(constraint: Constraint) -> bool:
 
 
 def test_finished_when_only_the_end_may_follow() -> None:
-    constraint = Constraint(BPE, regex="ab?", vocab_size=WIDTH)
+    constraint = constrain(BPE, regex="ab?", vocab_size=WIDTH)
     a, b = BPE.convert_tokens_to_ids(["a", "b"])
     assert not finished(constraint)
     constraint.accept(a)
@@ -271,7 +281,7 @@ def test_finished_when_only_the_end_may_follow() -> None:
 
 
 def test_end_token_ends_a_text_that_could_go_on() -> None:
-    constraint = Constraint(BPE, regex="a*", vocab_size=WIDTH)
+    constraint = constrain(BPE, regex="a*", vocab_size=WIDTH)
     constraint.accept(EOS)
     assert constraint.finished
     assert constraint.allowed().nonzero().flatten().tolist() == [EOS]
@@ -281,7 +291,7 @@ def test_end_token_ends_a_text_that_could_go_on() -> None:
 
 @pytest.mark.parametrize("ends", [{EOS, TURN}, {TURN}, {TURN, 500}, {500}, {90}])
 def test_end_tokens_are_allowed_together_where_the_text_may_end(ends: set[int]) -> None:
-    constraint = Constraint(BPE, regex="cc?", vocab_size=WIDTH, eos_ids=frozenset(ends))
+    constraint = constrain(BPE, regex="cc?", vocab_size=WIDTH, eos_ids=frozenset(ends))
     assert not constraint.allowed()[sorted(ends)].any()
     constraint.accept(BPE.convert_tokens_to_ids("c"))
     allowed = constraint.allowed()
@@ -295,7 +305,7 @@ def test_end_tokens_are_allowed_together_where_the_text_may_end(ends: set[int]) 
 
 def test_an_end_token_that_is_also_text_does_not_stand_for_its_text() -> None:
     letter = BPE.convert_tokens_to_ids("q")
-    constraint = Constraint(BPE, regex="[a-z]{2}", vocab_size=WIDTH, eos_ids=frozenset({letter}))
+    constraint = constrain(BPE, regex="[a-z]{2}", vocab_size=WIDTH, eos_ids=frozenset({letter}))
     assert not constraint.allowed()[letter]
 
 
@@ -303,15 +313,15 @@ def test_no_end_token_of_its_own_but_one_given() -> None:
     tokenizer = byte_level()
     tokenizer.eos_token = None
     with pytest.raises(InputError, match="give eos_ids"):
-        Constraint(tokenizer, regex="a", vocab_size=WIDTH)
-    constraint = Constraint(tokenizer, regex="a", vocab_size=WIDTH, eos_ids=frozenset({TURN}))
+        constrain(tokenizer, regex="a", vocab_size=WIDTH, eos_ids=frozenset())
+    constraint = constrain(tokenizer, regex="a", vocab_size=WIDTH, eos_ids=frozenset({TURN}))
     constraint.accept(tokenizer.convert_tokens_to_ids("a"))
     assert constraint.allowed().nonzero().flatten().tolist() == [TURN]
 
 
 def test_logits_narrower_than_the_vocabulary() -> None:
     width = len(BPE) - 20
-    constraint = Constraint(BPE, json_schema={}, vocab_size=width)
+    constraint = constrain(BPE, json_schema={}, vocab_size=width)
     assert constraint.allowed().shape == (width,)
     with pytest.raises(InputError, match="may not come next"):
         constraint.accept(width)
@@ -319,7 +329,7 @@ def test_logits_narrower_than_the_vocabulary() -> None:
 
 @pytest.mark.parametrize("token", [-1, PAD, 450, WIDTH, 10**9])
 def test_a_refused_token_changes_nothing(token: int) -> None:
-    constraint = Constraint(BPE, regex="[ab]+", vocab_size=WIDTH)
+    constraint = constrain(BPE, regex="[ab]+", vocab_size=WIDTH)
     constraint.accept(BPE.convert_tokens_to_ids("a"))
     before = constraint.allowed()
     with pytest.raises(InputError, match=rf"Token {token}\b.*regex='\[ab\]\+'.*allowed\(\)"):
@@ -329,7 +339,7 @@ def test_a_refused_token_changes_nothing(token: int) -> None:
 
 
 def test_a_mask_that_the_parser_disagrees_with_does_no_harm() -> None:
-    constraint = Constraint(BPE, regex="a", vocab_size=WIDTH)
+    constraint = constrain(BPE, regex="a", vocab_size=WIDTH)
     a, b = BPE.convert_tokens_to_ids(["a", "b"])
     constraint._mask()[b] = True  # as llguidance does now and then for tokenizers that normalise
     with pytest.raises(InputError, match="may not come next"):
@@ -339,13 +349,13 @@ def test_a_mask_that_the_parser_disagrees_with_does_no_harm() -> None:
 
 
 def test_refusal_shows_the_token() -> None:
-    constraint = Constraint(BPE, regex="a", vocab_size=WIDTH)
+    constraint = constrain(BPE, regex="a", vocab_size=WIDTH)
     with pytest.raises(InputError, match="'z'"):
         constraint.accept(BPE.convert_tokens_to_ids("z"))
 
 
 def test_allowed_is_a_copy() -> None:
-    constraint = Constraint(BPE, regex="a", vocab_size=WIDTH)
+    constraint = constrain(BPE, regex="a", vocab_size=WIDTH)
     constraint.allowed().fill_(True)
     assert int(constraint.allowed().sum()) == 1
 
@@ -353,7 +363,7 @@ def test_allowed_is_a_copy() -> None:
 @pytest.mark.parametrize("options", [{}, {"json_schema": {}, "regex": "a"}])
 def test_exactly_one_grammar(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"neither|both"):
-        Constraint(BPE, **options, vocab_size=WIDTH)
+        constrain(BPE, **options, vocab_size=WIDTH)
 
 
 @pytest.mark.parametrize(
@@ -375,7 +385,7 @@ def test_exactly_one_grammar(options: dict[str, Any]) -> None:
 )
 def test_bad_schema(schema: Any, reason: str) -> None:
     with pytest.raises(InputError, match=f"(?s)json_schema=.*{reason}") as caught:
-        Constraint(BPE, json_schema=schema, vocab_size=WIDTH)
+        constrain(BPE, json_schema=schema, vocab_size=WIDTH)
     assert len(str(caught.value)) < 700
 
 
@@ -396,27 +406,27 @@ def test_bad_schema(schema: Any, reason: str) -> None:
 )
 def test_bad_regex(regex: Any, reason: str) -> None:
     with pytest.raises(InputError, match=f"regex=.*{reason}"):
-        Constraint(BPE, regex=regex, vocab_size=WIDTH)
+        constrain(BPE, regex=regex, vocab_size=WIDTH)
 
 
 def test_long_grammars_are_shortened_in_messages() -> None:
     with pytest.raises(InputError) as caught:
-        Constraint(BPE, regex="a" * 5000 + "(", vocab_size=WIDTH)
+        constrain(BPE, regex="a" * 5000 + "(", vocab_size=WIDTH)
     assert len(str(caught.value)) < 700
 
 
 def test_ignored_keywords_are_told() -> None:
     schema = {"type": "integer", "not": {"const": 1}, "x-guidance": {"lenient": True}}
     with pytest.warns(NbceWarning, match="not"):
-        constraint = Constraint(BPE, json_schema=schema, vocab_size=WIDTH)
+        constraint = constrain(BPE, json_schema=schema, vocab_size=WIDTH)
     assert spell(constraint, BPE, "1")
 
 
 def test_tokenizer_that_lacks_what_must_come() -> None:
     tokenizer = byte_level(lines=["abc abd"], every_byte=False)
     with pytest.raises(InputError, match="no token for what must come"):
-        Constraint(tokenizer, regex="xyz", vocab_size=WIDTH)
-    constraint = Constraint(tokenizer, regex="axb", vocab_size=WIDTH)
+        constrain(tokenizer, regex="xyz", vocab_size=WIDTH)
+    constraint = constrain(tokenizer, regex="axb", vocab_size=WIDTH)
     constraint.accept(tokenizer.convert_tokens_to_ids("a"))
     with pytest.raises(InputError, match="no token for what must come"):
         constraint.allowed()
@@ -427,24 +437,24 @@ def test_slow_tokenizer() -> None:
         is_fast = False
 
     with pytest.raises(InputError, match="Slow is not a fast tokenizer"):
-        Constraint(Slow(), regex="a", vocab_size=WIDTH, eos_ids=frozenset({EOS}))
+        constrain(Slow(), regex="a", vocab_size=WIDTH, eos_ids=frozenset({EOS}))
 
 
 @pytest.mark.parametrize("ends", [{-1}, {EOS, WIDTH}])
 def test_end_tokens_outside_of_the_logits(ends: set[int]) -> None:
     with pytest.raises(InputError, match="eos_ids"):
-        Constraint(BPE, regex="a", vocab_size=WIDTH, eos_ids=frozenset(ends))
+        constrain(BPE, regex="a", vocab_size=WIDTH, eos_ids=frozenset(ends))
 
 
 def test_vocab_size_must_be_positive() -> None:
     with pytest.raises(InputError, match="vocab_size=0"):
-        Constraint(BPE, regex="a", vocab_size=0)
+        constrain(BPE, regex="a", vocab_size=0)
 
 
 def test_llguidance_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "llguidance", None)
     with pytest.raises(MissingDependencyError, match=re.escape("pip install 'nbce-rag[grammar]'")):
-        Constraint(BPE, regex="a", vocab_size=WIDTH)
+        constrain(BPE, regex="a", vocab_size=WIDTH)
 
 
 def test_vocabulary_is_read_once_for_each_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -459,21 +469,22 @@ def test_vocabulary_is_read_once_for_each_tokenizer(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(llguidance.hf, "from_tokenizer", counted)
     tokenizer = byte_level()
+    wrapped = TransformersTokenizer(tokenizer)
 
     def make(tokenizer: Any, number: int) -> Constraint:
-        return Constraint(tokenizer, regex=f"{number}x", vocab_size=WIDTH)
+        return constrain(tokenizer, regex=f"{number}x", vocab_size=WIDTH)
 
     with ThreadPoolExecutor(4) as pool:
-        made = list(pool.map(make, [tokenizer] * 8, range(8), timeout=60))
+        made = list(pool.map(make, [wrapped] * 8, range(8), timeout=60))
     assert len(built) == 1
     assert all(spell(constraint, tokenizer, f"{i}x") for i, constraint in enumerate(made))
 
     tokenizer.add_tokens(["hello world"])
-    constraint = Constraint(tokenizer, regex="hello world|no", vocab_size=WIDTH)
+    constraint = constrain(wrapped, regex="hello world|no", vocab_size=WIDTH)
     assert len(built) == 2
     assert constraint.allowed()[len(tokenizer) - 1]
 
     gone = weakref.ref(tokenizer)
-    del tokenizer, constraint, made
+    del tokenizer, wrapped, constraint, made
     gc.collect()
     assert gone() is None

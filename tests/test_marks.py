@@ -79,7 +79,8 @@ def test_any_text_can_be_read(text: str) -> None:
         plain = part.text if isinstance(part, Passage) else part.replace(PASSAGES, "")
         assert plain == strip_marks(plain)
     conversation = resolve([Turn("user", [text])])
-    assert conversation.texts[0].count(PASSAGES) == bool(conversation.passages)
+    passages = len(conversation.passages)
+    assert conversation.texts[0].count(PASSAGES) in ({1, passages} if passages else {0})
 
 
 def test_a_question_full_of_marks_is_read_as_text() -> None:
@@ -129,7 +130,7 @@ def test_short_passages_do_not_eat_words() -> None:
 
 def test_text_between_passages_is_not_lost() -> None:
     text = f"A:\n{format_passage(CAT)}\nB and more:\n{format_passage(DOG)}\nQ?"
-    assert resolve([Turn("user", [text])]).texts == (f"A:\n{PASSAGES}B and more:\n\nQ?",)
+    assert resolve([Turn("user", [text])]).texts == (f"A:\n{PASSAGES}B and more:\n{PASSAGES}Q?",)
 
 
 def test_only_the_current_turn_makes_rows() -> None:

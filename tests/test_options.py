@@ -36,6 +36,8 @@ IMPOSSIBLE: list[tuple[str, Any]] = [
     *[("drop_rows_after", value) for value in (-1, 0.5, True)],
     *[("regex", value) for value in (5, b"a+")],
     *[("json_schema", value) for value in (5, ["type"], True)],
+    *[("chat_template_kwargs", value) for value in ("thinking", [1], {1: 2}, {"a": {1, 2}}, {"a": math.nan})],
+    *[("chat_template_kwargs", {name: 1}) for name in ("messages", "tools", "tokenize", "bos_token")],
 ]
 
 POSSIBLE: list[tuple[str, Any]] = [
@@ -55,6 +57,10 @@ POSSIBLE: list[tuple[str, Any]] = [
     *[("seed", value) for value in (None, 0, -1, 2**64 - 1, -(2**63))],
     *[("regex", value) for value in (None, "[a-z]+")],
     *[("json_schema", value) for value in (None, {"type": "object"}, '{"type": "object"}')],
+    *[
+        ("chat_template_kwargs", value)
+        for value in (None, {}, {"enable_thinking": False, "x": ["a", {"b": 1}]})
+    ],
 ]
 
 
@@ -147,3 +153,19 @@ def test_unknown_rules(fusion: Any) -> None:
 def test_the_default_abstention_is_a_sentence() -> None:
     assert Options().abstention.endswith(".")
     assert Options(abstention="Nothing found.").abstention == "Nothing found."
+
+
+def test_names_that_rendering_needs_are_named() -> None:
+    with pytest.raises(
+        InputError, match="must not hold add_generation_prompt, messages: rendering sets that"
+    ):
+        Options(
+            chat_template_kwargs={"messages": [], "enable_thinking": True, "add_generation_prompt": False}
+        )
+
+
+def test_what_a_chat_template_may_look_at_is_a_copy() -> None:
+    given: dict[str, Any] = {"documents_of": {"a": [1]}}
+    options = Options(chat_template_kwargs=given)
+    given["documents_of"]["a"].append(2)
+    assert options.chat_template_kwargs == {"documents_of": {"a": [1]}}

@@ -8,39 +8,17 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tokenizers import (
-    AddedToken,
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    processors,
-    trainers,
-)
-from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
+from tokenizer_tools import CHATML, INST, bos_tokenizer, byte_tokenizer
+from tokenizers import normalizers
+from transformers import ByT5Tokenizer
 
 from nbce_rag.errors import InputError, ModelError
+from nbce_rag.models.transformers.tokenizer import TransformersTokenizer
 from nbce_rag.noncharacters import PASSAGES
 from nbce_rag.prompts.encoder import PromptEncoder
 from nbce_rag.prompts.template import PromptTemplate
 
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-# As Llama 2 and Gemma do it: trimmed contents, no system role, BOS written by the template.
-INST = (
-    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system') }}"
-    "{% endif %}[INST] {{ m['content'] | trim }} [/INST]{% endfor %}"
-)
 IGNORES_SYSTEM = CHATML.replace("{% for m in messages %}", "{% for m in messages if m['role'] != 'system' %}")
-CORPUS = [
-    "Question: Who runs the ferry?\nAnswer: Ada",
-    "The ferry to the island.",
-    "谁负责渡轮?艾达负责渡轮。",
-    "Part",
-]
 PASSAGE_TEXT = "Ada runs the ferry.\n船在中午出发。😀"
 QUESTIONS = [
     "Who runs the ferry?",
@@ -52,46 +30,6 @@ QUESTIONS = [
 ]
 
 
-def byte_tokenizer(chat: str | None = CHATML) -> Any:
-    """Byte-level without BOS, as Qwen's; its chat tokens have no name such as eos_token, as Llama 3's."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=330, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(CORPUS, trainer)
-    names = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|header|>"]
-    tokenizer.add_special_tokens([AddedToken(name, special=True) for name in names])
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>")
-    wrapped.chat_template = chat
-    return wrapped
-
-
-def bos_tokenizer(chat: str | None = INST, normalizer: Any = None) -> Any:
-    """Sentencepiece-like with <s> before and </s> after every text, as Llama 2's."""
-    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁"]
-    pieces += [*sorted(set("".join(CORPUS)) - {" "}), "He", "▁T", "fe", "rry"]
-    merges = [("▁", "T"), ("f", "e")]
-    tokenizer = Tokenizer(
-        models.BPE(
-            vocab={p: i for i, p in enumerate(dict.fromkeys(pieces))}, merges=merges, byte_fallback=True
-        )
-    )
-    blanks = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    tokenizer.normalizer = normalizers.Sequence([normalizer, blanks]) if normalizer else blanks
-    tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    )
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
-    )
-    wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
-    )
-    wrapped.chat_template = chat
-    return wrapped
-
-
 BYTES, BYTES_PLAIN = byte_tokenizer(), byte_tokenizer(None)
 BOS, BOS_PLAIN = bos_tokenizer(), bos_tokenizer(None)
 EVERY = [BYTES, BYTES_PLAIN, BOS, BOS_PLAIN]
@@ -100,9 +38,10 @@ SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|header|>", "<s>", 
 
 
 def encoder_for(tokenizer: Any, **changes: Any) -> PromptEncoder:
-    template = PromptTemplate.for_tokenizer(tokenizer)
+    wrapped = TransformersTokenizer(tokenizer)
+    template = PromptTemplate.for_tokenizer(wrapped)
     fields = {name: getattr(template, name) for name in template.__dataclass_fields__} | changes
-    return PromptEncoder(PromptTemplate(**fields), tokenizer)
+    return PromptEncoder(PromptTemplate(**fields), wrapped)
 
 
 def decode(tokenizer: Any, ids: Any) -> str:
@@ -145,8 +84,9 @@ def test_chat_wording_is_what_the_chat_template_makes_of_the_whole_message() -> 
 
 
 def test_the_template_follows_from_the_tokenizer(tiny_tokenizer: Any, chat_tokenizer: Any) -> None:
-    assert PromptTemplate.for_tokenizer(tiny_tokenizer) == PromptTemplate.plain()
-    assert PromptTemplate.for_tokenizer(chat_tokenizer) == PromptTemplate.for_chat()
+    plain, chat = TransformersTokenizer(tiny_tokenizer), TransformersTokenizer(chat_tokenizer)
+    assert PromptTemplate.for_tokenizer(plain) == PromptTemplate.plain()
+    assert PromptTemplate.for_tokenizer(chat) == PromptTemplate.for_chat()
     refusal = PromptTemplate.for_chat().refusal
     assert refusal is not None
     assert refusal in PromptTemplate.for_chat().prefix
@@ -172,7 +112,7 @@ def test_impossible_templates(changes: dict[str, Any], named: str) -> None:
 
 def test_chat_without_a_chat_template() -> None:
     with pytest.raises(InputError, match="has no chat template"):
-        PromptEncoder(PromptTemplate.for_chat(), BYTES_PLAIN)
+        PromptEncoder(PromptTemplate.for_chat(), TransformersTokenizer(BYTES_PLAIN))
 
 
 @pytest.mark.parametrize(
@@ -186,7 +126,7 @@ def test_chat_without_a_chat_template() -> None:
 )
 def test_chat_templates_that_do_not_pass_the_message_on(chat: str) -> None:
     with pytest.raises(ModelError, match="drops or repeats the user's message"):
-        PromptEncoder(PromptTemplate.for_chat(), byte_tokenizer(chat))
+        PromptEncoder(PromptTemplate.for_chat(), TransformersTokenizer(byte_tokenizer(chat)))
 
 
 @pytest.mark.parametrize("chat", ["{{ raise_exception('never') }}", "{% for %}"])
@@ -359,11 +299,12 @@ def test_a_question_that_the_tokenizer_drops() -> None:
 def test_tokenizers_without_offsets() -> None:
     slow = ByT5Tokenizer()
     assert not slow.is_fast
-    encoder = PromptEncoder(PromptTemplate.plain(), slow)
+    wrapped = TransformersTokenizer(slow)
+    encoder = PromptEncoder(PromptTemplate.plain(), wrapped)
     before, inside, after = spelled(slow, encoder, "谁 runs it?")
     assert (before, inside, after) == ("Question: ", "谁 runs it?", "\nAnswer:")
     assert special_ids(slow, encoder.suffix("a</s>b<extra_id_0>").ids) == []
-    bare = PromptEncoder(PromptTemplate(prefix="", passage="{text}", suffix="{question}"), slow)
+    bare = PromptEncoder(PromptTemplate(prefix="", passage="{text}", suffix="{question}"), wrapped)
     suffix = bare.suffix("Who?")
     assert suffix.question == (0, len(suffix.ids))
 
@@ -509,7 +450,7 @@ MESSAGES = [
 
 
 def test_a_given_conversation() -> None:
-    encoder = PromptEncoder(PromptTemplate.for_chat(), BYTES, messages=MESSAGES)
+    encoder = PromptEncoder(PromptTemplate.for_chat(), TransformersTokenizer(BYTES), messages=MESSAGES)
     suffix = encoder.suffix("Who runs it?")
     row = decode(BYTES, (*encoder.prefix, *encoder.passage_ids(None, "Ada."), *suffix.ids))
     content = MESSAGES[1]["content"].replace(PASSAGES, "Ada.\n\n")
@@ -520,14 +461,14 @@ def test_a_given_conversation() -> None:
 
 def test_a_given_conversation_cannot_spell_special_tokens() -> None:
     messages = [{"role": "user", "content": f"<|im_end|>{PASSAGES}\ufdd4<|im_start|>?"}]
-    encoder = PromptEncoder(PromptTemplate.for_chat(), BYTES, messages=messages)
+    encoder = PromptEncoder(PromptTemplate.for_chat(), TransformersTokenizer(BYTES), messages=messages)
     start, end = BYTES.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
     assert special_ids(BYTES, encoder.prefix) == [start]
     assert special_ids(BYTES, encoder.suffix("?").ids) == [end, start]
 
 
 def test_a_given_conversation_without_a_chat_template() -> None:
-    encoder = PromptEncoder(PromptTemplate.plain(), BOS_PLAIN, messages=MESSAGES)
+    encoder = PromptEncoder(PromptTemplate.plain(), TransformersTokenizer(BOS_PLAIN), messages=MESSAGES)
     assert special_ids(BOS_PLAIN, encoder.prefix) == [BOS_PLAIN.bos_token_id]
     assert decode(BOS_PLAIN, encoder.prefix[1:]) == "system: Be brief.\n\nuser: Read this:\n"
     assert decode(BOS_PLAIN, encoder.suffix("Who runs it?").ids) == "Now tell: Who runs it?\n\nassistant:"
@@ -535,7 +476,9 @@ def test_a_given_conversation_without_a_chat_template() -> None:
 
 def test_a_given_text() -> None:
     encoder = PromptEncoder(
-        PromptTemplate.for_chat(), BYTES, text=f"Notes:\n{PASSAGES}Ferry: who?<|im_end|>\nA:"
+        PromptTemplate.for_chat(),
+        TransformersTokenizer(BYTES),
+        text=f"Notes:\n{PASSAGES}Ferry: who?<|im_end|>\nA:",
     )
     assert decode(BYTES, encoder.prefix) == "Notes:\n"
     suffix = encoder.suffix("who?")

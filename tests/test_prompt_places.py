@@ -6,15 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from engine_reference import engine_of
 
+from nbce_rag.decoding.plan import plan_rows
 from nbce_rag.engine.nbce import NBCE
 from nbce_rag.errors import InputError
 from nbce_rag.noncharacters import PASSAGES
 from nbce_rag.passages import Passage
 from nbce_rag.prompts.encoder import PromptEncoder
 from nbce_rag.prompts.template import PromptTemplate
-from nbce_rag.request import Request
 
 TEMPLATE = PromptTemplate("", "{heading}{text}\n\n", "{question}")
 ADA, FISH = Passage("Run by Ada."), Passage("Fish.")
@@ -22,8 +21,7 @@ ADA, FISH = Passage("Run by Ada."), Passage("Fish.")
 
 def rows(nbce: NBCE, text: str, *passages: Passage, **options: Any) -> list[str]:
     encoder = PromptEncoder(TEMPLATE, nbce.model.tokenizer, text=text)
-    request = Request("Who?", passages, nbce.options.updated(**options), encoder)
-    plan = engine_of(nbce).plan(request)
+    plan = plan_rows(encoder, "Who?", passages, nbce.options.updated(**options), nbce.model.window)
     return [nbce.model.tokenizer.decode([*row.context, *plan.suffix.ids]) for row in plan.rows]
 
 
@@ -62,9 +60,9 @@ def test_a_long_passage_is_split_in_its_place(make_nbce: Callable[..., NBCE]) ->
 
 def test_special_tokens_count_only_in_trusted_prompts(nbce: NBCE) -> None:
     tokenizer = nbce.model.tokenizer
-    end = tokenizer.eos_token_id
+    [end], [bos] = tokenizer.encode("</s>"), tokenizer.bos_ids
     trusted = PromptEncoder(TEMPLATE, tokenizer, text="<s>Hi</s>Who?", trusted=True)
     assert end in trusted.suffix("Who?").ids
-    assert (*trusted.prefix, *trusted.suffix("Who?").ids).count(tokenizer.bos_token_id) == 1
+    assert (*trusted.prefix, *trusted.suffix("Who?").ids).count(bos) == 1
     plain = PromptEncoder(TEMPLATE, tokenizer, text="<s>Hi</s>Who?")
     assert end not in plain.suffix("Who?").ids

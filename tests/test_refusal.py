@@ -73,7 +73,7 @@ def test_the_default_answers_among_many_that_refuse(nbce: NBCE) -> None:
 def test_refusal_probabilities(nbce: NBCE) -> None:
     request = nbce.request(QUESTION, [*IRRELEVANT, FACT])
     _, _, prompted = read(nbce, request)
-    tokens = len(nbce.model.tokenizer(REFUSAL, add_special_tokens=False)["input_ids"])
+    tokens = len(nbce.model.tokenizer.encode(REFUSAL))
     refusal = prompted.state.refusal
     assert refusal is not None
     torch.testing.assert_close(refusal[0, :4], torch.full((4,), 0.999**tokens), atol=1e-4, rtol=0)
@@ -106,7 +106,7 @@ def test_an_abstention_costs_no_decoding(nbce: NBCE) -> None:
 
 def test_the_threshold(build: Callable[..., NBCE]) -> None:
     nbce = build(sure=0.95, surer=0.9)
-    tokens = len(nbce.model.tokenizer(REFUSAL, add_special_tokens=False)["input_ids"])
+    tokens = len(nbce.model.tokenizer.encode(REFUSAL))
     p = 0.9**tokens
     assert 0.05 < p < 0.95
     assert nbce.answer(QUESTION, IRRELEVANT, refusal_threshold=p - 0.01).finish_reason == "no_evidence"

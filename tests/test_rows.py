@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from nbce_rag.decoding.plan import Row, RowPlan, plan_rows
 from nbce_rag.errors import ContextLengthError, InputError
+from nbce_rag.models.transformers.tokenizer import TransformersTokenizer
 from nbce_rag.options import Options
 from nbce_rag.passages import Passage
 from nbce_rag.prompts.encoder import PromptEncoder, Suffix
@@ -26,7 +27,7 @@ LONG = " ".join(f"Sentence {i} says that {NAMES[i % 5]} sold {i * 7} fish." for 
 
 @pytest.fixture(scope="module")
 def encoder(tiny_tokenizer: Any) -> PromptEncoder:
-    return PromptEncoder(PromptTemplate.plain(), tiny_tokenizer)
+    return PromptEncoder(PromptTemplate.plain(), TransformersTokenizer(tiny_tokenizer))
 
 
 def passages(count: int = 5, scores: bool = True) -> list[Passage]:
@@ -137,7 +138,7 @@ def test_order_labels(encoder: PromptEncoder) -> None:
 
 def test_rows_read_what_the_template_asks_for(tiny_tokenizer: Any) -> None:
     template = PromptTemplate(prefix="", passage="[{id}] {source}: {text}\n", suffix="{question}")
-    encoder = PromptEncoder(template, tiny_tokenizer)
+    encoder = PromptEncoder(template, TransformersTokenizer(tiny_tokenizer))
     plan = lay_out(encoder, [Passage("Ada.", id="p1", source="a.txt")])
     assert tiny_tokenizer.decode(list(plan.rows[1].context[1:])) == "[p1] a.txt: Ada.\n"
 
@@ -199,7 +200,7 @@ def test_the_question_must_fit(encoder: PromptEncoder) -> None:
 
 def test_room_is_kept_for_the_refusal(tiny_tokenizer: Any) -> None:
     template = PromptTemplate(prefix="", passage="{text}", suffix="{question}", refusal="No. " * 20)
-    encoder = PromptEncoder(template, tiny_tokenizer)
+    encoder = PromptEncoder(template, TransformersTokenizer(tiny_tokenizer))
     exact = len(encoder.prefix) + len(encoder.suffix(QUESTION).ids) + len(encoder.refusal)
     assert len(encoder.refusal) > 16
     assert len(lay_out(encoder, [], window=exact).rows) == 1
@@ -226,7 +227,7 @@ def test_a_character_that_alone_is_too_long(tiny_tokenizer: Any) -> None:
     vocab = {chr(c): i for i, c in enumerate(range(0x20, 0x7F))} | {"\n": 95, "<unk>": 96}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[], unk_token="<unk>", fuse_unk=False))
     tokenizer.normalizer = normalizers.Replace("\ufdfa", "a" * 18)
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
+    wrapped = TransformersTokenizer(PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>"))
     encoder = PromptEncoder(PromptTemplate(prefix="", passage="{text}", suffix="{question}"), wrapped)
     fits = lay_out(encoder, [Passage("\ufdfa " * 5, id="p")], question="?", window=17 + 19)
     assert len(fits.rows) > 2

@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from nbce_rag.decoding.sampling import ForcedTokens, Sampler, TokenChooser
+from nbce_rag.models.transformers.tokenizer import TransformersTokenizer
 from nbce_rag.options import Options
 
 NEG_INF = -math.inf
@@ -31,12 +32,15 @@ VOCAB = 40
 class Letters:
     """Spells a word by its letters, a blank being token 0; enough of a tokenizer for bad words."""
 
-    def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
-        return {"input_ids": [" abcdefghijklmnopqrstuvwxyz".index(letter) for letter in text]}
+    def encode(self, text: str) -> tuple[int, ...]:
+        return tuple(" abcdefghijklmnopqrstuvwxyz".index(letter) for letter in text)
+
+
+LETTERS: Any = Letters()
 
 
 def sampler(constraint: Any = None, eos: frozenset[int] = frozenset({39}), **options: Any) -> Sampler:
-    return Sampler(Options(**options), Letters(), eos, constraint)
+    return Sampler(Options(**options), LETTERS, eos, constraint)
 
 
 def written(words: list[int], **options: Any) -> Sampler:
@@ -116,25 +120,25 @@ def test_no_ngram_comes_twice(answer: list[int], size: int) -> None:
     ],
 )
 def test_bad_words(answer: str, banned: str) -> None:
-    ids = Letters()(answer)["input_ids"]
+    ids = LETTERS.encode(answer)
     scores = random_scores(2)
     got = written(ids, bad_words=("bad", "z")).process(scores)
     want = scores.clone()
     for letter in {*banned, "z"}:  # a word of one token is banned everywhere
-        want[Letters()(letter)["input_ids"]] = NEG_INF
+        want[list(LETTERS.encode(letter))] = NEG_INF
     assert torch.equal(got, want)
 
 
 def test_an_end_token_is_never_banned() -> None:
-    end = Letters()("z")["input_ids"][0]
+    (end,) = LETTERS.encode("z")
     scores = random_scores(3)
     got = sampler(eos=frozenset({end}), bad_words=("z", "y")).process(scores)
     assert got[end] == scores[end]
-    assert got[Letters()("y")["input_ids"][0]] == NEG_INF
+    assert got[LETTERS.encode("y")[0]] == NEG_INF
 
 
 def test_bad_words_are_spelled_with_and_without_a_blank(tiny_tokenizer: Any) -> None:
-    chooser = Sampler(Options(bad_words=("ferry",)), tiny_tokenizer, frozenset({1}))
+    chooser = Sampler(Options(bad_words=("ferry",)), TransformersTokenizer(tiny_tokenizer), frozenset({1}))
     for form in ("ferry", " ferry"):
         ids = tiny_tokenizer(form, add_special_tokens=False)["input_ids"]
         vocab = len(tiny_tokenizer)

@@ -31,7 +31,8 @@ from nbce_rag.fusion import Experts, Fused, FusionState, Mean, MinEntropy, Poste
 from nbce_rag.noncharacters import PASSAGES as MARK
 from nbce_rag.options import Options
 from nbce_rag.passages import Passage
-from nbce_rag.prompts.encoder import PromptEncoder, Suffix
+from nbce_rag.prompts.encoder import Suffix
+from nbce_rag.prompts.prompt import Prompt
 
 Make = Callable[..., Any]
 
@@ -275,9 +276,8 @@ def test_a_joint_row_and_order_labels(make_nbce: Make) -> None:
 def test_each_sentence_stands_where_its_passage_does(make_nbce: Make) -> None:
     nbce = make_nbce(chat=True)
     text = f"First {MARK} second {MARK} third {MARK} Who?"
-    encoder = PromptEncoder(nbce.prompt, nbce.model.tokenizer, text=text)
     request = dataclasses.replace(
-        nbce.request("Who?", PASSAGES, fusion=Posterior(focus=1.0), max_tokens=2), prompt=encoder
+        nbce.request("Who?", PASSAGES, fusion=Posterior(focus=1.0), max_tokens=2), prompt=Prompt(text=text)
     )
     _, _, prompted = read(nbce, request)
     said = nbce.model.tokenizer.decode(list(prompted.plan.rows[-1].context))

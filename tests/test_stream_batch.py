@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from nbce_rag.engine.nbce import NBCE
 from nbce_rag.noncharacters import PASSAGES
-from nbce_rag.prompts.encoder import PromptEncoder
+from nbce_rag.prompts.prompt import Prompt
 from nbce_rag.request import Request
 
 TEXTS = ["The ferry is run by Ada.", "The market opens at eight."]
@@ -29,6 +28,5 @@ async def test_streams_of_several_requests_and_of_ready_ones(make_nbce: Callable
 
 def test_a_conversation_may_do_without_passages(make_nbce: Callable[..., NBCE]) -> None:
     nbce = make_nbce(max_tokens=3)
-    tokenizer: Any = nbce.model.tokenizer
-    encoder = PromptEncoder(nbce.prompt, tokenizer, text=f"{PASSAGES}Good morning")
-    assert nbce.batch([Request("", (), nbce.options, encoder)])[0].warnings == ()  # warnings are errors here
+    prompt = Prompt(text=f"{PASSAGES}Good morning")
+    assert nbce.batch([Request("", (), nbce.options, prompt)])[0].warnings == ()  # warnings are errors here

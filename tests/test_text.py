@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from nbce_rag.decoding.detokenizer import TextBuilder
+from nbce_rag.models.transformers.tokenizer import TransformersTokenizer
 
 UNFINISHED = "\ufffd"
 
@@ -118,7 +119,7 @@ class Told:
 
 def tell(tokenizer: Any, ids: Sequence[int], stop: Sequence[str] = ()) -> Told:
     """Push all ids up to the stop, checking at each step what must hold at each step."""
-    builder = TextBuilder(tokenizer, stop)
+    builder = TextBuilder(TransformersTokenizer(tokenizer), stop)
     told = Told(builder)
     certain: dict[int, tuple[int, int]] = {}
     pushed = 0
@@ -180,7 +181,7 @@ def test_pieces_join_to_the_text(text: str, tokenizer: Any) -> None:
 def test_text_is_shown_at_once_when_it_is_certain(text: str, tokenizer: Any) -> None:
     """Nothing is held back but trailing white space and an unfinished character."""
     ids = encode(tokenizer, text)
-    builder = TextBuilder(tokenizer)
+    builder = TextBuilder(TransformersTokenizer(tokenizer))
     for i, token in enumerate(ids, 1):
         builder.push(token)
         plain = tokenizer.decode(ids[:i], clean_up_tokenization_spaces=False)
@@ -208,7 +209,7 @@ def test_a_token_that_ends_within_a_character_still_shows_its_beginning() -> Non
     ]
     assert mixed, "the vocabulary has tokens of a character and a half"
     token = next(i for i in mixed if not BYTE_BPE.decode([i]).startswith(UNFINISHED))
-    builder = TextBuilder(BYTE_BPE)
+    builder = TextBuilder(TransformersTokenizer(BYTE_BPE))
     assert builder.push(token) == BYTE_BPE.decode([token]).rstrip(UNFINISHED).strip()
 
 
@@ -278,7 +279,7 @@ def test_where_a_stop_string_contains_another_tokens_make_no_difference() -> Non
 
 
 def test_the_beginning_of_a_stop_string_is_held_back_until_it_is_known() -> None:
-    builder = TextBuilder(SINGLE_BYTES, ["###"])
+    builder = TextBuilder(TransformersTokenizer(SINGLE_BYTES), ["###"])
     shown = [builder.push(token) for token in encode(SINGLE_BYTES, "a##b##")]
     assert shown == ["a", "", "", "##b", "", ""]
     assert builder.finish() == "##"
@@ -286,7 +287,7 @@ def test_the_beginning_of_a_stop_string_is_held_back_until_it_is_known() -> None
 
 
 def test_blanks_are_held_back_until_something_follows() -> None:
-    builder = TextBuilder(SINGLE_BYTES)
+    builder = TextBuilder(TransformersTokenizer(SINGLE_BYTES))
     assert [builder.push(token) for token in encode(SINGLE_BYTES, " \na \n b ")] == [
         "",
         "",
@@ -302,7 +303,7 @@ def test_blanks_are_held_back_until_something_follows() -> None:
 
 
 def test_after_a_stop_string_nothing_more_comes() -> None:
-    builder = TextBuilder(SINGLE_BYTES, ["."])
+    builder = TextBuilder(TransformersTokenizer(SINGLE_BYTES), ["."])
     shown = [builder.push(token) for token in encode(SINGLE_BYTES, "a.b.c")]
     assert "".join(shown) + builder.finish() == builder.text == "a"
     assert builder.finish() == ""

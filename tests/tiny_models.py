@@ -15,6 +15,16 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
 
+TOOL_TEMPLATE = (
+    "{{ bos_token }}{% if tools %}<|tools|>\n"
+    "{% for t in tools %}{{ t['function']['name'] }}\n{% endfor %}{% endif %}"
+    "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}"
+    "{% for c in m.get('tool_calls', []) %}<tool_call>{{ c['function'] | tojson }}</tool_call>{% endfor %}"
+    "{{ eos_token }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+"""The same, but it knows tools and their calls."""
+
 CORPUS = [
     "The ferry to the island is run by Ada and leaves at noon from the old harbour.",
     "Question: Who runs the ferry?\nAnswer: Ada",

@@ -13,8 +13,8 @@ from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackMana
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.chat_models import BaseChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, InvalidToolCall, ToolCall
-from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages.tool import ToolCallChunk, tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
@@ -22,6 +22,9 @@ from langchain_core.tools import BaseTool
 from nbce_rag import NBCE
 from nbce_rag.answers.answer import Answer, Piece
 from nbce_rag.prompts.conversation import resolve
+from nbce_rag.prompts.prompt import Prompt
+from nbce_rag.prompts.schemas import response_schema
+from nbce_rag.prompts.tools import CallReader, call_schema, forced_names, tool_names
 from nbce_rag.request import Request
 
 from .documents import to_passages
@@ -30,9 +33,8 @@ from .messages import template_messages, to_turns
 from .output import PROVIDER, response_metadata, text_content, usage_metadata
 from .running import aanswer_all, answer_all, apieces, pieces
 from .settings import STRICT, NBCESettings, check_options
-from .structured import structured_output, wanted_schema
-from .tools import CallReader, call_schema, forced_names, tool_dicts
-from .wording import chat_encoder
+from .structured import structured_output
+from .tools import invalid_call, tool_call, tool_dicts
 
 __all__ = ["ChatNBCE"]
 
@@ -105,8 +107,7 @@ class ChatNBCE(NBCESettings, BaseChatModel):
         made = tool_dicts(tools)
         choice: Any = tool_choice
         if isinstance(choice, str) and choice not in ("auto", "none", "any", "required"):
-            names = [tool["function"]["name"] for tool in made]
-            forced_names(choice if choice in names else {"name": choice}, made)
+            forced_names({"name": choice}, made)
         return super().bind(tools=made, **({"tool_choice": choice} if choice is not None else {}), **kwargs)
 
     def with_structured_output(
@@ -150,8 +151,7 @@ class ChatNBCE(NBCESettings, BaseChatModel):
 
     def get_token_ids(self, text: str) -> list[int]:
         """Ids of the model's own tokenizer, without special tokens. Loads the model."""
-        ids: list[int] = self.nbce().model.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+        return list(self.nbce().model.tokenizer.encode(text))
 
     def _generate(
         self,
@@ -221,41 +221,33 @@ class ChatNBCE(NBCESettings, BaseChatModel):
     ) -> _Call:
         given = dict(kwargs)
         check_options(given, _CALL)
-        contexts, model, tools, choice, wanted = (given.pop(name, None) for name in _CALL[:5])
+        contexts, model, tools, choice, response_format = (given.pop(name, None) for name in _CALL[:5])
         for name in _CALL[5:]:
             given.pop(name, None)
         turns = to_turns(messages, artifacts=self.use_tool_artifacts, score_key=self.score_key)
         passages = None if contexts is None else to_passages(contexts, score_key=self.score_key)
-        found = resolve(turns, passages, key=self.key, history=self.history_contexts)
+        talk = resolve(turns, passages, key=self.key, history=self.history_contexts)
         tools = tool_dicts(tools or ())
-        names = [tool["function"]["name"] for tool in tools]
         if forced := forced_names(choice, tools):
             given["json_schema"] = call_schema(tools, forced)
-        elif wanted is not None:
-            given["json_schema"] = wanted_schema(wanted)
+        elif response_format is not None:
+            given["json_schema"] = response_schema(response_format)
+        if choice == "none":
+            tools = []
         engine = self.nbce(model)
-        shown = () if choice == "none" else tools
-        encoder = chat_encoder(
-            engine.model.tokenizer, engine.prompt, template_messages(messages, found.texts), shown
-        )
-        request = Request(found.question, found.passages, self.options(engine, stop, given), encoder)
-        return _Call(
-            engine, request, self.name_of(model), () if choice == "none" else tuple(names), found.notes
-        )
+        prompt = Prompt(template_messages(messages, talk.texts), tools=tools)
+        request = Request(talk.question, talk.passages, self.options(engine, stop, given), prompt)
+        return _Call(engine, request, self.name_of(model), tuple(tool_names(tools)), talk.notes)
 
     def _result(self, call: _Call, answer: Answer) -> ChatResult:
         reader = CallReader(call.tools)
-        text = answer.text
-        calls: list[ToolCall] = []
-        invalid: list[InvalidToolCall] = []
-        if call.tools:
-            shown = reader.push(text)
-            rest, calls, invalid = reader.finish()
-            text = shown + rest
+        shown = reader.push(answer.text)
+        rest, calls, unreadable = reader.finish()
+        text = shown + rest
         message = AIMessage(
             content=text_content(text, answer) if self.output_version == "v1" and text else text,
-            tool_calls=calls,
-            invalid_tool_calls=invalid,
+            tool_calls=[tool_call(one) for one in calls],
+            invalid_tool_calls=[invalid_call(one) for one in unreadable],
             usage_metadata=usage_metadata(answer),
             response_metadata=self._metadata(call, answer),
         )
@@ -263,29 +255,27 @@ class ChatNBCE(NBCESettings, BaseChatModel):
         return ChatResult(generations=[ChatGeneration(message=message, generation_info=info)])
 
     def _chunks(self, call: _Call, reader: CallReader, piece: Piece) -> Iterator[ChatGenerationChunk]:
-        text = reader.push(piece.text) if call.tools else piece.text
-        calls: list[Any] = []
-        if piece.answer is not None and call.tools:
-            rest, found, invalid = reader.finish()
+        text = reader.push(piece.text)
+        chunks: list[ToolCallChunk] = []
+        if piece.answer is not None:
+            rest, calls, unreadable = reader.finish()
             text += rest
-            every: list[Any] = [*found, *invalid]
-            calls = [
-                tool_call_chunk(
-                    name=one["name"],
-                    args=one["args"] if isinstance(one["args"], str) else json.dumps(one["args"]),
-                    id=one["id"],
-                    index=index,
+            parts = [(one.name, json.dumps(one.arguments), one.id) for one in calls]
+            # Chunks whose arguments are no JSON become invalid calls when they are joined.
+            chunks = [
+                tool_call_chunk(name=name, args=args, id=id_, index=index)
+                for index, (name, args, id_) in enumerate(
+                    [*parts, *((None, one.text, one.id) for one in unreadable)]
                 )
-                for index, one in enumerate(every)
             ]
         if text:
             yield ChatGenerationChunk(message=AIMessageChunk(content=text))
         if piece.answer is not None:
             answer = piece.answer
-            cited = self.output_version == "v1" and bool(answer.citations) and not calls
+            cited = self.output_version == "v1" and bool(answer.citations) and not chunks
             message = AIMessageChunk(
                 content=text_content("", answer) if cited else "",
-                tool_call_chunks=calls,
+                tool_call_chunks=chunks,
                 usage_metadata=usage_metadata(answer),
                 response_metadata=self._metadata(call, answer),
                 chunk_position="last",

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from types import FrameType
 from typing import Any
 
 from langchain_core.documents import Document
@@ -16,6 +14,8 @@ from pydantic import Field, SecretStr
 from nbce_rag.errors import InputError
 from nbce_rag.passages import Passage
 from nbce_rag.prompts.marks import format_passage
+
+from .retrievals import document_of, listen, remember
 
 __all__ = [
     "SCORE_KEY",
@@ -128,7 +128,9 @@ def to_document(passage: Passage, *, score_key: str | None = None) -> Document:
         for name, value in passage.metadata.items()
         if name != score_key and not name.startswith("_")
     )
-    return Document(id=passage.id, page_content=passage.text, metadata=metadata)
+    document = Document(id=passage.id, page_content=passage.text, metadata=metadata)
+    remember([document])
+    return document
 
 
 def is_context(value: Any) -> bool:
@@ -155,17 +157,20 @@ def format_passages(
         separator: stands between them.
         key: see `mark_key` of `ChatNBCE`; for use in a chain: `partial(format_passages, key=...)`.
     """
-    given = list(documents)
-    text = separator.join(format_passage(passage, key=key) for passage in to_passages(given))
-    return MarkedText(text, [d for d in given if isinstance(d, Document)])
+    contexts = list(documents)
+    text = separator.join(format_passage(passage, key=key) for passage in to_passages(contexts))
+    return MarkedText(text, [context for context in contexts if isinstance(context, Document)])
 
 
 class PassagePrompt(StringPromptTemplate):
     """A `document_prompt` that marks each document, for `create_stuff_documents_chain` and its kin.
 
-    LangChain hands a document prompt the metadata that it names, and neither id nor score. The document
-    itself is taken from the caller (`langchain_core.prompts.format_document`) where it can be found there;
-    else the header holds what the variables say.
+    LangChain hands a document prompt the text and the metadata that it names. Id, title, source and score
+    come from the document itself, which is known if a retriever found it after the first of these prompts
+    was made, or if one of our stores made it (`langchain_nbce.retrievals`). Of other documents, as those that
+    a program makes or copies between retriever and prompt, only what the template names is known: the id is
+    then made of the text, there is no score, and no title that the template leaves out.
+    `create_nbce_documents_chain` and `format_passages` take documents whole, wherever they are from.
 
     Attributes:
         template: wording of one document, an f-string template over `page_content` and its metadata. With
@@ -180,44 +185,33 @@ class PassagePrompt(StringPromptTemplate):
     mark_key: SecretStr | None = None
 
     def __init__(self, template: str = "{page_content}", **kwargs: Any) -> None:
-        variables = PromptTemplate.from_template(template).input_variables
-        super().__init__(**{"input_variables": variables, **kwargs, "template": template})
+        variables = {"page_content", *PromptTemplate.from_template(template).input_variables}
+        super().__init__(**{"input_variables": sorted(variables), **kwargs, "template": template})
+        listen()
 
     def format(self, **kwargs: Any) -> str:
-        """The document between marks."""
-        return self._mark(_document_of(sys._getframe(1), kwargs), kwargs)
-
-    async def aformat(self, **kwargs: Any) -> str:
-        """As `format`."""
-        return self._mark(_document_of(sys._getframe(1), kwargs), kwargs)
-
-    def format_document(self, document: Document) -> str:
-        """One document between marks, with id, title, source and score in the header."""
-        return format_document(document, self)
-
-    def _mark(self, document: Document | None, fields: Mapping[str, Any]) -> str:
-        text = PromptTemplate.from_template(self.template).format(**fields)
-        metadata = dict(fields if document is None else document.metadata)
+        """The document between marks; `kwargs` are its text and the metadata that the template names."""
+        document = document_of(kwargs.get("page_content"))
+        text = PromptTemplate.from_template(self.template).format(**kwargs)
+        metadata = dict(kwargs if document is None else document.metadata)
         if self.template != "{page_content}":
             metadata.pop("title", None)
         id_ = document.id if document else None
         key = self.mark_key.get_secret_value() if self.mark_key else None
         return format_passage(_from_fields(text, metadata, id_, self.score_key), key=key)
 
+    async def aformat(self, **kwargs: Any) -> str:
+        """As `format`."""
+        return self.format(**kwargs)
+
+    def format_document(self, document: Document) -> str:
+        """One document between marks, with id, title, source and score in the header."""
+        remember([document])
+        return format_document(document, self)
+
     @property
     def _prompt_type(self) -> str:
         return "nbce-passage"
-
-
-def _document_of(caller: FrameType, fields: Mapping[str, Any]) -> Document | None:
-    """The document that a caller formats, if it is one with these fields."""
-    document = caller.f_locals.get("doc")
-    if (
-        isinstance(document, Document)
-        and fields.get("page_content", document.page_content) == document.page_content
-    ):
-        return document
-    return None
 
 
 def mark_documents(

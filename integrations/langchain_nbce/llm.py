@@ -18,18 +18,17 @@ from langchain_core.runnables import RunnableConfig
 
 from nbce_rag import NBCE
 from nbce_rag.answers.answer import Answer
-from nbce_rag.noncharacters import PASSAGES
 from nbce_rag.passages import Passage
 from nbce_rag.prompts.conversation import Turn, resolve
-from nbce_rag.prompts.marks import format_passage, format_passages
+from nbce_rag.prompts.marks import format_passage, mark_places
+from nbce_rag.prompts.prompt import Prompt
 from nbce_rag.request import Request
 
 from .documents import to_passages
 from .messages import to_turns
 from .output import PROVIDER, response_metadata, usage_metadata
 from .running import aanswer_all, answer_all, apieces, pieces
-from .settings import OPTION_NAMES, STRICT, NBCESettings, check_options, renamed
-from .wording import text_encoder
+from .settings import OPTION_NAMES, STRICT, NBCESettings, check_options, in_our_names
 
 __all__ = ["NBCELLM"]
 
@@ -80,8 +79,7 @@ class NBCELLM(NBCESettings, BaseLLM):
 
     def get_token_ids(self, text: str) -> list[int]:
         """Ids of the model's own tokenizer, without special tokens. Loads the model."""
-        ids: list[int] = self.nbce().model.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+        return list(self.nbce().model.tokenizer.encode(text))
 
     def _generate(
         self,
@@ -140,7 +138,7 @@ class NBCELLM(NBCESettings, BaseLLM):
     ) -> tuple[NBCELLM, list[str], dict[str, Any]]:
         """Contexts into the prompts and options into the fields: LangChain's cache keys see nothing else."""
         callback_names = ("tags", "metadata", "run_name", "run_id")
-        kept = {name: value for name, value in kwargs.items() if name in callback_names}
+        callbacks = {name: value for name, value in kwargs.items() if name in callback_names}
         given = {name: value for name, value in kwargs.items() if name not in callback_names}
         check_options(given, ("contexts", "model"))
         contexts = given.pop("contexts", None)
@@ -148,27 +146,26 @@ class NBCELLM(NBCESettings, BaseLLM):
         if contexts is not None:
             passages = to_passages(contexts, score_key=self.score_key)
             marked = [self._marked(prompt, passages) for prompt in prompts]
-        changes = {name: value for name, value in renamed(given).items() if value is not None}
+        changes = {name: value for name, value in in_our_names(given).items() if value is not None}
         if not changes:
-            return self, marked, kept
+            return self, marked, callbacks
         model = self.model_copy(update=changes)
         if changes.get("model") not in (None, self.name_of()):
             model.engine = None
         model.options(self.nbce(), None, {n: changes[n] for n in OPTION_NAMES if n in changes})  # checks them
-        return model, marked, kept
+        return model, marked, callbacks
 
     def _marked(self, prompt: str, passages: Sequence[Passage]) -> str:
-        found = resolve([Turn("user", [prompt])], passages, key=self.key, history=self.history_contexts)
-        return found.texts[0].replace(PASSAGES, format_passages(found.passages, key=self.key))
+        talk = resolve([Turn("user", [prompt])], passages, key=self.key, history=self.history_contexts)
+        return mark_places(talk.texts[0], talk.passages, key=self.key)
 
     def _prepare(self, prompts: Sequence[str], stop: Sequence[str] | None) -> tuple[NBCE, list[Request]]:
         engine = self.nbce()
         options = self.options(engine, stop, {})
         requests = []
         for prompt in prompts:
-            found = resolve([Turn("user", [prompt])], key=self.key, history=self.history_contexts)
-            encoder = text_encoder(engine.model.tokenizer, engine.prompt, found.texts[0])
-            requests.append(Request(found.question, found.passages, options, encoder))
+            talk = resolve([Turn("user", [prompt])], key=self.key, history=self.history_contexts)
+            requests.append(Request(talk.question, talk.passages, options, Prompt(text=talk.texts[0])))
         return engine, requests
 
     def _result(self, engine: NBCE, answers: Sequence[Answer]) -> LLMResult:

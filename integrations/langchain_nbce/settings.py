@@ -20,7 +20,7 @@ from nbce_rag.options import Options
 
 from .documents import SCORE_KEY
 
-__all__ = ["OPTION_NAMES", "STRICT", "NBCESettings", "check_options", "renamed"]
+__all__ = ["OPTION_NAMES", "STRICT", "NBCESettings", "check_options", "in_our_names"]
 
 STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
@@ -65,6 +65,7 @@ class NBCESettings(BaseModel):
     seed: int | None = None
     json_schema: dict[str, Any] | str | None = None
     regex: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
     passages_per_row: int | None = None
     joint_row: bool | None = None
     order_labels: bool | None = None
@@ -97,7 +98,7 @@ class NBCESettings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _rename(cls, values: Any) -> Any:
-        return renamed(values) if isinstance(values, dict) else values
+        return in_our_names(values) if isinstance(values, dict) else values
 
     @field_validator("engine")
     @classmethod
@@ -156,15 +157,15 @@ class NBCESettings(BaseModel):
             return model
         return self.model if self.engine is None else str(self.engine.model.name)
 
-    def options(self, engine: NBCE, stop: Sequence[str] | None, given: Mapping[str, Any]) -> Options:
-        """Options of one call: the engine's, changed by the fields, changed by what the call gives.
+    def options(self, engine: NBCE, stop: Sequence[str] | None, call: Mapping[str, Any]) -> Options:
+        """Options of one call: the engine's, changed by the fields, changed by those of the call.
 
         Raises:
             InputError: an unknown option, or one that is out of range.
         """
         fields = {name: getattr(self, name) for name in OPTION_NAMES}
         changes = {name: value for name, value in fields.items() if value is not None}
-        call = renamed(given)
+        call = in_our_names(call)
         changes.update(
             (name, value) for name, value in call.items() if value is not None or name not in OPTION_NAMES
         )
@@ -203,18 +204,16 @@ class NBCESettings(BaseModel):
         return made
 
 
-def check_options(given: Mapping[str, Any], known: Sequence[str]) -> None:
-    """Raises InputError for what a call may not give."""
-    allowed = {*OPTION_NAMES, *_ALIASES, *known}
-    if unknown := sorted(set(given) - allowed):
-        raise InputError(
-            f"Unknown option {', '.join(unknown)}; a call takes {', '.join(sorted({*OPTION_NAMES, *known}))}."
-        )
+def check_options(call: Mapping[str, Any], others: Sequence[str]) -> None:
+    """Raises InputError for what a call may not give: neither an option nor one of the other names."""
+    names = {*OPTION_NAMES, *others}
+    if unknown := sorted(set(call) - names - set(_ALIASES)):
+        raise InputError(f"Unknown option {', '.join(unknown)}; a call takes {', '.join(sorted(names))}.")
 
 
-def renamed(given: Mapping[str, Any]) -> dict[str, Any]:
+def in_our_names(call: Mapping[str, Any]) -> dict[str, Any]:
     """The same with the names that LangChain's other packages use replaced by ours."""
-    return {_ALIASES.get(name, name): value for name, value in given.items()}
+    return {_ALIASES.get(name, name): value for name, value in call.items()}
 
 
 def _name_of_rule(rule: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from operator import itemgetter
 from typing import Any
 
@@ -15,8 +14,9 @@ from langchain_core.utils.function_calling import convert_to_json_schema, conver
 from langchain_core.utils.pydantic import is_basemodel_subclass
 
 from nbce_rag.errors import InputError
+from nbce_rag.prompts.schemas import closed_schema
 
-__all__ = ["structured_output", "wanted_schema"]
+__all__ = ["structured_output"]
 
 _METHODS = ("json_schema", "function_calling", "json_mode")
 
@@ -42,13 +42,11 @@ def structured_output(
             else JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
         )
     else:
-        constraint = {"type": "object"} if method == "json_mode" else _closed(convert_to_json_schema(schema))
-        wanted = (
-            {"type": "json_object"}
-            if method == "json_mode"
-            else {"type": "json_schema", "json_schema": {"schema": constraint}}
-        )
-        bound = model.bind(response_format=wanted, **traced, **options)
+        response_format: dict[str, Any] = {"type": "json_object"}
+        if method == "json_schema":
+            closed = closed_schema(convert_to_json_schema(schema))
+            response_format = {"type": "json_schema", "json_schema": {"schema": closed}}
+        bound = model.bind(response_format=response_format, **traced, **options)
         inner = PydanticOutputParser(pydantic_object=schema) if is_class else JsonOutputParser()
         # Whole answers only: half an object fits no schema.
         parser = RunnableLambda(_Whole(inner), name="structured_output")
@@ -64,23 +62,6 @@ def structured_output(
     return chain
 
 
-def wanted_schema(wanted: Any) -> Any:
-    """The schema of an OpenAI-style `response_format`.
-
-    Raises:
-        InputError: a format that is not known.
-    """
-    if isinstance(wanted, Mapping) and wanted.get("type") == "json_object":
-        return {"type": "object"}
-    if isinstance(wanted, Mapping) and wanted.get("type") == "json_schema":
-        inner = wanted.get("json_schema")
-        return inner.get("schema", inner) if isinstance(inner, Mapping) else wanted.get("schema")
-    raise InputError(
-        f"response_format={wanted!r} is not known; give {{'type': 'json_object'}} or "
-        "{'type': 'json_schema', 'json_schema': {'schema': ...}}."
-    )
-
-
 class _Whole:
     """Parses a finished message; a chunked one is joined before, since this is no generator."""
 
@@ -90,12 +71,3 @@ class _Whole:
     def __call__(self, message: Any) -> Any:
         text = message.text if isinstance(message.text, str) else message.text()
         return self._parser.parse(str(text))
-
-
-def _closed(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema without LangChain's title and description on top, and without room for other members."""
-    made = {name: value for name, value in schema.items() if name not in ("title", "description")}
-    made.setdefault("type", "object")
-    if "properties" in made:
-        made.setdefault("additionalProperties", False)
-    return made

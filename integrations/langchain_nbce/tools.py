@@ -1,180 +1,28 @@
-"""Tools: what the model is told of them, the grammar of a forced call, and calls read out of its text."""
+"""Tools of LangChain as chat templates take them, and calls read out of a text as LangChain's."""
 
 from __future__ import annotations
 
-import json
-import re
-import uuid
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any
 
 from langchain_core.messages import InvalidToolCall, ToolCall
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
-from nbce_rag.errors import InputError
+from nbce_rag.prompts import tools as words
 
-__all__ = ["CallReader", "call_schema", "forced_names", "instruction", "tool_dicts"]
-
-_OPENERS = (
-    "<tool_call>",
-    "<|tool_call|>",
-    "[TOOL_CALLS]",
-    "<|python_tag|>",
-    "<function_call>",
-    "```tool_call",
-)
-_LEAD = re.compile("|".join(map(re.escape, _OPENERS)))
+__all__ = ["invalid_call", "tool_call", "tool_dicts"]
 
 
-def tool_dicts(tools: Sequence[Any]) -> list[dict[str, Any]]:
-    """Tools as OpenAI-style dicts, which is what chat templates take; of one name the last one counts."""
-    made = [convert_to_openai_tool(tool) for tool in tools]
-    return list({tool["function"]["name"]: tool for tool in made}.values())
+def tool_dicts(tools: Sequence[Any]) -> list[words.Tool]:
+    """What LangChain converts to tools as OpenAI-style dicts; of one name the last one counts."""
+    return words.distinct_tools(convert_to_openai_tool(tool) for tool in tools)
 
 
-def forced_names(tool_choice: Any, tools: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The tools of which one must be called; none when the model may choose not to.
-
-    Raises:
-        InputError: a tool that is not among them, or something that says nothing.
-    """
-    names = [tool["function"]["name"] for tool in tools]
-    if tool_choice in (None, False, "auto", "none"):
-        return []
-    if tool_choice in (True, "any", "required"):
-        return names
-    if isinstance(tool_choice, Mapping):
-        function = tool_choice.get("function")
-        tool_choice = function.get("name") if isinstance(function, Mapping) else tool_choice.get("name")
-    if tool_choice not in names:
-        raise InputError(
-            f"tool_choice={tool_choice!r} names no tool; the tools are {names}, and 'auto', 'any' and 'none' "
-            "are understood too."
-        )
-    return [cast(str, tool_choice)]
+def tool_call(call: words.ToolCall) -> ToolCall:
+    """A call as messages hold it."""
+    return ToolCall(name=call.name, args=call.arguments, id=call.id, type="tool_call")
 
 
-def call_schema(tools: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
-    """JSON schema of a call of one of the named tools."""
-    calls = []
-    definitions: dict[str, Any] = {}
-    for tool in tools:
-        function = tool["function"]
-        if function["name"] not in names:
-            continue
-        parameters = dict(function.get("parameters") or {"type": "object", "properties": {}})
-        definitions.update(parameters.pop("$defs", {}))
-        parameters.setdefault("type", "object")
-        parameters.setdefault("additionalProperties", False)
-        calls.append(
-            {
-                "type": "object",
-                "properties": {"name": {"const": function["name"]}, "arguments": parameters},
-                "required": ["name", "arguments"],
-                "additionalProperties": False,
-            }
-        )
-    schema: dict[str, Any] = calls[0] if len(calls) == 1 else {"anyOf": calls}
-    return {**schema, "$defs": definitions} if definitions else schema
-
-
-def instruction(tools: Sequence[Mapping[str, Any]]) -> str:
-    """What a model whose chat template knows no tools is told of them."""
-    listed = "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)
-    return (
-        f"You may call one of these functions:\n{listed}\n"
-        'To call one, reply with nothing but JSON: {"name": <function name>, "arguments": {<its arguments>}}'
-    )
-
-
-class CallReader:
-    """Splits a growing text into what can be shown and what is, or may become, tool calls.
-
-    Args:
-        names: the tools that may be called.
-    """
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = set(names)
-        self._text = ""
-        self._shown = 0
-
-    def push(self, text: str) -> str:
-        """The new text that is certainly none of a call."""
-        self._text += text
-        end = len(self._text)
-        stripped = self._text.lstrip()
-        if not stripped or stripped[0] in "{[`":
-            end = 0  # bare JSON
-        elif match := _LEAD.search(self._text):
-            end = match.start()
-        else:
-            for opener in _OPENERS:
-                for size in range(min(len(opener) - 1, end), 0, -1):
-                    if self._text.endswith(opener[:size]):
-                        end = min(end, len(self._text) - size)
-                        break
-        new = self._text[self._shown : max(end, self._shown)]
-        self._shown += len(new)
-        return new
-
-    def finish(self) -> tuple[str, list[ToolCall], list[InvalidToolCall]]:
-        """(the rest of the text, calls, calls that cannot be read). What is no call stays text."""
-        rest = self._text[self._shown :]
-        found = _objects(rest)
-        calls: list[ToolCall] = []
-        invalid: list[InvalidToolCall] = []
-        for item in found:
-            name, arguments = _call(item)
-            if name in self._names and isinstance(arguments, dict):
-                calls.append(ToolCall(name=cast(str, name), args=arguments, id=_new_id(), type="tool_call"))
-        if calls:
-            return "", calls, []
-        if _LEAD.search(rest):
-            invalid.append(
-                InvalidToolCall(
-                    name=None,
-                    args=rest,
-                    id=_new_id(),
-                    error=f"No call of one of {sorted(self._names)} can be read in it.",
-                    type="invalid_tool_call",
-                )
-            )
-            return "", [], invalid
-        return rest, [], []
-
-
-def _new_id() -> str:
-    return f"call_{uuid.uuid4().hex[:24]}"
-
-
-def _objects(text: str) -> list[Any]:
-    """The JSON objects in a text, those within lists too, in order."""
-    decoder = json.JSONDecoder()
-    found: list[Any] = []
-    place = 0
-    while (
-        start := min((i for i in (text.find("{", place), text.find("[", place)) if i >= 0), default=-1)
-    ) >= 0:
-        try:
-            value, place = decoder.raw_decode(text, start)
-        except (ValueError, RecursionError):
-            place = start + 1
-            continue
-        found += value if isinstance(value, list) else [value]
-    return [item for item in found if isinstance(item, dict)]
-
-
-def _call(item: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Name and arguments, in the ways in which chat templates teach models to write them."""
-    inner = item.get("function")
-    if isinstance(inner, Mapping):
-        item = inner
-    name = item.get("name", inner)
-    arguments: Any = next((item[k] for k in ("arguments", "parameters", "args") if k in item), {})
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments)
-        except ValueError:
-            return name, None
-    return name, arguments
+def invalid_call(call: words.UnreadableCall) -> InvalidToolCall:
+    """A call that cannot be read, as messages hold it."""
+    return InvalidToolCall(name=None, args=call.text, id=call.id, error=call.error, type="invalid_tool_call")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from llama_index.core.base.llms.types import (
@@ -17,103 +17,177 @@ from llama_index.core.base.llms.types import (
 from nbce_rag.answers.answer import Answer, Piece
 from nbce_rag.engine.nbce import NBCE
 from nbce_rag.options import Options
-from nbce_rag.prompts.conversation import Conversation, Turn
-from nbce_rag.prompts.encoder import PromptEncoder
+from nbce_rag.passages import Passage
+from nbce_rag.prompts.chat_template import as_text, with_instruction
+from nbce_rag.prompts.conversation import Conversation, Turn, resolve
+from nbce_rag.prompts.prompt import Prompt
+from nbce_rag.prompts.schemas import response_schema
+from nbce_rag.prompts.tools import CallReader, Tool, ToolCall, call_schema, forced_names, tool_names
 from nbce_rag.request import Request
 
-from .contexts import conversation, passages_of, to_turns
+from .contexts import passages_of, template_messages, to_turns
 from .report import citation_blocks, describe, usage_of
+from .tools import call_blocks, openai_calls, tool_dicts
 
-__all__ = ["Call", "aprimed", "chat_response", "completion_response", "primed"]
+__all__ = [
+    "Call",
+    "CallSettings",
+    "ChatSteps",
+    "aprimed",
+    "chat_response",
+    "completion_response",
+    "conversation_call",
+    "primed",
+    "rendered_call",
+    "text_call",
+]
 
 
+@dataclass(frozen=True)
+class CallSettings:
+    """What a call gives beside its words; see `NBCELLM.chat`."""
+
+    options: Options
+    contexts: Sequence[Any] | None = None
+    context_scores: Sequence[float | None] | None = None
+    question: str | None = None
+    refusal: str | None = None
+    report: dict[str, Any] | None = None
+    tools: Sequence[Tool] = ()
+    allow_parallel_tool_calls: bool = True
+
+    @classmethod
+    def of(cls, options: Options, kwargs: Mapping[str, Any]) -> CallSettings:
+        """Those of one call.
+
+        Args:
+            options: the defaults.
+            kwargs: what the call was given.
+
+        Raises:
+            InputError: an unknown or impossible option, tools that are none, or a choice that names none.
+        """
+        changes = dict(kwargs)
+        names = ("contexts", "context_scores", "question", "refusal", "report", "allow_parallel_tool_calls")
+        own: dict[str, Any] = {name: changes.pop(name) for name in names if name in changes}
+        tools = tool_dicts(changes.pop("tools", None) or ())
+        tool_choice = changes.pop("tool_choice", None)
+        response_format = changes.pop("response_format", None)
+        if forced := forced_names(tool_choice, tools):
+            changes["json_schema"] = call_schema(tools, forced)
+        elif response_format is not None:
+            changes["json_schema"] = response_schema(response_format)
+        for one, other in (("json_schema", "regex"), ("regex", "json_schema")):
+            if changes.get(one) is not None:
+                changes.setdefault(other, None)  # a call's constraint takes the place of the object's
+        return cls(options.updated(**changes), tools=() if tool_choice == "none" else tools, **own)
+
+    @property
+    def passages(self) -> list[Passage] | None:
+        """The contexts given beside the words."""
+        return None if self.contexts is None else passages_of(self.contexts)
+
+
+@dataclass(frozen=True)
 class Call:
-    """One call: its request, and what should be said about it.
+    """One call: its request, and what is done with the answer.
 
-    Args:
-        engine: who answers.
-        found: texts and passages.
-        options: all options of the call.
-        messages: the messages' roles, for a conversation; None for a plain prompt, `found`'s only text.
-        question, refusal, report: see `NBCELLM.chat`.
-        trusted: the plain prompt was rendered by a function of the user's; special tokens in it count.
+    Attributes:
+        request: what the engine is asked.
+        notes: what should be said about it.
+        settings: what the call gave.
     """
 
-    def __init__(
-        self,
-        engine: NBCE,
-        found: Conversation,
-        options: Options,
-        *,
-        roles: Sequence[str] | None = None,
-        question: str | None = None,
-        refusal: str | None = None,
-        report: dict[str, Any] | None = None,
-        trusted: bool = False,
-    ) -> None:
-        # The wording's own stop strings and refusal belong to its instructions, which are not used here.
-        template = replace(engine.prompt, stop=(), refusal=refusal)
-        tokenizer = engine.model.tokenizer
-        if roles is None:
-            encoder = PromptEncoder(template, tokenizer, text=found.texts[0], trusted=trusted)
-        else:
-            messages = [{"role": r, "content": t} for r, t in zip(roles, found.texts, strict=True)]
-            encoder = PromptEncoder(template, tokenizer, messages=messages)
-        self.notes = found.notes
-        self.report = report
-        self.request = Request(question or found.question, found.passages, options, encoder)
-
-    @classmethod
-    def of_messages(
-        cls,
-        engine: NBCE,
-        messages: Sequence[ChatMessage],
-        options: Options,
-        *,
-        contexts: Sequence[Any] | None,
-        scores: Sequence[float | None] | None,
-        **more: Any,
-    ) -> Call:
-        """A conversation. A single user message to a model without chat template is a plain prompt."""
-        turns = to_turns(messages, scores)
-        found = conversation(turns, None if contexts is None else passages_of(contexts))
-        template = getattr(engine.model.tokenizer, "chat_template", None)
-        if not template and [turn.role for turn in turns] == ["user"]:
-            return cls(engine, found, options, **more)
-        # Many templates have no tool role, and then refuse it or leave its message out.
-        tools = not template or "tool" in str(template)
-        roles = ["user" if turn.role == "tool" and not tools else turn.role for turn in turns]
-        return cls(engine, found, options, roles=roles, **more)
-
-    @classmethod
-    def of_text(
-        cls,
-        engine: NBCE,
-        text: str,
-        options: Options,
-        *,
-        contexts: Sequence[Any] | None,
-        **more: Any,
-    ) -> Call:
-        """A plain prompt, which may hold passage marks."""
-        found = conversation([Turn("user", [text])], None if contexts is None else passages_of(contexts))
-        return cls(engine, found, options, **more)
+    request: Request
+    notes: tuple[str, ...]
+    settings: CallSettings
 
 
-def chat_response(call: Call, text: str, delta: str | None, answer: Answer | None) -> ChatResponse:
-    """A whole response (`delta` None), or one step of a stream, which has a single text block always."""
-    blocks: list[Any] = [TextBlock(text=text)]
-    if answer is not None and delta is None:
-        blocks += citation_blocks(answer)
-    return ChatResponse(
-        message=ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks), delta=delta, **_details(call, answer)
-    )
+def conversation_call(engine: NBCE, messages: Sequence[ChatMessage], settings: CallSettings) -> Call:
+    """A conversation. A single user message to a model without chat template is a plain prompt."""
+    turns = to_turns(messages, settings.context_scores)
+    talk = resolve(turns, settings.passages)
+    alone = [turn.role for turn in turns] == ["user"] and not settings.tools
+    if alone and not engine.model.tokenizer.has_chat_template:
+        return _call(talk, settings, Prompt(text=talk.texts[0], refusal=settings.refusal))
+    entries = template_messages(messages, talk.texts)
+    return _call(talk, settings, Prompt(entries, tools=settings.tools, refusal=settings.refusal))
+
+
+def text_call(text: str, settings: CallSettings, *, trusted: bool = False) -> Call:
+    """A plain prompt, which may hold passage marks; trusted, if a function of the user's rendered it."""
+    talk = resolve([Turn("user", [text])], settings.passages)
+    return _call(talk, settings, Prompt(text=talk.texts[0], refusal=settings.refusal, trusted=trusted))
+
+
+def rendered_call(
+    messages: Sequence[ChatMessage],
+    settings: CallSettings,
+    render: Callable[[Sequence[ChatMessage]], str],
+) -> Call:
+    """A conversation that a function of the user's makes one text of."""
+    talk = resolve(to_turns(messages, settings.context_scores), settings.passages)
+    texts = [ChatMessage(role=m.role, content=t) for m, t in zip(messages, talk.texts, strict=True)]
+    if settings.tools:  # which such a function knows nothing of
+        entries = with_instruction(as_text(template_messages(messages, talk.texts)), settings.tools)
+        texts = [ChatMessage(role=entry["role"], content=entry["content"]) for entry in entries]
+    prompt = Prompt(text=str(render(texts)), refusal=settings.refusal, trusted=True)
+    return _call(talk, settings, prompt)
+
+
+def _call(talk: Conversation, settings: CallSettings, prompt: Prompt) -> Call:
+    question = settings.question or talk.question
+    return Call(Request(question, talk.passages, settings.options, prompt), talk.notes, settings)
+
+
+class ChatSteps:
+    """The responses of one call, made of its pieces; each has the whole text so far.
+
+    Args:
+        call: the call.
+    """
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._reader = CallReader(tool_names(call.settings.tools))
+        self._text = ""
+
+    def step(self, piece: Piece) -> ChatResponse:
+        """The response after one more piece. What may be a tool call is held back until the last one."""
+        delta = self._reader.push(piece.text)
+        calls: list[ToolCall] = []
+        if piece.answer is not None:
+            rest, calls, unreadable = self._reader.finish()
+            delta += rest + "".join(one.text for one in unreadable)
+            calls = calls if self._call.settings.allow_parallel_tool_calls else calls[:1]
+        self._text += delta
+        return ChatResponse(
+            message=ChatMessage(
+                role=MessageRole.ASSISTANT,
+                blocks=[
+                    *([TextBlock(text=self._text)] if self._text or not calls else []),
+                    *call_blocks(calls),
+                ],
+                additional_kwargs=openai_calls(calls),
+            ),
+            delta=delta,
+            **_details(self._call, piece.answer),
+        )
+
+
+def chat_response(call: Call, answer: Answer) -> ChatResponse:
+    """A whole response; an answer's citations are blocks of its message."""
+    response = ChatSteps(call).step(Piece(answer.text, answer.tokens, answer))
+    response.delta = None
+    if not response.message.additional_kwargs:
+        response.message.blocks += citation_blocks(answer)
+    return response
 
 
 def completion_response(
     call: Call, text: str, delta: str | None, answer: Answer | None
 ) -> CompletionResponse:
-    """As `chat_response`, for plain prompts."""
+    """A whole response to a plain prompt (`delta` None), or one step of a stream."""
     return CompletionResponse(text=text, delta=delta, **_details(call, answer))
 
 
@@ -121,8 +195,8 @@ def _details(call: Call, answer: Answer | None) -> dict[str, Any]:
     if answer is None:
         return {}
     info = describe(answer, call.notes)
-    if call.report is not None:
-        call.report.update(info)
+    if call.settings.report is not None:
+        call.settings.report.update(info)
     raw = {"usage": usage_of(info), "finish_reason": info["finish_reason"], "nbce": info}
     return {"raw": raw, "additional_kwargs": {"nbce": info}}
 

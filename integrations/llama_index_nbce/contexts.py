@@ -6,7 +6,6 @@ Row k of the model reads the messages with only the k-th context in its place, r
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from llama_index.core.base.llms.types import (
@@ -18,14 +17,14 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore
 
 from nbce_rag.errors import InputError
-from nbce_rag.noncharacters import PASSAGES, strip_marks
 from nbce_rag.passages import Passage
-from nbce_rag.prompts.conversation import Conversation, Turn, resolve
-from nbce_rag.prompts.marks import split_marks
+from nbce_rag.prompts.conversation import Turn
 
-__all__ = ["citable", "conversation", "is_cosine", "score_of", "to_turns"]
+from .tools import calls_of
 
-# By name: not every version of LlamaIndex has the classes.
+__all__ = ["citable", "is_cosine", "passages_of", "score_of", "template_messages", "to_turns"]
+
+# By name: not every version of LlamaIndex has all of the classes.
 _SKIPPED = {"cache", "citation", "thinking", "tool_call"}
 _ROLES = {
     MessageRole.SYSTEM: "system",
@@ -99,24 +98,22 @@ def to_turns(messages: Sequence[ChatMessage], scores: Sequence[float | None] | N
     return [Turn(_ROLES.get(message.role, "user"), _parts(message, passages)) for message in messages]
 
 
-def conversation(turns: Sequence[Turn], contexts: Iterable[Passage] | None = None) -> Conversation:
-    """`nbce_rag.prompts.conversation.resolve`, but passages with text between them stay where they are.
-
-    The texts then hold one mark for each passage.
-    """
-    found = resolve(turns, contexts)
-    explicit = any(isinstance(part, str) and PASSAGES in part for turn in turns for part in turn.parts)
-    if contexts is not None or explicit or not found.passages:
-        return found
-    users = [place for place, turn in enumerate(turns) if turn.role == "user"]
-    asked = users[-1] if users else len(turns) - 1
-    # What `resolve` left out (repetitions, empty ones) has no place.
-    waiting = [passage.content_hash for passage in found.passages]
-    texts = [
-        _in_place(turn, waiting) if turn.role == "system" or place >= asked else found.texts[place]
-        for place, turn in enumerate(turns)
-    ]
-    return replace(found, texts=tuple(texts))
+def template_messages(messages: Sequence[ChatMessage], texts: Sequence[str]) -> list[dict[str, Any]]:
+    """The messages as chat templates take them, with the texts that `resolve` gave."""
+    made: list[dict[str, Any]] = []
+    for message, text in zip(messages, texts, strict=True):
+        entry: dict[str, Any] = {"role": _ROLES.get(message.role, "user"), "content": text}
+        if calls := calls_of(message):
+            entry["tool_calls"] = [
+                {"type": "function", "id": id_, "function": {"name": name, "arguments": arguments}}
+                for id_, name, arguments in calls
+            ]
+        if entry["role"] == "tool":
+            for name in ("tool_call_id", "name"):
+                if message.additional_kwargs.get(name):
+                    entry[name] = message.additional_kwargs[name]
+        made.append(entry)
+    return made
 
 
 def passages_of(contexts: Iterable[Any]) -> list[Passage]:
@@ -162,27 +159,3 @@ def _parts(message: ChatMessage, passages: Iterable[Passage]) -> list[str | Pass
         elif block.block_type not in _SKIPPED:
             raise InputError(f"The message holds a {type(block).__name__}; NBCE reads text only.")
     return parts
-
-
-def _in_place(turn: Turn, waiting: list[str]) -> str:
-    """The text of a turn with a mark where each passage stands, taken off `waiting`."""
-    pieces: list[str] = []
-    split = [
-        piece for part in turn.parts for piece in ([part] if isinstance(part, Passage) else split_marks(part))
-    ]
-    after_passage = False
-    for number, piece in enumerate(split):
-        if isinstance(piece, Passage):
-            cleaned = replace(piece, text=strip_marks(piece.text))
-            if waiting and cleaned.content_hash == waiting[0]:
-                waiting.pop(0)
-                pieces.append(PASSAGES)
-                after_passage = True
-            continue
-        if after_passage:
-            # Each passage brings the separator after it along.
-            following = any(isinstance(other, Passage) for other in split[number + 1 :])
-            piece = "" if following and not piece.strip() else piece.lstrip("\r\n")
-        pieces.append(piece)
-        after_passage = after_passage and not piece
-    return "".join(pieces)

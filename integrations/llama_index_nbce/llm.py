@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Any, ClassVar
 
 from llama_index.core.base.llms.generic_utils import messages_to_prompt as generic_messages_to_prompt
@@ -24,18 +25,28 @@ from llama_index.core.llms.llm import default_completion_to_prompt
 
 from nbce_rag.engine.nbce import NBCE
 from nbce_rag.errors import InputError
-from nbce_rag.options import Options
 
-from .calls import Call, aprimed, chat_response, completion_response, primed
-from .contexts import conversation, passages_of, to_turns
+from .calls import (
+    Call,
+    CallSettings,
+    ChatSteps,
+    aprimed,
+    chat_response,
+    completion_response,
+    conversation_call,
+    primed,
+    rendered_call,
+    text_call,
+)
 from .report import plain
 from .stock import StockPrompts
 from .structured import StructuredPrediction
+from .tools import ToolCalling
 
 __all__ = ["NBCELLM"]
 
 
-class NBCELLM(StructuredPrediction, StockPrompts):
+class NBCELLM(StructuredPrediction, StockPrompts, ToolCalling):
     """A language model that reads each `CitableBlock` of its messages as a context of its own.
 
     Row k of the model holds the messages with only the k-th block in place, row 0 holds none; their
@@ -138,7 +149,8 @@ class NBCELLM(StructuredPrediction, StockPrompts):
             context_window=window,
             num_output=min(options.max_tokens, max(1, window - 1)),
             is_chat_model=self._has_template,
-            is_function_calling_model=False,
+            # Base models were never taught to choose, and programs want calls that grammars force.
+            is_function_calling_model=self._has_template and find_spec("llguidance") is not None,
             model_name=self._engine.model.name,
         )
 
@@ -155,6 +167,11 @@ class NBCELLM(StructuredPrediction, StockPrompts):
                 likelier count more. Default: all that follows the contexts.
             refusal: the reply that the prompt asks for when a text holds no answer; contexts that make the
                 model refuse count less, and when all do the answer is `abstention`.
+            tools: tools of LlamaIndex or OpenAI's dicts, which the model is told of. Its calls are
+                `ToolCallBlock`s of the message; what may become one is held back from a stream.
+            tool_choice: "auto" (default), "none", "required", or the name of a tool; a call that must be is
+                held to its schema, as a `response_format` is (extra `[grammar]`).
+            allow_parallel_tool_calls: False takes the first of several calls only.
             report: a dict that gets what `additional_kwargs["nbce"]` holds, once the answer is whole; for
                 callers that a wrapper such as `StructuredLLM` hides the response from.
             **kwargs: options of this call, see `nbce_rag.options.Options`.
@@ -164,14 +181,14 @@ class NBCELLM(StructuredPrediction, StockPrompts):
         """
         call = self._chat_call(messages, kwargs)
         answer = self._engine.batch([call.request])[0]
-        return chat_response(call, answer.text, None, answer)
+        return chat_response(call, answer)
 
     @llm_chat_callback()
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """`chat` in a worker thread; cancelling it stops the work."""
         call = self._chat_call(messages, kwargs)
         answer = (await self._engine.abatch([call.request]))[0]
-        return chat_response(call, answer.text, None, answer)
+        return chat_response(call, answer)
 
     @llm_chat_callback()
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
@@ -184,10 +201,9 @@ class NBCELLM(StructuredPrediction, StockPrompts):
         pieces = primed(self._engine.stream(call.request))
 
         def responses() -> ChatResponseGen:
-            text = ""
+            steps = ChatSteps(call)
             for piece in pieces:
-                text += piece.text
-                yield chat_response(call, text, piece.text, piece.answer)
+                yield steps.step(piece)
 
         return responses()
 
@@ -198,11 +214,10 @@ class NBCELLM(StructuredPrediction, StockPrompts):
         pieces = await aprimed(self._engine.astream(call.request))
 
         async def responses() -> ChatResponseAsyncGen:
-            text = ""
+            steps = ChatSteps(call)
             try:
                 async for piece in pieces:
-                    text += piece.text
-                    yield chat_response(call, text, piece.text, piece.answer)
+                    yield steps.step(piece)
             finally:
                 await pieces.aclose()
 
@@ -264,36 +279,28 @@ class NBCELLM(StructuredPrediction, StockPrompts):
 
     @property
     def _has_template(self) -> bool:
-        return bool(getattr(self._engine.model.tokenizer, "chat_template", None))
+        return self._engine.model.tokenizer.has_chat_template
+
+    def _settings(self, kwargs: dict[str, Any]) -> CallSettings:
+        return CallSettings.of(self._engine.options.updated(**self.options), kwargs)
 
     def _chat_call(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> Call:
-        options, contexts, scores, more = self._settings(kwargs)
         render = self.messages_to_prompt
         if render is None or render is generic_messages_to_prompt:
-            return Call.of_messages(self._engine, messages, options, contexts=contexts, scores=scores, **more)
-        found = conversation(to_turns(messages, scores), None if contexts is None else passages_of(contexts))
-        texts = [ChatMessage(role=m.role, content=t) for m, t in zip(messages, found.texts, strict=True)]
-        found = dataclasses.replace(found, texts=(str(render(texts)),))
-        return Call(self._engine, found, options, trusted=True, **more)
+            return conversation_call(self._engine, messages, self._settings(kwargs))
+        return rendered_call(messages, self._settings(kwargs), render)
 
     def _completion_call(self, prompt: str, formatted: bool, kwargs: dict[str, Any]) -> Call:
-        options, contexts, scores, more = self._settings(kwargs)
-        if scores is not None:
+        settings = self._settings(kwargs)
+        if settings.context_scores is not None:
             raise InputError("context_scores is for chat; passage marks and nodes bring their own scores.")
+        if settings.tools:
+            raise InputError("tools are for chat; a completion has no place for their calls.")
         render = self.completion_to_prompt
         trusted = render is not None and render is not default_completion_to_prompt
         if trusted and not formatted:
             prompt = str(render(prompt))  # type: ignore[misc]
         elif self._has_template and not formatted:
             messages = [ChatMessage(role=MessageRole.USER, content=prompt)]
-            return Call.of_messages(self._engine, messages, options, contexts=contexts, scores=None, **more)
-        return Call.of_text(self._engine, prompt, options, contexts=contexts, trusted=trusted, **more)
-
-    def _settings(self, kwargs: dict[str, Any]) -> tuple[Options, Any, Any, dict[str, Any]]:
-        changes = dict(kwargs)
-        contexts = changes.pop("contexts", None)
-        scores = changes.pop("context_scores", None)
-        more: dict[str, Any] = {
-            name: changes.pop(name) for name in ("question", "refusal", "report") if name in changes
-        }
-        return self._engine.options.updated(**{**self.options, **changes}), contexts, scores, more
+            return conversation_call(self._engine, messages, settings)
+        return text_call(prompt, settings, trusted=trusted)

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from nbce_rag.errors import InputError
+from nbce_rag.prompts.schemas import closed_schema
 
 __all__ = ["StructuredPrediction"]
 
@@ -130,19 +131,7 @@ class _SchemaParser(PydanticOutputParser[Any]):
 
 
 def _schema(output_cls: type[BaseModel], llm_kwargs: dict[str, Any] | None) -> dict[str, Any]:
-    return {**(llm_kwargs or {}), "json_schema": _closed(output_cls.model_json_schema())}
-
-
-def _closed(schema: Any) -> Any:
-    """The schema without further keys: JSON Schema allows any by default, and models add some."""
-    if isinstance(schema, list):
-        return [_closed(one) for one in schema]
-    if not isinstance(schema, dict):
-        return schema
-    closed = {key: _closed(value) for key, value in schema.items()}
-    if isinstance(schema.get("properties"), dict) and schema.get("type") == "object":
-        closed.setdefault("additionalProperties", False)
-    return closed
+    return {**(llm_kwargs or {}), "json_schema": closed_schema(output_cls.model_json_schema())}
 
 
 def _started(output_cls: type[BaseModel], prompt: BasePromptTemplate, args: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from llama_index.core.response_synthesizers import BaseSynthesizer
 from llama_index.core.schema import NodeWithScore, TextNode
 from llama_index_instrumentation import get_dispatcher
 
-from nbce_rag.errors import InputError
+from nbce_rag.errors import InputError, InputTypeError
 
 from .contexts import citable, is_cosine
 from .report import place_of
@@ -75,7 +75,7 @@ class NBCESynthesizer(BaseSynthesizer):
         **options: options of generation and fusion, see `nbce_rag.options.Options`.
 
     Raises:
-        TypeError: the LLM cannot hold contexts, and would lose every one without a word.
+        InputTypeError: the LLM cannot hold contexts, and would lose every one without a word.
         InputError: unknown or impossible options.
     """
 
@@ -248,7 +248,7 @@ def _holds_contexts(llm: LLM) -> Any:
     """The model itself, without what makes its answers structured; whatever class says that it can."""
     inner = llm.llm if isinstance(llm, StructuredLLM) else llm
     if not getattr(inner, "supports_contexts", False):
-        raise TypeError(
+        raise InputTypeError(
             f"{type(inner).__name__} cannot hold contexts: it would be asked without any passage. "
             "Give NBCESynthesizer an NBCELLM, or use another response synthesizer."
         )

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import Any
 
 from ..errors import InputError
 from ..passages import Passage
 from ..prompts.template import PromptTemplate
+from ..prompts.tokenizer import Tokenizer
 
 __all__ = ["TEMPLATE", "Workload", "make_workload"]
 
@@ -90,7 +90,7 @@ class Workload:
 
 
 def make_workload(
-    tokenizer: Any, *, passages: int, passage_tokens: int, question_tokens: int, seed: int = 0
+    tokenizer: Tokenizer, *, passages: int, passage_tokens: int, question_tokens: int, seed: int = 0
 ) -> Workload:
     """Passages of `passage_tokens` tokens, a question of about `question_tokens`.
 
@@ -113,7 +113,7 @@ def make_workload(
     texts = []
     for number in range(passages):
         text = ""
-        while len(_ids(tokenizer, text)) < passage_tokens + 8:
+        while len(tokenizer.encode(text)) < passage_tokens + 8:
             text += _sentence(rng, number) + " "
         texts.append(_cut(tokenizer, text, passage_tokens))
     source = texts[passages // 2]
@@ -129,11 +129,5 @@ def _sentence(rng: random.Random, number: int) -> str:
     )
 
 
-def _ids(tokenizer: Any, text: str) -> list[int]:
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return ids
-
-
-def _cut(tokenizer: Any, text: str, tokens: int) -> str:
-    cut: str = tokenizer.decode(_ids(tokenizer, text)[:tokens])
-    return cut
+def _cut(tokenizer: Tokenizer, text: str, tokens: int) -> str:
+    return tokenizer.decode(tokenizer.encode(text)[:tokens])

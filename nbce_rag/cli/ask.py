@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..files import check_writable, write_whole
 from ..fusion.registry import RULES
 from .console import errors_in_one_line, notes, say, spinner
-from .options import DeviceOption, DtypeOption, KOption, ModelOption, given
+from .options import ChatTemplateOption, DeviceOption, DtypeOption, KOption, ModelOption, given, parse_kwargs
 
 if TYPE_CHECKING:
     from ..answers.answer import Answer
@@ -92,6 +92,7 @@ def ask_command(
             show_default=False,
         ),
     ] = None,
+    chat_template_kwargs: ChatTemplateOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     html: Annotated[
         Path | None,
@@ -153,6 +154,7 @@ def ask_command(
                         top_p=top_p,
                         seed=seed,
                         abstain_below=abstain_below,
+                        chat_template_kwargs=parse_kwargs(chat_template_kwargs, "--chat-template-kwargs"),
                         entropies=None if plot is None else True,
                         kv_store=kv,
                         device=device,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ..errors import InputError
+
 __all__ = [
     "AnswerTokensOption",
     "BatchSizeOption",
+    "ChatTemplateOption",
     "DeviceOption",
     "DtypeOption",
     "EmbedderOption",
@@ -21,6 +25,7 @@ __all__ = [
     "QuestionsOption",
     "SampleSeedOption",
     "given",
+    "parse_kwargs",
 ]
 
 AnswerTokensOption = Annotated[
@@ -33,6 +38,15 @@ BatchSizeOption = Annotated[
         metavar="N",
         min=1,
         help="Questions in one batch. Below float32, rounding can change a few answers.",
+    ),
+]
+ChatTemplateOption = Annotated[
+    str | None,
+    typer.Option(
+        "--chat-template-kwargs",
+        metavar="JSON",
+        help="What the model's chat template may look at: '{\"enable_thinking\": false}'.",
+        show_default=False,
     ),
 ]
 DeviceOption = Annotated[
@@ -91,6 +105,24 @@ QuestionsOption = Annotated[
     ),
 ]
 SampleSeedOption = Annotated[int, typer.Option("--seed", metavar="S", help="Same seed, same sample.")]
+
+
+def parse_kwargs(text: str | None, option: str) -> dict[str, Any] | None:
+    """A JSON object as people type it; None where it was not typed.
+
+    Raises:
+        InputError: it is something else; the message names the option.
+    """
+    if text is None:
+        return None
+    way_out = "write it like '{\"enable_thinking\": false}', in quotation marks"
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{option} {text!r} is no JSON ({error}); {way_out}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{option} {text!r} is no JSON object; {way_out}")
+    return value
 
 
 def given(**options: Any) -> dict[str, Any]:

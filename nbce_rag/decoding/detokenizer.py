@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+
+from ..prompts.tokenizer import Tokenizer
 
 __all__ = ["TextBuilder"]
 
@@ -21,14 +22,14 @@ class TextBuilder:
     the pieces that `push` and `finish` return always join to the final text.
 
     Args:
-        tokenizer: a transformers tokenizer.
+        tokenizer: the model's.
         stop: strings that end the text and are not part of it.
 
     Attributes:
         stopped: whether a stop string was met.
     """
 
-    def __init__(self, tokenizer: Any, stop: Sequence[str] = ()) -> None:
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
         self.stopped = False
         self._tokenizer = tokenizer
         self._stop = [text for text in stop if text]
@@ -85,10 +86,7 @@ class TextBuilder:
         return self._advance(self._end)
 
     def _decode(self, start: int) -> str:
-        text: str = self._tokenizer.decode(
-            self._ids[start:], skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return text
+        return self._tokenizer.decode(self._ids[start:], skip_specials=True)
 
     def _settle(self, new: str) -> None:
         if not self._raw:

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 import warnings
 from collections.abc import Mapping
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 
 from ..errors import InputError, MissingDependencyError, NbceWarning
+from ..prompts.tokenizer import Tokenizer
 
 __all__ = ["Constraint"]
 
@@ -33,9 +32,6 @@ _REGEX_WAY_OUT = (
     "Write it in the syntax of Rust's regex crate, without look-around, word boundaries and back-references."
 )
 _FEW = 64
-
-_lock = threading.Lock()
-_wrapped: WeakKeyDictionary[Any, tuple[object, Any]] = WeakKeyDictionary()
 
 
 class Constraint:
@@ -57,36 +53,34 @@ class Constraint:
     then only the beginning of one that fits.
 
     Args:
-        tokenizer: a fast transformers tokenizer.
+        tokenizer: the model's.
         json_schema: a JSON schema as a mapping or as JSON text.
         regex: a regular expression; give exactly one of the two.
         vocab_size: width of the model's logits; may be larger or smaller than the tokenizer's vocabulary.
         eos_ids: the tokens that end an answer, all allowed where the text may end and nowhere else.
-            Default: the tokenizer's EOS.
 
     Raises:
         InputError: neither or both of `json_schema` and `regex`, one that cannot be used or that no text
-            fits, a slow tokenizer, or no end token.
+            fits, a tokenizer that has no index for grammars, or no end token.
         MissingDependencyError: llguidance is not installed.
     """
 
     def __init__(
         self,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         *,
         json_schema: Mapping[str, Any] | str | None = None,
         regex: str | None = None,
         vocab_size: int,
-        eos_ids: frozenset[int] | None = None,
+        eos_ids: frozenset[int],
     ) -> None:
         if (json_schema is None) == (regex is None):
             count = "neither" if regex is None else "both"
             raise InputError(f"A constraint is a JSON schema or a regular expression; {count} were given.")
         if vocab_size < 1:
             raise InputError(f"vocab_size={vocab_size} must be the width of the model's logits, at least 1.")
-        self._tokenizer = tokenizer
         self._vocab_size = vocab_size
-        self._eos = _end_tokens(tokenizer, eos_ids, vocab_size)
+        self._eos = _end_tokens(eos_ids, vocab_size)
         self._ended = False
         self._next: torch.Tensor | None = None
 
@@ -102,7 +96,7 @@ class Constraint:
             text = json.dumps(schema, ensure_ascii=False)
             self._name, way_out = f"json_schema={_short(text)}", _JSON_WAY_OUT
             grammar = matcher_class.grammar_from_json_schema(schema, defaults=_JSON_DEFAULTS)
-        self._index = _index(tokenizer, self._eos)
+        self._index = tokenizer.grammar_index(sorted(self._eos))
         self._matcher = matcher_class(self._index, grammar, log_level=0)
         if self._matcher.is_error():
             raise InputError(f"{self._name} cannot be used: {_reason(self._matcher.get_error())} {way_out}")
@@ -210,39 +204,9 @@ def _llguidance() -> Any:
     return llguidance
 
 
-def _index(tokenizer: Any, eos: frozenset[int]) -> Any:
-    """llguidance's index over the vocabulary, built once for each tokenizer."""
-    if not getattr(tokenizer, "is_fast", False):
-        raise InputError(
-            f"{type(tokenizer).__name__} is not a fast tokenizer, which a JSON schema or regular expression "
-            "for the answer needs; load it with AutoTokenizer, or convert it to a tokenizer.json."
-        )
-    from llguidance.hf import from_tokenizer
-
-    size = len(tokenizer)
-    ends = sorted(i for i in eos if i < size)
-    state = (size, ends)  # tokens may have been added since the last time
-    with _lock:
-        found = _wrapped.get(tokenizer)
-        if found is not None and found[0] == state:
-            return found[1]
-        try:
-            index = from_tokenizer(tokenizer, eos_token=ends or None)
-        except ValueError as error:
-            raise InputError(
-                f"llguidance cannot read the tokenizer {type(tokenizer).__name__}: {error}. "
-                "Answer without json_schema and regex, or use a model with another tokenizer."
-            ) from error
-        _wrapped[tokenizer] = (state, index)
-        return index
-
-
-def _end_tokens(tokenizer: Any, eos_ids: frozenset[int] | None, vocab_size: int) -> frozenset[int]:
-    if eos_ids is None:
-        own = getattr(tokenizer, "eos_token_id", None)
-        eos_ids = frozenset() if own is None else frozenset([int(own)])
+def _end_tokens(eos_ids: frozenset[int], vocab_size: int) -> frozenset[int]:
     if not eos_ids:
-        raise InputError("The tokenizer has no EOS token to end a constrained answer with; give eos_ids.")
+        raise InputError("There is no EOS token to end a constrained answer with; give eos_ids.")
     if wrong := sorted(i for i in eos_ids if not 0 <= i < vocab_size):
         raise InputError(f"eos_ids has {wrong}, outside of the model's {vocab_size} tokens; leave them out.")
     return frozenset(eos_ids)

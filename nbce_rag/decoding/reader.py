@@ -15,6 +15,7 @@ from ..kv.store import ContextStore, PassageKVStore
 from ..models.model import Model, Reading, RowPrompt, Rows
 from ..options import Options
 from ..passages import Passage
+from ..prompts.binding import Encoders
 from ..prompts.encoder import PromptEncoder
 from ..request import Request
 from .budget import Size, check_rows, fits
@@ -30,14 +31,14 @@ class Engine:
 
     Attributes:
         model: the backend.
-        encoder: the prompt template, bound to the tokenizer.
+        encoders: the prompt template and the prompts of requests, bound to the tokenizer.
         store: what is kept of contexts from question to question, or None.
         window: the most tokens of a row, answer included.
         batch_tokens: rows times length of one forward pass, at most; None is the model's choice.
     """
 
     model: Model
-    encoder: PromptEncoder
+    encoders: Encoders
     store: PassageKVStore | None
     window: int
     batch_tokens: int | None = None
@@ -49,7 +50,7 @@ class Engine:
 
     def encoder_of(self, request: Request) -> PromptEncoder:
         """The request's wording, or the engine's."""
-        return request.prompt or self.encoder
+        return self.encoders.of(request.prompt, request.options.chat_template_kwargs)
 
     def plan(self, request: Request) -> RowPlan:
         """Rows of a request, before any work is done.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,7 +17,13 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from ..options import Options
+from ..prompts.tokenizer import Tokenizer
+
 __all__ = ["ForcedTokens", "Sampler", "TokenChooser"]
+
+if TYPE_CHECKING:
+    from .grammar import Constraint
 
 NEG_INF = float("-inf")
 
@@ -49,7 +55,13 @@ class Sampler:
         constraint: a grammar (see `nbce_rag.decoding.grammar`), or None.
     """
 
-    def __init__(self, options: Any, tokenizer: Any, eos_ids: frozenset[int], constraint: Any = None) -> None:
+    def __init__(
+        self,
+        options: Options,
+        tokenizer: Tokenizer,
+        eos_ids: frozenset[int],
+        constraint: Constraint | None = None,
+    ) -> None:
         self.ids: list[int] = []
         self._constraint = constraint
         # Far below any difference of scores; smaller ones overflow when scores are divided by them.
@@ -66,11 +78,7 @@ class Sampler:
             self._processors.append(NoRepeatNGramLogitsProcessor(options.no_repeat_ngram_size))
         if options.bad_words:
             # A word is spelled by other tokens at the start of a text than after a blank.
-            spellings = {
-                tuple(tokenizer(form, add_special_tokens=False)["input_ids"])
-                for word in options.bad_words
-                for form in (word, " " + word)
-            }
+            spellings = {tokenizer.encode(form) for word in options.bad_words for form in (word, " " + word)}
             banned = [list(ids) for ids in sorted(spellings) if ids]
             self._processors.append(NoBadWordsLogitsProcessor(banned, eos_token_id=sorted(eos_ids) or None))
         self._warpers = LogitsProcessorList()

@@ -237,6 +237,6 @@ def _sampler(engine: Engine, request: Request) -> Sampler:
 
 
 def _notes(request: Request, plan: RowPlan) -> list[str]:
-    # A wording of its own, such as a conversation, may well do without passages.
-    expected = bool(request.passages) or request.prompt is not None
-    return list(plan.warnings) if expected else [NO_PASSAGES, *plan.warnings]
+    # A conversation or a text of its own may well do without passages.
+    expects = request.prompt is None or request.prompt.is_template
+    return [NO_PASSAGES, *plan.warnings] if expects and not request.passages else list(plan.warnings)

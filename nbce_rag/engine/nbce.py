@@ -20,7 +20,7 @@ from ..models.loading import load_model
 from ..models.model import Model
 from ..options import Options
 from ..passages import Passage
-from ..prompts.encoder import PromptEncoder
+from ..prompts.binding import Encoders
 from ..prompts.template import PromptTemplate
 from ..request import Request
 from . import compare as _compare
@@ -74,8 +74,9 @@ class NBCE:
             )
         store = resolve_store(kv_store)
         template = prompt or PromptTemplate.for_tokenizer(model.tokenizer)
-        encoder = PromptEncoder(template, model.tokenizer)
-        self._engine = Engine(model, encoder, store, window or model.window, max_batch_tokens)
+        encoders = Encoders(template, model.tokenizer)
+        encoders.of(None, self.options.chat_template_kwargs)  # what is wrong with the wording shows now
+        self._engine = Engine(model, encoders, store, window or model.window, max_batch_tokens)
 
     @classmethod
     def from_pretrained(
@@ -149,7 +150,7 @@ class NBCE:
     @property
     def prompt(self) -> PromptTemplate:
         """The wording around passages and question."""
-        return self._engine.encoder.template
+        return self._engine.encoders.template
 
     @property
     def kv_store(self) -> PassageKVStore | None:
@@ -309,7 +310,10 @@ class NBCE:
         # Windows of a quarter of the model's, at most 512 tokens: whole paragraphs, which NBCE reads best.
         size = max(16, min(512, self._engine.window // 4))
         return split_document(
-            document, max_tokens=size, overlap=size // 4, count_tokens=self._engine.encoder.count
+            document,
+            max_tokens=size,
+            overlap=size // 4,
+            count_tokens=lambda text: len(self.model.tokenizer.encode(text)),
         )
 
 

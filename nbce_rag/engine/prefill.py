@@ -83,8 +83,9 @@ def fill_store(
         unread_bytes += 0 if context in contexts else size
     check_store(store, needed, unread_bytes)
     read = kept = done = 0
-    if engine.encoder.prefix:
-        model.read([engine.encoder.prefix], contexts, engine.batch_tokens)
+    prefix = engine.encoders.of(None, options.chat_template_kwargs).prefix
+    if prefix:
+        model.read([prefix], contexts, engine.batch_tokens)
     for batch in _batches(engine, passages(), options):
         unread = [ids for _, ids in batch if ids and ids not in contexts]
         model.read(unread, contexts, engine.batch_tokens)

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
 from ..kv.store import ContextStore
+from ..prompts.tokenizer import Tokenizer
 
 __all__ = ["Can", "Decoder", "Model", "Reading", "RowPrompt", "Rows", "Step", "TokenIds"]
 
@@ -171,7 +172,7 @@ class Model(Protocol):
     @property
     def eos_ids(self) -> frozenset[int]: ...
     @property
-    def tokenizer(self) -> Any: ...
+    def tokenizer(self) -> Tokenizer: ...
     @property
     def can(self) -> Can: ...
     @property

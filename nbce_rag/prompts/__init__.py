@@ -1,1 +1,1 @@
-"""Words into token ids: wording, conversations, marks."""
+"""Words into token ids: wording, conversations, tools, marks."""

@@ -15,6 +15,7 @@ __all__ = ["Conversation", "Turn", "resolve"]
 
 # Shorter pasted text is found only where it fills whole lines: "Ada" must not eat a word of the question.
 _SURE = 40
+_WORD = re.compile(r"[^\W_]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,8 @@ class Conversation:
     """What a model is to be given.
 
     Attributes:
-        texts: text of each turn. With passages exactly one holds `PASSAGES`, once; without, none does.
+        texts: text of each turn. Passages stand at `PASSAGES`, which they hold once for all of them, or once
+            for each in their order; without passages, none does.
         passages: the passages to read, each a context of its own.
         question: what is asked, as it stands in the texts.
         notes: what the reader of the answer should know, in sentences.
@@ -54,16 +56,22 @@ def resolve(
     key: str | None = None,
     history: str = "drop",
 ) -> Conversation:
-    """Find the passages of a conversation and the place where they stand.
+    """Find the passages of a conversation and the places where they stand.
 
     1. `contexts`, if given, are the passages, and those in the turns are left out.
     2. Else they are those of the current turn (the last user turn, what follows it, and system turns), in
        their order, each once.
     3. Passages of earlier turns are left out, or stay as text.
-    4. They stand at `PASSAGES`; else where the first of those in the turns stood; else where their texts
-       stand already word for word; else before the text of the last user turn. Text between passages
-       follows them.
-    5. Empty passages are left out, with a note.
+    4. They stand at `PASSAGES`, all together. Without that mark each stays where it stands in the turns,
+       also `contexts` whose texts stand there word for word. Where the turns hold other passages than
+       `contexts`, all stand in the place of the first; where they hold none, before the text of the last
+       user turn.
+    5. Text before, between and after passages stays where it is, so that what is said of one ("Source 2,
+       from 1999:") is not read as said of another. Between two passages, what holds no letter and no digit
+       only separates them and goes; line breaks after a passage go, since each brings its own. Where no text
+       is left between passages, they stand at one mark together, so that a passage's row does not depend on
+       its rank.
+    6. Empty passages are left out, with a note.
 
     Args:
         turns: the conversation, oldest first.
@@ -79,27 +87,26 @@ def resolve(
     if not turns:
         raise InputError("There is no message; give at least one.")
     users = [place for place, turn in enumerate(turns) if turn.role == "user"]
-    asked = users[-1] if users else len(turns) - 1
-    current = [turn.role == "system" or place >= asked for place, turn in enumerate(turns)]
+    last = users[-1] if users else len(turns) - 1
+    current = [turn.role == "system" or place >= last for place, turn in enumerate(turns)]
     notes: list[str] = []
     split = [
         _split(turn, key, is_current, history, notes) for turn, is_current in zip(turns, current, strict=True)
     ]
-    found = [part for parts in split for part in parts if isinstance(part, Passage)]
-    given = None if contexts is None else list(contexts)
-    passages = _distinct(found if given is None else given, notes)
-    placed = _place_of(split, current)
-    if given is not None and passages and placed is None:
-        split = [
-            _cut_pasted(parts, passages) if now else parts for parts, now in zip(split, current, strict=True)
-        ]
-        placed = _place_of(split, current)
-    if passages and placed is None:
-        placed = asked
-        split[asked] = [PASSAGES, *split[asked]]
-    texts = tuple(_join(parts, here=bool(passages) and place == placed) for place, parts in enumerate(split))
-    question = texts[asked].rpartition(PASSAGES)[2].strip() or texts[asked].replace(PASSAGES, "").strip()
-    return Conversation(texts, passages, question, tuple(notes))
+    standing = [part for parts in split for part in parts if isinstance(part, Passage)]
+    if contexts is None:
+        passages = _distinct(standing, notes)
+    else:
+        passages = _distinct(list(contexts), notes)
+        marked = any(isinstance(part, str) and PASSAGES in part for parts in split for part in parts)
+        if not standing and not marked:
+            split = [
+                _cut_pasted(parts, passages) if now else parts
+                for parts, now in zip(split, current, strict=True)
+            ]
+    texts = _placed(split, current, passages, last)
+    question = texts[last].rpartition(PASSAGES)[2].strip() or texts[last].replace(PASSAGES, "").strip()
+    return Conversation(tuple(texts), passages, question, tuple(notes))
 
 
 def _split(
@@ -119,37 +126,80 @@ def _split(
     return [part.replace(PASSAGES, "") for part in parts if isinstance(part, str)]
 
 
-def _place_of(split: Sequence[Sequence[str | Passage]], current: Sequence[bool]) -> int | None:
-    """The turn in which passages are to stand: the first with the placeholder, else the first with any."""
-    own = [place for place, is_current in enumerate(current) if is_current]
-    for place in own:
-        if any(isinstance(part, str) and PASSAGES in part for part in split[place]):
-            return place
-    return next((place for place in own if any(isinstance(part, Passage) for part in split[place])), None)
-
-
-def _join(parts: Sequence[str | Passage], here: bool) -> str:
-    """The text of a turn, with `PASSAGES` at its place if passages stand in this one."""
-    if not here:
-        return "".join(part.replace(PASSAGES, "") for part in parts if isinstance(part, str))
-    explicit = any(isinstance(part, str) and PASSAGES in part for part in parts)
-    before: list[str] = []
-    after: list[str] | None = None
+def _tidy(parts: Sequence[str | Passage]) -> list[str | Passage]:
+    """The parts, texts in a row joined, without what only separates passages."""
+    joined: list[str | Passage] = []
     for part in parts:
-        if isinstance(part, Passage):
-            if not explicit and after is None:
-                after = []
-        elif after is not None:
-            after.append(part.replace(PASSAGES, ""))
-        elif PASSAGES in part:
-            head, _, tail = part.partition(PASSAGES)
-            before.append(head)
-            after = [tail.replace(PASSAGES, "")]
+        if isinstance(part, str) and joined and isinstance(joined[-1], str):
+            joined[-1] += part
         else:
-            before.append(part)
-    # Blank separators between passages go, and each passage brings the one after it along.
-    following = "".join(part for part in after or () if part.strip())
-    return "".join(before) + PASSAGES + following.lstrip("\r\n")
+            joined.append(part)
+    tidy: list[str | Passage] = []
+    for place, part in enumerate(joined):
+        if isinstance(part, str) and place:  # what stands before a text is a passage
+            if place + 1 < len(joined) and not _WORD.search(part):
+                continue
+            part = part.lstrip("\r\n")
+        tidy.append(part)
+    return tidy
+
+
+def _placed(
+    split: Sequence[Sequence[str | Passage]],
+    current: Sequence[bool],
+    passages: Sequence[Passage],
+    last: int,
+) -> list[str]:
+    """The text of each turn, with the marks for the passages in it."""
+    if not passages:
+        return [_text(parts).replace(PASSAGES, "") for parts in split]
+    split = [_tidy(parts) for parts in split]
+    marked = next((n for n, parts in enumerate(split) if current[n] and PASSAGES in _text(parts)), None)
+    standing = [n for n, parts in enumerate(split) if any(isinstance(part, Passage) for part in parts)]
+    if marked is not None:
+        return [
+            _at_mark(parts) if n == marked else _text(parts).replace(PASSAGES, "")
+            for n, parts in enumerate(split)
+        ]
+    if not standing:
+        return [PASSAGES + text if n == last else text for n, text in enumerate(map(_text, split))]
+    texts = _in_place(split, passages)
+    if texts is None:
+        return [_at_first(parts) if n == standing[0] else _text(parts) for n, parts in enumerate(split)]
+    together = PASSAGES * len(passages)
+    return [text.replace(together, PASSAGES) for text in texts]
+
+
+def _text(parts: Sequence[str | Passage]) -> str:
+    return "".join(part for part in parts if isinstance(part, str))
+
+
+def _at_mark(parts: Sequence[str | Passage]) -> str:
+    """All passages at the first mark; further ones mean nothing."""
+    before, _, after = _text(parts).partition(PASSAGES)
+    return before + PASSAGES + after.replace(PASSAGES, "").lstrip("\r\n")
+
+
+def _at_first(parts: Sequence[str | Passage]) -> str:
+    """All passages where the first of those in the parts stands."""
+    place = next(n for n, part in enumerate(parts) if isinstance(part, Passage))
+    return _text(parts[:place]) + PASSAGES + _text(parts[place:])
+
+
+def _in_place(split: Sequence[Sequence[str | Passage]], passages: Sequence[Passage]) -> list[str] | None:
+    """The texts with a mark for each passage where it stands first; None if these are not the passages."""
+    waiting = [passage.content_hash for passage in passages]
+    texts = []
+    for parts in split:
+        pieces = []
+        for part in parts:
+            if isinstance(part, str):
+                pieces.append(part)
+            elif waiting and _clean(part).content_hash == waiting[0]:
+                waiting.pop(0)
+                pieces.append(PASSAGES)
+        texts.append("".join(pieces))
+    return None if waiting else texts
 
 
 def _cut_pasted(parts: Sequence[str | Passage], passages: Sequence[Passage]) -> list[str | Passage]:
@@ -167,19 +217,23 @@ def _cut_pasted(parts: Sequence[str | Passage], passages: Sequence[Passage]) -> 
 
 def _distinct(passages: Sequence[Passage], notes: list[str]) -> tuple[Passage, ...]:
     """Without empty ones and repetitions, and with ids that are unique."""
-    kept: dict[str, Passage] = {}
+    distinct: dict[str, Passage] = {}
     ids: set[str] = set()
     for number, passage in enumerate(passages, 1):
-        text = strip_marks(passage.text)
-        if not text.strip():
+        passage = _clean(passage)
+        if not passage.text.strip():
             notes.append(f"Passage {passage.id!r} (number {number}) is empty and was left out.")
             continue
-        if passage.content_hash in kept:
+        if passage.content_hash in distinct:
             continue
         name, copies = passage.id, 1
         while name in ids:  # the same id for another text: citations must tell them apart
             copies += 1
             name = f"{passage.id}#{copies}"
         ids.add(name)
-        kept[passage.content_hash] = replace(passage, id=name, text=text)
-    return tuple(kept.values())
+        distinct[passage.content_hash] = replace(passage, id=name)
+    return tuple(distinct.values())
+
+
+def _clean(passage: Passage) -> Passage:
+    return replace(passage, text=strip_marks(passage.text))

@@ -8,29 +8,20 @@ can be reused exactly. The row without a passage leaves the passage part out.
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from ..errors import InputError, ModelError
 from ..noncharacters import NONCHARACTERS, PASSAGES
 from .template import PromptTemplate
+from .tokenizer import Message, Tokenizer
 
 __all__ = ["PromptEncoder", "Suffix"]
 
 _QUESTION = "\ufdd4"
-
-_locks: WeakKeyDictionary[Any, threading.Lock] = WeakKeyDictionary()
-_locks_lock = threading.Lock()
-
-
-def _lock_of(tokenizer: Any) -> threading.Lock:
-    """One lock a tokenizer, however many encoders it is bound to."""
-    with _locks_lock:
-        return _locks.setdefault(tokenizer, threading.Lock())
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +42,16 @@ class PromptEncoder:
 
     Args:
         template: the wording.
-        tokenizer: a transformers tokenizer.
-        messages: a conversation in place of the template's own prefix and suffix, as
-            `apply_chat_template` takes it; `PASSAGES` in a content is where the passages go. Several of
-            these marks are for one passage each, in their order; none is for a prompt without passages.
-            Tokenizers without a chat template get "role: content" lines. The template still words the
-            passages.
+        tokenizer: the model's.
+        messages: a conversation in place of the template's own prefix and suffix, as chat templates take
+            it; `PASSAGES` in a content is where the passages go. Several of these marks are for one passage
+            each, in their order; none is for a prompt without passages. Tokenizers without a chat template
+            get "role: content" lines. The template still words the passages.
         text: likewise a plain prompt; what stands before `PASSAGES` is the prefix.
         tools: tools for the chat template, with `messages`.
         trusted: `text` comes from a program that renders a chat format: special tokens in it count, and a
             BOS that it begins with is not written twice.
+        chat_template_kwargs: what else the chat template may look at, such as `{"enable_thinking": False}`.
 
     Raises:
         InputError: `template.chat` without a chat template in the tokenizer.
@@ -70,43 +61,40 @@ class PromptEncoder:
     def __init__(
         self,
         template: PromptTemplate,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         *,
-        messages: Sequence[Mapping[str, Any]] | None = None,
+        messages: Sequence[Message] | None = None,
         text: str | None = None,
-        tools: Sequence[Any] | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
         trusted: bool = False,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         self.template = template
         self._tokenizer = tokenizer
-        # Fast tokenizers change their own state while encoding ("Already borrowed" in threads).
-        self._lock = _lock_of(tokenizer)
-        specials = _special_tokens(tokenizer)
-        self._unwanted = NONCHARACTERS | {ord(token): None for token in specials if len(token) == 1}
-        longer = sorted((token for token in specials if len(token) > 1), key=len, reverse=True)
-        self._specials = re.compile("|".join(map(re.escape, longer))) if longer else None
-        self._given = messages is not None or text is not None
+        self._unwanted, self._specials = _specials(tokenizer.specials)
+        self._variables = self._harmless(chat_template_kwargs or {})
+        self._is_full = messages is not None or text is not None
         self.places = 1
         rendered = template.chat
         if text is not None:
             before, after = self._cut(text if trusted else self._defuse(text, keep=PASSAGES))
-            rendered = trusted and text.startswith(tokenizer.bos_token or "\0")
+            rendered = trusted and self._begins_with_bos(text)
         elif messages is not None:
-            rendered = bool(getattr(tokenizer, "chat_template", None))
+            rendered = tokenizer.has_chat_template
             before, after = self._cut(self._conversation(messages, tools))
         else:
             before, after = self._scaffold()
         head, _, tail = after.partition(_QUESTION)
         self._suffix_head, self._suffix_tail = head, tail
         # Chat templates write their own BOS.
-        first, *others = map(self._encode, before.split(PASSAGES))
-        self._segments = ((*(() if rendered else self._bos()), *first), *others)
+        first, *others = map(tokenizer.encode, before.split(PASSAGES))
+        self._segments = ((*(() if rendered else tokenizer.bos_ids), *first), *others)
         self.prefix: tuple[int, ...] = tuple(token for segment in self._segments for token in segment)
         self.refusal: tuple[int, ...] = ()
         # A plain prompt ends with "Answer:", after which a word starts with its blank.
         self._lead = "" if rendered else " "
         if template.refusal:
-            self.refusal = self._encode(self._lead + template.refusal)
+            self.refusal = tokenizer.encode(self._lead + template.refusal)
 
     def passage_ids(
         self, title: str | None, text: str, source: str | None = None, id: str = ""
@@ -124,7 +112,7 @@ class PromptEncoder:
         filled, _ = self._compose(
             *((values[part], False) if i % 2 else (part, True) for i, part in enumerate(parts))
         )
-        return self._encode(filled)
+        return self._tokenizer.encode(filled)
 
     def suffix(self, question: str) -> Suffix:
         """Token ids of everything after the passage, with the place of the question in them.
@@ -132,7 +120,7 @@ class PromptEncoder:
         Raises:
             InputError: empty question.
         """
-        if self._given:
+        if self._is_full:
             question = self._defuse(question).strip()
             # The question stands somewhere in the given prompt; else all that follows counts as one.
             text = self._suffix_head
@@ -145,17 +133,18 @@ class PromptEncoder:
             text, (start, end, _) = self._compose(
                 (self._suffix_head, True), (question, False), (self._suffix_tail, True)
             )
-        if not self._tokenizer.is_fast:  # no offsets: count the question's tokens from both sides
-            ids = self._encode(text)
-            first = len(self._encode(text[:start]))
-            last = len(ids) - len(self._encode(text[end:]))
+        encode = self._tokenizer.encode
+        encoded = self._tokenizer.encode_with_offsets(text)
+        if encoded is None:  # count the question's tokens from both sides
+            ids = encode(text)
+            first = len(encode(text[:start]))
+            last = len(ids) - len(encode(text[end:]))
             return Suffix(ids, (min(first, len(ids)), max(last, first)))
-        with self._lock:
-            encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        inside = [i for i, (a, b) in enumerate(encoded["offset_mapping"]) if a < end and b > start and a < b]
-        if not inside and not self._given:  # a tokenizer may drop what nobody sees, such as U+200B
+        ids, offsets = encoded
+        inside = [i for i, (a, b) in enumerate(offsets) if a < end and b > start and a < b]
+        if not inside and not self._is_full:  # a tokenizer may drop what nobody sees, such as U+200B
             raise InputError(f"The question {question!r} has no characters that the model reads.")
-        return Suffix(tuple(encoded["input_ids"]), (inside[0], inside[-1] + 1) if inside else (0, 0))
+        return Suffix(ids, (inside[0], inside[-1] + 1) if inside else (0, 0))
 
     def context(self, passages: Mapping[int, Sequence[int]]) -> tuple[int, ...]:
         """Token ids of a row up to the suffix, with the ids of some passages, by number, in their places."""
@@ -176,17 +165,11 @@ class PromptEncoder:
 
     def count(self, text: str) -> int:
         """Number of tokens of a text within a passage."""
-        return len(self._encode(text))
+        return len(self._tokenizer.encode(text))
 
     def encode_answer(self, text: str) -> tuple[int, ...]:
         """Token ids of a given answer, as they would follow the suffix."""
-        return self._encode(self._lead + self._defuse(text).strip())
-
-    def _encode(self, text: str) -> tuple[int, ...]:
-        if not text:
-            return ()
-        with self._lock:
-            return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        return self._tokenizer.encode(self._lead + self._defuse(text).strip())
 
     def _defuse(self, text: str, keep: str = "") -> str:
         """Text that can neither mark a seam nor spell a special token such as `<|im_end|>`."""
@@ -213,10 +196,9 @@ class PromptEncoder:
         joined = " ".join(text[start:end] for start, end in pairwise([0, *cuts, len(text)]))
         return joined, [end + sum(cut <= end for cut in cuts) for end in ends]
 
-    def _bos(self) -> tuple[int, ...]:
-        with self._lock:
-            ids = tuple(self._tokenizer("", add_special_tokens=True)["input_ids"])
-        return ids[:1] if ids and ids[0] == self._tokenizer.bos_token_id else ()
+    def _begins_with_bos(self, text: str) -> bool:
+        bos = self._tokenizer.bos_ids
+        return bool(bos) and self._tokenizer.encode(text)[: len(bos)] == bos
 
     def _cut(self, text: str) -> tuple[str, str]:
         """What stands before the last mark, with the other marks in it, and what after."""
@@ -224,7 +206,7 @@ class PromptEncoder:
         before, _, after = text.rpartition(PASSAGES)
         return before, after
 
-    def _conversation(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None) -> str:
+    def _conversation(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> str:
         """The messages as one text, special tokens in their contents made harmless."""
         safe = [
             {
@@ -233,13 +215,13 @@ class PromptEncoder:
             }
             for message in messages
         ]
-        if not getattr(self._tokenizer, "chat_template", None):
+        if not self._tokenizer.has_chat_template:
             lines = [f"{message['role']}: {message['content']}" for message in safe]
             return "\n\n".join([*lines, "assistant:"])
-        return self._apply(safe, tools)
+        return self._render(safe, self._harmless(list(tools)))
 
     def _harmless(self, value: Any) -> Any:
-        """The same with all of its strings defused: arguments of tool calls, names of tools."""
+        """The same with all of its strings defused: arguments of tool calls, what tools say of themselves."""
         if isinstance(value, str):
             return self._defuse(value)
         if isinstance(value, Mapping):
@@ -252,53 +234,42 @@ class PromptEncoder:
         suffix = template.suffix.replace("{question}", _QUESTION, 1)
         if not template.chat:
             return template.prefix, suffix
-        if not getattr(self._tokenizer, "chat_template", None):
+        if not self._tokenizer.has_chat_template:
             raise InputError(
-                f"{self._tokenizer.name_or_path!r} has no chat template; use PromptTemplate.plain() or "
+                f"{self._tokenizer.name!r} has no chat template; use PromptTemplate.plain() or "
                 "another template with chat=False."
             )
         user = f"{template.prefix}{PASSAGES}{suffix}"
         messages = [{"role": "user", "content": user}]
         if template.system:
             messages.insert(0, {"role": "system", "content": template.system})
-        rendered = self._apply(messages, None)
+        rendered = self._render(messages, ())
         if rendered.count(PASSAGES) != 1 or rendered.count(_QUESTION) != 1:
             raise ModelError(
-                f"The chat template of {self._tokenizer.name_or_path!r} drops or repeats the user's message; "
+                f"The chat template of {self._tokenizer.name!r} drops or repeats the user's message; "
                 "pass a tokenizer with another chat_template, or PromptTemplate.plain()."
             )
         before, _, after = rendered.partition(PASSAGES)
         return before, after
 
-    def _apply(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None) -> str:
+    def _render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> str:
         """The chat template; where it has no system role, that message heads the next one."""
-        attempts = [list(messages)]
-        if messages and messages[0]["role"] == "system" and len(messages) > 1:
+        if len(messages) > 1 and messages[0]["role"] == "system":
             head, following, *others = messages
-            joined = {**following, "content": f"{head['content']}\n\n{following['content']}"}
-            attempts.append([joined, *others])
-        for messages_tried in attempts:
-            last = messages_tried is attempts[-1]
             try:
-                text = self._tokenizer.apply_chat_template(
-                    messages_tried,
-                    tokenize=False,
-                    add_generation_prompt=True,
-                    **({"tools": list(tools)} if tools else {}),
-                )
-            except Exception as error:  # jinja raises whatever the template's author chose
-                if last:
-                    raise ModelError(
-                        f"The chat template of {self._tokenizer.name_or_path!r} fails: {error}"
-                    ) from error
-                continue
-            # Some templates skip the system role silently instead of refusing it.
-            if last or str(messages[0]["content"]).strip() in text:
-                return str(text)
-        raise AssertionError("unreachable")
+                text = self._tokenizer.render(messages, tools=tools, variables=self._variables)
+                # Some templates skip the system role silently instead of refusing it.
+                if str(head["content"]).strip() in text:
+                    return text
+            except ModelError:
+                pass  # the other form says what is wrong, if it is something else
+            messages = [{**following, "content": f"{head['content']}\n\n{following['content']}"}, *others]
+        return self._tokenizer.render(messages, tools=tools, variables=self._variables)
 
 
-def _special_tokens(tokenizer: Any) -> set[str]:
-    """All that the tokenizer takes for a special token; many chat tokens have no name such as `eos_token`."""
-    added = (str(t) for t in getattr(tokenizer, "added_tokens_decoder", {}).values() if t.special)
-    return {token for token in (*tokenizer.all_special_tokens, *added) if token.strip()}
+@lru_cache(maxsize=16)
+def _specials(texts: frozenset[str]) -> tuple[dict[int, None], re.Pattern[str] | None]:
+    """What `str.translate` takes out of foreign text, and a pattern of special tokens to be broken up."""
+    unwanted = NONCHARACTERS | {ord(text): None for text in texts if len(text) == 1}
+    longer = sorted((text for text in texts if len(text) > 1), key=len, reverse=True)
+    return unwanted, re.compile("|".join(map(re.escape, longer))) if longer else None

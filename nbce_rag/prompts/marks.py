@@ -16,13 +16,14 @@ import hashlib
 import hmac
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from urllib.parse import quote, unquote
 
 from ..noncharacters import PASSAGES, strip_marks
 from ..passages import Passage
 
-__all__ = ["BEGIN", "END", "HEAD", "format_passage", "format_passages", "split_marks"]
+__all__ = ["BEGIN", "END", "HEAD", "format_passage", "format_passages", "mark_places", "split_marks"]
 
 BEGIN, END, HEAD = "\ufdd0", "\ufdd1", "\ufdd2"
 
@@ -57,6 +58,14 @@ def format_passage(passage: Passage, *, text: str | None = None, key: str | None
 def format_passages(passages: Iterable[Passage], *, separator: str = "\n\n", key: str | None = None) -> str:
     """Passages between marks, joined; arguments as in `format_passage`."""
     return strip_marks(separator).join(format_passage(passage, key=key) for passage in passages)
+
+
+def mark_places(text: str, passages: Sequence[Passage], *, key: str | None = None) -> str:
+    """A text with passages between marks where `PASSAGES` says, once for all or once for each of them."""
+    pieces = text.split(PASSAGES)
+    groups = [passages] if len(pieces) == 2 else [[passage] for passage in passages]
+    marked = [format_passages(group, key=key) for group in groups]
+    return "".join(part for pair in zip_longest(pieces, marked, fillvalue="") for part in pair)
 
 
 def split_marks(text: str, *, key: str | None = None) -> list[str | Passage]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from ..errors import InputError
+from .tokenizer import Tokenizer
 
 __all__ = ["PromptTemplate"]
 
@@ -79,6 +79,6 @@ class PromptTemplate:
         )
 
     @classmethod
-    def for_tokenizer(cls, tokenizer: Any) -> PromptTemplate:
+    def for_tokenizer(cls, tokenizer: Tokenizer) -> PromptTemplate:
         """`for_chat()` when the tokenizer has a chat template, else `plain()`."""
-        return cls.for_chat() if getattr(tokenizer, "chat_template", None) else cls.plain()
+        return cls.for_chat() if tokenizer.has_chat_template else cls.plain()

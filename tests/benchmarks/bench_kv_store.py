@@ -50,7 +50,7 @@ def passage(number: int, tokens: int, nbce: NBCE) -> Passage:
     """A text of about so many tokens, different for each number."""
     text = f"Number {number}."
     at = number
-    while len(nbce.model.tokenizer(text)["input_ids"]) < tokens - 2:
+    while len(nbce.model.tokenizer.encode(text)) < tokens - 2:
         at = (at * 31 + 7) % 1009
         text += f" {WORDS[at % len(WORDS)]}"
     return Passage(text)

@@ -11,14 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-TOOL_TEMPLATE = (
-    "{{ bos_token }}{% if tools %}<|tools|>\n"
-    "{% for t in tools %}{{ t['function']['name'] }}\n{% endfor %}{% endif %}"
-    "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}"
-    "{% for c in m.get('tool_calls', []) %}<tool_call>{{ c['function'] | tojson }}</tool_call>{% endfor %}"
-    "{{ eos_token }}\n{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
-)
+from tiny_models import TOOL_TEMPLATE
 
 
 @dataclass(frozen=True)
@@ -40,8 +33,10 @@ def teach(
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from langchain_nbce.wording import chat_encoder
+    from nbce_rag.models.transformers.tokenizer import TransformersTokenizer
     from nbce_rag.noncharacters import PASSAGES
+    from nbce_rag.prompts.binding import bind
+    from nbce_rag.prompts.prompt import Prompt
     from nbce_rag.prompts.template import PromptTemplate
 
     tokenizer = copy.deepcopy(tokenizer)
@@ -71,7 +66,7 @@ def teach(
         messages: list[dict[str, Any]] = [{"role": "user", "content": content}, *lesson.more]
         if lesson.system:
             messages.insert(0, {"role": "system", "content": lesson.system})
-        encoder = chat_encoder(tokenizer, template, messages, tools)
+        encoder = bind(Prompt(messages, tools=tools), template, TransformersTokenizer(tokenizer))
         passage = encoder.passage_ids(None, lesson.passage) if lesson.passage else ()
         prompt = [*encoder.prefix, *passage, *encoder.suffix(lesson.asked).ids]
         starts.append(len(prompt))

@@ -19,6 +19,7 @@ from langchain_nbce import NBCELLM, ChatNBCE, format_passages
 from nbce_rag import NBCE
 from nbce_rag.errors import InputError
 from nbce_rag.noncharacters import PASSAGES
+from nbce_rag.prompts.binding import bind
 
 A, B = ["The ferry is run by Ada."], ["The ferry is run by Bob.", "Tea is grown here."]
 Chat = Callable[..., ChatNBCE]
@@ -166,10 +167,12 @@ def test_completion_tells_what_it_knows(llm: NBCELLM) -> None:
 def test_completion_completes_the_prompt_as_it_stands(llm: NBCELLM) -> None:
     engine = llm.engine
     _, (request,) = llm._prepare(["Once upon a time"], None)
-    ids = [*request.prompt.prefix, *request.prompt.suffix(request.question).ids]
-    assert ids == engine.model.tokenizer("Once upon a time")["input_ids"]
+    encoder = bind(request.prompt, engine.prompt, engine.model.tokenizer)
+    ids = [*encoder.prefix, *encoder.suffix(request.question).ids]
+    assert ids == engine.model.tokenizer.native("Once upon a time")["input_ids"]
     _, (request,) = llm._prepare([f"Read: {format_passages(A)}"], None)
-    assert request.prompt.suffix(request.question).ids  # something to go on from
+    encoder = bind(request.prompt, engine.prompt, engine.model.tokenizer)
+    assert encoder.suffix(request.question).ids  # something to go on from
     assert llm.invoke(f"Read: {format_passages(A)}")
 
 

@@ -19,11 +19,14 @@ from pydantic import BaseModel, ValidationError
 
 from langchain_nbce import NBCELLM, ChatNBCE
 from langchain_nbce.messages import template_messages
-from langchain_nbce.wording import chat_encoder
 from nbce_rag import NBCE, report_schema
 from nbce_rag.errors import InputError
 from nbce_rag.fusion import Mean
+from nbce_rag.models.transformers.tokenizer import TransformersTokenizer
 from nbce_rag.options import Options
+from nbce_rag.prompts.binding import bind
+from nbce_rag.prompts.encoder import PromptEncoder
+from nbce_rag.prompts.prompt import Prompt
 
 PASSAGES = ["The ferry is run by Ada.", "The market opens at eight.", "Tea is grown here."]
 Chat = Callable[..., ChatNBCE]
@@ -42,6 +45,7 @@ CHANGES: dict[str, Any] = {
     "seed": 7,
     "json_schema": {"type": "integer", "minimum": 1, "maximum": 9},
     "regex": "yes|no",
+    "chat_template_kwargs": {"enable_thinking": False},
     "passages_per_row": 2,
     "joint_row": True,
     "order_labels": True,
@@ -168,6 +172,11 @@ class Recorder(BaseCallbackHandler):
 
     def on_llm_error(self, error: Any, **kwargs: Any) -> None:
         self.failed += 1
+
+
+def encoder_of(call: Any) -> PromptEncoder:
+    """The wording of a call, bound to its model's tokenizer."""
+    return bind(call.request.prompt, call.engine.prompt, call.engine.model.tokenizer)
 
 
 def count_batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -384,7 +393,7 @@ def test_conversations_that_templates_refuse(make_nbce: Any) -> None:
         "<{{ m['role'] }}>{{ m['content'] | trim }}\n{% endfor %}<assistant>"
     )
     engine = make_nbce("llama", chat=True)
-    tokenizer = copy.deepcopy(engine.model.tokenizer)
+    tokenizer = copy.deepcopy(engine.model.tokenizer.native)
     tokenizer.chat_template = strict
     llm = ChatNBCE(engine=NBCE(wrap_model(engine.model.model, tokenizer, name="strict"), max_tokens=4))
     messages = [
@@ -397,7 +406,8 @@ def test_conversations_that_templates_refuse(make_nbce: Any) -> None:
         HumanMessage("Three?"),
     ]
     call = llm._prepare(messages, None, {"contexts": PASSAGES})
-    ids = [*call.request.prompt.prefix, *call.request.prompt.suffix(call.request.question).ids]
+    encoder = encoder_of(call)
+    ids = [*encoder.prefix, *encoder.suffix(call.request.question).ids]
     assert tokenizer.decode(ids) == (
         "<user>Be brief.\n\nBe kind.\n\nOne?\n\nTwo?\n<assistant>A.\n\nB.\n<user>Three?\n<assistant>"
     )
@@ -407,21 +417,22 @@ def test_conversations_that_templates_refuse(make_nbce: Any) -> None:
 def test_special_tokens_in_texts_are_text(chat: Chat) -> None:
     llm = chat()
     call = llm._prepare([HumanMessage("Who?</s> <s>")], None, {"contexts": ["Ada.</s>"]})
-    encoder = call.request.prompt
+    encoder = encoder_of(call)
     ids = [*encoder.suffix(call.request.question).ids, *encoder.passage_ids(None, "Ada.</s>")]
-    assert ids.count(llm.engine.model.tokenizer.eos_token_id) == 1  # the template's own
+    assert ids.count(llm.engine.model.tokenizer.native.eos_token_id) == 1  # the template's own
 
 
 def test_special_tokens_in_tool_calls_are_text(chat: Chat) -> None:
     from langchain_core.messages import ToolMessage
-    from taught import TOOL_TEMPLATE
+    from tiny_models import TOOL_TEMPLATE
 
     llm = chat()
-    tokenizer = copy.deepcopy(llm.engine.model.tokenizer)
+    tokenizer = copy.deepcopy(llm.engine.model.tokenizer.native)
     tokenizer.chat_template = TOOL_TEMPLATE
     call: Any = {"name": "find", "args": {"q": ["</s>"]}, "id": "c", "type": "tool_call"}
     messages = [HumanMessage("Who?"), AIMessage("", tool_calls=[call]), ToolMessage("</s>", tool_call_id="c")]
-    encoder = chat_encoder(tokenizer, llm.engine.prompt, template_messages(messages, ["Who?", "", "</s>"]))
+    prompt = Prompt(template_messages(messages, ["Who?", "", "</s>"]))
+    encoder = bind(prompt, llm.engine.prompt, TransformersTokenizer(tokenizer))
     ids = [*encoder.prefix, *encoder.suffix("Who?").ids]
     assert ids.count(tokenizer.eos_token_id) == 3  # the template's own
     assert "find" in tokenizer.decode(ids)

@@ -1,52 +1,11 @@
-"""Tool calls read out of text, whole and in pieces."""
+"""Tools of LangChain under the grammar of a call."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from langchain_nbce.tools import CallReader, call_schema, tool_dicts
-
-CALL = [("f", {"x": 1})]
-
-
-@pytest.mark.parametrize(
-    ("text", "shown", "calls"),
-    [
-        ('{"name": "f", "arguments": {"x": 1}}', "", CALL),
-        ('{"name": "f", "parameters": {"x": 1}}', "", CALL),
-        ('{"type": "function", "function": {"name": "f", "arguments": "{\\"x\\": 1}"}}', "", CALL),
-        ('Sure: <tool_call>\n{"name": "f", "arguments": {"x": 1}}\n</tool_call>', "Sure: ", CALL),
-        (
-            '[TOOL_CALLS][{"name": "f", "arguments": {"x": 1}}, {"name": "f", "arguments": {}}]',
-            "",
-            [*CALL, ("f", {})],
-        ),
-        ("a < b and [x] <tool", "a < b and [x] <tool", []),
-        ('{"a": 1} is JSON', '{"a": 1} is JSON', []),
-        ('{"name": "g", "arguments": {}}', '{"name": "g", "arguments": {}}', []),
-        ("{" * 500, "{" * 500, []),
-        ("", "", []),
-    ],
-)
-def test_calls_are_read_and_other_text_is_shown(text: str, shown: str, calls: list[Any]) -> None:
-    for pieces in ([text], list(text)):
-        reader = CallReader(["f"])
-        early = "".join(map(reader.push, pieces))
-        rest, found, invalid = reader.finish()
-        assert early + rest == shown
-        assert [(call["name"], call["args"]) for call in found] == calls
-        assert len({call["id"] for call in found}) == len(calls)
-        assert invalid == []
-
-
-def test_a_call_that_cannot_be_read_is_invalid_and_not_shown() -> None:
-    reader = CallReader(["f"])
-    assert reader.push('Well. <tool_call>{"name": "f"') == "Well. "
-    rest, calls, (invalid,) = reader.finish()
-    assert (rest, calls) == ("", [])
-    assert "{" in (invalid["args"] or "")
+from langchain_nbce.tools import tool_dicts
+from nbce_rag.prompts.tools import call_schema
 
 
 def test_the_grammar_of_a_call_names_the_tools_that_may_be_called() -> None:

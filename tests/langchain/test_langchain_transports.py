@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
-from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.prompts import ChatPromptTemplate, aformat_document, format_document
+from langchain_core.retrievers import BaseRetriever
 
 from langchain_nbce import ChatNBCE, PassagePrompt, format_passages
 from langchain_nbce.output import citations
 from nbce_rag.errors import InputError
 from nbce_rag.noncharacters import PASSAGES
+from nbce_rag.passages import Passage
+from nbce_rag.prompts.marks import split_marks
 
 DOCS = [
     Document("The ferry is run by Ada.", id="d1", metadata={"title": "Ferry", "relevance_score": 0.9}),
@@ -55,10 +58,19 @@ def anthropic_blocks(documents: list[Document]) -> list[dict[str, Any]]:
     ]
 
 
-def by_stuff(documents: list[Document]) -> str:
-    from langchain_core.prompts import format_document
+class Shelf(BaseRetriever):
+    """Finds all it has."""
 
-    return "\n\n".join(format_document(d, PassagePrompt()) for d in documents)
+    documents: list[Document]
+
+    def _get_relevant_documents(self, query: str, *, run_manager: Any = None) -> list[Document]:
+        return self.documents
+
+
+def by_stuff(documents: list[Document]) -> str:
+    """As the chains of LangChain do it, with what a retriever found."""
+    prompt = PassagePrompt()
+    return "\n\n".join(format_document(d, prompt) for d in Shelf(documents=documents).invoke("ferry"))
 
 
 def ways() -> dict[str, tuple[Any, dict[str, Any]]]:
@@ -99,6 +111,45 @@ def test_every_transport_gives_the_same_tokens(chat: Chat, template: bool) -> No
     assert fingerprint(llm.invoke(TEMPLATE.format(context=PASSAGES), contexts=DOCS[1:])) != expected
     unscored = [Document(d.page_content, id=d.id) for d in DOCS]
     assert fingerprint(llm.invoke(TEMPLATE.format(context=PASSAGES), contexts=unscored)) != expected
+
+
+def header(marked: str) -> tuple[str, str | None, str | None, float | None]:
+    (passage,) = split_marks(marked)
+    assert isinstance(passage, Passage)
+    return passage.id, passage.title, passage.source, passage.score
+
+
+async def test_a_document_prompt_knows_what_a_retriever_found() -> None:
+    prompt = PassagePrompt()
+    text = "Tea is grown here, and nowhere else."
+    document = Document(text, id="tea", metadata={"title": "Tea", "relevance_score": 0.5, "source": "t.txt"})
+    known = ("tea", "Tea", "t.txt", 0.5)
+    # By hand: only the text, and what the template names.
+    by_hand = Passage(text).id
+    assert header(format_document(document, prompt)) == (by_hand, None, None, None)
+    named = PassagePrompt("{page_content} {source}")
+    assert header(format_document(document, named))[1:] == (None, "t.txt", None)
+    # A prompt that is given the document itself has all.
+    assert header(prompt.format_document(document)) == known
+    for found in (
+        Shelf(documents=[document]).invoke("tea"),
+        await Shelf(documents=[document]).ainvoke("tea"),
+    ):
+        assert header(format_document(found[0], prompt)) == known
+        assert header(await aformat_document(found[0], prompt)) == known
+        # Another document with an equal text is not taken for it.
+        other = Document("".join(list(text)), id="other")
+        assert header(format_document(other, prompt))[1:] == (None, None, None)
+    # Nothing is held that nobody else holds.
+    del document, found
+    assert header(prompt.format(page_content=text)) == (by_hand, None, None, None)
+
+
+def test_a_document_prompt_without_the_text_marks_what_it_words() -> None:
+    (document,) = Shelf(documents=[Document("Tea.", id="t", metadata={"title": "Leaves"})]).invoke("tea")
+    (passage,) = split_marks(format_document(document, PassagePrompt("On {title}.")))
+    assert isinstance(passage, Passage)
+    assert (passage.id, passage.text, passage.title) == ("t", "On Leaves.", None)
 
 
 def conversation(artifact: Any, content: str = "text") -> list[BaseMessage]:

@@ -194,15 +194,15 @@ class TestRetrieverTools:
         output.content = "Replaced."
         assert output.content == str(output) == "Replaced."
 
-    def test_a_function_agent_refuses_nbce_as_its_own_model(
-        self, llm: NBCELLM, index: VectorStoreIndex
+    def test_a_function_agent_refuses_a_base_model_as_its_own(
+        self, base_llm: NBCELLM, index: VectorStoreIndex
     ) -> None:
-        """NBCELLM calls no tools by itself: a `FunctionAgent` needs another model around it."""
+        """A model without a chat template was not taught to choose a tool: it needs another around it."""
         tool = citable_retriever_tool(index.as_retriever(), name="search")
-        assert not llm.metadata.is_function_calling_model
+        assert not base_llm.metadata.is_function_calling_model
 
         async def refused() -> None:
-            await FunctionAgent(tools=[tool], llm=llm).run(QUESTION)
+            await FunctionAgent(tools=[tool], llm=base_llm).run(QUESTION)
 
         with pytest.raises(ValueError, match="FunctionCallingLLM"):
             asyncio.run(refused())

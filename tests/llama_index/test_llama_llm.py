@@ -19,7 +19,7 @@ from llama_index.core.schema import NodeWithScore, TextNode
 from pydantic import BaseModel
 
 from llama_index_nbce import NBCELLM
-from llama_index_nbce.contexts import conversation, to_turns
+from llama_index_nbce.contexts import to_turns
 from llama_index_nbce.report import node_id_of, place_of
 from nbce_rag.decoding.decoder import LockstepDecoder
 from nbce_rag.engine.nbce import NBCE
@@ -27,6 +27,7 @@ from nbce_rag.errors import ContextLengthError, InputError, NumericalError
 from nbce_rag.models.transformers.loading import wrap_model
 from nbce_rag.noncharacters import PASSAGES
 from nbce_rag.passages import Passage
+from nbce_rag.prompts.conversation import resolve
 from nbce_rag.prompts.marks import format_passages
 from nbce_rag.prompts.template import PromptTemplate
 
@@ -116,9 +117,9 @@ class TestRows:
             (base_llm, f"<s>{QUESTION}"),
         ):
             loaded: Any = model.engine.model
-            ids = loaded.tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"]
+            ids = loaded.tokenizer.native(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"]
             out = loaded.model.generate(ids, max_new_tokens=8, do_sample=False)[0, ids.shape[1] :]
-            expected = loaded.tokenizer.decode(out, skip_special_tokens=True).strip()
+            expected = loaded.tokenizer.decode(out, skip_specials=True).strip()
             response = model.chat([user(QUESTION)])
             assert response.message.content == model.complete(QUESTION).text == expected
             assert rows(response) == 1
@@ -191,9 +192,11 @@ class TestRows:
         with pytest.raises(ContextLengthError, match="window of 220"):
             small.chat([user("x " * 400)])
 
-    def test_conversation_has_a_mark_for_each_passage(self) -> None:
-        found = conversation(to_turns([user("A ", FERRY, "\n\n", MARKET, "\n\nB")]))
-        assert found.texts == (f"A {PASSAGES}{PASSAGES}B",)
+    def test_conversation_has_a_mark_for_each_passage_with_text_between(self) -> None:
+        talk = resolve(to_turns([user("A ", FERRY, "\n\n", MARKET, "\n\nB")]))
+        assert talk.texts == (f"A {PASSAGES}B",)
+        talk = resolve(to_turns([user("A ", FERRY, "\nand\n", MARKET, "\n\nB")]))
+        assert talk.texts == (f"A {PASSAGES}and\n{PASSAGES}B",)
 
 
 class TestSameAsTheEngine:
@@ -301,7 +304,7 @@ class TestOptions:
         model.generation_config = copy.deepcopy(loaded.model.generation_config)
         model.generation_config.eos_token_id = [third, 7]
         both = wrap_model(model, loaded.tokenizer)
-        assert both.eos_ids >= {third, 7, loaded.tokenizer.eos_token_id}
+        assert both.eos_ids >= {third, 7, loaded.tokenizer.native.eos_token_id}
         with pytest.warns(UserWarning, match="No passages"):
             ended = NBCE(both).answer(QUESTION)
         assert (ended.finish_reason, ended.usage.generated_tokens) == ("stop", 3)

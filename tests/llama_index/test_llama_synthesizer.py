@@ -31,7 +31,7 @@ from llama_index_nbce import (
 )
 from nbce_rag import report_schema
 from nbce_rag.engine.nbce import NBCE
-from nbce_rag.errors import InputError
+from nbce_rag.errors import InputError, InputTypeError
 from nbce_rag.fusion import Posterior
 from nbce_rag.passages import Passage
 from nbce_rag.prompts.template import PromptTemplate as Wording
@@ -244,7 +244,7 @@ class TestScoresAndOptions:
         assert asyncio.run(synthesizer.asynthesize(QUESTION, [])).response == response.response
 
     def test_an_llm_that_cannot_hold_contexts_is_refused(self, llm: NBCELLM) -> None:
-        with pytest.raises(TypeError, match="MockLLM cannot hold contexts"):
+        with pytest.raises(InputTypeError, match="MockLLM cannot hold contexts"):
             NBCESynthesizer(MockLLM())
         with pytest.raises(TypeError, match="MockLLM"):
             NBCESynthesizer(MockLLM().as_structured_llm(Fact))

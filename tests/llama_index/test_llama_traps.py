@@ -157,12 +157,12 @@ class TestStockSynthesizers:
     def test_tokens_are_the_model_s_on_request(self, llm: NBCELLM, monkeypatch: pytest.MonkeyPatch) -> None:
         """LlamaIndex's parts count with the tokenizer of another company's model."""
         monkeypatch.setattr(llama_index.core, "global_tokenizer", None)
-        tokenizer = llm.engine.model.tokenizer
+        tokenizer: Any = llm.engine.model.tokenizer
         Settings.tokenizer = tokenizer
         text = "船在中午从旧港口出发。 The ferry leaves at noon."
         helper = PromptHelper.from_llm_metadata(llm.metadata)
         assert helper._token_counter.get_string_tokens(text) == len(
-            tokenizer(text, add_special_tokens=False)["input_ids"]
+            tokenizer.native(text, add_special_tokens=False)["input_ids"]
         )
 
 

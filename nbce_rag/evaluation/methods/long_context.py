@@ -11,7 +11,7 @@ from ...answers.answer import Answer
 from ...decoding.plan import plan_rows
 from ...engine.nbce import NBCE
 from ...models.transformers.rope import Stretched
-from ...prompts.encoder import PromptEncoder
+from ...prompts.binding import Encoders
 from ...request import Request
 
 __all__ = ["LongContext"]
@@ -32,7 +32,7 @@ class LongContext:
     def __init__(self, nbce: NBCE, kind: str, factor: float = 0.0) -> None:
         self._nbce = nbce
         self._stretched = Stretched(nbce.model, kind)
-        self._encoder = PromptEncoder(nbce.prompt, nbce.model.tokenizer)
+        self._encoders = Encoders(nbce.prompt, nbce.model.tokenizer)
         self._factor = factor
 
     def batch(self, requests: Sequence[Request]) -> list[Answer]:
@@ -50,7 +50,8 @@ class LongContext:
 
     def length(self, request: Request) -> int:
         """Tokens of the longest row, answer included."""
-        encoder, options = self._encoder, request.options
+        options = request.options
+        encoder = self._encoders.of(request.prompt, options.chat_template_kwargs)
         plan = plan_rows(encoder, request.question, request.passages, options, _UNBOUNDED)
         longest = max(len(row.context) for row in plan.rows)
         return longest + len(plan.suffix.ids) + max(options.max_tokens, len(encoder.refusal))

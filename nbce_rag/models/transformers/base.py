@@ -10,6 +10,8 @@ from typing import Any
 import psutil
 import torch
 
+from .tokenizer import TransformersTokenizer
+
 __all__ = ["LoadedModel"]
 
 
@@ -32,7 +34,7 @@ class LoadedModel:
     """
 
     model: Any
-    tokenizer: Any
+    tokenizer: TransformersTokenizer
     name: str
     window: int
     eos_ids: frozenset[int]

@@ -20,6 +20,7 @@ from .attention import use_grouped_attention
 from .gguf import first_line, packaged_folder, quietly, require_all_weights, unpacked_folder
 from .model import TransformersModel
 from .packing import pack_linear_layers
+from .tokenizer import TransformersTokenizer
 
 __all__ = ["load_model", "wrap_model"]
 
@@ -120,6 +121,11 @@ def load_model(
 def wrap_model(model: Any, tokenizer: Any, *, name: str | None = None) -> TransformersModel:
     """A model and tokenizer that are already loaded.
 
+    Args:
+        model: a transformers causal LM.
+        tokenizer: a transformers tokenizer, or the one of a `LoadedModel`.
+        name: what to call the model; None is what it calls itself.
+
     Raises:
         ModelError: an architecture without a causal, per-token key-value cache, or no tokenizer.
         InputError: no model.
@@ -130,10 +136,12 @@ def wrap_model(model: Any, tokenizer: Any, *, name: str | None = None) -> Transf
     _refuse_unusable(model.config, name, model)
     if tokenizer is None:
         raise ModelError(f"The model {name!r} came without a tokenizer; pass tokenizer=.")
+    if not isinstance(tokenizer, TransformersTokenizer):
+        tokenizer = TransformersTokenizer(tokenizer)
     text = model.config.get_text_config(decoder=True)
     window = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
     if not isinstance(window, int):
-        window = tokenizer.model_max_length
+        window = tokenizer.native.model_max_length
     model.eval()
     size = model.dtype.itemsize
     heads = text.num_attention_heads
@@ -145,7 +153,7 @@ def wrap_model(model: Any, tokenizer: Any, *, name: str | None = None) -> Transf
         tokenizer=tokenizer,
         name=name,
         window=int(min(window, 2**31 - 1)),
-        eos_ids=_eos_ids(model, tokenizer),
+        eos_ids=_eos_ids(model, tokenizer.native),
         fingerprint=_fingerprint(model, name),
         layers=int(text.num_hidden_layers),
         vocab_size=int(text.vocab_size),

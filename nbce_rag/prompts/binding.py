@@ -1,0 +1,137 @@
+"""Wordings bound to a model's tokenizer, each once."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from ..noncharacters import PASSAGES
+from .chat_template import as_text, fitting_form, with_instruction, with_mark, with_result_names
+from .encoder import PromptEncoder
+from .prompt import Prompt
+from .template import PromptTemplate
+from .tokenizer import Tokenizer
+
+__all__ = ["Encoders", "bind"]
+
+_MOST = 32  # encoders of templates that are held; those of conversations go with them
+
+
+def bind(
+    prompt: Prompt,
+    template: PromptTemplate,
+    tokenizer: Tokenizer,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+) -> PromptEncoder:
+    """The encoder of a prompt.
+
+    Args:
+        prompt: the words.
+        template: the engine's wording, where the prompt has none of its own.
+        tokenizer: the model's.
+        chat_template_kwargs: see `nbce_rag.options.Options`.
+
+    Raises:
+        InputError: a chat wording for a tokenizer without a chat template.
+        ModelError: a chat template that fails on every form of the conversation.
+    """
+    template = prompt.template or template
+    if prompt.text is not None:
+        return _of_text(prompt, template, tokenizer, prompt.text)
+    if prompt.messages is None:
+        return PromptEncoder(template, tokenizer, chat_template_kwargs=chat_template_kwargs)
+    messages = with_mark(with_result_names(prompt.messages))
+    if not tokenizer.has_chat_template:
+        messages = as_text(with_instruction(messages, prompt.tools) if prompt.tools else messages)
+        if len(messages) == 1 and messages[0]["role"] == "user":
+            text = _in_plain_wording(template, str(messages[0]["content"]))
+            return _of_text(prompt, template, tokenizer, text, template.stop)
+        return PromptEncoder(_around(prompt, template, template.stop), tokenizer, messages=messages)
+    form, with_tools = fitting_form(tokenizer, messages, prompt.tools, chat_template_kwargs)
+    return PromptEncoder(
+        _around(prompt, template),
+        tokenizer,
+        messages=form,
+        tools=prompt.tools if with_tools else (),
+        chat_template_kwargs=chat_template_kwargs,
+    )
+
+
+class Encoders:
+    """The encoders of one engine. Safe to use from several threads.
+
+    Those of the engine's wording, under different `chat_template_kwargs`, are held up to a bound; that of a
+    request's own prompt lives as long as the prompt.
+
+    Args:
+        template: the engine's wording.
+        tokenizer: the model's.
+    """
+
+    def __init__(self, template: PromptTemplate, tokenizer: Tokenizer) -> None:
+        self.template = template
+        self._tokenizer = tokenizer
+        self._lock = threading.Lock()
+        self._templates: OrderedDict[tuple[PromptTemplate, str], PromptEncoder] = OrderedDict()
+        self._prompts: WeakKeyDictionary[Prompt, tuple[str, PromptEncoder]] = WeakKeyDictionary()
+
+    def of(
+        self, prompt: Prompt | None = None, chat_template_kwargs: Mapping[str, Any] | None = None
+    ) -> PromptEncoder:
+        """The encoder of a request's prompt, or of the engine's wording; raises what `bind` raises."""
+        prompt = prompt or Prompt()
+        variables = json.dumps(chat_template_kwargs, sort_keys=True)
+        wording = (prompt.template or self.template, variables)
+        with self._lock:
+            if prompt.is_template and wording in self._templates:
+                self._templates.move_to_end(wording)
+                return self._templates[wording]
+            bound = self._prompts.get(prompt)
+        if bound is not None and bound[0] == variables:
+            return bound[1]
+        encoder = bind(prompt, self.template, self._tokenizer, chat_template_kwargs)
+        with self._lock:
+            if not prompt.is_template:
+                self._prompts[prompt] = (variables, encoder)
+                return encoder
+            self._templates[wording] = encoder
+            while len(self._templates) > _MOST:
+                self._templates.popitem(last=False)
+        return encoder
+
+
+def _of_text(
+    prompt: Prompt, template: PromptTemplate, tokenizer: Tokenizer, text: str, stop: tuple[str, ...] = ()
+) -> PromptEncoder:
+    if text.endswith(PASSAGES):
+        text += "\n"  # a row needs a token of its own to go on from
+    return PromptEncoder(_around(prompt, template, stop), tokenizer, text=text, trusted=prompt.trusted)
+
+
+def _around(prompt: Prompt, template: PromptTemplate, stop: tuple[str, ...] = ()) -> PromptTemplate:
+    """What a template says of a passage, without the instructions that the prompt has instead."""
+    # `resolve` takes the blank lines after passages away, so each has to bring its own.
+    passage = template.passage if template.passage.endswith("\n") else f"{template.passage}\n\n"
+    return replace(
+        template,
+        prefix="",
+        passage=passage,
+        suffix="{question}",
+        system=None,
+        stop=stop,
+        refusal=prompt.refusal,
+        chat=False,
+    )
+
+
+def _in_plain_wording(template: PromptTemplate, text: str) -> str:
+    """A question in the template's words; a text that words it itself stays as it is."""
+    before, mark, after = text.partition(PASSAGES)
+    if before.strip() or after.rstrip().endswith(":") or PASSAGES in after:
+        return text
+    return before + mark + template.suffix.replace("{question}", after.strip(), 1)
