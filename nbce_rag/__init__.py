@@ -13,101 +13,160 @@ from .fusion.registry import RULES as _RULES
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "Passage": "passages",
-    "NbceError": "errors",
-    "NbceWarning": "errors",
-    "Answer": "answers.answer",
-    "Citation": "evidence.evidence",
-    "PassageEvidence": "evidence.passage_evidence",
-    "Piece": "answers.answer",
-    "TokenEvidence": "evidence.evidence",
-    "PassageIndex": "index",
-    "NBCE": "engine.nbce",
-    "Rag": "engine.rag",
-    "Request": "request",
-    "PassageKVStore": "kv.store",
-    "Comparison": "answers.comparison",
-    "ChoiceScores": "answers.choices",
-    "Report": "answers.report",
-    "report_schema": "answers.report",
-    "StreamError": "errors",
-    "DEFAULT_MODEL": "models.loading",
-    "show": "live.notebook",
-    "ContextLengthError": "errors",
-    "EmbedderMismatchError": "errors",
-    "IndexDamagedError": "errors",
-    "IndexLockedError": "errors",
-    "IndexNotFoundError": "errors",
-    "InputError": "errors",
-    "MissingDependencyError": "errors",
-    "ModelError": "errors",
-    "NumericalError": "errors",
-    "PassageIndexError": "errors",
-    "ReadError": "errors",
-    "Options": "options",
-    "AllOf": "index.filters.conditions",
-    "AnyOf": "index.filters.conditions",
-    "Ask": "index.filters.conditions",
-    "Condition": "index.filters.conditions",
-    "Not": "index.filters.conditions",
-    "Test": "index.filters.conditions",
-    "as_condition": "index.filters.conditions",
-    "Embedder": "embedding.embedder",
-    "CallableEmbedder": "embedding.function",
-    "DEFAULT_EMBEDDER": "embedding.sentence_transformer",
-    "SentenceTransformerEmbedder": "embedding.sentence_transformer",
-    "Conversation": "prompts.conversation",
-    "Turn": "prompts.conversation",
-    "resolve": "prompts.conversation",
-    "format_passage": "prompts.marks",
-    "format_passages": "prompts.marks",
-    "split_marks": "prompts.marks",
-    "evaluate": "evaluation.runner",
-    "Prompt": "prompts.prompt",
-    "PromptTemplate": "prompts.template",
-    "Fused": "fusion",
-    "FusionRule": "fusion",
-    "FusionState": "fusion",
-    **dict.fromkeys(_RULES.classes, "fusion"),
+_NAMES = {
+    "errors": (
+        "ContextLengthError",
+        "EmbedderMismatchError",
+        "IndexDamagedError",
+        "IndexLockedError",
+        "IndexNotFoundError",
+        "InputError",
+        "InputTypeError",
+        "MissingDependencyError",
+        "ModelError",
+        "NbceError",
+        "NbceWarning",
+        "NumericalError",
+        "PassageIndexError",
+        "ReadError",
+        "StreamError",
+        "UnsupportedError",
+    ),
+    "passages": ("Passage",),
+    "options": ("Options",),
+    "request": ("Request",),
+    "answers.answer": (
+        "Answer",
+        "Piece",
+    ),
+    "answers.choices": ("ChoiceScores",),
+    "answers.comparison": ("Comparison",),
+    "answers.report": (
+        "Report",
+        "report_schema",
+    ),
+    "embedding.embedder": ("Embedder",),
+    "embedding.function": ("CallableEmbedder",),
+    "embedding.resolve": ("EmbedderLike",),
+    "embedding.sentence_transformer": (
+        "canonical_embedder_name",
+        "DEFAULT_EMBEDDER",
+        "SentenceTransformerEmbedder",
+    ),
+    "engine.nbce": ("NBCE",),
+    "engine.rag": ("Rag",),
+    "evaluation.runner": ("evaluate",),
+    "evidence.evidence": (
+        "Citation",
+        "TokenEvidence",
+    ),
+    "evidence.passage_evidence": ("PassageEvidence",),
+    "fusion": (
+        *_RULES.classes,
+        "Fused",
+        "FusionRule",
+        "FusionState",
+    ),
+    "index": ("PassageIndex",),
+    "index.encoder": ("embedding_text",),
+    "index.filters.conditions": (
+        "AllOf",
+        "AnyOf",
+        "as_condition",
+        "Condition",
+        "FieldTest",
+        "Negation",
+        "Predicate",
+    ),
+    "index.folder": ("IndexFolder",),
+    "index.reranking": ("RerankerLike",),
+    "index.search": (
+        "SearchMode",
+        "SearchOptions",
+    ),
+    "kv.store": ("PassageKVStore",),
+    "live.notebook": ("show",),
+    "models.loading": ("DEFAULT_MODEL",),
+    "prompts.chat_template": (
+        "messages_as_text",
+        "with_instruction",
+    ),
+    "prompts.conversation": (
+        "Conversation",
+        "resolve",
+        "Turn",
+    ),
+    "prompts.marks": (
+        "format_passage",
+        "format_passages",
+        "mark_places",
+        "split_marks",
+    ),
+    "prompts.prompt": ("Prompt",),
+    "prompts.schemas": (
+        "closed_schema",
+        "response_schema",
+    ),
+    "prompts.template": ("PromptTemplate",),
+    "prompts.tools": (
+        "distinct_tools",
+        "forced_tools",
+        "Tool",
+        "tool_call_schema",
+        "tool_names",
+        "ToolCall",
+        "ToolCallReader",
+        "UnreadableCall",
+    ),
 }
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = [
     "AllOf",
     "Answer",
     "AnyOf",
     "as_condition",
-    "Ask",
     "CallableEmbedder",
+    "canonical_embedder_name",
     "ChoiceScores",
     "Citation",
+    "closed_schema",
     "Comparison",
     "Condition",
     "ContextLengthError",
     "Conversation",
     "DEFAULT_EMBEDDER",
     "DEFAULT_MODEL",
+    "distinct_tools",
     "Embedder",
+    "EmbedderLike",
     "EmbedderMismatchError",
+    "embedding_text",
     "evaluate",
     "Experts",
+    "FieldTest",
+    "forced_tools",
     "format_passage",
     "format_passages",
     "Fused",
     "FusionRule",
     "FusionState",
     "IndexDamagedError",
+    "IndexFolder",
     "IndexLockedError",
     "IndexNotFoundError",
     "InputError",
+    "InputTypeError",
+    "mark_places",
     "Max",
     "Mean",
+    "messages_as_text",
     "MinEntropy",
     "MissingDependencyError",
     "ModelError",
     "NBCE",
     "NbceError",
     "NbceWarning",
-    "Not",
+    "Negation",
     "NumericalError",
     "Options",
     "Passage",
@@ -117,6 +176,7 @@ __all__ = [
     "PassageKVStore",
     "Piece",
     "Posterior",
+    "Predicate",
     "Prompt",
     "PromptTemplate",
     "Rag",
@@ -124,19 +184,29 @@ __all__ = [
     "Report",
     "report_schema",
     "Request",
+    "RerankerLike",
     "resolve",
+    "response_schema",
+    "SearchMode",
+    "SearchOptions",
     "SentenceTransformerEmbedder",
     "show",
     "split_marks",
     "StreamError",
-    "Test",
     "TokenEvidence",
+    "Tool",
+    "tool_call_schema",
+    "tool_names",
+    "ToolCall",
+    "ToolCallReader",
     "Turn",
+    "UnreadableCall",
+    "UnsupportedError",
+    "with_instruction",
     "__version__",
 ]
-__all__ += [
-    name for name in _HOME if name not in __all__
-]  # rules beyond these are of any type to type checkers
+# Rules beyond these are of any type to type checkers.
+__all__ += [name for name in _HOME if name not in __all__]
 
 if TYPE_CHECKING:
     from .answers.answer import Answer, Piece
@@ -145,7 +215,12 @@ if TYPE_CHECKING:
     from .answers.report import Report, report_schema
     from .embedding.embedder import Embedder
     from .embedding.function import CallableEmbedder
-    from .embedding.sentence_transformer import DEFAULT_EMBEDDER, SentenceTransformerEmbedder
+    from .embedding.resolve import EmbedderLike
+    from .embedding.sentence_transformer import (
+        DEFAULT_EMBEDDER,
+        SentenceTransformerEmbedder,
+        canonical_embedder_name,
+    )
     from .engine.nbce import NBCE
     from .engine.rag import Rag
     from .errors import (
@@ -155,6 +230,7 @@ if TYPE_CHECKING:
         IndexLockedError,
         IndexNotFoundError,
         InputError,
+        InputTypeError,
         MissingDependencyError,
         ModelError,
         NbceError,
@@ -163,22 +239,47 @@ if TYPE_CHECKING:
         PassageIndexError,
         ReadError,
         StreamError,
+        UnsupportedError,
     )
     from .evaluation.runner import evaluate
     from .evidence.evidence import Citation, TokenEvidence
     from .evidence.passage_evidence import PassageEvidence
     from .fusion import Experts, Fused, FusionRule, FusionState, Max, Mean, MinEntropy, Posterior
     from .index import PassageIndex
-    from .index.filters.conditions import AllOf, AnyOf, Ask, Condition, Not, Test, as_condition
+    from .index.encoder import embedding_text
+    from .index.filters.conditions import (
+        AllOf,
+        AnyOf,
+        Condition,
+        FieldTest,
+        Negation,
+        Predicate,
+        as_condition,
+    )
+    from .index.folder import IndexFolder
+    from .index.reranking import RerankerLike
+    from .index.search import SearchMode, SearchOptions
     from .kv.store import PassageKVStore
     from .live.notebook import show
     from .models.loading import DEFAULT_MODEL
     from .options import Options
     from .passages import Passage
+    from .prompts.chat_template import messages_as_text, with_instruction
     from .prompts.conversation import Conversation, Turn, resolve
-    from .prompts.marks import format_passage, format_passages, split_marks
+    from .prompts.marks import format_passage, format_passages, mark_places, split_marks
     from .prompts.prompt import Prompt
+    from .prompts.schemas import closed_schema, response_schema
     from .prompts.template import PromptTemplate
+    from .prompts.tools import (
+        Tool,
+        ToolCall,
+        ToolCallReader,
+        UnreadableCall,
+        distinct_tools,
+        forced_tools,
+        tool_call_schema,
+        tool_names,
+    )
     from .request import Request
 
 

@@ -13,7 +13,7 @@ from index_tools import ANIMALS, bag_of_words, ids
 
 from nbce_rag.errors import InputError
 from nbce_rag.index import GENERATED, PassageIndex
-from nbce_rag.index.filters.conditions import AllOf, AnyOf, Fields, Not, Test, as_condition
+from nbce_rag.index.filters.conditions import AllOf, AnyOf, Fields, FieldTest, Negation, as_condition
 from nbce_rag.index.filters.lookup import KeyFinder
 from nbce_rag.passages import Passage
 
@@ -29,28 +29,28 @@ VALUES = st.one_of(
 KEYS = st.sampled_from(["p", "q", "source", "title", "id"])
 METADATA = st.dictionaries(KEYS, VALUES, max_size=3)
 TESTS = st.builds(
-    Test,
+    FieldTest,
     KEYS | st.tuples(st.sampled_from(["p", "q"]), st.sampled_from(["in", "a"])),
     st.sampled_from(["eq", "lt", "lte", "gt", "gte", "contains", "exists"]),
     VALUES,
     st.sampled_from(["any", "set", "none"]),
 )
-TESTS |= st.builds(Test, KEYS, st.just("in"), st.lists(VALUES, max_size=3).map(tuple))
+TESTS |= st.builds(FieldTest, KEYS, st.just("in"), st.lists(VALUES, max_size=3).map(tuple))
 TESTS |= st.builds(
-    Test,
+    FieldTest,
     KEYS,
     st.just("range"),
     st.tuples(
         st.tuples(st.sampled_from(["gt", "gte"]), SCALARS), st.tuples(st.sampled_from(["lt", "lte"]), SCALARS)
     ),
 )
-TESTS |= st.builds(Test, KEYS, st.just("call"), st.just(lambda value: isinstance(value, str | list)))
+TESTS |= st.builds(FieldTest, KEYS, st.just("call"), st.just(lambda value: isinstance(value, str | list)))
 CONDITIONS = st.recursive(
     TESTS,
     lambda inner: st.one_of(
         st.lists(inner, max_size=3).map(lambda parts: AllOf(tuple(parts))),
         st.lists(inner, max_size=3).map(lambda parts: AnyOf(tuple(parts))),
-        inner.map(Not),
+        inner.map(Negation),
     ),
     max_leaves=5,
 )
@@ -146,7 +146,7 @@ def test_generated_passages_are_found_when_asked_for(index: PassageIndex) -> Non
 
 
 def test_mappings_become_conditions() -> None:
-    assert as_condition({"a": 1}) == Test("a", "eq", 1)
+    assert as_condition({"a": 1}) == FieldTest("a", "eq", 1)
     assert as_condition({}) == AllOf(())
-    assert as_condition({"a": {"$gte": 1, "$lt": 2}}) == Test("a", "range", (("gte", 1), ("lt", 2)))
-    assert as_condition({"a": {"b": 1}}) == Test("a", "eq", {"b": 1})
+    assert as_condition({"a": {"$gte": 1, "$lt": 2}}) == FieldTest("a", "range", (("gte", 1), ("lt", 2)))
+    assert as_condition({"a": {"b": 1}}) == FieldTest("a", "eq", {"b": 1})

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nbce_rag.prompts.tools import CallReader
+from nbce_rag.prompts.tools import ToolCallReader
 
 CALL = [("f", {"x": 1})]
 
@@ -32,7 +32,7 @@ CALL = [("f", {"x": 1})]
 )
 def test_calls_are_read_and_other_text_is_shown(text: str, shown: str, calls: list[Any]) -> None:
     for pieces in ([text], list(text)):
-        reader = CallReader(["f"])
+        reader = ToolCallReader(["f"])
         early = "".join(map(reader.push, pieces))
         rest, found, unreadable = reader.finish()
         assert early + rest == shown
@@ -42,7 +42,7 @@ def test_calls_are_read_and_other_text_is_shown(text: str, shown: str, calls: li
 
 
 def test_a_call_that_cannot_be_read_is_invalid_and_not_shown() -> None:
-    reader = CallReader(["f"])
+    reader = ToolCallReader(["f"])
     assert reader.push('Well. <tool_call>{"name": "f"') == "Well. "
     rest, calls, (unreadable,) = reader.finish()
     assert (rest, calls) == ("", [])

@@ -8,7 +8,7 @@ import pytest
 
 from nbce_rag.errors import InputError
 from nbce_rag.prompts.schemas import closed_schema, response_schema
-from nbce_rag.prompts.tools import call_schema, distinct_tools, forced_names
+from nbce_rag.prompts.tools import distinct_tools, forced_tools, tool_call_schema
 
 jsonschema = pytest.importorskip("jsonschema")
 
@@ -84,7 +84,7 @@ def tool(name: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
 
 def test_the_grammar_of_calls() -> None:
     tools = [tool("find", {"type": "object", "properties": {"q": ITEM}, "required": ["q"]}), tool("stay")]
-    schema = call_schema(tools, ["find", "stay"])
+    schema = tool_call_schema(tools, ["find", "stay"])
     jsonschema.validate({"name": "find", "arguments": {"q": {"name": "a"}}}, schema)
     jsonschema.validate({"name": "stay", "arguments": {}}, schema)
     for arguments in ({}, {"q": {"b": 1}}, {"q": {}, "r": 1}):
@@ -92,7 +92,7 @@ def test_the_grammar_of_calls() -> None:
             jsonschema.validate({"name": "find", "arguments": arguments}, schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"name": "stay", "arguments": {"x": 1}}, schema)
-    free = call_schema([tool("any", {"$ref": "#/$defs/I", "$defs": {"I": ITEM}})], ["any"])
+    free = tool_call_schema([tool("any", {"$ref": "#/$defs/I", "$defs": {"I": ITEM}})], ["any"])
     jsonschema.validate({"name": "any", "arguments": {"name": "a"}}, free)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"name": "any", "arguments": {"b": 1}}, free)
@@ -103,11 +103,11 @@ def test_which_tools_are_forced() -> None:
     assert [one["function"]["name"] for one in tools] == ["find", "stay"]
     assert tools[0]["function"]["parameters"] == ITEM
     for choice in (None, False, "auto", "none"):
-        assert forced_names(choice, tools) == []
+        assert forced_tools(choice, tools) == []
     for choice in (True, "any", "required"):
-        assert forced_names(choice, tools) == ["find", "stay"]
+        assert forced_tools(choice, tools) == ["find", "stay"]
     for named in ("stay", {"name": "stay"}, {"type": "function", "function": {"name": "stay"}}):
-        assert forced_names(named, tools) == ["stay"]
+        assert forced_tools(named, tools) == ["stay"]
     for wrong in ("fnd", {"name": "fnd"}, {}, 3):
         with pytest.raises(InputError, match=r"the tools are \['find', 'stay'\]"):
-            forced_names(wrong, tools)
+            forced_tools(wrong, tools)

@@ -12,9 +12,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
-from nbce_rag import NBCE
-from nbce_rag.answers.answer import Answer
-from nbce_rag.request import Request
+from nbce_rag import NBCE, Answer, Request
 
 __all__ = ["AsyncGathering", "Gathering", "async_gathering", "gathering"]
 

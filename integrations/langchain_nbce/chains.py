@@ -14,7 +14,7 @@ from langchain_core.retrievers import RetrieverLike
 from langchain_core.runnables import Runnable, RunnableGenerator, RunnableLambda, RunnablePassthrough
 from langchain_core.runnables.utils import AddableDict
 
-from nbce_rag.errors import InputError
+from nbce_rag import InputError
 
 from .documents import mark_documents
 from .output import citations

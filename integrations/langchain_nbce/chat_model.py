@@ -19,13 +19,19 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
 
-from nbce_rag import NBCE
-from nbce_rag.answers.answer import Answer, Piece
-from nbce_rag.prompts.conversation import resolve
-from nbce_rag.prompts.prompt import Prompt
-from nbce_rag.prompts.schemas import response_schema
-from nbce_rag.prompts.tools import CallReader, call_schema, forced_names, tool_names
-from nbce_rag.request import Request
+from nbce_rag import (
+    NBCE,
+    Answer,
+    Piece,
+    Prompt,
+    Request,
+    ToolCallReader,
+    forced_tools,
+    resolve,
+    response_schema,
+    tool_call_schema,
+    tool_names,
+)
 
 from .documents import to_passages
 from .group_calls import abatch_together, batch_together, current, current_async
@@ -107,7 +113,7 @@ class ChatNBCE(NBCESettings, BaseChatModel):
         made = tool_dicts(tools)
         choice: Any = tool_choice
         if isinstance(choice, str) and choice not in ("auto", "none", "any", "required"):
-            forced_names({"name": choice}, made)
+            forced_tools({"name": choice}, made)
         return super().bind(tools=made, **({"tool_choice": choice} if choice is not None else {}), **kwargs)
 
     def with_structured_output(
@@ -187,7 +193,7 @@ class ChatNBCE(NBCESettings, BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         call = self._prepare(messages, stop, kwargs)
-        reader = CallReader(call.tools)
+        reader = ToolCallReader(call.tools)
         with closing(pieces(call.engine, [call.request], self.timeout)) as stream:  # type: ignore[type-var]
             for _, piece in stream:
                 for chunk in self._chunks(call, reader, piece):
@@ -203,7 +209,7 @@ class ChatNBCE(NBCESettings, BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         call = await self._aprepare(messages, stop, kwargs)
-        reader = CallReader(call.tools)
+        reader = ToolCallReader(call.tools)
         async with aclosing(apieces(call.engine, [call.request], self.timeout)) as stream:  # type: ignore[type-var]
             async for _, piece in stream:
                 for chunk in self._chunks(call, reader, piece):
@@ -228,8 +234,8 @@ class ChatNBCE(NBCESettings, BaseChatModel):
         passages = None if contexts is None else to_passages(contexts, score_key=self.score_key)
         talk = resolve(turns, passages, key=self.key, history=self.history_contexts)
         tools = tool_dicts(tools or ())
-        if forced := forced_names(choice, tools):
-            given["json_schema"] = call_schema(tools, forced)
+        if forced := forced_tools(choice, tools):
+            given["json_schema"] = tool_call_schema(tools, forced)
         elif response_format is not None:
             given["json_schema"] = response_schema(response_format)
         if choice == "none":
@@ -240,7 +246,7 @@ class ChatNBCE(NBCESettings, BaseChatModel):
         return _Call(engine, request, self.name_of(model), tuple(tool_names(tools)), talk.notes)
 
     def _result(self, call: _Call, answer: Answer) -> ChatResult:
-        reader = CallReader(call.tools)
+        reader = ToolCallReader(call.tools)
         shown = reader.push(answer.text)
         rest, calls, unreadable = reader.finish()
         text = shown + rest
@@ -254,7 +260,7 @@ class ChatNBCE(NBCESettings, BaseChatModel):
         info = {"finish_reason": answer.finish_reason}
         return ChatResult(generations=[ChatGeneration(message=message, generation_info=info)])
 
-    def _chunks(self, call: _Call, reader: CallReader, piece: Piece) -> Iterator[ChatGenerationChunk]:
+    def _chunks(self, call: _Call, reader: ToolCallReader, piece: Piece) -> Iterator[ChatGenerationChunk]:
         text = reader.push(piece.text)
         chunks: list[ToolCallChunk] = []
         if piece.answer is not None:

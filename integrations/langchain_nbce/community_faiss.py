@@ -14,8 +14,7 @@ import numpy as np
 from langchain_core.embeddings import Embeddings
 from numpy.typing import NDArray
 
-from nbce_rag import Passage
-from nbce_rag.errors import InputError, ReadError
+from nbce_rag import InputError, Passage, ReadError
 
 from .vector_store import PassageVectorStore, stored_passage
 

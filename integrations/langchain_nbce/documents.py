@@ -11,9 +11,7 @@ from langchain_core.documents import Document
 from langchain_core.prompts import BasePromptTemplate, PromptTemplate, StringPromptTemplate, format_document
 from pydantic import Field, SecretStr
 
-from nbce_rag.errors import InputError
-from nbce_rag.passages import Passage
-from nbce_rag.prompts.marks import format_passage
+from nbce_rag import InputError, Passage, format_passage
 
 from .retrievals import document_of, listen, remember
 

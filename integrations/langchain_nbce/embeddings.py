@@ -10,7 +10,7 @@ from langchain_core.utils import from_env
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
-from nbce_rag.embedding import DEFAULT_EMBEDDER, Embedder, SentenceTransformerEmbedder
+from nbce_rag import DEFAULT_EMBEDDER, Embedder, SentenceTransformerEmbedder
 
 __all__ = ["NBCEEmbeddings", "as_embedder"]
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from nbce_rag.errors import InputError
-from nbce_rag.index import Ask, Condition, as_condition
+from nbce_rag import Condition, InputError, Predicate, as_condition
 
 __all__ = ["Filter", "as_where"]
 
@@ -23,7 +22,7 @@ def as_where(filter: Filter) -> Condition:
         InputError: an unknown operator, or something that is no filter.
     """
     if callable(filter):
-        return Ask(lambda fields: bool(filter(_document_fields(fields))))
+        return Predicate(lambda fields: bool(filter(_document_fields(fields))))
     if not isinstance(filter, Mapping):
         raise InputError(f"filter must be a mapping or a callable, got {filter!r}.")
     # The index says None of passages that have no title or source; their documents do not have the key.

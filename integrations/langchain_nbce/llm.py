@@ -16,13 +16,7 @@ from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from langchain_core.prompt_values import ChatPromptValue, PromptValue, StringPromptValue
 from langchain_core.runnables import RunnableConfig
 
-from nbce_rag import NBCE
-from nbce_rag.answers.answer import Answer
-from nbce_rag.passages import Passage
-from nbce_rag.prompts.conversation import Turn, resolve
-from nbce_rag.prompts.marks import format_passage, mark_places
-from nbce_rag.prompts.prompt import Prompt
-from nbce_rag.request import Request
+from nbce_rag import NBCE, Answer, Passage, Prompt, Request, Turn, format_passage, mark_places, resolve
 
 from .documents import to_passages
 from .messages import to_turns

@@ -16,9 +16,7 @@ from langchain_core.messages import (
     ToolMessage,
 )
 
-from nbce_rag.errors import InputError
-from nbce_rag.passages import Passage
-from nbce_rag.prompts.conversation import Turn
+from nbce_rag import InputError, Passage, Turn
 
 from .documents import SCORE_KEY, is_context, to_passages
 

@@ -9,7 +9,7 @@ from langchain_core.documents import Document
 from langchain_core.messages import AnyMessage, HumanMessage
 from langchain_core.retrievers import BaseRetriever
 
-from nbce_rag.errors import MissingDependencyError
+from nbce_rag import MissingDependencyError
 
 try:
     from langchain.agents.middleware import AgentMiddleware, AgentState

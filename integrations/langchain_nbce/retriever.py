@@ -11,8 +11,7 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from pydantic import ConfigDict, Field, field_validator
 
-from nbce_rag import PassageIndex
-from nbce_rag.errors import InputError
+from nbce_rag import InputError, PassageIndex
 
 from .documents import SCORE_KEY, to_document
 from .filters import Filter

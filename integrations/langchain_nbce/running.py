@@ -6,9 +6,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, closing
 
-from nbce_rag import NBCE
-from nbce_rag.answers.answer import Answer, Piece
-from nbce_rag.request import Request
+from nbce_rag import NBCE, Answer, Piece, Request
 
 __all__ = ["aanswer_all", "answer_all", "apieces", "pieces"]
 

@@ -13,10 +13,7 @@ from weakref import WeakValueDictionary
 from langchain_core.utils import from_env
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, field_validator, model_validator
 
-from nbce_rag import NBCE, __version__
-from nbce_rag.errors import InputError
-from nbce_rag.models.loading import DEFAULT_MODEL
-from nbce_rag.options import Options
+from nbce_rag import DEFAULT_MODEL, NBCE, InputError, Options, __version__
 
 from .documents import SCORE_KEY
 

@@ -13,8 +13,7 @@ from langchain_core.runnables import Runnable, RunnableLambda, RunnableMap, Runn
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
 
-from nbce_rag.errors import InputError
-from nbce_rag.prompts.schemas import closed_schema
+from nbce_rag import InputError, closed_schema
 
 __all__ = ["structured_output"]
 

@@ -11,9 +11,7 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
-from nbce_rag import Passage, PassageIndex
-from nbce_rag.errors import InputError
-from nbce_rag.index import SearchOptions
+from nbce_rag import InputError, Passage, PassageIndex, SearchOptions
 
 from .documents import to_document
 from .filters import Filter, as_where

@@ -14,9 +14,7 @@ from typing import Any, Self
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 
-from nbce_rag import Passage, PassageIndex
-from nbce_rag.errors import IndexNotFoundError, InputError
-from nbce_rag.index import passage_text
+from nbce_rag import IndexNotFoundError, InputError, Passage, PassageIndex, embedding_text
 
 from .documents import to_passage
 from .embeddings import NBCEEmbeddings, as_embedder
@@ -142,7 +140,7 @@ class PassageVectorStore(PassageSearch):
         if self._embedding is None or not passages:
             await asyncio.to_thread(index.add, passages)
         else:
-            vectors = await self._embedding.aembed_documents(list(map(passage_text, passages)))
+            vectors = await self._embedding.aembed_documents(list(map(embedding_text, passages)))
             await asyncio.to_thread(index.add, passages, vectors=vectors)
         return [passage.id for passage in passages]
 

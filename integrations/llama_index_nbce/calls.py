@@ -14,16 +14,27 @@ from llama_index.core.base.llms.types import (
     TextBlock,
 )
 
-from nbce_rag.answers.answer import Answer, Piece
-from nbce_rag.engine.nbce import NBCE
-from nbce_rag.options import Options
-from nbce_rag.passages import Passage
-from nbce_rag.prompts.chat_template import as_text, with_instruction
-from nbce_rag.prompts.conversation import Conversation, Turn, resolve
-from nbce_rag.prompts.prompt import Prompt
-from nbce_rag.prompts.schemas import response_schema
-from nbce_rag.prompts.tools import CallReader, Tool, ToolCall, call_schema, forced_names, tool_names
-from nbce_rag.request import Request
+from nbce_rag import (
+    NBCE,
+    Answer,
+    Conversation,
+    Options,
+    Passage,
+    Piece,
+    Prompt,
+    Request,
+    Tool,
+    ToolCall,
+    ToolCallReader,
+    Turn,
+    forced_tools,
+    messages_as_text,
+    resolve,
+    response_schema,
+    tool_call_schema,
+    tool_names,
+    with_instruction,
+)
 
 from .contexts import passages_of, template_messages, to_turns
 from .report import citation_blocks, describe, usage_of
@@ -73,8 +84,8 @@ class CallSettings:
         tools = tool_dicts(changes.pop("tools", None) or ())
         tool_choice = changes.pop("tool_choice", None)
         response_format = changes.pop("response_format", None)
-        if forced := forced_names(tool_choice, tools):
-            changes["json_schema"] = call_schema(tools, forced)
+        if forced := forced_tools(tool_choice, tools):
+            changes["json_schema"] = tool_call_schema(tools, forced)
         elif response_format is not None:
             changes["json_schema"] = response_schema(response_format)
         for one, other in (("json_schema", "regex"), ("regex", "json_schema")):
@@ -129,7 +140,7 @@ def rendered_call(
     talk = resolve(to_turns(messages, settings.context_scores), settings.passages)
     texts = [ChatMessage(role=m.role, content=t) for m, t in zip(messages, talk.texts, strict=True)]
     if settings.tools:  # which such a function knows nothing of
-        entries = with_instruction(as_text(template_messages(messages, talk.texts)), settings.tools)
+        entries = with_instruction(messages_as_text(template_messages(messages, talk.texts)), settings.tools)
         texts = [ChatMessage(role=entry["role"], content=entry["content"]) for entry in entries]
     prompt = Prompt(text=str(render(texts)), refusal=settings.refusal, trusted=True)
     return _call(talk, settings, prompt)
@@ -149,7 +160,7 @@ class ChatSteps:
 
     def __init__(self, call: Call) -> None:
         self._call = call
-        self._reader = CallReader(tool_names(call.settings.tools))
+        self._reader = ToolCallReader(tool_names(call.settings.tools))
         self._text = ""
 
     def step(self, piece: Piece) -> ChatResponse:

@@ -9,8 +9,7 @@ from llama_index.core.base.llms.types import CitableBlock, TextBlock
 from llama_index.core.schema import NodeWithScore
 from llama_index.core.tools import FunctionTool, ToolOutput
 
-from nbce_rag.errors import InputError
-from nbce_rag.prompts.marks import format_passages
+from nbce_rag import InputError, format_passages
 
 from .contexts import citable, passages_of
 from .report import node_id_of

@@ -16,9 +16,7 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore
 
-from nbce_rag.errors import InputError
-from nbce_rag.passages import Passage
-from nbce_rag.prompts.conversation import Turn
+from nbce_rag import InputError, Passage, Turn
 
 from .tools import calls_of
 

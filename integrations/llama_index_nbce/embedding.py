@@ -11,8 +11,7 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import PrivateAttr
 from numpy.typing import NDArray
 
-from nbce_rag.embedding import Embedder, canonical_name
-from nbce_rag.errors import InputError
+from nbce_rag import Embedder, InputError, canonical_embedder_name
 
 __all__ = ["LlamaIndexEmbedder", "NodeEmbeddings", "PassageEmbedding"]
 
@@ -31,7 +30,9 @@ class LlamaIndexEmbedder:
         self.model = model
         kind = type(model).__name__
         local = kind.startswith("HuggingFace")
-        self.name = name or (canonical_name(model.model_name) if local else f"{kind}:{model.model_name}")
+        self.name = name or (
+            canonical_embedder_name(model.model_name) if local else f"{kind}:{model.model_name}"
+        )
         self._dimension = dimension
 
     @property

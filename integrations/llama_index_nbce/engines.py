@@ -24,8 +24,7 @@ from llama_index.core.llms import LLM
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.settings import Settings
 
-from nbce_rag.errors import InputError
-from nbce_rag.index import PassageIndex
+from nbce_rag import InputError, PassageIndex
 
 from .retriever import PassageRetriever
 from .synthesizer import NBCESynthesizer, capture_reports

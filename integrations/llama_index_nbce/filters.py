@@ -12,14 +12,13 @@ from llama_index.core.vector_stores.types import (
     MetadataFilters,
 )
 
-from nbce_rag.errors import InputError, InputTypeError
-from nbce_rag.index import AllOf, AnyOf, Condition, Not, Test
+from nbce_rag import AllOf, AnyOf, Condition, FieldTest, InputError, InputTypeError, Negation
 
 from .nodes import NODE_KEY
 
 __all__ = ["as_condition", "in_documents"]
 
-_IS_NODE = Test(NODE_KEY, "exists")
+_IS_NODE = FieldTest(NODE_KEY, "exists")
 
 
 def as_condition(filters: MetadataFilters | None) -> Condition | None:
@@ -44,7 +43,7 @@ def as_condition(filters: MetadataFilters | None) -> Condition | None:
     if condition == FilterCondition.OR:
         return AnyOf(parts)
     if condition == FilterCondition.NOT:
-        return Not(AnyOf(parts))
+        return Negation(AnyOf(parts))
     raise InputError(f"Unknown filter condition {condition!r}.")
 
 
@@ -52,8 +51,8 @@ def in_documents(doc_ids: Sequence[str]) -> Condition:
     """That a node belongs to one of these documents; a passage that others wrote belongs to its source."""
     return AnyOf(
         (
-            Test((NODE_KEY, "ref_doc_id"), "in", tuple(doc_ids)),
-            AllOf((Test("source", "in", tuple(doc_ids)), Not(_IS_NODE))),
+            FieldTest((NODE_KEY, "ref_doc_id"), "in", tuple(doc_ids)),
+            AllOf((FieldTest("source", "in", tuple(doc_ids)), Negation(_IS_NODE))),
         )
     )
 
@@ -61,11 +60,11 @@ def in_documents(doc_ids: Sequence[str]) -> Condition:
 def _condition(one: MetadataFilter) -> Condition:
     operator, operand = one.operator, one.value
     if operator == FilterOperator.IS_EMPTY:
-        return Not(_test(one.key, "call", lambda value: value is not None and value not in ("", [])))
+        return Negation(_test(one.key, "call", lambda value: value is not None and value not in ("", [])))
     if operator == FilterOperator.NE:
-        return Not(_test(one.key, "eq", operand))
+        return Negation(_test(one.key, "eq", operand))
     if operator == FilterOperator.NIN:
-        return Not(_test(one.key, "in", _values(operand or ())))
+        return Negation(_test(one.key, "in", _values(operand or ())))
     if operator in (FilterOperator.TEXT_MATCH, FilterOperator.TEXT_MATCH_INSENSITIVE):
         return _test(one.key, "call", _text_match(one))
     if operator in (FilterOperator.ANY, FilterOperator.ALL):
@@ -89,10 +88,10 @@ def _values(operand: Any) -> tuple[object, ...]:
 
 def _test(key: str, op: str, value: object = None) -> Condition:
     """A test of what LlamaIndex shows of metadata: a node has no other `title` and `source` than theirs."""
-    own = Test(key, op, value, columns="none")
+    own = FieldTest(key, op, value, columns="none")
     if key not in ("title", "source"):
         return own
-    return AnyOf((own, AllOf((Test(key, op, value, columns="set"), Not(_IS_NODE)))))
+    return AnyOf((own, AllOf((FieldTest(key, op, value, columns="set"), Negation(_IS_NODE)))))
 
 
 def _text_match(one: MetadataFilter) -> Callable[[object], bool]:

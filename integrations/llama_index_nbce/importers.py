@@ -14,7 +14,7 @@ from llama_index.core.storage.docstore import SimpleDocumentStore
 from llama_index.core.storage.index_store import SimpleIndexStore
 from numpy.typing import NDArray
 
-from nbce_rag.errors import IndexNotFoundError, InputError
+from nbce_rag import IndexNotFoundError, InputError
 
 from .persistence import file_name
 from .store import PassageVectorStore

@@ -23,8 +23,7 @@ from llama_index.core.bridge.pydantic import Field, PrivateAttr, field_serialize
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.llm import default_completion_to_prompt
 
-from nbce_rag.engine.nbce import NBCE
-from nbce_rag.errors import InputError
+from nbce_rag import NBCE, InputError
 
 from .calls import (
     Call,

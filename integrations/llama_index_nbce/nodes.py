@@ -20,8 +20,7 @@ from llama_index.core.schema import (
 )
 from llama_index.core.vector_stores.utils import metadata_dict_to_node
 
-from nbce_rag import Passage
-from nbce_rag.errors import InputError
+from nbce_rag import InputError, Passage
 
 __all__ = ["NODE_KEY", "node_of", "passage_of", "ref_doc_id_of", "user_metadata"]
 

@@ -8,8 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nbce_rag.errors import IndexNotFoundError, InputError
-from nbce_rag.index import IndexFolder, PassageIndex
+from nbce_rag import IndexFolder, IndexNotFoundError, InputError, PassageIndex
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem

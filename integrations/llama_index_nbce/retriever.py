@@ -11,8 +11,7 @@ from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index.core.vector_stores.types import MetadataFilters, VectorStoreQuery, VectorStoreQueryMode
 
-from nbce_rag.errors import InputError
-from nbce_rag.index import PassageIndex, RerankerLike
+from nbce_rag import InputError, PassageIndex, RerankerLike
 
 from .nodes import node_of
 from .selection import search

@@ -7,16 +7,14 @@ from typing import Any
 
 from llama_index.core.vector_stores.types import MetadataFilters, VectorStoreQuery, VectorStoreQueryMode
 
-from nbce_rag import Passage
-from nbce_rag.errors import InputError, UnsupportedError
-from nbce_rag.index import AllOf, Condition, Mode, PassageIndex
+from nbce_rag import AllOf, Condition, InputError, Passage, PassageIndex, SearchMode, UnsupportedError
 
 from .filters import as_condition, in_documents
 
 __all__ = ["condition_of", "matching", "search"]
 
 _FETCH = 200
-_MODES: dict[VectorStoreQueryMode, Mode] = {
+_MODES: dict[VectorStoreQueryMode, SearchMode] = {
     VectorStoreQueryMode.DEFAULT: "vector",
     VectorStoreQueryMode.MMR: "vector",
     VectorStoreQueryMode.HYBRID: "hybrid",

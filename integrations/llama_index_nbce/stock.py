@@ -10,9 +10,7 @@ from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.llms.llm import LLM
 from llama_index.core.prompts import BasePromptTemplate
 
-from nbce_rag.errors import NbceWarning
-from nbce_rag.passages import Passage
-from nbce_rag.prompts.marks import split_marks
+from nbce_rag import NbceWarning, Passage, split_marks
 
 __all__ = ["StockPrompts"]
 

@@ -18,9 +18,15 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryResult,
 )
 
-from nbce_rag.embedding import DEFAULT_EMBEDDER, EmbedderLike
-from nbce_rag.errors import EmbedderMismatchError, InputError
-from nbce_rag.index import AllOf, IndexFolder, PassageIndex
+from nbce_rag import (
+    DEFAULT_EMBEDDER,
+    AllOf,
+    EmbedderLike,
+    EmbedderMismatchError,
+    IndexFolder,
+    InputError,
+    PassageIndex,
+)
 
 from . import persistence
 from .embedding import LlamaIndexEmbedder, NodeEmbeddings, PassageEmbedding

@@ -19,8 +19,7 @@ from llama_index_instrumentation import get_dispatcher
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from nbce_rag.errors import InputError
-from nbce_rag.prompts.schemas import closed_schema
+from nbce_rag import InputError, closed_schema
 
 __all__ = ["StructuredPrediction"]
 

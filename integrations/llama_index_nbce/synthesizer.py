@@ -17,7 +17,7 @@ from llama_index.core.response_synthesizers import BaseSynthesizer
 from llama_index.core.schema import NodeWithScore, TextNode
 from llama_index_instrumentation import get_dispatcher
 
-from nbce_rag.errors import InputError, InputTypeError
+from nbce_rag import InputError, InputTypeError
 
 from .contexts import citable, is_cosine
 from .report import place_of

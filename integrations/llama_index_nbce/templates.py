@@ -10,8 +10,8 @@ from llama_index.core.base.llms.types import ChatMessage, CitableBlock, MessageR
 from llama_index.core.llms import LLM
 from llama_index.core.prompts import BasePromptTemplate, ChatPromptTemplate, PromptTemplate
 
+from nbce_rag import InputError
 from nbce_rag import PromptTemplate as Wording
-from nbce_rag.errors import InputError
 
 __all__ = ["default_template", "format_messages"]
 

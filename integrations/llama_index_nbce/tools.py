@@ -12,8 +12,7 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.tools.types import BaseTool
 
-from nbce_rag.errors import InputError
-from nbce_rag.prompts.tools import Tool, ToolCall, distinct_tools
+from nbce_rag import InputError, Tool, ToolCall, distinct_tools
 
 __all__ = ["ToolCalling", "call_blocks", "calls_of", "openai_calls", "tool_dicts"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .embedder import Embedder
 from .function import CallableEmbedder
 from .resolve import EmbedderLike, resolve_embedder
-from .sentence_transformer import DEFAULT_EMBEDDER, SentenceTransformerEmbedder, canonical_name
+from .sentence_transformer import DEFAULT_EMBEDDER, SentenceTransformerEmbedder, canonical_embedder_name
 
 __all__ = [
     "DEFAULT_EMBEDDER",
@@ -13,6 +13,6 @@ __all__ = [
     "Embedder",
     "EmbedderLike",
     "SentenceTransformerEmbedder",
-    "canonical_name",
+    "canonical_embedder_name",
     "resolve_embedder",
 ]

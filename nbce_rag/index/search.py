@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from ..checks import Range, check_argument, check_count
 from ..errors import InputError
 from ..passages import Passage
-from .encoder import passage_text
-from .filters.conditions import GENERATED, AllOf, Condition, Not, Test, mentions
+from .encoder import embedding_text
+from .filters.conditions import GENERATED, AllOf, Condition, FieldTest, Negation, mentions
 from .filters.lookup import KeyFinder, Keys
 from .ranking import mmr_order, reciprocal_ranks
 from .reranking import RerankerLike, rerank_scores, resolve_reranker
@@ -22,9 +22,9 @@ from .sqlite.words import match_expression
 from .vectors.factories import check_options
 from .vectors.view import OutdatedError, SyncedVectors, VectorView
 
-__all__ = ["Mode", "SearchOptions", "SearchRequest", "Searcher"]
+__all__ = ["SearchMode", "SearchOptions", "SearchRequest", "Searcher"]
 
-Mode = Literal["vector", "words", "hybrid"]
+SearchMode = Literal["vector", "words", "hybrid"]
 _MODES = ("vector", "words", "hybrid")
 _DEPTH = 50  # of each ranking that is fused, at least
 _ATTEMPTS = 3
@@ -32,7 +32,7 @@ _FETCH = 4  # times k: what is reranked or made to differ
 _EXACT_UP_TO = 20_000  # vectors are read from SQLite, in about 0.1 s, sooner than an inexact index is trusted
 _SHARE = Range(0, 1)
 _COSINE = Range(-1, 1)
-_IS_GENERATED = AllOf(tuple(Test(key, "eq", value) for key, value in GENERATED.items()))
+_IS_GENERATED = AllOf(tuple(FieldTest(key, "eq", value) for key, value in GENERATED.items()))
 
 
 class SearchOptions(TypedDict, total=False):
@@ -40,7 +40,7 @@ class SearchOptions(TypedDict, total=False):
 
     ids: Iterable[str] | None
     min_score: float | None
-    mode: Mode
+    mode: SearchMode
     balance: float
     mmr: float | None
     rerank: RerankerLike | None
@@ -61,7 +61,7 @@ class SearchRequest:
     condition: Condition | None = None
     ids: Iterable[str] | None = None
     min_score: float | None = None
-    mode: Mode = "vector"
+    mode: SearchMode = "vector"
     mmr: float | None = None
     rerank: RerankerLike | None = None
     fetch_k: int | None = None
@@ -131,7 +131,9 @@ class Searcher:
         results = []
         for passages, text in zip(rankings, texts, strict=True):
             if reranker is not None:
-                scores = rerank_scores(reranker, text or "", [passage_text(passage) for passage in passages])
+                scores = rerank_scores(
+                    reranker, text or "", [embedding_text(passage) for passage in passages]
+                )
                 passages = [replace(p, score=s) for p, s in zip(passages, scores, strict=True)]
                 passages.sort(key=_by_score)
             if request.min_score is not None:
@@ -152,7 +154,7 @@ class Searcher:
         if not request.generated and not (condition and mentions(condition, "origin")):
             hidden = KeyFinder(self._storage, view.keys).find(_IS_GENERATED)
             if len(hidden):
-                rest = Not(_IS_GENERATED)
+                rest = Negation(_IS_GENERATED)
                 condition = rest if condition is None else AllOf((condition, rest))
         if condition is None and request.ids is None:
             return None

@@ -11,7 +11,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from ..noncharacters import PASSAGES
-from .chat_template import as_text, fitting_form, with_instruction, with_mark, with_result_names
+from .chat_template import fitting_form, messages_as_text, with_instruction, with_mark, with_result_names
 from .encoder import PromptEncoder
 from .prompt import Prompt
 from .template import PromptTemplate
@@ -47,7 +47,7 @@ def bind(
         return PromptEncoder(template, tokenizer, chat_template_kwargs=chat_template_kwargs)
     messages = with_mark(with_result_names(prompt.messages))
     if not tokenizer.has_chat_template:
-        messages = as_text(with_instruction(messages, prompt.tools) if prompt.tools else messages)
+        messages = messages_as_text(with_instruction(messages, prompt.tools) if prompt.tools else messages)
         if len(messages) == 1 and messages[0]["role"] == "user":
             text = _in_plain_wording(template, str(messages[0]["content"]))
             return _of_text(prompt, template, tokenizer, text, template.stop)

@@ -12,9 +12,9 @@ from .tokenizer import Message, Tokenizer
 from .tools import Tool, instruction, tool_names
 
 __all__ = [
-    "as_text",
     "check_chat_template_kwargs",
     "fitting_form",
+    "messages_as_text",
     "with_instruction",
     "with_mark",
     "with_result_names",
@@ -136,7 +136,7 @@ def with_instruction(messages: Sequence[Message], tools: Sequence[Tool]) -> list
     return [{"role": "system", "content": description}, *messages]
 
 
-def as_text(messages: Sequence[Message]) -> list[Message]:
+def messages_as_text(messages: Sequence[Message]) -> list[Message]:
     """Tool calls and their results in words."""
     made: list[Message] = []
     for message in messages:
@@ -155,7 +155,7 @@ def as_text(messages: Sequence[Message]) -> list[Message]:
 def _forms(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
     yield messages
     yield _merged(messages)
-    told = as_text(messages)
+    told = messages_as_text(messages)
     yield told
     yield _merged(told)
     yield _folded(_merged(told))

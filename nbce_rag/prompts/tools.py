@@ -17,14 +17,14 @@ from ..errors import InputError
 from .schemas import closed_schema
 
 __all__ = [
-    "CallReader",
     "Tool",
     "ToolCall",
+    "ToolCallReader",
     "UnreadableCall",
-    "call_schema",
     "distinct_tools",
-    "forced_names",
+    "forced_tools",
     "instruction",
+    "tool_call_schema",
     "tool_names",
 ]
 
@@ -82,7 +82,7 @@ def distinct_tools(tools: Iterable[Tool]) -> list[Tool]:
     return list({tool["function"]["name"]: tool for tool in tools}.values())
 
 
-def forced_names(tool_choice: Any, tools: Sequence[Tool]) -> list[str]:
+def forced_tools(tool_choice: Any, tools: Sequence[Tool]) -> list[str]:
     """The tools of which one must be called; none when the model may choose not to.
 
     Args:
@@ -109,7 +109,7 @@ def forced_names(tool_choice: Any, tools: Sequence[Tool]) -> list[str]:
     return [cast(str, tool_choice)]
 
 
-def call_schema(tools: Sequence[Tool], names: Sequence[str]) -> dict[str, Any]:
+def tool_call_schema(tools: Sequence[Tool], names: Sequence[str]) -> dict[str, Any]:
     """JSON schema of a call of one of the named tools."""
     calls = []
     definitions: dict[str, Any] = {}
@@ -143,7 +143,7 @@ def instruction(tools: Sequence[Tool]) -> str:
     )
 
 
-class CallReader:
+class ToolCallReader:
     """Splits a growing text into what can be shown and what is, or may become, tool calls.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from langchain_nbce.tools import tool_dicts
-from nbce_rag.prompts.tools import call_schema
+from nbce_rag.prompts.tools import tool_call_schema
 
 
 def test_the_grammar_of_a_call_names_the_tools_that_may_be_called() -> None:
@@ -18,11 +18,11 @@ def test_the_grammar_of_a_call_names_the_tools_that_may_be_called() -> None:
         """G."""
 
     tools = tool_dicts([f, g])
-    schema = call_schema(tools, ["f", "g"])
+    schema = tool_call_schema(tools, ["f", "g"])
     jsonschema.validate({"name": "f", "arguments": {"x": 1}}, schema)
     jsonschema.validate({"name": "g", "arguments": {}}, schema)
     for wrong in ({"name": "f", "arguments": {}}, {"name": "h", "arguments": {}}, {"name": "g"}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(wrong, schema)
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({"name": "g", "arguments": {}}, call_schema(tools, ["f"]))
+        jsonschema.validate({"name": "g", "arguments": {}}, tool_call_schema(tools, ["f"]))

@@ -13,11 +13,11 @@ __all__ = [
     "GENERATED",
     "AllOf",
     "AnyOf",
-    "Ask",
     "Condition",
+    "FieldTest",
     "Fields",
-    "Not",
-    "Test",
+    "Negation",
+    "Predicate",
     "Where",
     "as_condition",
     "mentions",
@@ -48,7 +48,7 @@ class Fields(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Test:
+class FieldTest:
     """One value of the metadata, compared.
 
     Attributes:
@@ -125,7 +125,7 @@ class AnyOf:
 
 
 @dataclass(frozen=True)
-class Not:
+class Negation:
     """The opposite of a condition."""
 
     part: Condition
@@ -136,7 +136,7 @@ class Not:
 
 
 @dataclass(frozen=True)
-class Ask:
+class Predicate:
     """A callable that is given all metadata, with `id`, `source` and `title`, and decides."""
 
     function: Callable[[Mapping[str, Any]], Any]
@@ -146,7 +146,7 @@ class Ask:
         return bool(self.function(fields.as_mapping()))
 
 
-Condition: TypeAlias = Test | AllOf | AnyOf | Not | Ask
+Condition: TypeAlias = FieldTest | AllOf | AnyOf | Negation | Predicate
 
 
 def as_condition(where: Where, columns: Columns = "any") -> Condition:
@@ -160,7 +160,7 @@ def as_condition(where: Where, columns: Columns = "any") -> Condition:
             $neq $in $nin $gt $gte $lt $lte $contains $exists`. A missing key meets only `$ne`, `$nin` and
             `$exists: False`. `$contains` looks for a part of a text or an element of a list. Numbers are
             ordered among themselves, and texts are.
-        columns: See `Test`.
+        columns: See `FieldTest`.
 
     Raises:
         InputError: It is none of these, or has an unknown operator.
@@ -168,7 +168,7 @@ def as_condition(where: Where, columns: Columns = "any") -> Condition:
     if isinstance(where, Condition):
         return where
     if callable(where):
-        return Ask(where)
+        return Predicate(where)
     if not isinstance(where, Mapping) or not all(isinstance(key, str) for key in where):
         raise InputError(
             f"where must be a mapping such as {{'language': 'en'}} or a callable, got {where!r}."
@@ -179,9 +179,9 @@ def as_condition(where: Where, columns: Columns = "any") -> Condition:
 
 def mentions(condition: Condition, key: str) -> bool:
     """Whether a condition asks about a key by its name."""
-    if isinstance(condition, Test):
+    if isinstance(condition, FieldTest):
         return condition.key == key
-    if isinstance(condition, Not):
+    if isinstance(condition, Negation):
         return mentions(condition.part, key)
     return isinstance(condition, AllOf | AnyOf) and any(mentions(part, key) for part in condition.parts)
 
@@ -197,7 +197,7 @@ def _part(key: str, operand: object, columns: Columns) -> Condition:
     if key.startswith("$"):
         raise InputError(f"The filter has {key!r} in place of a key; {sorted(_JOINS)} join filters.")
     if callable(operand):
-        return Test(key, "call", operand, columns)
+        return FieldTest(key, "call", operand, columns)
     if isinstance(operand, Mapping) and any(str(name).startswith("$") for name in operand):
         if unknown := sorted(set(operand) - _OPERATORS):
             raise InputError(f"The filter on {key!r} has {unknown}; known are {sorted(_OPERATORS)}.")
@@ -207,13 +207,13 @@ def _part(key: str, operand: object, columns: Columns) -> Condition:
             bounds += [(name[1:], rest[name]) for name in ends] if len(ends) == 1 else []
         tests: tuple[Condition, ...] = ()
         if len(bounds) == 2:  # looked up at once, between the two
-            tests = (Test(key, "range", tuple(bounds), columns),)
+            tests = (FieldTest(key, "range", tuple(bounds), columns),)
             rest = {name: value for name, value in rest.items() if name[1:] not in _ORDER}
         tests += tuple(_operator(key, name, value, columns) for name, value in rest.items())
         return tests[0] if len(tests) == 1 else AllOf(tests)
     if isinstance(operand, list | tuple | set | frozenset):
-        return Test(key, "in", tuple(operand), columns)
-    return Test(key, "eq", operand, columns)
+        return FieldTest(key, "in", tuple(operand), columns)
+    return FieldTest(key, "eq", operand, columns)
 
 
 def _join(name: str, operand: object, columns: Columns) -> Condition:
@@ -223,21 +223,21 @@ def _join(name: str, operand: object, columns: Columns) -> Condition:
     parts = tuple(as_condition(part, columns) for part in filters)
     if name == "$and":
         return AllOf(parts)
-    return AnyOf(parts) if name == "$or" else Not(AnyOf(parts))
+    return AnyOf(parts) if name == "$or" else Negation(AnyOf(parts))
 
 
 def _operator(key: str, name: str, value: object, columns: Columns) -> Condition:
     if name in ("$in", "$nin"):
         if not isinstance(value, list | tuple | set | frozenset):
             raise InputError(f"{name} on {key!r} takes a list, got {value!r}.")
-        test = Test(key, "in", tuple(value), columns)
-        return test if name == "$in" else Not(test)
+        test = FieldTest(key, "in", tuple(value), columns)
+        return test if name == "$in" else Negation(test)
     if name in ("$ne", "$neq"):
-        return Not(Test(key, "eq", value, columns))
+        return Negation(FieldTest(key, "eq", value, columns))
     if name == "$exists":
-        exists = Test(key, "exists", None, columns)
-        return exists if value else Not(exists)
-    return Test(key, name[1:], value, columns)
+        exists = FieldTest(key, "exists", None, columns)
+        return exists if value else Negation(exists)
+    return FieldTest(key, name[1:], value, columns)
 
 
 def _in_order(value: Any, op: str, bound: Any) -> bool:

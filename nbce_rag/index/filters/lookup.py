@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..sqlite.attributes import attribute_name, scalar
 from ..sqlite.database import SqlRow
 from ..sqlite.storage import Storage
-from .conditions import AllOf, AnyOf, Condition, Fields, Not, Test
+from .conditions import AllOf, AnyOf, Condition, Fields, FieldTest, Negation
 
 __all__ = ["KeyFinder", "Keys"]
 
@@ -51,10 +51,10 @@ class KeyFinder:
             return self._all_keys() if among is None else among
         if isinstance(condition, AnyOf):
             return _union([self.find(part, among) for part in condition.parts])
-        if isinstance(condition, Not):
+        if isinstance(condition, Negation):
             base = self._all_keys() if among is None else among
             return np.setdiff1d(base, self.find(condition.part, among), assume_unique=True)
-        if isinstance(condition, Test):
+        if isinstance(condition, FieldTest):
             keys = self._test(condition)
             return keys if among is None else np.intersect1d(keys, among, assume_unique=True)
         return self._ask(condition, among)
@@ -65,7 +65,7 @@ class KeyFinder:
             return sum(map(self._breadth, condition.parts))
         if isinstance(condition, AllOf):
             return min(map(self._breadth, condition.parts), default=_COUNT_LIMIT)
-        if not isinstance(condition, Test):
+        if not isinstance(condition, FieldTest):
             return 10 * _COUNT_LIMIT
         if condition.key == "id" and condition.op in ("eq", "in"):
             return len(condition.value) if condition.op == "in" else 1
@@ -77,7 +77,7 @@ class KeyFinder:
             for clause, values, _ in clauses
         )
 
-    def _test(self, test: Test) -> Keys:
+    def _test(self, test: FieldTest) -> Keys:
         name = attribute_name(test.key)
         parts: list[Keys] = []
         for clause, values, sure in _clauses(test):
@@ -95,7 +95,7 @@ class KeyFinder:
             parts.append(self._column(test, test.key))
         return _union(parts)
 
-    def _column(self, test: Test, column: str) -> Keys:
+    def _column(self, test: FieldTest, column: str) -> Keys:
         """Those whose own `id`, `source` or `title` meets a test, because their metadata have no such key."""
         if test.op in ("eq", "in"):
             operands = [test.value] if test.op == "eq" else list(test.value)
@@ -133,7 +133,7 @@ class KeyFinder:
         )
 
 
-def _clauses(test: Test) -> list[Clause]:
+def _clauses(test: FieldTest) -> list[Clause]:
     """What is to be looked up of a test, in parts of which any will do."""
     if test.op == "exists":
         return [("kind IN ('n','b','s','z','l','a','d')", (), True)]
