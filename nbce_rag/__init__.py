@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "errors": (
+        "AnswerTimeoutError",
         "ContextLengthError",
         "EmbedderMismatchError",
         "IndexDamagedError",
@@ -123,6 +124,7 @@ _HOME = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = [
     "AllOf",
     "Answer",
+    "AnswerTimeoutError",
     "AnyOf",
     "as_condition",
     "CallableEmbedder",
@@ -224,6 +226,7 @@ if TYPE_CHECKING:
     from .engine.nbce import NBCE
     from .engine.rag import Rag
     from .errors import (
+        AnswerTimeoutError,
         ContextLengthError,
         EmbedderMismatchError,
         IndexDamagedError,

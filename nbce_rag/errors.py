@@ -11,6 +11,7 @@ import sys
 import warnings
 
 __all__ = [
+    "AnswerTimeoutError",
     "ContextLengthError",
     "EmbedderMismatchError",
     "IndexDamagedError",
@@ -53,6 +54,10 @@ class UnsupportedError(InputError, NotImplementedError):
 
 class ContextLengthError(InputError):
     """The question, the choices or the answer asked for do not fit into the model's window."""
+
+
+class AnswerTimeoutError(NbceError, TimeoutError):
+    """An answer took longer than its caller wants to wait."""
 
 
 class ReadError(NbceError, OSError):

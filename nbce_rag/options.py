@@ -11,6 +11,7 @@ from .checks import COUNT, Range
 from .errors import InputError
 from .fusion import Rule, resolve_rule
 from .prompts.chat_template import check_chat_template_kwargs
+from .prompts.template import STYLES, Style
 
 __all__ = ["Options"]
 
@@ -21,7 +22,10 @@ class Options:
 
     Attributes:
         fusion: a rule's name or an object with a `fuse` method (see `nbce_rag.fusion`).
-        max_tokens: most tokens of the answer, >= 1.
+        style: how long an answer the built-in wordings ask for: "short" (as few words as possible; from a
+            base model one line) or "long" (full sentences, with code where it helps). None is "long" for
+            models with a chat template and "short" for others. Not beside a wording of one's own (`prompt=`).
+        max_tokens: most tokens of the answer, >= 1; one that is cut by it has `finish_reason` "length".
         stop: strings that end the answer; they are not part of it. Leading white space is not part of
             the answer either, so a stop string cannot match in it. The prompt template may add some.
         temperature: 0 is greedy; otherwise fused scores are divided by it and sampled from.
@@ -63,7 +67,8 @@ class Options:
     """
 
     fusion: str | Rule = "posterior"
-    max_tokens: int = 128
+    style: Style | None = None
+    max_tokens: int = 256
     stop: tuple[str, ...] = ()
     temperature: float = 0.0
     top_k: int = 0
@@ -103,6 +108,10 @@ class Options:
             value = getattr(self, name)
             if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
                 raise InputError(f"{name}={value!r} must be {wording}.")
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value is not None and value not in choices:
+                raise InputError(f"{name}={value!r} is not known; choose {' or '.join(choices)}, or None.")
         if self.seed is not None and not -(2**63) <= self.seed < 2**64:
             raise InputError(f"seed={self.seed!r} is out of range; use a whole number of up to 64 bits.")
         if self.json_schema is not None and self.regex is not None:
@@ -147,6 +156,7 @@ _RANGES = {
     "citation_threshold": _SHARE,
 }
 _MAY_BE_NONE = ("seed", "abstain_below")
+_CHOICES = {"style": STYLES}
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "json_schema": ((Mapping, str, type(None)), "a dict, JSON text, or None"),
     "regex": ((str, type(None)), "a string, or None"),

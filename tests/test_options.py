@@ -36,6 +36,7 @@ IMPOSSIBLE: list[tuple[str, Any]] = [
     *[("drop_rows_after", value) for value in (-1, 0.5, True)],
     *[("regex", value) for value in (5, b"a+")],
     *[("json_schema", value) for value in (5, ["type"], True)],
+    *[("style", value) for value in ("wide", 1, True)],
     *[("chat_template_kwargs", value) for value in ("thinking", [1], {1: 2}, {"a": {1, 2}}, {"a": math.nan})],
     *[("chat_template_kwargs", {name: 1}) for name in ("messages", "tools", "tokenize", "bos_token")],
 ]
@@ -57,6 +58,7 @@ POSSIBLE: list[tuple[str, Any]] = [
     *[("seed", value) for value in (None, 0, -1, 2**64 - 1, -(2**63))],
     *[("regex", value) for value in (None, "[a-z]+")],
     *[("json_schema", value) for value in (None, {"type": "object"}, '{"type": "object"}')],
+    *[("style", value) for value in (None, "short", "long")],
     *[
         ("chat_template_kwargs", value)
         for value in (None, {}, {"enable_thinking": False, "x": ["a", {"b": 1}]})

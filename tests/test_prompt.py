@@ -16,7 +16,7 @@ from nbce_rag.errors import InputError, ModelError
 from nbce_rag.models.transformers.tokenizer import TransformersTokenizer
 from nbce_rag.noncharacters import PASSAGES
 from nbce_rag.prompts.encoder import PromptEncoder
-from nbce_rag.prompts.template import PromptTemplate
+from nbce_rag.prompts.template import STYLES, PromptTemplate
 
 IGNORES_SYSTEM = CHATML.replace("{% for m in messages %}", "{% for m in messages if m['role'] != 'system' %}")
 PASSAGE_TEXT = "Ada runs the ferry.\n船在中午出发。😀"
@@ -39,7 +39,7 @@ SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|header|>", "<s>", 
 
 def encoder_for(tokenizer: Any, **changes: Any) -> PromptEncoder:
     wrapped = TransformersTokenizer(tokenizer)
-    template = PromptTemplate.for_tokenizer(wrapped)
+    template = PromptTemplate.for_tokenizer(wrapped, "short")
     fields = {name: getattr(template, name) for name in template.__dataclass_fields__} | changes
     return PromptEncoder(PromptTemplate(**fields), wrapped)
 
@@ -87,6 +87,11 @@ def test_the_template_follows_from_the_tokenizer(tiny_tokenizer: Any, chat_token
     plain, chat = TransformersTokenizer(tiny_tokenizer), TransformersTokenizer(chat_tokenizer)
     assert PromptTemplate.for_tokenizer(plain) == PromptTemplate.plain()
     assert PromptTemplate.for_tokenizer(chat) == PromptTemplate.for_chat()
+    for style in STYLES:
+        assert PromptTemplate.for_tokenizer(plain, style) == PromptTemplate.plain(style)
+        assert PromptTemplate.for_tokenizer(chat, style) == PromptTemplate.for_chat(style)
+    assert PromptTemplate.for_chat() == PromptTemplate.for_chat("long") != PromptTemplate.for_chat("short")
+    assert PromptTemplate.plain() == PromptTemplate.plain("short") != PromptTemplate.plain("long")
     refusal = PromptTemplate.for_chat().refusal
     assert refusal is not None
     assert refusal in PromptTemplate.for_chat().prefix

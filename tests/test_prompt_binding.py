@@ -12,6 +12,7 @@ from plain_tokenizer import PlainTokenizer
 from nbce_rag.engine.nbce import NBCE
 from nbce_rag.errors import InputError, ModelError, NbceWarning
 from nbce_rag.noncharacters import PASSAGES
+from nbce_rag.options import Options
 from nbce_rag.prompts.binding import Encoders, bind
 from nbce_rag.prompts.prompt import Prompt
 from nbce_rag.prompts.template import PromptTemplate
@@ -256,3 +257,53 @@ def test_no_passages_are_missed_by_a_template_and_by_no_conversation(make_nbce: 
     with pytest.warns(NbceWarning, match="No passages"):
         nbce.batch([Request("Who?", (), nbce.options, template)])
     assert nbce.batch([Request("Who?", (), nbce.options, Prompt([USER]))])[0].warnings == ()
+
+
+class TestStyle:
+    """How long an answer the built-in wordings ask for."""
+
+    def test_each_style_has_its_encoder_and_keeps_it(self) -> None:
+        encoders = Encoders(None, CHAT)
+        short, long = encoders.of(style="short"), encoders.of(style="long")
+        assert encoders.of() is long
+        assert encoders.of(style="short") is short
+        assert short.prefix != long.prefix
+        assert encoders.own is None
+        assert encoders.template("short") == PromptTemplate.for_chat("short")
+
+    def test_it_goes_with_no_wording_of_ones_own(self) -> None:
+        encoders = Encoders(PromptTemplate.for_chat("short"), CHAT)
+        assert encoders.of().template == PromptTemplate.for_chat("short")
+        with pytest.raises(InputError, match="style='long' chooses among the built-in wordings"):
+            encoders.of(style="long")
+        with pytest.raises(InputError, match="style='wide' is not known; choose short or long"):
+            Options(style="wide")  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("chat", [True, False])
+    def test_an_engine_asks_in_each(self, chat: bool, make_nbce: Callable[..., NBCE]) -> None:
+        nbce = make_nbce(chat=chat, max_tokens=3)
+        usual = nbce.answer("Who?", ["It is run by Ada."])
+        short, long = (nbce.answer("Who?", ["It is run by Ada."], style=style) for style in ("short", "long"))
+        assert usual.usage.row_tokens == (long if chat else short).usage.row_tokens
+        if chat:
+            assert short.usage.row_tokens != long.usage.row_tokens
+        assert nbce.prompt == nbce.updated(style="long" if chat else "short").prompt
+
+    def test_another_engine_keeps_the_wording_and_what_else_is_not_named(
+        self, make_nbce: Callable[..., NBCE]
+    ) -> None:
+        nbce = make_nbce(prompt=PromptTemplate.plain("long"), max_tokens=3, window=300, fusion="mean")
+        other = nbce.updated(max_tokens=4)
+        assert (other.prompt, other.model, other.kv_store, other.window) == (
+            nbce.prompt,
+            nbce.model,
+            nbce.kv_store,
+            300,
+        )
+        assert (other.options.max_tokens, other.options.fusion) == (4, nbce.options.fusion)
+        assert nbce.updated(kv_store=False).kv_store is None
+        request = nbce.request("Who?", ["It is run by Ada."])
+        assert (
+            nbce.window_needed(request)
+            == max(nbce.answer("Who?", ["It is run by Ada."]).usage.row_tokens) + 3
+        )

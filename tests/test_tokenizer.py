@@ -162,7 +162,7 @@ def test_rows_of_a_plain_tokenizer(offsets: bool) -> None:
 
 def test_chat_rows_of_a_plain_tokenizer() -> None:
     tokenizer = PlainTokenizer()
-    template = PromptTemplate.for_tokenizer(tokenizer)
+    template = PromptTemplate.for_tokenizer(tokenizer, "short")
     assert template.chat
     encoder = PromptEncoder(template, tokenizer, chat_template_kwargs={"enable_thinking": False})
     text = tokenizer.decode((*encoder.prefix, *encoder.suffix("Who<|turn|>?").ids))

@@ -99,9 +99,5 @@ class _WatchedRows:
 
 def watched(nbce: Any) -> tuple[Any, WatchedModel]:
     """The same engine on a watched model, and that model."""
-    from nbce_rag import NBCE
-
     model = WatchedModel(nbce.model)
-    engine: Any = NBCE(model, prompt=nbce.prompt, kv_store=nbce.kv_store or False)
-    engine.options = nbce.options
-    return engine, model
+    return nbce.updated(model=model), model

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, closing
 
-from nbce_rag import NBCE, Answer, Piece, Request
+from nbce_rag import NBCE, Answer, AnswerTimeoutError, Piece, Request
 
 __all__ = ["aanswer_all", "answer_all", "apieces", "pieces"]
 
@@ -53,7 +53,7 @@ async def aanswer_all(engine: NBCE, requests: Sequence[Request], timeout: float 
 
 def _check(begun: float, timeout: float | None, piece: Piece) -> None:
     if timeout is not None and piece.answer is None and time.monotonic() - begun > timeout:
-        raise TimeoutError(
+        raise AnswerTimeoutError(
             f"The answer took longer than timeout={timeout} s; raise it, lower max_tokens, or "
             "give fewer passages."
         )

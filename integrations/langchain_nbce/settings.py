@@ -48,6 +48,8 @@ class NBCESettings(BaseModel):
 
     fusion: Any = None
     """Name or object of the fusion rule."""
+    style: str | None = None
+    """"short" or "long": how long an answer the model's built-in wording asks for."""
     max_tokens: int | None = None
     """Also taken as `max_new_tokens`."""
     stop: list[str] | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any, ClassVar
@@ -106,14 +105,7 @@ class NBCELLM(StructuredPrediction, StockPrompts, ToolCalling):
                 f"context_window={context_window} is not within 1..{engine.window}; the model's own window "
                 "cannot be widened."
             )
-        all_options = {f.name: getattr(engine.options, f.name) for f in dataclasses.fields(engine.options)}
-        engine = NBCE(
-            engine.model,
-            prompt=engine.prompt,
-            kv_store=engine.kv_store or False,
-            window=context_window or engine.window,
-            **{**all_options, **options},
-        )
+        engine = engine.updated(window=context_window, **options)
         fields: dict[str, Any] = {
             "model": model if model is not None else engine.model.name,
             "options": options,

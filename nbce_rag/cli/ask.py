@@ -14,7 +14,16 @@ from ..errors import InputError
 from ..files import check_writable, write_whole
 from ..fusion.registry import RULES
 from .console import errors_in_one_line, notes, say, spinner
-from .options import ChatTemplateOption, DeviceOption, DtypeOption, KOption, ModelOption, given, parse_kwargs
+from .options import (
+    ChatTemplateOption,
+    DeviceOption,
+    DtypeOption,
+    KOption,
+    ModelOption,
+    StyleOption,
+    given,
+    parse_kwargs,
+)
 
 if TYPE_CHECKING:
     from ..answers.answer import Answer
@@ -68,6 +77,7 @@ def ask_command(
             show_default=False,
         ),
     ] = None,
+    style: StyleOption = None,
     max_tokens: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Most tokens of the answer.", show_default=False)
     ] = None,
@@ -149,6 +159,7 @@ def ask_command(
                         mmr=mmr,
                         min_score=min_score,
                         fusion=fusion,
+                        style=style,
                         max_tokens=max_tokens,
                         temperature=temperature,
                         top_p=top_p,

@@ -24,6 +24,7 @@ __all__ = [
     "PassagesOption",
     "QuestionsOption",
     "SampleSeedOption",
+    "StyleOption",
     "given",
     "parse_kwargs",
 ]
@@ -123,6 +124,17 @@ def parse_kwargs(text: str | None, option: str) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         raise InputError(f"{option} {text!r} is no JSON object; {way_out}")
     return value
+
+
+StyleOption = Annotated[
+    str | None,
+    typer.Option(
+        "--style",
+        metavar="short|long",
+        help="As few words as possible, or full sentences, with code where it helps.",
+        show_default="long for chat models, short for base models",
+    ),
+]
 
 
 def given(**options: Any) -> dict[str, Any]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..errors import InputError, MissingDependencyError, NbceWarning
+from ..errors import InputError, MissingDependencyError, warn
 from ..prompts.tokenizer import Tokenizer
 
 __all__ = ["Constraint"]
@@ -101,7 +100,7 @@ class Constraint:
         if self._matcher.is_error():
             raise InputError(f"{self._name} cannot be used: {_reason(self._matcher.get_error())} {way_out}")
         for message in self._matcher.get_grammar_warnings():
-            warnings.warn(f"{self._name}: {message}", NbceWarning, stacklevel=2)
+            warn(f"{self._name}: {message}")
         self._mask()  # a grammar that no text fits shall fail here, not in the middle of a batch
 
     def allowed(self) -> torch.Tensor:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from ..errors import InputError, NbceWarning
+from ..errors import InputError, warn
 from ..fusion import FusionState
 from ..kv.store import ContextStore, PassageKVStore
 from ..models.model import Model, Reading, RowPrompt, Rows
@@ -23,6 +22,9 @@ from .plan import RowPlan, plan_rows
 from .sentences import focal_passages, sentence_rows
 
 __all__ = ["Engine", "Prompted", "read_prompts"]
+
+
+_UNBOUNDED = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class Engine:
 
     def encoder_of(self, request: Request) -> PromptEncoder:
         """The request's wording, or the engine's."""
-        return self.encoders.of(request.prompt, request.options.chat_template_kwargs)
+        options = request.options
+        return self.encoders.of(request.prompt, options.chat_template_kwargs, options.style)
 
     def plan(self, request: Request) -> RowPlan:
         """Rows of a request, before any work is done.
@@ -63,6 +66,13 @@ class Engine:
         plan = plan_rows(encoder, request.question, request.passages, request.options, self.window)
         note = "" if self.store is None else self.store.codec.note
         return replace(plan, warnings=(*plan.warnings, note)) if note else plan
+
+    def window_needed(self, request: Request) -> int:
+        """Tokens of the request's longest row with its answer, as if the window had no end."""
+        encoder, options = self.encoder_of(request), request.options
+        plan = plan_rows(encoder, request.question, request.passages, options, _UNBOUNDED)
+        longest = max(len(row.context) for row in plan.rows)
+        return longest + len(plan.suffix.ids) + max(options.max_tokens, len(encoder.refusal))
 
     def _check(self, options: Options) -> None:
         denied = {
@@ -146,7 +156,7 @@ def read_prompts(
     if engine.store is not None and (problem := engine.store.take_problem()):
         notes.append(problem)
     for note in notes:
-        warnings.warn(note, NbceWarning, stacklevel=2)
+        warn(note)
     for question in questions:
         question.plan = replace(question.plan, warnings=(*question.plan.warnings, *notes))
     order = [row for question in questions for row in question.rows]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -15,7 +14,7 @@ from ..decoding.drafting import PromptLookup
 from ..decoding.plan import RowPlan
 from ..decoding.reader import Engine, Prompted, read_prompts
 from ..decoding.sampling import Sampler
-from ..errors import NbceWarning
+from ..errors import warn
 from ..evidence.citations import cite
 from ..evidence.evidence import Timings, TokenEvidence, Usage
 from ..models.model import Decoder, Step
@@ -46,7 +45,7 @@ def generate(engine: Engine, requests: Sequence[Request]) -> Iterator[tuple[int,
     plans = [engine.plan(request) for request in requests]
     for request, plan in zip(requests, plans, strict=True):
         for message in _notes(request, plan):
-            warnings.warn(message, NbceWarning, stacklevel=3)
+            warn(message)
     sizes = [engine.size(request, plan) for request, plan in zip(requests, plans, strict=True)]
     for batch in batches(engine.model, sizes):
         yield from _generate_batch(engine, [(i, requests[i], plans[i]) for i in batch])

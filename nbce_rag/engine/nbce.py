@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from types import EllipsisType
 from typing import Any, TypeAlias
 
 from ..answers.answer import Answer, Piece
@@ -41,7 +43,8 @@ class NBCE:
 
     Args:
         model: a backend (`nbce_rag.models.loading.load_model`).
-        prompt: the wording; None takes `PromptTemplate.for_tokenizer`.
+        prompt: the wording; None is the built-in one for the model (`PromptTemplate.for_tokenizer`), in the
+            `style` of each call.
         kv_store: keys and values of passages kept from call to call. None keeps 1 GiB of them in memory,
             a folder keeps them from process to process too, True is the folder `kv` in the user's cache
             folder ($NBCE_CACHE), False keeps none; or a `PassageKVStore`, for sizes and codecs.
@@ -73,9 +76,9 @@ class NBCE:
                 f"window={window} is not within 1..{model.window}; the model's own window cannot be widened."
             )
         store = resolve_store(kv_store)
-        template = prompt or PromptTemplate.for_tokenizer(model.tokenizer)
-        encoders = Encoders(template, model.tokenizer)
-        encoders.of(None, self.options.chat_template_kwargs)  # what is wrong with the wording shows now
+        encoders = Encoders(prompt, model.tokenizer)
+        # What is wrong with the wording shows now.
+        encoders.of(None, self.options.chat_template_kwargs, self.options.style)
         self._engine = Engine(model, encoders, store, window or model.window, max_batch_tokens)
 
     @classmethod
@@ -137,6 +140,36 @@ class NBCE:
             **options,
         )
 
+    def updated(
+        self,
+        *,
+        model: Model | None = None,
+        kv_store: StoreLike | EllipsisType = ...,
+        window: int | None = None,
+        **options: Any,
+    ) -> NBCE:
+        """Another engine with the wording of this one, and its model, store and options where none are given.
+
+        Args:
+            model: in place of this one's.
+            kv_store: as in the class; left out, the store is shared.
+            window: as in the class; None keeps this one's, or takes that of another model.
+            **options: defaults that are to differ.
+
+        Raises:
+            InputError: as in the class.
+        """
+        fields = {field.name: getattr(self.options, field.name) for field in dataclasses.fields(self.options)}
+        store = self._engine.store or False
+        return NBCE(
+            model or self.model,
+            prompt=self._engine.encoders.own,
+            kv_store=store if isinstance(kv_store, EllipsisType) else kv_store,
+            window=window or (self.window if model is None else None),
+            max_batch_tokens=self._engine.batch_tokens,
+            **{**fields, **options},
+        )
+
     @property
     def model(self) -> Model:
         """The model with its tokenizer, window and device."""
@@ -150,7 +183,7 @@ class NBCE:
     @property
     def prompt(self) -> PromptTemplate:
         """The wording around passages and question."""
-        return self._engine.encoders.template
+        return self._engine.encoders.template(self.options.style)
 
     @property
     def kv_store(self) -> PassageKVStore | None:
@@ -189,6 +222,10 @@ class NBCE:
             options = {"order_labels": True, **options}
             given = self._windows(document)
         return Request(question, tuple(given), self.options.updated(**options))
+
+    def window_needed(self, request: Request) -> int:
+        """Tokens of a request's longest row with its answer: the window in which no passage is split."""
+        return self._engine.window_needed(request)
 
     def answer(self, question: str, passages: Iterable[Passage | str] = (), **options: Any) -> Answer:
         """Answer a question; arguments and errors: `request`, `nbce_rag.engine.generation.generate`.

@@ -5,7 +5,6 @@ The task of the NAACL 2024 paper (arXiv 2403.17552), where passages hold worked 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,7 +15,7 @@ from ..decoding.budget import copies
 from ..decoding.decoder import Group, LockstepDecoder
 from ..decoding.reader import Engine, Prompted, read_prompts
 from ..decoding.sampling import ForcedTokens
-from ..errors import InputError, NbceWarning
+from ..errors import InputError, warn
 from ..fusion import FusionRule, FusionState
 from ..models.model import Rows
 from ..request import Request
@@ -51,7 +50,7 @@ def score(engine: Engine, request: Request, choices: Sequence[str]) -> ChoiceSco
             raise InputError(f"The choice {choice!r} is empty; leave it out.")
     request = replace(request, options=request.options.updated(max_tokens=max(map(len, ids))))
     if not request.passages:
-        warnings.warn(NO_PASSAGES, NbceWarning, stacklevel=3)
+        warn(NO_PASSAGES)
     plan = engine.plan(request)
     rows, log_probs, [prompted] = read_prompts(engine, [request], [plan], sentences=False)
     # Every choice takes a copy of the rows.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import threading
-import warnings
 import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from ..errors import InputError, NbceWarning
+from ..errors import InputError, warn
 from ..files import cache_dir
 from .codec import Codec, resolve_codec
 from .context import Packed, context_key, nbytes
@@ -234,7 +233,7 @@ class PassageKVStore:
         if self._disk is not None:
             self._disk.flush()
             if problem := self.take_problem():
-                warnings.warn(problem, NbceWarning, stacklevel=2)
+                warn(problem)
 
     def close(self) -> None:
         """`flush`, and let the writer go. The store can be used again; doing it twice does no harm."""

@@ -7,17 +7,20 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
+from ..errors import InputError
 from ..noncharacters import PASSAGES
 from .chat_template import fitting_form, messages_as_text, with_instruction, with_mark, with_result_names
 from .encoder import PromptEncoder
 from .prompt import Prompt
-from .template import PromptTemplate
+from .template import PromptTemplate, Style
 from .tokenizer import Tokenizer
 
 __all__ = ["Encoders", "bind"]
+
+_Wording: TypeAlias = tuple[PromptTemplate, str]
 
 _MOST = 32  # encoders of templates that are held; those of conversations go with them
 
@@ -69,35 +72,69 @@ class Encoders:
     request's own prompt lives as long as the prompt.
 
     Args:
-        template: the engine's wording.
+        template: the engine's wording; None is the built-in one for the tokenizer, in each request's style.
         tokenizer: the model's.
     """
 
-    def __init__(self, template: PromptTemplate, tokenizer: Tokenizer) -> None:
-        self.template = template
+    def __init__(self, template: PromptTemplate | None, tokenizer: Tokenizer) -> None:
+        self._template = template
         self._tokenizer = tokenizer
         self._lock = threading.Lock()
-        self._templates: OrderedDict[tuple[PromptTemplate, str], PromptEncoder] = OrderedDict()
-        self._prompts: WeakKeyDictionary[Prompt, tuple[str, PromptEncoder]] = WeakKeyDictionary()
+        self._templates: OrderedDict[_Wording, PromptEncoder] = OrderedDict()
+        self._prompts: WeakKeyDictionary[Prompt, tuple[tuple[PromptTemplate, str], PromptEncoder]] = (
+            WeakKeyDictionary()
+        )
+
+    @property
+    def own(self) -> PromptTemplate | None:
+        """The wording that was given, if one was."""
+        return self._template
+
+    def template(self, style: Style | None = None) -> PromptTemplate:
+        """The wording of a style; None is the engine's own, or the built-in default.
+
+        Raises:
+            InputError: a style beside a wording that was given.
+        """
+        if self._template is None:
+            return PromptTemplate.for_tokenizer(self._tokenizer, style)
+        if style is not None:
+            raise InputError(
+                f"style={style!r} chooses among the built-in wordings, and prompt= gives another; leave one "
+                "of them out."
+            )
+        return self._template
 
     def of(
-        self, prompt: Prompt | None = None, chat_template_kwargs: Mapping[str, Any] | None = None
+        self,
+        prompt: Prompt | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        style: Style | None = None,
     ) -> PromptEncoder:
-        """The encoder of a request's prompt, or of the engine's wording; raises what `bind` raises."""
+        """The encoder of a request's prompt, or of the engine's wording.
+
+        Args:
+            prompt: the request's own words.
+            chat_template_kwargs, style: see `nbce_rag.options.Options`.
+
+        Raises:
+            InputError, ModelError: what `bind` and `template` raise.
+        """
         prompt = prompt or Prompt()
+        template = prompt.template or self.template(style)
         variables = json.dumps(chat_template_kwargs, sort_keys=True)
-        wording = (prompt.template or self.template, variables)
+        wording = (template, variables)
         with self._lock:
             if prompt.is_template and wording in self._templates:
                 self._templates.move_to_end(wording)
                 return self._templates[wording]
             bound = self._prompts.get(prompt)
-        if bound is not None and bound[0] == variables:
+        if bound is not None and bound[0] == wording:
             return bound[1]
-        encoder = bind(prompt, self.template, self._tokenizer, chat_template_kwargs)
+        encoder = bind(prompt, template, self._tokenizer, chat_template_kwargs)
         with self._lock:
             if not prompt.is_template:
-                self._prompts[prompt] = (variables, encoder)
+                self._prompts[prompt] = (wording, encoder)
                 return encoder
             self._templates[wording] = encoder
             while len(self._templates) > _MOST:

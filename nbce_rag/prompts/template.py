@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
 
 from ..errors import InputError
 from .tokenizer import Tokenizer
 
-__all__ = ["PromptTemplate"]
+__all__ = ["STYLES", "PromptTemplate", "Style"]
+
+Style: TypeAlias = Literal["short", "long"]
+"""How long an answer the built-in wordings ask for: as few words as possible, or full sentences."""
+STYLES: tuple[Style, ...] = get_args(Style)
 
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """The wording around passages and question; `PromptTemplate.plain()` and `.chat()` are the defaults.
+    """The wording around passages and question; `PromptTemplate.plain()` and `.for_chat()` are the defaults.
 
     Fields in braces are filled in: `{heading}` (the title and a line break, or nothing), `{title}`,
     `{text}`, `{source}` and `{id}` in `passage`; `{question}` in `suffix`. Other braces stay as they
@@ -56,29 +61,50 @@ class PromptTemplate:
             raise InputError(f"PromptTemplate.stop={self.stop!r} is one string; give a tuple of strings.")
 
     @classmethod
-    def plain(cls) -> PromptTemplate:
-        """For base models: text, question, answer; the answer ends with its line."""
+    def plain(cls, style: Style = "short") -> PromptTemplate:
+        """For base models: text, question, answer.
+
+        Args:
+            style: a short answer ends with its line, a long one where it begins to repeat the form.
+        """
+        again = ("\nQuestion:", "\n\nQuestion", "\nAnswer:")
         return cls(
             prefix="",
             passage="{heading}{text}\n\n",
             suffix="Question: {question}\nAnswer:",
-            stop=("\n",),
+            stop=("\n",) if style == "short" else again,
         )
 
     @classmethod
-    def for_chat(cls) -> PromptTemplate:
-        """For instruction-tuned models: asks for a short answer from the text, or a fixed refusal."""
+    def for_chat(cls, style: Style = "long") -> PromptTemplate:
+        """For instruction-tuned models: asks for an answer from the text, or a fixed refusal.
+
+        Args:
+            style: whether as few words as possible are asked for, or full sentences with code where it helps.
+        """
         refusal = "I don't know."
+        otherwise = f"If the text does not contain the answer, reply exactly: {refusal}\n\nText:\n"
+        if style == "short":
+            return cls(
+                prefix=f"Answer the question from the text, in as few words as possible. {otherwise}",
+                passage="{heading}{text}\n\n",
+                suffix="Question: {question}",
+                chat=True,
+                refusal=refusal,
+            )
+        # A rule and the request once more: behind "Question:" small models go on as the text did.
         return cls(
-            prefix="Answer the question from the text, in as few words as possible. "
-            f"If the text does not contain the answer, reply exactly: {refusal}\n\nText:\n",
+            prefix="Answer the question from the text. Give a complete answer in full sentences, in the "
+            f"language of the question, with code where it helps. {otherwise}",
             passage="{heading}{text}\n\n",
-            suffix="Question: {question}",
+            suffix="---\n\nUsing the text above, answer in full sentences, with code where it helps: "
+            "{question}",
             chat=True,
             refusal=refusal,
         )
 
     @classmethod
-    def for_tokenizer(cls, tokenizer: Tokenizer) -> PromptTemplate:
-        """`for_chat()` when the tokenizer has a chat template, else `plain()`."""
-        return cls.for_chat() if tokenizer.has_chat_template else cls.plain()
+    def for_tokenizer(cls, tokenizer: Tokenizer, style: Style | None = None) -> PromptTemplate:
+        """`for_chat()` when the tokenizer has a chat template, else `plain()`; None is the style of these."""
+        make = cls.for_chat if tokenizer.has_chat_template else cls.plain
+        return make() if style is None else make(style)

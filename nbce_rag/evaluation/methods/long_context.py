@@ -8,15 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...answers.answer import Answer
-from ...decoding.plan import plan_rows
 from ...engine.nbce import NBCE
 from ...models.transformers.rope import Stretched
-from ...prompts.binding import Encoders
 from ...request import Request
 
 __all__ = ["LongContext"]
-
-_UNBOUNDED = 2**31 - 1
 
 
 class LongContext:
@@ -32,7 +28,6 @@ class LongContext:
     def __init__(self, nbce: NBCE, kind: str, factor: float = 0.0) -> None:
         self._nbce = nbce
         self._stretched = Stretched(nbce.model, kind)
-        self._encoders = Encoders(nbce.prompt, nbce.model.tokenizer)
         self._factor = factor
 
     def batch(self, requests: Sequence[Request]) -> list[Answer]:
@@ -41,17 +36,9 @@ class LongContext:
 
     def _engine(self, request: Request) -> NBCE:
         window = self._nbce.model.window
-        factor = self._factor or max(1.0, self.length(request) / window)
+        factor = self._factor or max(1.0, self._nbce.window_needed(request) / window)
         if factor == 1.0:
             return self._nbce
         length = round(factor * window)
         # Keys and values of one stretch are of no use to another.
-        return NBCE(self._stretched.to(length, factor), prompt=self._nbce.prompt, kv_store=False)
-
-    def length(self, request: Request) -> int:
-        """Tokens of the longest row, answer included."""
-        options = request.options
-        encoder = self._encoders.of(request.prompt, options.chat_template_kwargs)
-        plan = plan_rows(encoder, request.question, request.passages, options, _UNBOUNDED)
-        longest = max(len(row.context) for row in plan.rows)
-        return longest + len(plan.suffix.ids) + max(options.max_tokens, len(encoder.refusal))
+        return self._nbce.updated(model=self._stretched.to(length, factor), kv_store=False)
