@@ -93,6 +93,10 @@ def test_contracts_are_broken_by_what_they_forbid(tmp_path: Path) -> None:
         (tmp_path / package / "__init__.py").write_text("", encoding="utf-8")
     for name in names:
         (tmp_path / "nbce_rag" / f"{name}.py").write_text("", encoding="utf-8")
+    (tmp_path / "nbce_rag" / "models.py").unlink()
+    (tmp_path / "nbce_rag" / "models" / "transformers").mkdir(parents=True)
+    for package in ("models", "models/transformers"):
+        (tmp_path / "nbce_rag" / package / "__init__.py").write_text("", encoding="utf-8")
     (tmp_path / "nbce_rag" / "cli.py").write_text("from . import engine\nfrom .passages import Passage\n")
     (tmp_path / "langchain_nbce" / "chat.py").write_text("from nbce_rag import NBCE, show\n")
     contracts = CONFIGURATION["contracts"]
@@ -102,6 +106,7 @@ def test_contracts_are_broken_by_what_they_forbid(tmp_path: Path) -> None:
 
     (tmp_path / "nbce_rag" / "kv.py").write_text("def f():\n    from . import engine\n")
     (tmp_path / "nbce_rag" / "engine.py").write_text("from .passages import x\n")
+    (tmp_path / "nbce_rag" / "decoding.py").write_text("from .models import transformers\n")
     (tmp_path / "nbce_rag" / "passages.py").write_text("from .errors import x\n")
     (tmp_path / "nbce_rag" / "errors.py").write_text("from . import passages\n")
     (tmp_path / "nbce_rag" / "cupboard.py").write_text("")
@@ -115,6 +120,7 @@ def test_contracts_are_broken_by_what_they_forbid(tmp_path: Path) -> None:
         "nbce_rag.kv -> nbce_rag.engine",
         "nbce_rag.errors -> nbce_rag.passages",
         "nbce_rag.cupboard",
+        "nbce_rag.decoding -> nbce_rag.models.transformers",
         "No cycles are allowed in nbce_rag",
         "langchain_nbce.chat -> nbce_rag.engine",
         "llama_index_nbce.llm -> nbce_rag.errors",

@@ -87,12 +87,12 @@ def create_nbce_chain(
         raise InputError("Give a prompt with 'context' and 'input': the model is not ChatNBCE or NBCELLM.")
     key = _key_of(llm)
 
-    def as_input(given: Any) -> dict[str, Any]:
-        if isinstance(given, str):
-            return {"input": given}
-        if isinstance(given, Mapping) and isinstance(given.get("input"), str):
-            return dict(given)
-        raise InputError(f"The chain takes a question or a dict with 'input', got {given!r}.")
+    def as_input(question: Any) -> dict[str, Any]:
+        if isinstance(question, str):
+            return {"input": question}
+        if isinstance(question, Mapping) and isinstance(question.get("input"), str):
+            return dict(question)
+        raise InputError(f"The chain takes a question or a dict with 'input', got {question!r}.")
 
     def word(inputs: dict[str, Any]) -> Any:
         marked = mark_documents(inputs["context"], None, separator="\n\n", key=key)

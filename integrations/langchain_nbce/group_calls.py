@@ -53,11 +53,15 @@ def batch_together(
 
 
 def invoke_alone(
-    invoke: Callable[..., Any], given: Any, config: Any, return_exceptions: bool, kwargs: Mapping[str, Any]
+    invoke: Callable[..., Any],
+    value: Any,
+    config: Any,
+    return_exceptions: bool,
+    kwargs: Mapping[str, Any],
 ) -> Any:
     """One call without company."""
     try:
-        return invoke(given, config, **kwargs)
+        return invoke(value, config, **kwargs)
     except Exception as error:
         if return_exceptions:
             return error
@@ -82,10 +86,10 @@ async def abatch_together(
             model, len(part), lambda engine, asked: aanswer_all(engine, asked, model.timeout)
         )
 
-        async def call(given: Any, config: Any, group: AsyncGathering = group) -> Any:
+        async def call(value: Any, config: Any, group: AsyncGathering = group) -> Any:
             async_gathering.set(group)
             try:
-                return await ainvoke(given, config, **kwargs)
+                return await ainvoke(value, config, **kwargs)
             finally:
                 group.leave()
 

@@ -133,12 +133,12 @@ class _ReadAhead(PassageKVStore):
         return context if self.is_full else super().put(key, context, label)
 
 
-def _endless(loaded: TransformersModel) -> TransformersModel:
+def _endless(model: TransformersModel) -> TransformersModel:
     """The model without end tokens, so that every variant makes the same number of tokens."""
-    generation = getattr(loaded.model, "generation_config", None)
+    generation = getattr(model.model, "generation_config", None)
     if generation is not None:
         generation.eos_token_id = None
-    return dataclasses.replace(loaded, eos_ids=frozenset())
+    return dataclasses.replace(model, eos_ids=frozenset())
 
 
 def _variants(

@@ -125,18 +125,18 @@ def progress_shown() -> Iterator[Callable[[int, int, dict[str, float]], None]]:
 
     console = Console(stderr=True)
 
-    def figures(found: Mapping[str, float]) -> str:
-        return "  ".join(f"{name} {value:.2f}" for name, value in found.items())
+    def figures(scores: Mapping[str, float]) -> str:
+        return "  ".join(f"{name} {value:.2f}" for name, value in scores.items())
 
     if not console.is_terminal:
         said = -1
 
-        def print_line(done: int, total: int, found: dict[str, float]) -> None:
+        def print_line(done: int, total: int, scores: dict[str, float]) -> None:
             nonlocal said
             tenth = 10 * done // max(total, 1)
             if tenth != said:
                 said = tenth
-                say(f"{done}/{total} answers. Found: {figures(found)}")
+                say(f"{done}/{total} answers. Found: {figures(scores)}")
 
         yield print_line
         return
@@ -145,7 +145,7 @@ def progress_shown() -> Iterator[Callable[[int, int, dict[str, float]], None]]:
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=None)
 
-        def update(done: int, total: int, found: dict[str, float]) -> None:
-            progress.update(task, completed=done, total=total, description=figures(found))
+        def update(done: int, total: int, scores: dict[str, float]) -> None:
+            progress.update(task, completed=done, total=total, description=figures(scores))
 
         yield update

@@ -38,8 +38,8 @@ def main() -> None:
     app(prog_name="nbce-rag")
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
         from .. import __version__
 
         typer.echo(f"nbce-rag {__version__}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,26 +51,26 @@ class Group:
     drop_after: int = 0
     entropies: bool = False
     answer: list[int] = field(default_factory=list, init=False)
-    kept: list[int] = field(init=False)
+    live_rows: list[int] = field(init=False)
     negligible: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
         self.passages = len(self.rows) - 1
-        self.kept = list(range(self.passages))  # passage rows that are still read
+        self.live_rows = list(range(self.passages))  # passage rows that are still read
         self.negligible = [0] * self.passages  # for how many tokens in a row
 
     @property
     def dropped(self) -> int:
         """How many passage rows were dropped."""
-        return self.passages - len(self.kept)
+        return self.passages - len(self.live_rows)
 
     def drop_negligible(self) -> None:
         """Forget rows that have not mattered; the caller drops them from the batch."""
-        stay = [i for i, row in enumerate(self.kept) if self.negligible[row] < self.drop_after]
-        if not self.drop_after or len(stay) == len(self.kept) or not stay:
+        stay = [i for i, row in enumerate(self.live_rows) if self.negligible[row] < self.drop_after]
+        if not self.drop_after or len(stay) == len(self.live_rows) or not stay:
             return
         self.rows = (self.rows[0], *(self.rows[i + 1] for i in stay))
-        self.kept = [self.kept[i] for i in stay]
+        self.live_rows = [self.live_rows[i] for i in stay]
         self.state = self.state.keep(torch.tensor(stay))
 
     def by_row(self, values: Tensor) -> tuple[float, ...]:
@@ -83,13 +82,13 @@ class Group:
         """Take in a chosen token and its evidence over the kept rows; the evidence over all passages."""
         self.answer.append(token)
         shares = evidence.tolist()
-        for row, share in zip(self.kept, shares, strict=True):
+        for row, share in zip(self.live_rows, shares, strict=True):
             self.negligible[row] = self.negligible[row] + 1 if share < _NEGLIGIBLE else 0
         return self._in_place(shares, 0.0)
 
     def _in_place(self, values: Sequence[float], dropped: float) -> tuple[float, ...]:
         """Values over the kept passage rows into one a passage row."""
-        of_row = dict(zip(self.kept, values, strict=True))
+        of_row = dict(zip(self.live_rows, values, strict=True))
         return tuple(of_row.get(row, dropped) for row in range(self.passages))
 
 
@@ -163,9 +162,9 @@ class LockstepDecoder:
         if len(self._active) > 1:
             return ()
         group = self._groups[next(iter(self._active))]
-        if group.lookup is None or group.state.evidence is None or not group.kept:
+        if group.lookup is None or group.state.evidence is None or not group.live_rows:
             return ()
-        leading = group.kept[int(group.state.evidence[0].argmax())]
+        leading = group.live_rows[int(group.state.evidence[0].argmax())]
         logits = 4 * self._vocab_size * len(self._rows)
         room = min(self._rows.room, _DRAFT_BYTES // logits) - 1
         draft = group.lookup.draft(group.answer, leading, room)
@@ -198,9 +197,8 @@ class LockstepDecoder:
         cohorts: dict[Hashable, list[int]] = {}
         for index in self._active:
             group = self._groups[index]
-            rule: Any = group.rule
-            same = rule if isinstance(rule, Hashable) else id(rule)
-            key = (same, len(group.rows), group.state.presence())
+            rule = group.rule
+            key = (rule if isinstance(rule, Hashable) else id(rule), len(group.rows), group.state.presence())
             cohorts.setdefault(key, []).append(index)
         return cohorts.values()
 

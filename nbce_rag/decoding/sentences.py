@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
-from typing import Any
 
 from torch import Tensor
 
@@ -43,7 +42,7 @@ def focal_passages(plan: RowPlan, options: Options, log_probs: Tensor, state: Fu
         log_probs: [n + 1, V] first log-probs of these rows.
         state: what the rule knows, G = 1; it is not changed.
     """
-    rule: Any = options.rule
+    rule = options.rule
     focus = getattr(rule, "focus", 0.0)
     if not focus or not plan.passages or options.passages_per_row > 1:
         return ()

@@ -360,12 +360,12 @@ def _sequence(passages: Any) -> Iterable[Any]:
     return passages or ()
 
 
-def _passage(given: Any, place: int) -> Passage:
-    if isinstance(given, Passage):
-        return given
-    if isinstance(given, str):
-        return Passage(text=given)
-    raise InputError(f"passages[{place}] is a {type(given).__name__}; give Passage objects or texts.")
+def _passage(passage: Any, place: int) -> Passage:
+    if isinstance(passage, Passage):
+        return passage
+    if isinstance(passage, str):
+        return Passage(text=passage)
+    raise InputError(f"passages[{place}] is a {type(passage).__name__}; give Passage objects or texts.")
 
 
 async def _in_thread(iterator: Iterator[Any]) -> AsyncGenerator[Any, None]:

@@ -288,20 +288,20 @@ StoreLike: TypeAlias = PassageKVStore | str | os.PathLike[str] | bool | None
 """What `NBCE` takes for a store."""
 
 
-def resolve_store(given: StoreLike) -> PassageKVStore | None:
+def resolve_store(store: StoreLike) -> PassageKVStore | None:
     """The store that is meant: None is one in memory, True one in the user's cache folder too, False none.
 
     Raises:
         InputError: it is nothing of the kind, or a path that is a file.
     """
-    if given is False:
+    if store is False:
         return None
-    if given is None or given is True:
-        return PassageKVStore(folder=cache_dir() / "kv" if given else None)
-    if isinstance(given, PassageKVStore):
-        return given
-    if isinstance(given, (str, os.PathLike)):
-        return PassageKVStore(folder=given)
+    if store is None or store is True:
+        return PassageKVStore(folder=cache_dir() / "kv" if store else None)
+    if isinstance(store, PassageKVStore):
+        return store
+    if isinstance(store, (str, os.PathLike)):
+        return PassageKVStore(folder=store)
     raise InputError(
-        f"kv_store={given!r} is no KV store; give a PassageKVStore, a folder, True, False or None."
+        f"kv_store={store!r} is no KV store; give a PassageKVStore, a folder, True, False or None."
     )

@@ -25,17 +25,17 @@ __all__ = ["context_bytes", "kept_tokens", "read_contexts", "windows"]
 _windows_of: WeakKeyDictionary[Any, tuple[int | None, ...]] = WeakKeyDictionary()
 
 
-def windows(loaded: LoadedModel) -> tuple[int | None, ...]:
+def windows(model: LoadedModel) -> tuple[int | None, ...]:
     """The sliding window of each layer, None where it sees everything; as transformers itself keeps it."""
-    cached = _windows_of.get(loaded.model)
+    cached = _windows_of.get(model.model)
     if cached is None:
-        layers: list[Any] = DynamicCache(config=loaded.model.config).layers
+        layers: list[Any] = DynamicCache(config=model.model.config).layers
         of_layers = [
             int(layer.sliding_window) if isinstance(layer, DynamicSlidingWindowLayer) else None
             for layer in layers
         ]
-        cached = tuple(of_layers) if len(of_layers) == loaded.layers else (None,) * loaded.layers
-        _windows_of[loaded.model] = cached
+        cached = tuple(of_layers) if len(of_layers) == model.layers else (None,) * model.layers
+        _windows_of[model.model] = cached
     return cached
 
 
@@ -48,19 +48,19 @@ def kept_tokens(tokens: int, window: int | None) -> int:
     return tokens if window is None else min(tokens, window - 1)
 
 
-def context_bytes(loaded: LoadedModel, tokens: int) -> int:
+def context_bytes(model: LoadedModel, tokens: int) -> int:
     """About what the keys and values of a context of so many tokens take."""
-    kept = sum(kept_tokens(tokens, window) for window in windows(loaded))
-    return kept * loaded.kv_bytes // loaded.layers
+    kept = sum(kept_tokens(tokens, window) for window in windows(model))
+    return kept * model.kv_bytes // model.layers
 
 
 def read_contexts(
-    loaded: LoadedModel, contexts: Iterable[TokenIds], store: ContextStore | None, batch_tokens: int
+    model: LoadedModel, contexts: Iterable[TokenIds], store: ContextStore | None, batch_tokens: int
 ) -> tuple[dict[TokenIds, Packed], set[TokenIds]]:
     """Keys and values of each distinct context.
 
     Args:
-        loaded: the model.
+        model: the model.
         contexts: token ids; empty ones are skipped.
         store: asked first, and given what was computed.
         batch_tokens: rows times length of one forward pass, at most (a longer row goes alone).
@@ -74,21 +74,21 @@ def read_contexts(
         if not ids:
             continue
         packed = None if store is None else store.get(ids)
-        if store is not None and packed is not None and not _fits(packed, len(ids), windows(loaded)):
+        if store is not None and packed is not None and not _fits(packed, len(ids), windows(model)):
             store.drop(ids)
             packed = None
         if packed is None:
             unread.append(ids)
         else:
-            by_ids[ids] = _on_devices(loaded, packed)
+            by_ids[ids] = _on_devices(model, packed)
     reused = set(by_ids)
     for chunk in _chunks(sorted(unread, key=len), batch_tokens):
-        for ids, packed in zip(chunk, _prefill(loaded, chunk), strict=True):
+        for ids, packed in zip(chunk, _prefill(model, chunk), strict=True):
             by_ids[ids] = packed if store is None else store.put(ids, packed)
     return by_ids, reused
 
 
-def _prefill(loaded: LoadedModel, chunk: Sequence[TokenIds]) -> list[Packed]:
+def _prefill(model: LoadedModel, chunk: Sequence[TokenIds]) -> list[Packed]:
     """Keys and values of contexts of similar length in one pass.
 
     Padding stands behind the tokens, where causal attention never looks, so no mask is needed.
@@ -98,9 +98,9 @@ def _prefill(loaded: LoadedModel, chunk: Sequence[TokenIds]) -> list[Packed]:
     for row, tokens in enumerate(chunk):
         ids[row, : len(tokens)] = torch.tensor(tokens)
     cache = DynamicCache()
-    with loaded.lock, torch.no_grad():
+    with model.lock, torch.no_grad():
         # The model without its output layer: nobody asks what follows a passage.
-        loaded.model.base_model(input_ids=ids.to(loaded.device), past_key_values=cache, use_cache=True)
+        model.model.base_model(input_ids=ids.to(model.device), past_key_values=cache, use_cache=True)
     layers: list[Any] = cache.layers  # plain ones: a cache made without a config has no others
 
     # Copies, so that the store does not keep the whole padded batch alive.
@@ -110,7 +110,7 @@ def _prefill(loaded: LoadedModel, chunk: Sequence[TokenIds]) -> list[Packed]:
     return [
         {
             f"{number}.{name}": cut(states, row, len(ids), window)
-            for number, (layer, window) in enumerate(zip(layers, windows(loaded), strict=True))
+            for number, (layer, window) in enumerate(zip(layers, windows(model), strict=True))
             for name, states in (("keys", layer.keys), ("values", layer.values))
         }
         for row, ids in enumerate(chunk)
@@ -140,13 +140,13 @@ def _fits(packed: Packed, tokens: int, layers: Sequence[int | None]) -> bool:
     )
 
 
-def _on_devices(loaded: LoadedModel, packed: Packed) -> Packed:
+def _on_devices(model: LoadedModel, packed: Packed) -> Packed:
     """A context from disk, each layer on the device that computes it."""
-    if loaded.device.type == "cpu" and not hasattr(loaded.model, "hf_device_map"):
+    if model.device.type == "cpu" and not hasattr(model.model, "hf_device_map"):
         return packed
-    devices = dict.fromkeys(range(loaded.layers), loaded.device)
-    if hasattr(loaded.model, "hf_device_map"):  # accelerate spread the model
-        for module in loaded.model.modules():
+    devices = dict.fromkeys(range(model.layers), model.device)
+    if hasattr(model.model, "hf_device_map"):  # accelerate spread the model
+        for module in model.model.modules():
             layer, parameter = getattr(module, "layer_idx", None), next(module.parameters(), None)
             if layer in devices and parameter is not None and parameter.device.type != "meta":
                 devices[layer] = parameter.device

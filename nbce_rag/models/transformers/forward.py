@@ -16,7 +16,7 @@ __all__ = ["forward"]
 
 
 def forward(
-    loaded: LoadedModel,
+    model: LoadedModel,
     cache: RowCache,
     ids: Tensor,
     positions: Tensor | None = None,
@@ -25,7 +25,7 @@ def forward(
     """Read new tokens; the cache grows by them.
 
     Args:
-        loaded: the model.
+        model: the model.
         cache: rows with something or nothing in them.
         ids: [R, T] the new tokens.
         positions: [K] within T whose log-probs are asked for; None is all of them.
@@ -37,19 +37,19 @@ def forward(
     Raises:
         NumericalError: NaN among the logits.
     """
-    device, tokens = loaded.device, ids.shape[1]
+    device, tokens = model.device, ids.shape[1]
     arguments: dict[str, Any] = {}
-    whole = positions is None or "logits_to_keep" not in inspect.signature(loaded.model.forward).parameters
+    whole = positions is None or "logits_to_keep" not in inspect.signature(model.model.forward).parameters
     if not whole and positions is not None:
         arguments["logits_to_keep"] = positions.to(device)
     if hidden is not None:
         arguments["output_hidden_states"] = True
-    with loaded.lock, torch.no_grad():
-        output = loaded.model(
+    with model.lock, torch.no_grad():
+        output = model.model(
             input_ids=ids.to(device),
             attention_mask=cache.attention_mask(tokens).to(device),
             # Rows of finished questions run along, maybe past the window, where some models have no position.
-            position_ids=cache.position_ids(tokens).clamp(max=loaded.window - 1).to(device),
+            position_ids=cache.position_ids(tokens).clamp(max=model.window - 1).to(device),
             past_key_values=cache,
             use_cache=True,
             **arguments,
@@ -61,7 +61,7 @@ def forward(
     # One NaN in a row's logits makes its whole log-softmax NaN, so one value a row tells.
     if bool(log_probs[..., 0].isnan().any()):
         raise NumericalError(
-            f"{loaded.name!r} gave NaN instead of probabilities (dtype {loaded.dtype}); "
+            f"{model.name!r} gave NaN instead of probabilities (dtype {model.dtype}); "
             "load it with dtype='float32', or check its weights."
         )
     return log_probs, None if hidden is None else output.hidden_states[-1][:, hidden.to(device)]

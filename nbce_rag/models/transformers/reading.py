@@ -18,7 +18,7 @@ __all__ = ["open_rows"]
 
 
 def open_rows(
-    loaded: LoadedModel,
+    model: LoadedModel,
     prompts: Sequence[RowPrompt],
     room: int,
     store: ContextStore | None,
@@ -26,12 +26,12 @@ def open_rows(
 ) -> tuple[CachedRows, list[Reading]]:
     """See `nbce_rag.models.model.Model.open`."""
     contexts = [ids for prompt in prompts for ids in prompt.contexts]
-    packed, reused = read_contexts(loaded, contexts, store, batch_tokens)
+    packed, reused = read_contexts(model, contexts, store, batch_tokens)
     # All rows end at one column, where the longest prompt ends.
     end = max(prompt.longest for prompt in prompts)
     begins = [end - len(prompt.suffix) - len(ids) for prompt in prompts for ids in prompt.contexts]
     capacity = end + max(room, *(len(prompt.refusal) for prompt in prompts))
-    memory = RowMemory(begins, capacity, loaded.layers)
+    memory = RowMemory(begins, capacity, model.layers)
     for row, ids in enumerate(contexts):
         if ids:
             memory.place(row, packed[ids], len(ids))
@@ -43,10 +43,10 @@ def open_rows(
         first = rows.stop
         spared = tuple(len(ids) if ids in reused else 0 for ids in prompt.contexts)
         start = end - len(prompt.suffix)
-        readings.append(read_suffix(loaded, memory, rows, start, prompt, batch_tokens, spared))
+        readings.append(read_suffix(model, memory, rows, start, prompt, batch_tokens, spared))
 
     def read(cache: RowCache, ids: Tensor) -> Tensor:
-        return forward(loaded, cache, ids)[0]
+        return forward(model, cache, ids)[0]
 
     ends = [end] * len(contexts)
     return CachedRows(memory, ends, ends, read), readings

@@ -18,19 +18,19 @@ from .model import TransformersModel
 __all__ = ["Stretched", "why_not"]
 
 
-def why_not(loaded: Model) -> str | None:
+def why_not(model: Model) -> str | None:
     """Why the positions of a model cannot be stretched; None if they can."""
-    if not isinstance(loaded, TransformersModel):
-        return f"{loaded.name!r} is not read by transformers, whose rotary positions alone can be stretched."
-    text = loaded.model.config.get_text_config(decoder=True)
+    if not isinstance(model, TransformersModel):
+        return f"{model.name!r} is not read by transformers, whose rotary positions alone can be stretched."
+    text = model.model.config.get_text_config(decoder=True)
     given = getattr(text, "rope_parameters", None)
-    if not given or not _rotary(loaded.model):
-        return f"{loaded.name!r} ({text.model_type}) has no rotary positions that could be stretched."
+    if not given or not _rotary(model.model):
+        return f"{model.name!r} ({text.model_type}) has no rotary positions that could be stretched."
     kinds = {name: of_type.get("rope_type", "default") for name, of_type in _by_layer_type(given).items()}
     if not any(_is_global(name) for name in kinds):
-        return f"{loaded.name!r} ({text.model_type}) has sliding windows only; longer rows change nothing."
+        return f"{model.name!r} ({text.model_type}) has sliding windows only; longer rows change nothing."
     if scaled := sorted({kind for name, kind in kinds.items() if _is_global(name) and kind != "default"}):
-        return f"{loaded.name!r} ({text.model_type}) has stretched positions already ({', '.join(scaled)})."
+        return f"{model.name!r} ({text.model_type}) has stretched positions already ({', '.join(scaled)})."
     return None
 
 
@@ -38,7 +38,7 @@ class Stretched:
     """A model beside the given one, on the same weights, whose rotary positions can be stretched.
 
     Args:
-        loaded: the model; it stays as it is.
+        model: the model; it stays as it is.
         kind: "dynamic" (dynamic NTK: a larger base, bloc97 and emozilla 2023) or "yarn" (arXiv
             2309.00071), with transformers' defaults.
 
@@ -46,14 +46,14 @@ class Stretched:
         InputError: the model's positions cannot be stretched; see `why_not`.
     """
 
-    def __init__(self, loaded: Model, kind: str) -> None:
-        reason = why_not(loaded)
-        if reason or not isinstance(loaded, TransformersModel):
+    def __init__(self, model: Model, kind: str) -> None:
+        reason = why_not(model)
+        if reason or not isinstance(model, TransformersModel):
             raise InputError(reason or "")
         self.kind = kind
-        self._loaded = loaded
-        shared = {id(tensor): tensor for tensor in (*loaded.model.parameters(), *loaded.model.buffers())}
-        self._model = copy.deepcopy(loaded.model, shared)
+        self._loaded = model
+        shared = {id(tensor): tensor for tensor in (*model.model.parameters(), *model.model.buffers())}
+        self._model = copy.deepcopy(model.model, shared)
 
     def to(self, length: int, factor: float) -> TransformersModel:
         """The model with a window of `length` tokens, its positions stretched by `factor` >= 1.
@@ -62,8 +62,8 @@ class Stretched:
         """
         from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-        loaded = self._loaded
-        config = copy.deepcopy(loaded.model.config.get_text_config(decoder=True))
+        model = self._loaded
+        config = copy.deepcopy(model.model.config.get_text_config(decoder=True))
         nested = _is_nested(config.rope_parameters)
         # Dynamic NTK takes its scale from the length; with its own factor of 1 that is the whole of it.
         numbers = {"factor": 1.0 if self.kind == "dynamic" else factor}
@@ -71,7 +71,7 @@ class Stretched:
             if _is_global(layer_type):
                 given |= {
                     "rope_type": self.kind,
-                    "original_max_position_embeddings": loaded.window,
+                    "original_max_position_embeddings": model.window,
                     **numbers,
                 }
         for module in _rotary(self._model):
@@ -80,16 +80,16 @@ class Stretched:
                     continue
                 inverse, scale = ROPE_INIT_FUNCTIONS[self.kind](
                     config,
-                    loaded.device,
-                    seq_len=round(factor * loaded.window),
+                    model.device,
+                    seq_len=round(factor * model.window),
                     layer_type=layer_type if nested else None,
                 )
                 prefix = f"{layer_type}_" if nested else ""
                 for name in ("inv_freq", "original_inv_freq"):
                     module._buffers[f"{prefix}{name}"] = inverse
                 setattr(module, f"{prefix}attention_scaling", scale)
-        fingerprint = f"{loaded.fingerprint}|{self.kind}|{factor}"
-        return replace(loaded, model=self._model, window=length, fingerprint=fingerprint)
+        fingerprint = f"{model.fingerprint}|{self.kind}|{factor}"
+        return replace(model, model=self._model, window=length, fingerprint=fingerprint)
 
 
 def _rotary(model: Any) -> list[Any]:

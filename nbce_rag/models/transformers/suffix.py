@@ -17,7 +17,7 @@ LOGITS_BYTES = 256 * 2**20  # of logits at once, in float32
 
 
 def read_suffix(
-    loaded: LoadedModel,
+    model: LoadedModel,
     memory: RowMemory,
     rows: range,
     start: int,
@@ -33,7 +33,7 @@ def read_suffix(
     scored on a shortlist (`nbce_rag.models.transformers.likelihood`).
 
     Args:
-        loaded: the model.
+        model: the model.
         memory: with the contexts of these rows in place.
         rows: the question's rows, row 0 first.
         start: the column where the suffix begins.
@@ -50,18 +50,18 @@ def read_suffix(
     # The token in column c is predicted in column c - 1.
     scored = range(max(question.start, 1), question.stop) if question is not None else range(0)
     before = torch.tensor([position - 1 for position in scored], dtype=torch.long)
-    targets = torch.tensor([suffix[position] for position in scored], dtype=torch.long, device=loaded.device)
+    targets = torch.tensor([suffix[position] for position in scored], dtype=torch.long, device=model.device)
     tail = torch.arange(last, last + max(len(refusal), 1))
-    weight = loaded.output_weight if scored and worth_estimating(loaded.vocab_size, len(scored)) else None
+    weight = model.output_weight if scored and worth_estimating(model.vocab_size, len(scored)) else None
     positions = tail if weight is not None else torch.cat([before, tail])
-    refusal_ids = torch.tensor([*refusal], dtype=torch.long, device=loaded.device)
-    step = max(1, min(batch_tokens // len(ids), LOGITS_BYTES // (4 * loaded.vocab_size * len(positions))))
+    refusal_ids = torch.tensor([*refusal], dtype=torch.long, device=model.device)
+    step = max(1, min(batch_tokens // len(ids), LOGITS_BYTES // (4 * model.vocab_size * len(positions))))
     estimate: QuestionEstimate | None = None
     next_log_probs, likelihoods, refusals = [], [], []
     for first in range(0, len(rows), step):
         some = rows[first : first + step]
         log_probs, hidden = forward(
-            loaded,
+            model,
             RowCache(memory, some, start),
             ids.expand(len(some), -1),
             positions,
@@ -78,7 +78,7 @@ def read_suffix(
             continue
         if estimate is None:
             estimate = QuestionEstimate(
-                weight, hidden[0], loaded.output(hidden[0]), targets, prompt.vocabulary
+                weight, hidden[0], model.output(hidden[0]), targets, prompt.vocabulary
             )
         values = estimate.rows(hidden)
         if first == 0:
