@@ -14,6 +14,8 @@ from .fusion.registry import RULES as _RULES
 __version__ = "0.1.0"
 
 _NAMES = {
+    "models.model": ("Model",),
+    "engine.prefill": ("FillReport",),
     "errors": (
         "AnswerTimeoutError",
         "ContextLengthError",
@@ -41,7 +43,10 @@ _NAMES = {
         "Piece",
     ),
     "answers.choices": ("ChoiceScores",),
-    "answers.comparison": ("Comparison",),
+    "answers.comparison": (
+        "AnswerGroup",
+        "Comparison",
+    ),
     "answers.report": (
         "Report",
         "report_schema",
@@ -58,6 +63,8 @@ _NAMES = {
     "engine.rag": ("Rag",),
     "evaluation.runner": ("evaluate",),
     "evidence.evidence": (
+        "Timings",
+        "Usage",
         "Citation",
         "TokenEvidence",
     ),
@@ -87,7 +94,10 @@ _NAMES = {
     ),
     "kv.store": ("PassageKVStore",),
     "live.notebook": ("show",),
-    "models.loading": ("DEFAULT_MODEL",),
+    "models.loading": (
+        "load_model",
+        "DEFAULT_MODEL",
+    ),
     "prompts.chat_template": (
         "messages_as_text",
         "with_instruction",
@@ -122,6 +132,12 @@ _NAMES = {
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = [
+    "load_model",
+    "Model",
+    "FillReport",
+    "AnswerGroup",
+    "Timings",
+    "Usage",
     "AllOf",
     "Answer",
     "AnswerTimeoutError",
@@ -213,7 +229,7 @@ __all__ += [name for name in _HOME if name not in __all__]
 if TYPE_CHECKING:
     from .answers.answer import Answer, Piece
     from .answers.choices import ChoiceScores
-    from .answers.comparison import Comparison
+    from .answers.comparison import AnswerGroup, Comparison
     from .answers.report import Report, report_schema
     from .embedding.embedder import Embedder
     from .embedding.function import CallableEmbedder
@@ -224,6 +240,7 @@ if TYPE_CHECKING:
         canonical_embedder_name,
     )
     from .engine.nbce import NBCE
+    from .engine.prefill import FillReport
     from .engine.rag import Rag
     from .errors import (
         AnswerTimeoutError,
@@ -245,7 +262,7 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from .evaluation.runner import evaluate
-    from .evidence.evidence import Citation, TokenEvidence
+    from .evidence.evidence import Citation, Timings, TokenEvidence, Usage
     from .evidence.passage_evidence import PassageEvidence
     from .fusion import Experts, Fused, FusionRule, FusionState, Max, Mean, MinEntropy, Posterior
     from .index import PassageIndex
@@ -264,7 +281,8 @@ if TYPE_CHECKING:
     from .index.search import SearchMode, SearchOptions
     from .kv.store import PassageKVStore
     from .live.notebook import show
-    from .models.loading import DEFAULT_MODEL
+    from .models.loading import DEFAULT_MODEL, load_model
+    from .models.model import Model
     from .options import Options
     from .passages import Passage
     from .prompts.chat_template import messages_as_text, with_instruction

@@ -9,6 +9,11 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import FrameType
+from typing import Any
 
 __all__ = [
     "AnswerTimeoutError",
@@ -28,6 +33,7 @@ __all__ = [
     "ReadError",
     "StreamError",
     "UnsupportedError",
+    "remembered_caller",
     "warn",
 ]
 
@@ -108,19 +114,44 @@ def warn(message: str) -> None:
     """Issues an `NbceWarning` that points at the line outside these packages that led to it.
 
     However deep in here it comes from, the user sees a line that they can change, and Python, which shows
-    each warning once a line, shows it for every such line.
+    each warning once a line, shows it for every such line. In a worker thread that is the line of
+    `remembered_caller`.
     """
-    frame = sys._getframe(1)
-    while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__", "")):
-        frame = frame.f_back
+    frame = _caller(sys._getframe(1))
+    place = (frame.f_code.co_filename, frame.f_lineno, frame.f_globals)
+    if frame.f_globals.get("__name__", "").startswith(_THREADS):
+        place = _remembered.get() or place
+    filename, line, names = place
     warnings.warn_explicit(
         message,
         NbceWarning,
-        filename=frame.f_code.co_filename,
-        lineno=frame.f_lineno,
-        module=frame.f_globals.get("__name__", ""),
-        registry=frame.f_globals.setdefault("__warningregistry__", {}),
+        filename=filename,
+        lineno=line,
+        module=names.get("__name__", ""),
+        registry=names.setdefault("__warningregistry__", {}),
     )
+
+
+@contextmanager
+def remembered_caller() -> Iterator[None]:
+    """Work that is handed to a thread within this warns as if it were done here."""
+    frame = _caller(sys._getframe(2))
+    token = _remembered.set((frame.f_code.co_filename, frame.f_lineno, frame.f_globals))
+    try:
+        yield
+    finally:
+        _remembered.reset(token)
+
+
+_THREADS = ("concurrent.futures", "threading")
+_remembered: ContextVar[tuple[str, int, dict[str, Any]] | None] = ContextVar("remembered", default=None)
+
+
+def _caller(frame: FrameType) -> FrameType:
+    """The nearest frame outside these packages."""
+    while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__", "")):
+        frame = frame.f_back
+    return frame
 
 
 def _is_ours(module: str) -> bool:

@@ -24,7 +24,8 @@ class Options:
         fusion: a rule's name or an object with a `fuse` method (see `nbce_rag.fusion`).
         style: how long an answer the built-in wordings ask for: "short" (as few words as possible; from a
             base model one line) or "long" (full sentences, with code where it helps). None is "long" for
-            models with a chat template and "short" for others. Not beside a wording of one's own (`prompt=`).
+            models with a chat template and "short" for others. Refused beside an engine's own wording
+            (`prompt=`), and without effect on a request that has a template or a text of its own.
         max_tokens: most tokens of the answer, >= 1; one that is cut by it has `finish_reason` "length".
         stop: strings that end the answer; they are not part of it. Leading white space is not part of
             the answer either, so a stop string cannot match in it. The prompt template may add some.

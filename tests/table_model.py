@@ -39,8 +39,11 @@ def random_table(vocab_size: int, *, seed: int = 0) -> Table:
 class TableRows:
     """Rows of a `TableModel`."""
 
-    def __init__(self, table: Table, ids: Sequence[TokenIds], prompts: Sequence[int], room: int) -> None:
+    def __init__(
+        self, table: Table, ids: Sequence[TokenIds], prompts: Sequence[int], room: int, can: Can
+    ) -> None:
         self._table = table
+        self.can = can
         self._ids = [tuple(row) for row in ids]
         self._prompts = list(prompts)  # tokens that cannot be taken back
         self._capacity = [len(row) + room for row in self._ids]
@@ -72,6 +75,8 @@ class TableRows:
         return out
 
     def rewind(self, tokens: int, rows: Sequence[int] | None = None) -> None:
+        if not self.can.rewind:
+            raise InputError("The backend 'table' takes no token back.")
         chosen = self._checked(rows)
         most = min(len(self._ids[row]) - self._prompts[row] for row in chosen)
         if not 0 <= tokens <= most:
@@ -81,13 +86,19 @@ class TableRows:
 
     def keep(self, rows: Sequence[int]) -> TableRows:
         self._check(rows)
-        kept = TableRows(self._table, [self._ids[r] for r in rows], [self._prompts[r] for r in rows], 0)
+        if not self.can.repeat and len(set(rows)) < len(rows):
+            raise InputError("The backend 'table' keeps no row twice.")
+        kept = TableRows(
+            self._table, [self._ids[r] for r in rows], [self._prompts[r] for r in rows], 0, self.can
+        )
         kept._capacity = [self._capacity[row] for row in rows]
         return kept
 
     def joined(self, other: Rows) -> TableRows:
         assert isinstance(other, TableRows)
-        both = TableRows(self._table, [*self._ids, *other._ids], [*self._prompts, *other._prompts], 0)
+        both = TableRows(
+            self._table, [*self._ids, *other._ids], [*self._prompts, *other._prompts], 0, self.can
+        )
         both._capacity = [*self._capacity, *other._capacity]
         return both
 
@@ -178,7 +189,7 @@ class TableModel:
             rows += own
             reused = tuple(found.get(ids, 0) for ids in prompt.contexts)
             readings.append(self._reading(prompt, own, reused))
-        return TableRows(self.table, rows, [len(row) for row in rows], room), readings
+        return TableRows(self.table, rows, [len(row) for row in rows], room, self.can), readings
 
     def read(
         self, contexts: Iterable[TokenIds], store: ContextStore, batch_tokens: int | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import warnings
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -253,3 +254,17 @@ def test_warnings_of_async_calls_reach_the_caller(nbce: Any) -> None:
     with pytest.warns(NbceWarning, match="question alone"):
         answer = asyncio.run(nbce.aanswer(QUESTION))
     assert answer.warnings
+
+
+def test_warnings_point_at_who_waits(make_nbce: Make) -> None:
+    nbce = make_nbce(prompt=TEMPLATE, max_tokens=1)
+
+    async def main() -> None:
+        await nbce.aanswer("Who runs the ferry?")
+        async for _ in nbce.astream("Who runs the ferry?"):
+            pass
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        asyncio.run(main())
+    assert [warning.filename for warning in caught] == [__file__] * 2

@@ -12,9 +12,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from table_model import TableModel, random_table, table_of
 
-from nbce_rag import NBCE, MinEntropy, Passage, PassageKVStore, Posterior
+from nbce_rag import (
+    NBCE,
+    MinEntropy,
+    Passage,
+    PassageKVStore,
+    Posterior,
+    Prompt,
+    PromptTemplate,
+    Request,
+    load_model,
+)
+from nbce_rag.decoding.decoder import LockstepDecoder
+from nbce_rag.engine import generation
 from nbce_rag.errors import InputError, NumericalError
-from nbce_rag.models.model import Can, Model
+from nbce_rag.models.model import Can, Model, Step
 from nbce_rag.models.transformers.tokenizer import TransformersTokenizer
 
 
@@ -92,7 +104,9 @@ def test_what_a_backend_cannot_do_is_refused_by_name(table: Callable[..., NBCE])
     with pytest.raises(InputError, match="'table' cannot score"):
         nbce.score(QUESTION, PASSAGES, ["a", "b"])
     # The default rule does without the likelihoods, and nothing is drafted.
-    answer = nbce.answer(QUESTION, PASSAGES)
+    with pytest.warns(UserWarning, match="'table' gives no likelihoods"):
+        answer = nbce.answer(QUESTION, PASSAGES)
+    assert any("gives no likelihoods" in warning for warning in answer.warnings)
     assert [passage.relevance for passage in answer.passages] == [None] * len(PASSAGES)
     assert answer.usage.generated_tokens == 6
 
@@ -138,3 +152,67 @@ def test_backends_and_tokenizers_by_name(tiny_tokenizer: Any) -> None:
         NBCE.from_pretrained("x", backend="nope")
     with pytest.raises(InputError, match="tokenizer= goes with a model"):
         NBCE.from_pretrained("x", tokenizer=tiny_tokenizer)
+
+
+def test_steps_of_a_question_that_has_ended_are_passed_over(
+    table: Callable[..., NBCE], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A decoder that holds the loop itself may hand out several steps at once, some past the end."""
+
+    class Doubling(LockstepDecoder):
+        def step(self) -> list[Step]:
+            return [step for step in super().step() for _ in range(2)]
+
+    monkeypatch.setattr(generation, "LockstepDecoder", Doubling)
+    pieces = list(table(max_tokens=3).stream(QUESTION, PASSAGES))
+    assert sum(piece.answer is not None for piece in pieces) == 1
+
+
+def test_errors_come_before_any_work(table: Callable[..., NBCE]) -> None:
+    nbce = table()
+    model: Any = nbce.model
+    requests = [nbce.request(QUESTION, PASSAGES), nbce.request("Why?", PASSAGES, regex="(")]
+    with pytest.raises(InputError):
+        nbce.batch(requests)
+    assert model.opened == []
+
+
+wrong: Any = Request  # so that mypy lets wrong arguments pass
+engine: Any = NBCE
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda nbce: nbce.batch([wrong("q?", ["text"])]), r"passages\[0\] of a request is a str"),
+        (lambda nbce: nbce.batch([{"passages": ["x"]}]), "lacks its question"),
+        (lambda nbce: nbce.answer("q?", document=5), "must be a text, got int"),
+        (lambda nbce: nbce.answer("q?", 5), "must be a sequence of passages, got int"),
+        (lambda nbce: nbce.prefill(5), "must be a sequence of passages, got int"),
+        (lambda nbce: nbce.score("q?", ["x"], [1, 2]), r"choices=\(1, 2\)"),
+        (lambda nbce: nbce.answer("q?", ["x"], prompt="Say it."), "give an nbce_rag.Prompt"),
+        (lambda nbce: nbce.stream(nbce.request("q?", ["x"]), max_tokens=1), "has its passages and options"),
+        (lambda nbce: engine("gemma3-270m"), "NBCE.from_pretrained takes names"),
+        (lambda nbce: engine(nbce.model, window="12"), "window='12' must be a number"),
+        (lambda nbce: NBCE(nbce.model, window=True), "window=True must be a number"),
+        (lambda nbce: NBCE(nbce.model, max_batch_tokens=0), "max_batch_tokens=0 is out of range"),
+        (lambda nbce: NBCE(nbce.model, prompt=TEMPLATE, style="long"), "leave one of them out"),
+        (lambda nbce: NBCE.from_pretrained("x", prompt=TEMPLATE, style="long"), "leave one of them out"),
+        (lambda nbce: NBCE.from_pretrained(object(), dtype="bfloat16"), "dtype: a model that is already"),
+        (lambda nbce: load_model("x", nonsense=3), "Unknown option nonsense; a model is loaded with device"),
+    ],
+)
+def test_wrong_arguments_are_named(
+    call: Callable[[Any], Any], message: str, table: Callable[..., NBCE]
+) -> None:
+    with pytest.raises(InputError, match=message):
+        call(table())
+
+
+def test_a_request_in_words_of_its_own(table: Callable[..., NBCE]) -> None:
+    nbce = table(max_tokens=2)
+    own = Prompt(text="Say this:")
+    assert nbce.request("Say this:", prompt=own).prompt is own
+    assert len(nbce.answer("Say this:", prompt=own).usage.row_tokens) == 1
+    template = PromptTemplate.plain("long")
+    assert nbce.updated(prompt=template, max_batch_tokens=7).prompt == template

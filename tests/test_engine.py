@@ -40,6 +40,7 @@ from nbce_rag.models.transformers.loading import load_model, wrap_model
 from nbce_rag.models.transformers.tokenizer import TransformersTokenizer
 from nbce_rag.options import Options
 from nbce_rag.passages import Passage
+from nbce_rag.prompts.template import PromptTemplate
 from nbce_rag.request import Request
 
 Make = Callable[..., Any]
@@ -572,8 +573,11 @@ def test_requests_in_all_their_forms(make_nbce: Make) -> None:
     assert_same_answer(answers[0], answers[3])
 
 
+SHORT = PromptTemplate.for_chat("short")
+
+
 def test_chat_template_frames_every_row(make_nbce: Make) -> None:
-    nbce = make_nbce("llama", chat=True, max_tokens=6, relevance=True)
+    nbce = make_nbce("llama", chat=True, max_tokens=6, relevance=True, prompt=SHORT)
     assert nbce.prompt.chat
     plan = engine_of(nbce).plan(nbce.request(QUESTION, PASSAGES[:2]))
     decode = nbce.model.tokenizer.decode

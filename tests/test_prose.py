@@ -20,6 +20,10 @@ PROSE = (
     "A title\n\nThen a paragraph of several sentences. They go on for a while, so that the one heading that "
     "is in there is a small part of it.\n\n# Heading\n\nAnd another paragraph, as long as the first one was.",
     "One sentence with `code` in it, such as `client.get(url)`, is a sentence.",
+    "**Ada Lovelace** was an English mathematician. She wrote the first program.",
+    "One was called Ada; the other Bob;",
+    "He called f(x)",
+    "    A paragraph of a book begins with blanks, and goes\n    on in the next line until it ends.",
     "",
 )
 MARKED = (

@@ -247,7 +247,7 @@ def test_no_name_is_of_two_groups_and_none_is_missing() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_token": 3}, r"Unknown option max_token.*search: k, where.*answer: fusion, max_tokens"),
+        ({"max_token": 3}, r"Unknown option max_token.*search: k, where.*answer: fusion, style, max_tokens"),
         ({"device": "cpu"}, "device is an option of the opening; give it to Rag.open"),
         ({"text": "ferry"}, "Unknown option text"),
         ({"document": "ferry"}, "Unknown option document"),

@@ -14,6 +14,7 @@ from engine_reference import (
     REFUSING,
     assert_same_answer,
     brute_state,
+    engine_of,
     prompt_ids,
     read,
     record_samplers,
@@ -288,7 +289,7 @@ def test_each_sentence_stands_where_its_passage_does(make_nbce: Make) -> None:
 def test_without_memory_it_is_said_and_the_passages_answer(make_nbce: Make) -> None:
     nbce, model = watched(make_nbce(max_tokens=6))
     plain = nbce.answer(QUESTION, PASSAGES, fusion=Posterior(focus=0.0))
-    left = iter([2**40])  # for the passages; for their sentences nothing is left
+    left = iter([2**40] * 2)  # for the passages; for their sentences nothing is left
     model.free_bytes = lambda: next(left, 2**10)
     with pytest.warns(NbceWarning, match="No passage was read sentence by sentence"):
         answer = nbce.answer(QUESTION, PASSAGES)
@@ -301,3 +302,13 @@ def test_citations_name_the_passage_of_a_sentence(make_nbce: Make) -> None:
     assert len(answer.usage.row_tokens) == 1 + 3 + 3
     assert all(sum(token.weights) == pytest.approx(1, abs=1e-5) for token in answer.tokens)
     assert {citation.passage_id for citation in answer.citations} <= set(SENTENCES)
+
+
+def test_a_sentence_that_is_a_passage_too_counts_as_reused(make_nbce: Make) -> None:
+    nbce = make_nbce(prompt=BARE, max_tokens=1, fusion=Posterior(focus=1.0))
+    passages = ["Ada runs the ferry. Bob is old.", "Ada runs the ferry.", "Cy."]
+    first = nbce.answer(QUESTION, passages)
+    assert first.usage.cached_tokens == 0
+    again = nbce.answer(QUESTION, passages)
+    suffix = len(engine_of(nbce).plan(nbce.request(QUESTION)).suffix.ids)
+    assert again.usage.cached_tokens == sum(tokens - suffix for tokens in again.usage.row_tokens)

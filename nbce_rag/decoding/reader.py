@@ -64,8 +64,13 @@ class Engine:
         self._check(request.options)
         encoder = self.encoder_of(request)
         plan = plan_rows(encoder, request.question, request.passages, request.options, self.window)
-        note = "" if self.store is None else self.store.codec.note
-        return replace(plan, warnings=(*plan.warnings, note)) if note else plan
+        notes = [] if self.store is None or not self.store.codec.note else [self.store.codec.note]
+        if getattr(request.options.rule, "uses_relevance", False) and not self.model.can.likelihood:
+            notes.append(
+                f"The backend of {self.model.name!r} gives no likelihoods, so the fusion rule does not know "
+                "how much better each passage makes the model predict the question."
+            )
+        return replace(plan, warnings=(*plan.warnings, *notes)) if notes else plan
 
     def window_needed(self, request: Request) -> int:
         """Tokens of the request's longest row with its answer, as if the window had no end."""
@@ -152,7 +157,7 @@ def read_prompts(
         first += len(prompt.contexts)
     notes: list[str] = []
     if sentences:
-        rows, notes = _read_sentences(engine, questions, rows, [prompt for prompt, _ in readings], room)
+        rows, notes = _read_sentences(engine, questions, rows, readings, room)
     if engine.store is not None and (problem := engine.store.take_problem()):
         notes.append(problem)
     for note in notes:
@@ -281,10 +286,14 @@ def _open(
 
 
 def _read_sentences(
-    engine: Engine, questions: Sequence[_Question], rows: Rows, prompts: Sequence[RowPrompt], room: int
+    engine: Engine,
+    questions: Sequence[_Question],
+    rows: Rows,
+    before: Sequence[tuple[RowPrompt, Reading]],
+    room: int,
 ) -> tuple[Rows, list[str]]:
     """Rows of sentences behind the others, and what a person should be told."""
-    longest = max(prompt.longest for prompt in prompts)
+    longest = max(prompt.longest for prompt, _ in before)
     users: dict[RowPrompt, list[tuple[_Question, RowPlan]]] = {}
     for question in questions:
         if (further := question.sentence_prompt(longest)) is not None:
@@ -299,7 +308,12 @@ def _read_sentences(
         ]
     more, readings = _open(engine, list(users), room)
     # What was put into the store a moment ago was not spared.
-    fresh = {ids for prompt in prompts for ids in prompt.contexts}
+    fresh = {
+        ids
+        for prompt, reading in before
+        for ids, tokens in zip(prompt.contexts, reading.reused, strict=True)
+        if not tokens
+    }
     # Their row 0 was read as a measure only, and is there already.
     kept: list[int] = []
     first, behind = 0, len(rows)

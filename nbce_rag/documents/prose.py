@@ -11,19 +11,21 @@ _MARKED_SHARE = 0.25
 
 _CODE_BLOCK = re.compile(r"^\s*(?:```|~~~|>>> |\.\. [\w-]+::)", re.MULTILINE)
 _MARKED_LINE = re.compile(
-    r"""^\s*(?: [-*+>|\#] | \d{1,3}[.)]\s | :[\w ]+: )  # an item, a quotation, a table, a heading, a field
-    | ^(?:[ ]{4,}|\t)\S                                # indented
-    | [|{};]\s*$ | \w\([^()]*\)\s*[:;]?\s*$            # a statement, a call
+    r"""^\s*(?: [-*+]\s | >\s | \| | \#{1,6}\s | \d{1,3}[.)]\s | :[\w ]+: )  # item, quote, table, heading
+    | [|{}]\s*$ | [=(){}\[\]].*;\s*$ | ^\s*[\w.]+\([^()]*\)\s*[:;]?\s*$  # a table, a statement, a call
     """,
     re.VERBOSE,
 )
+_INDENTED = re.compile(r"^(?: {4,}|\t)\S")
+_SENTENCE_END = re.compile(r"[.!?\u2026\u3002\uff01\uff1f][\"'\u2019\u201d)]*\s*$")
 
 
 def is_prose(text: str) -> bool:
     """Whether a text is sentences: no block of code, and at most a quarter of it in marked lines.
 
-    Marked lines are list items, quotations, table rows, headings, indented lines and lines that end like
-    statements, as Markdown, reStructuredText and source code have them.
+    Marked lines are list items, quotations, table rows, headings, lines that end like statements, and lines
+    that are indented, unless one of them ends a sentence; as Markdown, reStructuredText and source code have
+    them, and as paragraphs of a book do not.
 
     >>> is_prose("The ferry leaves at nine. It is run by Ada.")
     True
@@ -33,5 +35,8 @@ def is_prose(text: str) -> bool:
     if _CODE_BLOCK.search(text):
         return False
     lines = [line for line in text.splitlines() if line.strip()]
-    marked = sum(len(line.strip()) for line in lines if _MARKED_LINE.search(line))
+    indented = [line for line in lines if _INDENTED.match(line)]
+    if any(_SENTENCE_END.search(line) for line in indented):
+        indented = []  # paragraphs, as a page of a book has them
+    marked = sum(len(line.strip()) for line in lines if _MARKED_LINE.search(line) or line in indented)
     return marked <= _MARKED_SHARE * sum(len(line.strip()) for line in lines)

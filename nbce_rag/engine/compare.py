@@ -38,7 +38,9 @@ def compare(engine: Engine, request: Request) -> Comparison:
     """
     if not request.passages:
         raise InputError("compare needs at least one passage.")
-    options = request.options.updated(passages_per_row=1, joint_row=False, order_labels=False, relevance=True)
+    options = request.options.updated(
+        passages_per_row=1, joint_row=False, order_labels=False, relevance=engine.model.can.likelihood
+    )
     alone = [replace(request, passages=(passage,), options=options) for passage in request.passages]
     answers: dict[int, Answer] = {}
     for index, piece in generate(engine, alone):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ..answers.answer import Answer, Piece
-from ..decoding.budget import batches
+from ..decoding.budget import batches, check_rows
 from ..decoding.decoder import Group, LockstepDecoder
 from ..decoding.detokenizer import TextBuilder
 from ..decoding.drafting import PromptLookup
@@ -43,12 +43,15 @@ def generate(engine: Engine, requests: Sequence[Request]) -> Iterator[tuple[int,
         NumericalError: the model gave NaN.
     """
     plans = [engine.plan(request) for request in requests]
-    for request, plan in zip(requests, plans, strict=True):
-        for message in _notes(request, plan):
-            warn(message)
+    samplers = [_sampler(engine, request) for request in requests]
     sizes = [engine.size(request, plan) for request, plan in zip(requests, plans, strict=True)]
+    for size in sizes:
+        check_rows(engine.model, size)
+    notes = (note for request, plan in zip(requests, plans, strict=True) for note in _notes(request, plan))
+    for note in dict.fromkeys(notes):
+        warn(note)
     for batch in batches(engine.model, sizes):
-        yield from _generate_batch(engine, [(i, requests[i], plans[i]) for i in batch])
+        yield from _generate_batch(engine, [(i, requests[i], plans[i], samplers[i]) for i in batch])
 
 
 @dataclass(eq=False)
@@ -153,10 +156,11 @@ class _Run:
         ]
 
 
-def _generate_batch(engine: Engine, batch: list[tuple[int, Request, RowPlan]]) -> Iterator[tuple[int, Piece]]:
+def _generate_batch(
+    engine: Engine, batch: list[tuple[int, Request, RowPlan, Sampler]]
+) -> Iterator[tuple[int, Piece]]:
     started = time.perf_counter()
-    samplers = [_sampler(engine, request) for _, request, _ in batch]
-    rows, log_probs, prompted = read_prompts(engine, [r for _, r, _ in batch], [p for _, _, p in batch])
+    rows, log_probs, prompted = read_prompts(engine, [r for _, r, _, _ in batch], [p for _, _, p, _ in batch])
     prefilled = time.perf_counter()
     runs = [
         _Run(
@@ -170,7 +174,7 @@ def _generate_batch(engine: Engine, batch: list[tuple[int, Request, RowPlan]]) -
             started=started,
             prefilled=prefilled,
         )
-        for (index, request, _), ready, sampler in zip(batch, prompted, samplers, strict=True)
+        for (index, request, _, sampler), ready in zip(batch, prompted, strict=True)
     ]
     decoder: Decoder = LockstepDecoder(
         rows, log_probs, [_group(run, engine.model.can.rewind) for run in runs]
@@ -183,6 +187,8 @@ def _generate_batch(engine: Engine, batch: list[tuple[int, Request, RowPlan]]) -
             yield run.index, Piece(answer.text, (), answer)
     while decoder.active:
         for step in decoder.step():
+            if step.question not in decoder.active:
+                continue  # it ended with an earlier one of these
             run = runs[step.question]
             text, reason = run.push(step, engine.model.eos_ids)
             if reason is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import os
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -23,12 +22,15 @@ from ..models.model import Model
 from ..options import Options
 from ..passages import Passage
 from ..prompts.binding import Encoders
+from ..prompts.prompt import Prompt
 from ..prompts.template import PromptTemplate
 from ..request import Request
 from . import compare as _compare
 from . import score as _scoring
+from .arguments import check_engine_arguments, check_passages, passage_sequence
 from .generation import generate
 from .prefill import FillReport, fill_store
+from .threads import in_thread
 
 __all__ = ["NBCE"]
 
@@ -69,9 +71,12 @@ class NBCE:
         **options: Any,
     ) -> None:
         self.options = Options().updated(**options)
-        if max_batch_tokens is not None and max_batch_tokens < 1:
-            raise InputError(f"max_batch_tokens={max_batch_tokens} must be at least 1.")
-        if window is not None and not 1 <= window <= model.window:
+        check_engine_arguments(self.options, prompt, window, max_batch_tokens)
+        if not hasattr(model, "open"):
+            raise InputError(
+                f"{model!r} is no backend; NBCE.from_pretrained takes names, folders and models of a library."
+            )
+        if window is not None and window > model.window:
             raise InputError(
                 f"window={window} is not within 1..{model.window}; the model's own window cannot be widened."
             )
@@ -118,18 +123,22 @@ class NBCE:
             InputError: unknown or impossible options.
             MissingDependencyError: the packaged default or GGUF support is not installed.
         """
-        Options().updated(fusion=fusion, **options)  # before a model is loaded for nothing
+        # Before a model is loaded for nothing.
+        check_engine_arguments(
+            Options().updated(fusion=fusion, **options), prompt, window, max_batch_tokens, backend
+        )
         kv_store = resolve_store(kv_store) or False
-        of_name = model is None or isinstance(model, (str, os.PathLike))
-        loading = {
-            "device": device,
-            "dtype": dtype,
-            "revision": revision,
-            "trust_remote_code": trust_remote_code,
-            "local_files_only": local_files_only,
-            "device_map": device_map,
-        }
-        loaded = load_model(model, backend=backend, tokenizer=tokenizer, **(loading if of_name else {}))
+        loaded = load_model(
+            model,
+            backend=backend,
+            tokenizer=tokenizer,
+            device=device,
+            dtype=dtype,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            local_files_only=local_files_only,
+            device_map=device_map,
+        )
         return cls(
             loaded,
             prompt=prompt,
@@ -144,14 +153,16 @@ class NBCE:
         self,
         *,
         model: Model | None = None,
+        prompt: PromptTemplate | None = None,
         kv_store: StoreLike | EllipsisType = ...,
         window: int | None = None,
+        max_batch_tokens: int | None = None,
         **options: Any,
     ) -> NBCE:
-        """Another engine with the wording of this one, and its model, store and options where none are given.
+        """Another engine with what this one has where nothing else is given.
 
         Args:
-            model: in place of this one's.
+            model, prompt, max_batch_tokens: in place of this one's.
             kv_store: as in the class; left out, the store is shared.
             window: as in the class; None keeps this one's, or takes that of another model.
             **options: defaults that are to differ.
@@ -163,10 +174,10 @@ class NBCE:
         store = self._engine.store or False
         return NBCE(
             model or self.model,
-            prompt=self._engine.encoders.own,
+            prompt=prompt or self._engine.encoders.own,
             kv_store=store if isinstance(kv_store, EllipsisType) else kv_store,
             window=window or (self.window if model is None else None),
-            max_batch_tokens=self._engine.batch_tokens,
+            max_batch_tokens=max_batch_tokens or self._engine.batch_tokens,
             **{**fields, **options},
         )
 
@@ -196,6 +207,7 @@ class NBCE:
         passages: Iterable[Passage | str] = (),
         *,
         document: str | None = None,
+        prompt: Prompt | None = None,
         **options: Any,
     ) -> Request:
         """A checked request, as `batch` takes them.
@@ -205,6 +217,7 @@ class NBCE:
             passages: passages, or plain texts.
             document: one long text instead, split into overlapping windows that are labelled "Part i of
                 n", since their order is known.
+            prompt: words of this request alone: another template, a conversation, a plain text.
             **options: see `nbce_rag.options.Options`; they change the engine's defaults.
 
         Raises:
@@ -213,15 +226,19 @@ class NBCE:
         """
         if not isinstance(question, str) or not question.strip():
             raise InputError(f"The question {question!r} is empty; ask something.")
-        given = [_passage(passage, place) for place, passage in enumerate(_sequence(passages))]
+        if prompt is not None and not isinstance(prompt, Prompt):
+            raise InputError(f"prompt={prompt!r} is no wording of a request; give an nbce_rag.Prompt.")
+        texts = list(passage_sequence(passages))
         if document is not None:
-            if given:
+            if texts:
                 raise InputError("Give either passages or a document, not both.")
+            if not isinstance(document, str):
+                raise InputError(f"The document must be a text, got {type(document).__name__}.")
             if not document.strip():
                 raise InputError("The document is empty.")
             options = {"order_labels": True, **options}
-            given = self._windows(document)
-        return Request(question, tuple(given), self.options.updated(**options))
+            texts = self._windows(document)
+        return Request(question, tuple(texts), self.options.updated(**options), prompt)
 
     def window_needed(self, request: Request) -> int:
         """Tokens of a request's longest row with its answer: the window in which no passage is split."""
@@ -245,8 +262,7 @@ class NBCE:
         The pieces' texts join to the answer's. Nothing is computed between pieces, so closing the
         iterator stops the work. With `abstain_below` the text comes as one piece.
         """
-        request = question if isinstance(question, Request) else self.request(question, passages, **options)
-        return (piece for _, piece in self.stream_batch([request]))
+        return (piece for _, piece in self.stream_batch([self._whole_request(question, passages, options)]))
 
     def stream_batch(self, requests: Sequence[AnyRequest]) -> Iterator[tuple[int, Piece]]:
         """`batch`, piece by piece: (index of the request, piece). Closing the iterator stops the work."""
@@ -282,14 +298,14 @@ class NBCE:
         self, question: str | Request, passages: Iterable[Passage | str] = (), **options: Any
     ) -> AsyncGenerator[Piece, None]:
         """`stream` with every step in a worker thread, so that the event loop stays free."""
-        request = question if isinstance(question, Request) else self.request(question, passages, **options)
+        request = self._whole_request(question, passages, options)
         async with aclosing(self.astream_batch([request])) as pieces:
             async for _, piece in pieces:
                 yield piece
 
     def astream_batch(self, requests: Sequence[AnyRequest]) -> AsyncGenerator[tuple[int, Piece], None]:
         """`stream_batch` with every step in a worker thread."""
-        return _in_thread(self.stream_batch(requests))
+        return in_thread(self.stream_batch(requests))
 
     def prefill(
         self,
@@ -311,10 +327,10 @@ class NBCE:
         Raises:
             InputError: there is no store, or what is missing does not fit into it or onto the disk.
         """
-        many = passages if isinstance(passages, Collection) else list(passages)
+        many = passages if isinstance(passages, Collection) else list(passage_sequence(passages))
         return fill_store(
             self._engine,
-            lambda: (_passage(passage, place) for place, passage in enumerate(_sequence(many))),
+            lambda: passage_sequence(many),
             self.options.updated(**options),
             progress,
         )
@@ -329,10 +345,22 @@ class NBCE:
         """Fused log-probs of given answers: classification, multiple choice (`nbce_rag.engine.score`)."""
         return _scoring.score(self._engine, self.request(question, passages, **options), choices)
 
+    def _whole_request(
+        self, question: str | Request, passages: Iterable[Passage | str], options: Mapping[str, Any]
+    ) -> Request:
+        if not isinstance(question, Request):
+            return self.request(question, passages, **options)
+        if passages or options:
+            raise InputError("A request has its passages and options already; give them to NBCE.request.")
+        return question
+
     def _coerce(self, request: AnyRequest) -> Request:
         if isinstance(request, Request):
+            check_passages(request.passages)
             return request
         if isinstance(request, Mapping):
+            if "question" not in request:
+                raise InputError(f"{dict(request)!r} is no request; it lacks its question.")
             return self.request(**request)
         if isinstance(request, tuple) and 1 <= len(request) <= 2:
             return self.request(*request)
@@ -352,37 +380,3 @@ class NBCE:
             overlap=size // 4,
             count_tokens=lambda text: len(self.model.tokenizer.encode(text)),
         )
-
-
-def _sequence(passages: Any) -> Iterable[Any]:
-    if isinstance(passages, (str, Passage)):
-        raise InputError("passages must be a sequence of passages, not a single one; put it into a list.")
-    return passages or ()
-
-
-def _passage(passage: Any, place: int) -> Passage:
-    if isinstance(passage, Passage):
-        return passage
-    if isinstance(passage, str):
-        return Passage(text=passage)
-    raise InputError(f"passages[{place}] is a {type(passage).__name__}; give Passage objects or texts.")
-
-
-async def _in_thread(iterator: Iterator[Any]) -> AsyncGenerator[Any, None]:
-    """Draw from a blocking iterator without blocking the event loop; closes it when the consumer leaves."""
-    end = object()
-    step: asyncio.Future[Any] | None = None
-    try:
-        while True:
-            step = asyncio.ensure_future(asyncio.to_thread(next, iterator, end))
-            # Shielded: a generator that is running in the thread cannot be closed before the step ends.
-            item = await asyncio.shield(step)
-            if item is end:
-                return
-            yield item
-    finally:
-        if step is not None and not step.done():
-            await asyncio.wait([step])
-        close = getattr(iterator, "close", None)
-        if close is not None:
-            close()

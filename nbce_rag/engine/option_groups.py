@@ -52,7 +52,9 @@ def option_names() -> dict[Group, list[str]]:
     # `text` is the words of a query that is a vector, and a question is a text.
     search = _parameters([PassageIndex.search], without=("self", "query", "text"))
     answer = [field.name for field in fields(Options)]
-    opening = _parameters([NBCE.from_pretrained, PassageIndex.open], without=("path", *search, *answer))
+    opening = _parameters(
+        [NBCE.from_pretrained, PassageIndex.open], without=("path", "maintenance", *search, *answer)
+    )
     return {"search": search, "answer": answer, "opening": opening}
 
 

@@ -102,10 +102,14 @@ class Rag:
         index = PassageIndex.open(path, embedder, timeout=timeout)
         try:
             from ..options import Options
+            from .arguments import check_engine_arguments
             from .nbce import NBCE
 
             groups = by_group(options, "search", "answer", "opening")
-            Options().updated(**groups["answer"])  # raises what is wrong with them
+            opening = {
+                name: groups["opening"].get(name) for name in ("window", "max_batch_tokens", "backend")
+            }
+            check_engine_arguments(Options().updated(**groups["answer"]), prompt, **opening)
             search = _checked_search(index, groups["search"])
             _ = index.embedder.dimension  # loads it, before the model, which is larger
             own = IndexFolder(path).kv

@@ -40,7 +40,8 @@ def score(engine: Engine, request: Request, choices: Sequence[str]) -> ChoiceSco
         InputError: no choices, or an empty one.
         ContextLengthError: a choice does not fit behind the question.
     """
-    if isinstance(choices, str) or not choices:
+    choices = choices if isinstance(choices, str) else tuple(choices)
+    if not choices or isinstance(choices, str) or not all(isinstance(choice, str) for choice in choices):
         raise InputError(f"choices={choices!r} must be a sequence of at least one text.")
     if not engine.model.can.repeat:
         raise InputError(f"The backend of {engine.model.name!r} cannot score choices; use another backend.")
@@ -52,13 +53,15 @@ def score(engine: Engine, request: Request, choices: Sequence[str]) -> ChoiceSco
     if not request.passages:
         warn(NO_PASSAGES)
     plan = engine.plan(request)
+    for note in plan.warnings:
+        warn(note)
     rows, log_probs, [prompted] = read_prompts(engine, [request], [plan], sentences=False)
     # Every choice takes a copy of the rows.
     size = copies(engine.model, engine.size(request, plan))
     totals: list[float] = []
     for first in range(0, len(ids), size):
         totals += _score_some(request, prompted, rows, log_probs, ids[first : first + size])
-    return ChoiceScores(tuple(choices), tuple(totals), tuple(map(len, ids)))
+    return ChoiceScores(choices, tuple(totals), tuple(map(len, ids)))
 
 
 def _score_some(

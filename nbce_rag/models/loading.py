@@ -6,6 +6,7 @@ objects that its library has loaded; nothing else of it is named outside.
 
 from __future__ import annotations
 
+import inspect
 import os
 from importlib import import_module
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from ..errors import InputError
 from .model import Model
 
-__all__ = ["BACKENDS", "DEFAULT_MODEL", "load_model"]
+__all__ = ["BACKENDS", "DEFAULT_MODEL", "check_backend", "load_model"]
 
 DEFAULT_MODEL = "gemma3-270m"
 """The packaged model of the extra `[local]`, Gemma 3 270M."""
@@ -42,14 +43,28 @@ def load_model(
         InputError: an unknown backend or option, or a value that cannot be used.
         MissingDependencyError: a package for the packaged default or for GGUF is not installed.
     """
-    if backend is not None and backend not in BACKENDS:
-        raise InputError(f"backend={backend!r} is not known; choose {', '.join(BACKENDS)}.")
+    check_backend(backend)
     loading = import_module(f".{backend or BACKENDS[0]}.loading", __package__)
+    defaults = {p.name: p.default for p in inspect.signature(loading.load_model).parameters.values()}
+    names = [name for name in defaults if name != "model"]
+    if unknown := sorted(set(options) - set(names)):
+        raise InputError(f"Unknown option {', '.join(unknown)}; a model is loaded with {', '.join(names)}.")
     loaded: Model
     if model is None or isinstance(model, (str, os.PathLike)):
         if tokenizer is not None:
             raise InputError("tokenizer= goes with a model that is already loaded; a name brings its own.")
         loaded = loading.load_model(DEFAULT_MODEL if model is None else os.fspath(model), **options)
-    else:
-        loaded = loading.wrap_model(model, tokenizer)
+        return loaded
+    if set_options := [name for name, value in options.items() if value != defaults[name]]:
+        raise InputError(
+            f"{', '.join(set_options)}: a model that is already loaded stays as it is; leave this out, or "
+            "give its name or folder."
+        )
+    loaded = loading.wrap_model(model, tokenizer)
     return loaded
+
+
+def check_backend(backend: str | None) -> None:
+    """Raises InputError unless it is one of `BACKENDS`, or None."""
+    if backend is not None and backend not in BACKENDS:
+        raise InputError(f"backend={backend!r} is not known; choose {', '.join(BACKENDS)}.")

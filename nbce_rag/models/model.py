@@ -246,8 +246,11 @@ class Step:
 
 
 class Decoder(Protocol):
-    """The upper seam: what chooses tokens for a batch of questions. Ours is `nbce_rag.decoding.decoder`; a
-    backend that holds the loop itself, such as a serving engine, brings its own."""
+    """The upper seam, for backends that hold the loop themselves: what chooses tokens for several questions.
+
+    Ours, over the lower seam, is `nbce_rag.decoding.decoder`. `nbce_rag.engine.generation` makes it, the one
+    place where a serving engine's own comes in.
+    """
 
     @property
     def active(self) -> Sequence[int]:

@@ -121,7 +121,8 @@ class Encoders:
             InputError, ModelError: what `bind` and `template` raise.
         """
         prompt = prompt or Prompt()
-        template = prompt.template or self.template(style)
+        # A text is worded already; of the template no more than the words around a passage count.
+        template = prompt.template or self.template(style if prompt.text is None else None)
         variables = json.dumps(chat_template_kwargs, sort_keys=True)
         wording = (template, variables)
         with self._lock:

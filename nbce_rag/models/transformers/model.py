@@ -14,6 +14,8 @@ from .rows import CachedRows
 
 __all__ = ["TransformersModel"]
 
+_AT_ONCE = 64
+
 
 class TransformersModel(LoadedModel):
     """A causal language model of transformers; make one with `nbce_rag.models.loading.load_model`."""
@@ -49,4 +51,5 @@ class TransformersModel(LoadedModel):
     ) -> None:
         """See `nbce_rag.models.model.Model.read`."""
         unread = [ids for ids in contexts if ids and ids not in store]
-        read_contexts(self, unread, store, batch_tokens or self.batch_tokens)
+        for first in range(0, len(unread), _AT_ONCE):  # what was read is let go of before more is
+            read_contexts(self, unread[first : first + _AT_ONCE], store, batch_tokens or self.batch_tokens)
