@@ -59,8 +59,10 @@ _NAMES = {
     "evaluation.runner": ("evaluate",),
     "evidence.evidence": (
         "Citation",
+        "Support",
         "TokenEvidence",
     ),
+    "evidence.marks": ("citation_marks",),
     "evidence.passage_evidence": ("PassageEvidence",),
     "fusion": (
         *_RULES.classes,
@@ -131,6 +133,7 @@ __all__ = [
     "canonical_embedder_name",
     "ChoiceScores",
     "Citation",
+    "citation_marks",
     "closed_schema",
     "Comparison",
     "Condition",
@@ -195,6 +198,7 @@ __all__ = [
     "show",
     "split_marks",
     "StreamError",
+    "Support",
     "TokenEvidence",
     "Tool",
     "tool_call_schema",
@@ -245,7 +249,8 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from .evaluation.runner import evaluate
-    from .evidence.evidence import Citation, TokenEvidence
+    from .evidence.evidence import Citation, Support, TokenEvidence
+    from .evidence.marks import citation_marks
     from .evidence.passage_evidence import PassageEvidence
     from .fusion import Experts, Fused, FusionRule, FusionState, Max, Mean, MinEntropy, Posterior
     from .index import PassageIndex

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Literal, NamedTuple, TypeAlias
 
-__all__ = ["Block", "CodeBlock", "Kind", "blocks", "code_blocks", "outside_code"]
+__all__ = ["Block", "CodeBlock", "Kind", "blocks", "code_blocks"]
 
 Kind: TypeAlias = Literal["code", "heading", "item", "prose", "row"]
 
@@ -110,30 +110,6 @@ def blocks(text: str) -> list[Block]:
         result.append(Block(start, start + len(part), kind, group))
         is_open = kind != "heading"
     return result
-
-
-def outside_code(text: str, at: int, code: list[CodeBlock]) -> tuple[int, bool]:
-    """Where a mark for what ends at `at` may stand so that copied code stays code.
-
-    Args:
-        text: The answer.
-        at: Where the stretch ends, in characters.
-        code: Its `code_blocks`.
-
-    Returns:
-        The place, and whether the mark needs a line of its own: behind the last fence of a code block.
-        Within a pair of backticks it is the place behind the second one; elsewhere `at` itself.
-    """
-    for block in code:
-        if block.start < at <= block.end:
-            return block.end, True
-    line = max(text.rfind("\n", 0, at) + 1, max((block.end for block in code if block.end <= at), default=0))
-    if text.count("`", line, at) % 2:
-        closing = text.find("`", at)
-        end = text.find("\n", at)
-        if closing >= 0 and (end < 0 or closing < end):
-            return closing + 1, False
-    return at, False
 
 
 def _lines(text: str) -> Iterator[tuple[int, int, int]]:

@@ -15,14 +15,12 @@ from ..passages import Passage
 from .evidence import Citation, Support, TokenEvidence
 from .stretch import Stretch
 from .unit_evidence import cited_units
+from .units import LONG
 from .verbatim import FoldedText
 from .word_evidence import cited_words
 from .words import word_count
 
-__all__ = ["LONG", "cite"]
-
-LONG = 12
-"""Words from which on an answer is cited by units and not by words. Measured: see method.md."""
+__all__ = ["cite"]
 
 
 def cite(
@@ -33,8 +31,7 @@ def cite(
 ) -> tuple[Citation, ...]:
     """The citations of an answer, from the evidence for its tokens.
 
-    An answer of one line and fewer than `LONG` words (of Chinese and Japanese, twice as many characters)
-    is short: it is cited by words, as `cited_words` says, each citation naming one passage. Any other is
+    An answer of one line and fewer than 12 words (of Chinese and Japanese, 24 characters) is short: it is cited by words, as `cited_words` says, each citation naming one passage. Any other is
     cited by sentences, clauses of long sentences, list items and lines of code, as `cited_units` says,
     and a citation may name several passages.
 

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from .evidence import Citation, TokenEvidence
+from .evidence import Citation, Support, TokenEvidence
 from .words import words
 
-__all__ = ["PassageEvidence", "by_number", "cited_by_number", "evidence_by_passage"]
+__all__ = ["PassageEvidence", "by_number", "cited_by_number", "evidence_by_passage", "supports_among"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def evidence_by_passage(
     Args:
         text: The answer.
         tokens: Its tokens. One whose weights are not over `count` passages is left out.
-        citations: Its citations. A passage of theirs that is not there is left out.
+        citations: Its citations, as far as `supports_among` has them.
         count: Number of passages.
 
     Returns:
@@ -58,9 +58,7 @@ def evidence_by_passage(
     usable = [token for token in tokens if len(token.weights) == count]
     weights = _means([token.weights for token in usable]) or [0.0] * count
     leaders = Counter(token.passage for token in usable)
-    present = [
-        (citation, one) for citation in citations for one in citation.supports if 0 <= one.passage < count
-    ]
+    present = [(citation, one) for citation in citations for one in supports_among(citation, count)]
     numbers = {place: n for n, place in enumerate(dict.fromkeys(one.passage for _, one in present), 1)}
     for place in range(count):
         numbers.setdefault(place, len(numbers) + 1)
@@ -85,6 +83,13 @@ def evidence_by_passage(
         )
         for place in range(count)
     )
+
+
+def supports_among(citation: Citation, count: int) -> tuple[Support, ...]:
+    """The passages that a citation names, as far as they are among `count`; none without the leading one."""
+    if not 0 <= citation.passage < count:
+        return ()
+    return tuple(support for support in citation.supports if 0 <= support.passage < count)
 
 
 def by_number(evidence: Iterable[PassageEvidence]) -> list[PassageEvidence]:

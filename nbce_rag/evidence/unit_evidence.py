@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from .evidence import TokenEvidence
 from .stretch import Stretch
-from .units import Unit, units
+from .units import LONG, Unit, units
 
 __all__ = ["cited_units"]
 
@@ -19,7 +19,6 @@ _NATS = 1.0  # and what in all
 _EACH = 0.25  # share of the evidence from which on a passage is named
 _NAMES_STANDING = 0.5  # share of the names of a line of code that stand in the cited passages
 _FRAGMENT = 4  # words; less of a paragraph is no citation
-_LONG = 12  # words; an answer with fewer has no fragments
 
 _NAME = re.compile(r"[^\W\d]\w+")
 
@@ -91,7 +90,7 @@ def cited_units(
         else:
             before = _Cited(unit.start, unit.end, unit, unit.size, evidence, places)
             cited.append(before)
-    fragment = _FRAGMENT if sum(unit.size for unit in parts) >= _LONG else 0
+    fragment = _FRAGMENT if sum(unit.size for unit in parts) >= LONG else 0
     return [
         Stretch(one.start, one.end, _shares(one))
         for one in cited

@@ -11,7 +11,10 @@ from typing import NamedTuple
 from .blocks import Kind, blocks
 from .words import sized_words
 
-__all__ = ["Unit", "units"]
+__all__ = ["LONG", "Unit", "units"]
+
+LONG = 12
+"""Words from which on an answer is no short fact. See method.md for what it was set by."""
 
 _LONG_SENTENCE = 25  # words; a longer one is parted into clauses
 _SHORT_CLAUSE = 8  # words; no clause has fewer
