@@ -31,9 +31,10 @@ def cite(
 ) -> tuple[Citation, ...]:
     """The citations of an answer, from the evidence for its tokens.
 
-    An answer of one line and fewer than 12 words (of Chinese and Japanese, 24 characters) is short: it is cited by words, as `cited_words` says, each citation naming one passage. Any other is
-    cited by sentences, clauses of long sentences, list items and lines of code, as `cited_units` says,
-    and a citation may name several passages.
+    An answer of one line and fewer than 12 words (of Chinese and Japanese, 24 characters) is short: it is
+    cited by words, as `cited_words` says, each citation naming one passage. Any other is cited by
+    sentences, clauses of long sentences, list items and lines of code, as `cited_units` says, and a
+    citation may name several passages.
 
     Args:
         text: The answer.

@@ -25,7 +25,7 @@ _WIDE_ENDS = "\u3002\uff01\uff1f\uff61"
 _CLOSERS = "\"'`*)\\]\u2019\u201d\u00bb\u203a\uff09\u300d\u300f\u3011\u300b"
 _END = re.compile(f"([.!?\u2026\u061f\u06d4\u0964\u0965{_WIDE_ENDS}]++)[{_CLOSERS}]*+")
 _ABBREVIATED = re.compile(
-    r"(?<!\w)(?:[^\W\d_]|e\.g|i\.e|z\.B|d\.h|etc|vs|cf|ca|bzw|Dr|Mr|Mrs|Ms|Prof|St|No|Nr|Fig|approx)\.\Z"
+    r"(?<![\w'\u2019])(?:[^\W\d_a-z]|e\.g|i\.e|z\.B|d\.h|etc|vs|cf|ca|bzw|Dr|Mr|Mrs|Ms|Prof|St|No|Nr|Fig|approx)\.\Z"
 )
 _CLAUSE = re.compile(
     "[,;:\u060c\u061b](?=\\s)|[\uff0c\uff1b\uff1a\u3001](?!\\s)|[\uff0c\uff1b\uff1a\u3001](?=\\s)"
