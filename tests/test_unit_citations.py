@@ -258,8 +258,9 @@ def test_marks_name_each_passage_once_at_a_place() -> None:
 PIECES = st.sampled_from(
     [
         *"ab. ", ". ", "! ", ", ", "; ", " – ", "\n", "\n\n", "```\n", "\n```python\n", "`", "(", ")", "- ",
-        "\n- ",         "1. ", "# ", "| ", "e.g. ", "word ", "client ", "http2=True", "3.5 ", "don't ", "北京", "。", "，", "；",
-        "ि",         "e\u0301", "\r\n", "\u2028", "...", "“", "” ", "one two three four five six seven eight nine",
+        "\n- ", "1. ", "# ", "| ", "e.g. ", "word ", "client ", "http2=True", "3.5 ", "don't ", "北京", "。",
+        "，", "；", "ि", "e\u0301", "\r\n", "\u2028", "...", "“", "” ",
+        "one two three four five six seven eight nine",
     ]
 )  # fmt: skip
 

@@ -374,6 +374,11 @@ def test_evidence_shares_are_means_over_the_tokens() -> None:
         (["由工师邬铁梅设计"], "本水碓由邬铁梅建", ["邬铁梅"]),
         (["１９３１"], "in 1931", ["1931"]),
         (["harbour master pays"], "The harbour\n\nmaster", ["harbour", "master"]),
+        (
+            ["You can make your own client with verify_mode and 60 seconds for all of it"],
+            "Your client: verify_mode, 60 seconds, your own client. With care, make it",
+            ["verify_mode", "60 seconds", "your own client"],
+        ),
         ([""], "text", []),
         (["text"], "", []),
         ([], "text", []),
