@@ -376,8 +376,8 @@ def test_evidence_shares_are_means_over_the_tokens() -> None:
         (["harbour master pays"], "The harbour\n\nmaster", ["harbour", "master"]),
         (
             ["You can make your own client with verify_mode and 60 seconds for all of it"],
-            "Your client: verify_mode, 60 seconds, your own client. With care, make it",
-            ["verify_mode", "60 seconds", "your own client"],
+            "Can one make verify_mode so? Your own client with care: all in 60 s",
+            ["verify_mode", "Your own client with", "60"],
         ),
         ([""], "text", []),
         (["text"], "", []),
