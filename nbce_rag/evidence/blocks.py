@@ -14,8 +14,8 @@ __all__ = ["Block", "CodeBlock", "Kind", "blocks", "code_blocks"]
 
 Kind: TypeAlias = Literal["code", "heading", "item", "prose", "row"]
 
-# A number of a list has a blank behind it, but in Chinese and Japanese, where it has a sign of its own. Blanks are
-# matched possessively (*+, ++), or a long row of them would be tried in every way to part it.
+# A number of a list has a blank behind it, but in Chinese and Japanese, where it has a sign of its own.
+# Blanks are matched possessively (*+, ++), or a long row of them would be tried in every way to part it.
 _ITEM = re.compile(
     r"\s*+(?:(?:[-*+\u2022]|\d{1,3}[.)])(?:\s++|\Z)|\d{1,3}\u3001|[(\uff08]\d{1,3}[)\uff09]\s*+)"
 )
