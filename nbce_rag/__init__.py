@@ -66,8 +66,10 @@ _NAMES = {
         "Timings",
         "Usage",
         "Citation",
+        "Support",
         "TokenEvidence",
     ),
+    "evidence.marks": ("citation_marks",),
     "evidence.passage_evidence": ("PassageEvidence",),
     "fusion": (
         *_RULES.classes,
@@ -147,6 +149,7 @@ __all__ = [
     "canonical_embedder_name",
     "ChoiceScores",
     "Citation",
+    "citation_marks",
     "closed_schema",
     "Comparison",
     "Condition",
@@ -211,6 +214,7 @@ __all__ = [
     "show",
     "split_marks",
     "StreamError",
+    "Support",
     "TokenEvidence",
     "Tool",
     "tool_call_schema",
@@ -262,7 +266,8 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from .evaluation.runner import evaluate
-    from .evidence.evidence import Citation, Timings, TokenEvidence, Usage
+    from .evidence.evidence import Citation, Support, Timings, TokenEvidence, Usage
+    from .evidence.marks import citation_marks
     from .evidence.passage_evidence import PassageEvidence
     from .fusion import Experts, Fused, FusionRule, FusionState, Max, Mean, MinEntropy, Posterior
     from .index import PassageIndex

@@ -65,6 +65,7 @@ def test_to_dict_has_the_shape_that_the_command_line_prints() -> None:
                 "passage_id": "b",
                 "share": 0.75,
                 "verbatim": True,
+                "others": [],
             },
             {
                 "start": 4,
@@ -74,6 +75,7 @@ def test_to_dict_has_the_shape_that_the_command_line_prints() -> None:
                 "passage_id": "a",
                 "share": 0.5,
                 "verbatim": False,
+                "others": [],
             },
         ],
         "cited_ids": ["b", "a"],

@@ -10,6 +10,7 @@ import pytest
 from evaluation_tools import TOPICS, write_dataset, write_jsonl
 from index_tools import bag_of_words
 
+from nbce_rag.answers.answer import Answer
 from nbce_rag.engine.compare import normalise
 from nbce_rag.errors import InputError, ReadError
 from nbce_rag.evaluation import evaluate, load_dataset, parse_methods, rescore
@@ -38,6 +39,10 @@ NAMES = [
 ]
 METHODS = ",".join(NAMES)
 TIMES = ("ttft_s", "seconds_per_question")
+
+
+def _cited_ids(answer: Answer) -> list[str]:
+    return [support.passage_id for citation in answer.citations for support in citation.supports]
 
 
 def texts_of(log: Path) -> dict[tuple[str, str], str]:
@@ -131,7 +136,7 @@ def test_methods_are_the_engine_and_nothing_else(
             for name, answer in expected.items():
                 row = rows[name, question.id]
                 assert (row["answer"], row["finish_reason"]) == (answer.text, answer.finish_reason)
-                assert row["cited"] == list(dict.fromkeys(c.passage_id for c in answer.citations))
+                assert row["cited"] == list(dict.fromkeys(_cited_ids(answer)))
             assert rows["concat", question.id]["prompt_tokens"] == expected["concat"].usage.prompt_tokens
             assert rows["map-rerank", question.id]["prompt_tokens"] == sum(
                 a.usage.prompt_tokens for a in apart
@@ -493,7 +498,7 @@ def test_refine_asks_each_passage_with_the_answer_so_far(
             answer = plain.answer(want, request.passages, fusion=Posterior(beta=0.0))
             tokens += answer.usage.prompt_tokens
             if not spoken or normalise(answer.text) not in ("", spoken):
-                kept, cited = answer.text, [c.passage_id for c in answer.citations]
+                kept, cited = answer.text, _cited_ids(answer)
         assert (row["answer"], row["prompt_tokens"]) == (kept, tokens)
         assert row["cited"] == list(dict.fromkeys(cited))
         assert 0 < row["ttft_s"] <= row["seconds"] * row["batch"]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from view_tools import a_citation, an_answer
 
 from nbce_rag.evidence.citations import cite
-from nbce_rag.evidence.evidence import TokenEvidence
-from nbce_rag.evidence.passage_evidence import PassageEvidence, evidence_by_passage
+from nbce_rag.evidence.evidence import Support, TokenEvidence
+from nbce_rag.evidence.passage_evidence import PassageEvidence, evidence_by_passage, supports_among
 from nbce_rag.evidence.verbatim import FoldedText
 from nbce_rag.evidence.words import words
 from nbce_rag.passages import Passage
@@ -35,6 +35,19 @@ def test_each_passage_has_its_evidence_once() -> None:
         PassageEvidence(1, 1, 0.5, 1, 1, 3 / total, 0.5 * 4 / 19),
         PassageEvidence(2, 3, 0.25, 1, 0, 0.0, 0.0),
     )
+
+
+def test_a_stretch_of_two_passages_counts_whole_as_cited_and_by_share_as_support() -> None:
+    text = "one two"
+    both = replace(a_citation(text, 0, 7, 2, "c", 0.6), others=(Support(0, "a", 0.3, False),))
+    gone = replace(a_citation(text, 0, 3, 0, "a", 0.5), others=(Support(9, "gone", 0.5, False),))
+    first, second, third = evidence_by_passage(text, [], [both], 3)
+    assert (third.number, third.citations, third.cited) == (1, 1, 1.0)
+    assert (first.number, first.citations, first.cited) == (2, 1, 1.0)
+    assert (third.support, first.support) == (0.6, 0.3)
+    assert (second.number, second.citations, second.cited) == (3, 0, 0.0)
+    assert [s.passage for s in supports_among(gone, 3)] == [0]
+    assert supports_among(both, 2) == ()
 
 
 def test_without_tokens_citations_or_passages() -> None:

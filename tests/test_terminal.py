@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import re
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from view_tools import a_citation
 
 from nbce_rag.answers.answer import Answer, Piece
 from nbce_rag.errors import StreamError
-from nbce_rag.evidence.evidence import Timings, Usage
+from nbce_rag.evidence.evidence import Support, Timings, Usage
 from nbce_rag.live.terminal import _tail, stream
 from nbce_rag.passages import Passage
 from nbce_rag.view.labels import clean, one_line
@@ -88,6 +89,31 @@ def test_on_a_terminal_each_passage_has_its_colour() -> None:
 def test_colour_adds_nothing_but_colour() -> None:
     seen = ESCAPES.sub("", rendered(an_answer(), terminal=True))
     assert [line.rstrip() for line in seen.splitlines()] == rendered(an_answer()).splitlines()
+
+
+CODE = (
+    "You make one client and then ask it for all of your pages, like so:\n"
+    "```python\nclient = httpx.Client()  # a long line of code that does not fit on a narrow screen\n"
+    "    two = client.get(url)\n```\nThat is all."
+)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_code_stays_code(terminal: bool) -> None:
+    line_end = CODE.index("  # a long")
+    citations = (
+        dataclasses.replace(
+            a_citation(CODE, 0, CODE.index(":") + 1, 1, "m", 0.6),
+            others=(Support(0, "h", 0.4, False),),
+        ),
+        a_citation(CODE, CODE.index("client ="), line_end, 0, "h"),
+        a_citation(CODE, CODE.index("two ="), CODE.index("\n```\nThat"), 0, "h"),
+    )
+    answer = an_answer(CODE, citations=citations)
+    out = ESCAPES.sub("", rendered(answer, terminal=terminal, width=40))
+    whole = CODE[CODE.index("```python") : CODE.index("\nThat")]
+    assert f"like so:[1][2]\n{whole}\n[2]\nThat is all.\n" in out
+    assert ("ask it for all of your pages" in out) != terminal  # prose is wrapped on a terminal
 
 
 def test_the_share_counts_words_so_that_punctuation_takes_nothing_off() -> None:

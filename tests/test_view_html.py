@@ -14,7 +14,7 @@ from view_tools import Page, a_citation, an_answer
 
 from nbce_rag.answers.answer import Answer
 from nbce_rag.answers.comparison import AnswerGroup, Comparison
-from nbce_rag.evidence.passage_evidence import by_number
+from nbce_rag.evidence.marks import citation_marks
 from nbce_rag.passages import Passage
 from nbce_rag.view import answer_html, answer_page, comparison_html
 from nbce_rag.view.labels import clean, ordinal, percentages
@@ -67,6 +67,7 @@ def harmless(html: str) -> Page:
         "details",
         "summary",
         "blockquote",
+        "code",
         "mark",
     }
     assert {tag for tag, _, _ in page.elements} <= allowed
@@ -123,15 +124,17 @@ def test_whatever_an_answer_holds_it_is_text_on_the_page(answer: Answer) -> None
         (_, text) = page.all("p", "nbce-answer")[0]
         assert question == clean(answer.question)
         # The marks are what was added, and nothing else.
-        numbers = {
-            answer.passages[e.passage].id: e.number for e in reversed(by_number(answer.passage_evidence))
-        }
+        numbers = {e.passage: e.number for e in answer.passage_evidence}
         expected, at = "", 0
-        for citation in answer.citations:
-            expected += clean(answer.text[at : citation.end]) + f"[{numbers[citation.passage_id]}]"
-            at = citation.end
+        placed = citation_marks(
+            answer.text, [(c.end, [one.passage for one in c.supports]) for c in answer.citations]
+        )
+        for mark in placed:
+            expected += clean(answer.text[at : mark.at]) + "\n" * mark.own_line
+            expected += "".join(f"[{numbers[place]}]" for place in mark.passages)
+            at = mark.at
         assert text == expected + clean(answer.text[at:])
-        assert len(page.all("sup")) == len(answer.citations)
+        assert len(page.all("sup")) == sum(len(mark.passages) for mark in placed)
         ids = [attributes["id"] for attributes, _ in page.all("li")]
         assert len(ids) == len(set(ids)) == len(answer.passages)
         assert {attributes["href"] for attributes, _ in page.all("a")} <= {f"#{id_}" for id_ in ids}
@@ -181,6 +184,41 @@ def test_every_word_says_its_passage_share_and_rank_when_pointed_at() -> None:
     assert spans[0][0]["style"] == "--nbce-w: 0.90"
     assert spans[0][0]["class"].split() == ["nbce-t", "nbce-c1", "nbce-cite"]
     assert spans[-2][0]["title"].startswith("[2] docs/hinny.md: 80% of the evidence, 1st of 3 found")
+
+
+CODE = an_answer(
+    "Pass `http2=True` to the client <b>when</b> you make it, and close it afterwards with care.\n\n"
+    "```python\nclient = httpx.Client(\n    http2=True,\n)\n```\n\n"
+    "Then ask as before, of as many hosts as you like.",
+    [Passage("client = httpx.Client(http2=True)", id="a"), MULE],
+    [(0.6, 0.4)] * 16 + [(1.0, 0.0)] * 7 + [(0.1, 0.9)],
+)
+
+
+def test_code_is_one_element_and_its_marks_stand_behind_it() -> None:
+    page = harmless(answer_html(CODE))
+    text = page.all("p", "nbce-answer")[0][1]
+    before, code, after = (
+        CODE.text.partition("```python")[0],
+        CODE.text[CODE.text.index("```python") : CODE.text.rindex("```") + 3],
+        CODE.text.rpartition("```")[2],
+    )
+    assert text == f"{before.rstrip()}[1][2]\n\n{code}\n[1]{after}[2]"
+    # The line end in front of the mark is in the element, or it would show as a line of its own.
+    assert [inside for _, inside in page.all("code", "nbce-code")] == [code + "\n"]
+    unmarked = dataclasses.replace(CODE, citations=())
+    page = harmless(answer_html(unmarked))
+    assert page.all("p", "nbce-answer")[0][1] == CODE.text
+    assert [inside for _, inside in page.all("code")] == [code + "\n"]
+
+
+def test_a_stretch_of_two_passages_is_cited_for_both() -> None:
+    first = CODE.citations[0]
+    assert [one.passage for one in first.supports] == [0, 1]
+    page = harmless(answer_html(CODE))
+    assert "[1] client = httpx.Client(http2=True)" in page.text
+    links = [attributes["href"][-2:] for attributes, _ in page.all("a")]
+    assert links == ["-1", "-2", "-1", "-2"]
 
 
 def test_the_cited_words_are_highlighted_in_their_passage() -> None:
@@ -336,6 +374,11 @@ def test_evidence_shares_are_means_over_the_tokens() -> None:
         (["由工师邬铁梅设计"], "本水碓由邬铁梅建", ["邬铁梅"]),
         (["１９３１"], "in 1931", ["1931"]),
         (["harbour master pays"], "The harbour\n\nmaster", ["harbour", "master"]),
+        (
+            ["You can make your own client with verify_mode and 60 seconds for all of it"],
+            "Can one make verify_mode so? Your own client with care: all in 60 s",
+            ["verify_mode", "Your own client with", "60"],
+        ),
         ([""], "text", []),
         (["text"], "", []),
         ([], "text", []),

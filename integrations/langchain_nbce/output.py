@@ -20,19 +20,23 @@ _EXCERPT = 300
 def citations(report: Report) -> list[Citation]:
     """A report's citations in core's own type; `extras` has `passage_id`, `share` and `verbatim`.
 
+    Core has one source to a citation. So a stretch that rests on several passages has one for each, over
+    the same characters, the passage with the largest share first.
+
     Args:
         report: what `response_metadata["nbce"]` holds.
     """
     made = []
-    for cited in report["citations"]:
-        context = report["contexts"][cited["context_index"]]
+    supports = [(cited, support) for cited in report["citations"] for support in (cited, *cited["others"])]
+    for cited, support in supports:
+        context = report["contexts"][support["context_index"]]
         text = context["text"]
         citation = Citation(
             type="citation",
             start_index=cited["start"],
             end_index=cited["end"],
             cited_text=text if len(text) <= _EXCERPT else f"{text[:_EXCERPT]}…",
-            extras={name: cited[name] for name in ("passage_id", "share", "verbatim")},
+            extras={name: support[name] for name in ("passage_id", "share", "verbatim")},
         )
         if context["source"]:
             citation["url"] = context["source"]

@@ -9,7 +9,7 @@ from llama_index.core.base.llms.types import CitableBlock, TextBlock
 from llama_index.core.schema import NodeWithScore
 from llama_index.core.tools import FunctionTool, ToolOutput
 
-from nbce_rag import InputError, format_passages
+from nbce_rag import InputError, citation_marks, format_passages
 
 from .contexts import citable, passages_of
 from .report import node_id_of
@@ -42,7 +42,9 @@ def cited_nodes(response: ResponseLike) -> list[NodeWithScore]:
 
 
 def format_citations(response: ResponseLike) -> str:
-    """The answer with a number after each cited stretch, and below it what the numbers stand for.
+    """The answer with numbers after each cited stretch, and below it what the numbers stand for.
+
+    The numbers for the lines of a code block stand behind it (`nbce_rag.citation_marks`).
 
     Args:
         response: as in `cited_nodes`.
@@ -50,9 +52,14 @@ def format_citations(response: ResponseLike) -> str:
     report = _report(response)
     text, contexts = report["answer"], report["contexts"]
     numbers = {id_: number for number, id_ in enumerate(_cited_node_ids(report), 1)}
-    for citation in sorted(report["citations"], key=lambda citation: -int(citation["end"])):
-        end, node_id = citation["end"], node_id_of(contexts[citation["context_index"]])
-        text = f"{text[:end]} [{numbers[node_id]}]{text[end:]}"
+    ends = [
+        (cited["end"], [support["context_index"] for support in (cited, *cited["others"])])
+        for cited in report["citations"]
+    ]
+    for mark in reversed(citation_marks(text, ends)):
+        named = dict.fromkeys(numbers[node_id_of(contexts[place])] for place in mark.passages)
+        label = "".join(f"[{number}]" for number in named)
+        text = f"{text[: mark.at]}{chr(10) if mark.own_line else ' '}{label}{text[mark.at :]}"
     titles = {node_id_of(context): context["title"] for context in contexts}
     notes = [f"[{number}] {titles[id_] or id_}" for id_, number in numbers.items()]
     return "\n".join([text, "", *notes]) if notes else text

@@ -45,14 +45,15 @@ def usage_of(report: Report) -> dict[str, Any]:
 
 
 def citation_blocks(answer: Answer) -> list[CitationBlock]:
-    """One block for each cited stretch; `additional_location_info` says where it stands.
+    """A block for each passage of each cited stretch; `additional_location_info` says where that stands.
 
     LlamaIndex allows only whole numbers there: `context_index`, `response_start`, `response_end` in
     characters, and `weight_ppm`, the evidence in millionths.
     """
     blocks = []
-    for citation in answer.citations:
-        passage: Passage = answer.passages[citation.passage]
+    supports = [(citation, support) for citation in answer.citations for support in citation.supports]
+    for citation, support in supports:
+        passage: Passage = answer.passages[support.passage]
         blocks.append(
             CitationBlock(
                 cited_content=TextBlock(text=passage.text),
@@ -62,7 +63,7 @@ def citation_blocks(answer: Answer) -> list[CitationBlock]:
                     "context_index": int(passage.metadata.get("index", 0)),
                     "response_start": citation.start,
                     "response_end": citation.end,
-                    "weight_ppm": round(citation.share * 1e6),
+                    "weight_ppm": round(support.share * 1e6),
                 },
             )
         )

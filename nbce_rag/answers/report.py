@@ -12,7 +12,7 @@ from contextlib import suppress
 from importlib.resources import files
 from typing import Any, Literal, TypedDict
 
-from ..evidence.passage_evidence import cited_by_number
+from ..evidence.passage_evidence import cited_by_number, supports_among
 from ..passages import Passage
 from ..view.shown import AnswerLike
 
@@ -20,6 +20,7 @@ __all__ = [
     "CitationReport",
     "ContextReport",
     "Report",
+    "SupportReport",
     "TimingsReport",
     "UsageReport",
     "report",
@@ -37,7 +38,7 @@ class ContextReport(TypedDict):
         relevance: nats by which it made the question likelier.
         weight: mean evidence for it over the answer's tokens, in [0, 1].
         tokens_won: number of tokens that it led.
-        cited: share of the answer's words that cite it, in [0, 1].
+        cited: share of the answer's words that cite it, in [0, 1]; a word that cites several counts for each.
         metadata: those of the passage that JSON can hold; names with an underscore in front are left out,
             being the notes of whoever stored the passage.
     """
@@ -57,16 +58,30 @@ class ContextReport(TypedDict):
     metadata: dict[str, Any]
 
 
+class SupportReport(TypedDict):
+    """A context that stands behind a stretch of the answer.
+
+    Attributes:
+        context_index: its place in `Report.contexts`.
+        passage_id: its `id`.
+        share: its share of the evidence for the stretch, in (0, 1].
+        verbatim: whether the stretch stands word for word in it (`nbce_rag.Citation`).
+    """
+
+    context_index: int
+    passage_id: str
+    share: float | None
+    verbatim: bool
+
+
 class CitationReport(TypedDict):
-    """A stretch of the answer that one context supports.
+    """A stretch of the answer and the contexts that support it.
 
     Attributes:
         start, end: `answer[start:end]`, in Unicode code points; `end` is exclusive.
         text: the stretch itself.
-        context_index: the context, by its place in `Report.contexts`.
-        passage_id: the context's `id`.
-        share: mean evidence for the context over the stretch, in (0, 1].
-        verbatim: whether `text` stands word for word in the context (`nbce_rag.Citation`).
+        context_index, passage_id, share, verbatim: the leading context, as in `SupportReport`.
+        others: further contexts that are cited for the stretch, the largest share first.
     """
 
     start: int
@@ -76,6 +91,7 @@ class CitationReport(TypedDict):
     passage_id: str
     share: float | None
     verbatim: bool
+    others: list[SupportReport]
 
 
 class UsageReport(TypedDict):
@@ -171,9 +187,18 @@ def report(answer: AnswerLike) -> Report:
                 "passage_id": citation.passage_id,
                 "share": _number(citation.share),
                 "verbatim": bool(citation.verbatim),
+                "others": [
+                    {
+                        "context_index": int(other.passage),
+                        "passage_id": other.passage_id,
+                        "share": _number(other.share),
+                        "verbatim": bool(other.verbatim),
+                    }
+                    for other in supports_among(citation, len(contexts))[1:]
+                ],
             }
             for citation in answer.citations
-            if 0 <= citation.passage < len(contexts)
+            if supports_among(citation, len(contexts))
         ],
         "cited_ids": [answer.passages[one.passage].id for one in cited_by_number(answer.passage_evidence)],
         "contexts": contexts,

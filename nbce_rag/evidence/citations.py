@@ -1,31 +1,26 @@
-"""From evidence for tokens to citations of words.
+"""From evidence for tokens to citations of words, or of sentences, list items and lines of code.
 
 Tokens are the model's units, not the reader's: a name may be four of them, and two of these may be led
-by different passages. So evidence is gathered by word first, and a citation is a run of whole words.
+by different passages. What a reader's unit is depends on the answer. A short fact is read word by word,
+and each of its words may come from elsewhere; in an explanation a run of three words says nothing, and
+what is cited is a sentence, an item or a line.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from typing import TypeAlias
+from collections.abc import Sequence
 
 from ..errors import InputError
 from ..passages import Passage
-from .evidence import Citation, TokenEvidence, leading
+from .evidence import Citation, Support, TokenEvidence
+from .stretch import Stretch
+from .unit_evidence import cited_units
+from .units import LONG
 from .verbatim import FoldedText
-from .words import words
+from .word_evidence import cited_words
+from .words import word_count
 
 __all__ = ["cite"]
-
-_AFTER = frozenset("%‰°′″℃℉€£¥$₹")
-_BEFORE = frozenset("€£¥$₹+\u2212")
-_OPENED_BY = {
-    ")": "(", "]": "[", "}": "{", "”": "“", "’": "‘", "»": "«", "›": "‹", '"': '"',
-    "）": "（", "】": "【", "」": "「", "』": "『", "》": "《", "〉": "〈",
-}  # fmt: skip
-_Run: TypeAlias = list[tuple[int, int, float]]
-"""Words of one citation: start, end, and the evidence of the passage that it cites."""
 
 
 def cite(
@@ -36,24 +31,21 @@ def cite(
 ) -> tuple[Citation, ...]:
     """The citations of an answer, from the evidence for its tokens.
 
-    A word's evidence is the mean of the weights of the tokens that overlap it, each counted by the
-    number of characters it shares with the word. The word cites its leading passage if that passage
-    has at least `threshold` of the evidence; on a tie, the passage that comes first. Neighbouring words
-    with the same passage are one citation, with the whitespace and punctuation between them; a word
-    that cites another passage, or none, ends it. Signs that are attached to a cited word (percent,
-    degree, currency) and the closing half of a bracket or quotation within it belong to the citation.
+    An answer of one line and fewer than 12 words (of Chinese and Japanese, 24 characters) is short: it is
+    cited by words, as `cited_words` says, each citation naming one passage. Any other is cited by
+    sentences, clauses of long sentences, list items and lines of code, as `cited_units` says, and a
+    citation may name several passages.
 
     Args:
         text: The answer.
         tokens: Its tokens, whose spans are in `text`, ordered. Their `weights` are over `passages`.
         passages: The passages. Evidence for those that share an id is added up, and the first of them
             is cited.
-        threshold: Least share of the evidence for which a word is cited, in [0, 1]. Above 0.5 no word
-            can be claimed by two passages equally.
+        threshold: Least share of the evidence for which something is cited, in [0, 1]; of a unit, for the
+            passages that it names together. Above 0.5 no word can be claimed by two passages equally.
 
     Returns:
-        Citations, ordered by start, disjoint, and inside of `text`. `share` is the mean of the passage's
-        evidence over the words, counted by their characters.
+        Citations, ordered by start, disjoint, and inside of `text`.
 
     Raises:
         InputError: `threshold` is not in [0, 1], or a token's weights and `passages` differ in number.
@@ -69,102 +61,39 @@ def cite(
     if not passages:
         return ()
 
-    folded: dict[int, FoldedText] = {}
-    spans = words(text)
-    citations: list[Citation] = []
-    for place, run, ceiling in _runs(spans, _by_word(spans, tokens, passages), threshold, len(text)):
-        start, end = _grown(text, run, citations[-1].end if citations else 0, ceiling)
-        if place not in folded:
-            folded[place] = FoldedText(passages[place].text)
-        citations.append(
-            Citation(
-                start=start,
-                end=end,
-                text=text[start:end],
-                passage=place,
-                passage_id=passages[place].id,
-                share=_mean(run),
-                verbatim=folded[place].holds(text[start:end]),
-            )
-        )
-    return tuple(citations)
-
-
-def _by_word(
-    spans: Sequence[tuple[int, int]], tokens: Sequence[TokenEvidence], passages: Sequence[Passage]
-) -> list[list[float]]:
-    """For each word its evidence over the passages; [] for a word that no token overlaps.
-
-    Of several passages with one id the first has the evidence for all.
-    """
     first_of_id: dict[str, int] = {}
     owners = [first_of_id.setdefault(passage.id, place) for place, passage in enumerate(passages)]
-    result: list[list[float]] = []
-    first = 0
-    for start, end in spans:
-        while first < len(tokens) and tokens[first].end <= start:
-            first += 1
-        covered = 0
-        sums = [0.0] * len(passages)
-        at = first
-        while at < len(tokens) and tokens[at].start < end:
-            token = tokens[at]
-            at += 1
-            overlap = min(end, token.end) - max(start, token.start)
-            if overlap > 0:
-                covered += overlap
-                sums = [total + overlap * weight for total, weight in zip(sums, token.weights, strict=True)]
-        evidence = [0.0] * len(passages)
-        for owner, total in zip(owners, sums, strict=True):
-            evidence[owner] += total
-        result.append([total / covered for total in evidence] if covered else [])
-    return result
+    if _is_short(text):
+        stretches = cited_words(text, tokens, owners, threshold)
+    else:
+        stretches = cited_units(text, tokens, owners, [passage.text for passage in passages], threshold)
+    folded: dict[int, FoldedText] = {}
+    return tuple(_citation(text, stretch, passages, folded) for stretch in stretches)
 
 
-def _runs(
-    spans: Sequence[tuple[int, int]], by_word: Sequence[Sequence[float]], threshold: float, length: int
-) -> Iterator[tuple[int, _Run, int]]:
-    """Runs of words that one passage leads: its place, the words, and where the next word begins."""
-    leader = -1
-    run: _Run = []
-    for (start, end), evidence in zip(spans, by_word, strict=True):
-        best = leading(evidence) if evidence else -1
-        if best < 0 or evidence[best] < threshold:
-            best = -1
-        if best != leader:
-            if run:
-                yield leader, run, start
-            leader, run = best, []
-        if best >= 0:
-            run.append((start, end, evidence[best]))
-    if run:
-        yield leader, run, length
+def _is_short(text: str) -> bool:
+    """Whether an answer is cited by words: one line of fewer than `LONG` words."""
+    return len(text.splitlines()) <= 1 and word_count(text) < LONG
 
 
-def _mean(run: _Run) -> float:
-    """Evidence of a run's words, by characters."""
-    total = math.fsum((end - start) * evidence for start, end, evidence in run)
-    return min(total / sum(end - start for start, end, _ in run), 1.0)
-
-
-def _grown(text: str, run: _Run, floor: int, ceiling: int) -> tuple[int, int]:
-    """Start and end of a run, grown over attached signs.
-
-    They stay in [floor, ceiling), which other citations and words end and begin at.
-    """
-    start, end = run[0][0], run[-1][1]
-    while start > floor and text[start - 1] in _BEFORE:
-        start -= 1
-    while end < ceiling and (text[end] in _AFTER or _closes(text[start:end], text[end])):
-        end += 1
-    return start, end
-
-
-def _closes(inside: str, char: str) -> bool:
-    """Whether `char` is the closing half of a bracket or quotation that was opened in `inside`."""
-    opener = _OPENED_BY.get(char)
-    if opener is None:
-        return False
-    if opener == char:
-        return inside.count(char) % 2 == 1
-    return inside.count(opener) > inside.count(char)
+def _citation(
+    text: str, stretch: Stretch, passages: Sequence[Passage], folded: dict[int, FoldedText]
+) -> Citation:
+    """A stretch as a citation. `folded` keeps the passages' texts from one stretch to the next."""
+    part = text[stretch.start : stretch.end]
+    supports = []
+    for place, share in stretch.shares:
+        if place not in folded:
+            folded[place] = FoldedText(passages[place].text)
+        supports.append(Support(place, passages[place].id, share, folded[place].holds(part)))
+    first, *others = supports
+    return Citation(
+        start=stretch.start,
+        end=stretch.end,
+        text=part,
+        passage=first.passage,
+        passage_id=first.passage_id,
+        share=first.share,
+        verbatim=first.verbatim,
+        others=tuple(others),
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Citation", "Timings", "TokenEvidence", "Usage", "leading"]
+__all__ = ["Citation", "Support", "Timings", "TokenEvidence", "Usage", "leading"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +46,41 @@ class TokenEvidence:
 
 
 @dataclass(frozen=True, slots=True)
+class Support:
+    """A passage that stands behind a stretch of the answer.
+
+    Attributes:
+        passage: Its place in `Answer.passages`; of several with one id, the first.
+        passage_id: Its `Passage.id`.
+        share: Its share of the evidence for the stretch, in (0, 1].
+        verbatim: Whether all of the stretch stands word for word in it, as
+            `nbce_rag.evidence.verbatim` compares: NFKC, case folding, runs of white space as one space,
+            no word cut.
+    """
+
+    passage: int
+    passage_id: str
+    share: float
+    verbatim: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Citation:
-    """A stretch of the answer that one passage supports. Never begins or ends inside a word.
+    """A stretch of the answer and the passages that support it. Never begins or ends inside a word.
+
+    Its own attributes speak of the passage with the largest share, `others` of those besides. In a short
+    answer a citation is a run of words of one passage; in a longer one it is a sentence, a clause, a list
+    item or lines of code, and several passages may stand behind it (`nbce_rag.evidence.citations`).
 
     Attributes:
         start: Where the stretch begins in `Answer.text`, in characters.
         end: Where it ends in `Answer.text`, in characters; exclusive.
         text: The stretch itself, `Answer.text[start:end]`.
-        passage: Place in `Answer.passages` of the passage cited; of several with one id, the first.
-        passage_id: `Passage.id` of the passage cited.
-        share: Mean evidence of that passage over the stretch, in (0, 1].
-        verbatim: Whether `text` stands word for word in the passage, as `nbce_rag.evidence.verbatim`
-            compares: NFKC, case folding, runs of white space as one space, no word cut.
+        passage: Place in `Answer.passages` of the leading passage; of several with one id, the first.
+        passage_id: `Passage.id` of the leading passage.
+        share: Its share of the evidence for the stretch, in (0, 1].
+        verbatim: Whether `text` stands word for word in it, as in `Support`.
+        others: Further passages that are cited for the stretch, the largest share first.
     """
 
     start: int
@@ -67,6 +90,12 @@ class Citation:
     passage_id: str
     share: float
     verbatim: bool
+    others: tuple[Support, ...] = ()
+
+    @property
+    def supports(self) -> tuple[Support, ...]:
+        """All passages that are cited for the stretch, the leading one first."""
+        return (Support(self.passage, self.passage_id, self.share, self.verbatim), *self.others)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from .evidence import Citation, TokenEvidence
+from .evidence import Citation, Support, TokenEvidence
 from .words import words
 
-__all__ = ["PassageEvidence", "by_number", "cited_by_number", "evidence_by_passage"]
+__all__ = ["PassageEvidence", "by_number", "cited_by_number", "evidence_by_passage", "supports_among"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +26,10 @@ class PassageEvidence:
             without tokens.
         tokens: How many tokens the passage leads.
         citations: How many citations name it.
-        cited: Share of the answer's words that cite it, by characters, in [0, 1].
-        support: Share of the answer's characters that cite it, each counted by its citation's `share`, in
-            [0, 1].
+        cited: Share of the answer's words that cite it, by characters, in [0, 1]. A word that cites several
+            passages counts whole for each of them.
+        support: Share of the answer's characters that cite it, each counted by the passage's share of the
+            citation, in [0, 1].
     """
 
     passage: int
@@ -48,7 +49,7 @@ def evidence_by_passage(
     Args:
         text: The answer.
         tokens: Its tokens. One whose weights are not over `count` passages is left out.
-        citations: Its citations. One whose passage is not there is left out.
+        citations: Its citations, as far as `supports_among` has them.
         count: Number of passages.
 
     Returns:
@@ -57,19 +58,19 @@ def evidence_by_passage(
     usable = [token for token in tokens if len(token.weights) == count]
     weights = _means([token.weights for token in usable]) or [0.0] * count
     leaders = Counter(token.passage for token in usable)
-    present = [citation for citation in citations if 0 <= citation.passage < count]
-    numbers = {place: number for number, place in enumerate(dict.fromkeys(c.passage for c in present), 1)}
+    present = [(citation, one) for citation in citations for one in supports_among(citation, count)]
+    numbers = {place: n for n, place in enumerate(dict.fromkeys(one.passage for _, one in present), 1)}
     for place in range(count):
         numbers.setdefault(place, len(numbers) + 1)
     spans = words(text) if present else []
     starts = [start for start, _ in spans]
     letters, support = [0] * count, [0.0] * count
-    for citation in present:
+    for citation, one in present:
         inside = spans[bisect_left(starts, citation.start) : bisect_left(starts, citation.end)]
-        letters[citation.passage] += sum(end - start for start, end in inside if end <= citation.end)
-        support[citation.passage] += float(citation.share) * (citation.end - citation.start)
+        letters[one.passage] += sum(end - start for start, end in inside if end <= citation.end)
+        support[one.passage] += float(one.share) * (citation.end - citation.start)
     all_letters = sum(end - start for start, end in spans)
-    by_passage = Counter(citation.passage for citation in present)
+    by_passage = Counter(one.passage for _, one in present)
     return tuple(
         PassageEvidence(
             passage=place,
@@ -82,6 +83,13 @@ def evidence_by_passage(
         )
         for place in range(count)
     )
+
+
+def supports_among(citation: Citation, count: int) -> tuple[Support, ...]:
+    """The passages that a citation names, as far as they are among `count`; none without the leading one."""
+    if not 0 <= citation.passage < count:
+        return ()
+    return tuple(support for support in citation.supports if 0 <= support.passage < count)
 
 
 def by_number(evidence: Iterable[PassageEvidence]) -> list[PassageEvidence]:

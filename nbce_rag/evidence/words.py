@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-__all__ = ["fold", "words"]
+__all__ = ["fold", "sized_words", "word_count", "words"]
 
 # Scripts written without spaces, of which one character is a word or a syllable: Han with its iteration
 # mark and zero, Hiragana, Katakana (full and half width). Korean has spaces between its words.
@@ -33,6 +33,19 @@ def words(text: str) -> list[tuple[int, int]]:
     """
     kinds = "".join(map(_kind, text))
     return [match.span() for match in _WORD.finditer(kinds)]
+
+
+def sized_words(text: str) -> list[tuple[int, int, float]]:
+    """The words of a text as (start, end, size): 0.5 for a Chinese or Japanese character, else 1.
+
+    Two such characters are about a word of other scripts, so that lengths compare.
+    """
+    return [(start, end, 0.5 if _CJK.match(text, start) else 1.0) for start, end in words(text)]
+
+
+def word_count(text: str) -> float:
+    """How many words a text has, a Chinese or Japanese character counting half."""
+    return sum(size for _, _, size in sized_words(text))
 
 
 def fold(text: str) -> str:

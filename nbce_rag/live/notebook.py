@@ -71,7 +71,7 @@ def _partial(text: str, tokens: list[TokenEvidence]) -> str:
     places = range(max((len(token.weights) for token in tokens), default=0))
     usable = [token for token in tokens if len(token.weights) == len(places)]
     citations = cite(text, usable, [Passage("", id=str(place)) for place in places])
-    order = dict.fromkeys([*(citation.passage for citation in citations), *places])
+    order = dict.fromkeys([*(one.passage for c in citations for one in c.supports), *places])
     numbers = {place: number for number, place in enumerate(order, start=1)}
     inside = spans_html(text, usable, (), (), numbers)
     return fragment("Answer in the making", [f'<p class="nbce-answer" dir="auto">{inside} …</p>'])

@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import pairwise
 
+from ..evidence.blocks import code_blocks
 from ..evidence.evidence import Citation, TokenEvidence
-from ..evidence.passage_evidence import PassageEvidence, by_number
+from ..evidence.marks import citation_marks
+from ..evidence.passage_evidence import PassageEvidence, by_number, supports_among
 from ..passages import Passage
 from .labels import clean, name_of, one_line, ordinal, particulars, percentages, shortened
 from .quotes import excerpt, quotes
@@ -80,7 +82,10 @@ def spans_html(
     numbers: Mapping[int, int],
     anchor: str = "",
 ) -> str:
-    """The text of an answer with its evidence as colour and title texts, and a mark after each citation.
+    """The text of an answer with its evidence as colour and title texts, and marks where citations end.
+
+    Line ends stay as they are, and a code block is one element with its fences, so that what is copied
+    from the page is what the model wrote; the marks for its lines stand behind it.
 
     Args:
         answer: the text.
@@ -90,8 +95,19 @@ def spans_html(
         numbers: for each index in the tokens' weights the number of that passage.
         anchor: where the marks link to, without the number; "" for no links.
     """
-    cited = [citation for citation in citations if 0 <= citation.passage < len(passages)]
+    cited = [citation for citation in citations if supports_among(citation, len(passages))]
+    placed = {
+        mark.at: mark
+        for mark in citation_marks(
+            answer, [(c.end, [s.passage for s in supports_among(c, len(passages))]) for c in cited]
+        )
+    }
+    code = code_blocks(answer)
     ends = [(token.start, token.end) for token in tokens] + [(c.start, c.end) for c in cited]
+    # The line end behind a block stands in it, so that it does not show as a line of its own.
+    opens = {block.start for block in code}
+    closes = {block.end + (block.end not in placed and answer[block.end :][:1] == "\n") for block in code}
+    ends += [(at, at) for at in (*opens, *closes, *placed)]
     cuts = sorted({0, len(answer), *(min(max(0, end), len(answer)) for pair in ends for end in pair)})
     html: list[str] = []
     run = ("", "", "")  # opening tag, closing tag, text: equal neighbours share an element
@@ -104,6 +120,9 @@ def spans_html(
 
     at_token = at_citation = 0
     for start, end in pairwise(cuts):
+        if start in opens:
+            flush()
+            html.append('<code class="nbce-code">')
         while at_token < len(tokens) and tokens[at_token].end <= start:
             at_token += 1
         while at_citation < len(cited) and cited[at_citation].end <= start:
@@ -114,10 +133,15 @@ def spans_html(
         if (opening, closing) != run[:2]:
             flush()
         run = (opening, closing, run[2] + answer[start:end])
-        if inside and cited[at_citation].end == end:
+        if end in closes or end in placed or (inside and cited[at_citation].end == end):
             flush()
-            place = cited[at_citation].passage
-            html.append(_mark(numbers[place], passages[place], anchor))
+        mark = placed.get(end)
+        if mark and mark.own_line:
+            html.append("\n")
+        if end in closes:
+            html.append("</code>")
+        if mark:
+            html += [_mark(numbers[place], passages[place], anchor) for place in mark.passages]
     flush()
     return "".join(html)
 
@@ -202,7 +226,11 @@ def _sources(
         items = []
         for evidence in cited:
             place = evidence.passage
-            stretches = [c.text for c in answer.citations if c.passage == place]
+            stretches = [
+                c.text
+                for c in answer.citations
+                if any(s.passage == place for s in supports_among(c, len(answer.passages)))
+            ]
             meta = [
                 f"cited for {evidence.cited:.0%} of the answer",
                 f"{shares[place]}% of the evidence",

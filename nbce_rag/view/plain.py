@@ -15,7 +15,9 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from ..evidence.passage_evidence import cited_by_number
+from ..evidence.blocks import code_blocks
+from ..evidence.marks import citation_marks
+from ..evidence.passage_evidence import cited_by_number, supports_among
 from ..passages import Passage
 from .labels import clean, headline, name_of, one_line, particulars
 from .shown import AnswerLike, ComparisonLike
@@ -55,7 +57,7 @@ def render(answer: AnswerLike, console: Console) -> None:
         answer: What to print.
         console: Where to print it.
     """
-    print_text(console, _marked(answer))
+    _print_answer(answer, console)
     if answer.passages:
         print_text(console, Text())
         _render_sources(answer, console)
@@ -69,21 +71,39 @@ def print_text(console: Console, text: Text) -> None:
 
 
 def _marked(answer: AnswerLike) -> Text:
-    """The answer with [number] after each citation."""
+    """The answer with [number] where citations end, or behind the code block that they end in."""
     numbers = {evidence.passage: evidence.number for evidence in answer.passage_evidence}
-    marked = Text()
-    at = 0
-    for citation in answer.citations:
-        number = numbers.get(citation.passage)
-        if number is None:
-            continue
-        colour = _colour(number)
-        marked.append(clean(answer.text[at : citation.start]))
-        marked.append(clean(answer.text[citation.start : citation.end]), style=colour)
-        marked.append(f"[{number}]", style=colour + Style(bold=True))
-        at = citation.end
-    marked.append(clean(answer.text[at:]))
+    supports = [(citation, supports_among(citation, len(numbers))) for citation in answer.citations]
+    cited = [(citation, [one.passage for one in known]) for citation, known in supports if known]
+    marked, at = Text(), 0
+    # What is put between the characters of the answer, and from where on they have which colour.
+    placed = {mark.at: mark for mark in citation_marks(answer.text, [(c.end, k) for c, k in cited])}
+    colours = {citation.end: Style() for citation, _ in cited}
+    colours |= {citation.start: _colour(numbers[places[0]]) for citation, places in cited}
+    colour = Style()
+    for cut in sorted({*placed, *colours, len(answer.text)}):
+        marked.append(clean(answer.text[at:cut]), style=colour)
+        if mark := placed.get(cut):
+            marked.append("\n" if mark.own_line else "")
+            for place in mark.passages:
+                marked.append(f"[{numbers[place]}]", style=_colour(numbers[place]) + Style(bold=True))
+        colour, at = colours.get(cut, colour), cut
     return marked
+
+
+def _print_answer(answer: AnswerLike, console: Console) -> None:
+    """Prints the marked answer; on a terminal code is not wrapped, so that it can be copied from there."""
+    lines = _marked(answer).split("\n", allow_blank=True)
+    fenced = code_blocks("\n".join(line.plain for line in lines))
+    at, parts = 0, list[tuple[bool, list[Text]]]()
+    for line in lines:
+        is_code = any(block.start <= at < block.end for block in fenced)
+        if not parts or parts[-1][0] != is_code:
+            parts.append((is_code, []))
+        parts[-1][1].append(line)
+        at += len(line.plain) + 1
+    for is_code, block in parts:
+        console.print(Text("\n").join(block), soft_wrap=is_code or not console.is_terminal)
 
 
 def _render_sources(answer: AnswerLike, console: Console) -> None:

@@ -10,6 +10,8 @@ from ..evidence.words import fold, words
 __all__ = ["excerpt", "quotes"]
 
 _LETTERS_OF_A_TELLING_WORD = 4
+_WORDS_OF_A_SENTENCE = 12
+_WORDS_OF_A_RUN = 3
 
 
 def quotes(stretches: Iterable[str], passage: str) -> list[tuple[int, int]]:
@@ -17,7 +19,9 @@ def quotes(stretches: Iterable[str], passage: str) -> list[tuple[int, int]]:
 
     Words are compared without case and width. A stretch is a run of words that is found whole in a cited
     text, as long as it goes. It must be all of that text, or hold a word that tells something: a number, a
-    word of four letters or more, or two Chinese or Japanese characters.
+    word of four letters or more, or two Chinese or Japanese characters. Of a sentence (twelve words or
+    more) a word or two by themselves would stand all over the passage, so that there a run has three words
+    or more, or a digit or an underscore in it.
 
     Args:
         stretches: parts of the answer that cite the passage.
@@ -39,7 +43,7 @@ def quotes(stretches: Iterable[str], passage: str) -> list[tuple[int, int]]:
             lengths = {place: _run(there, at, here, place) for place in places.get(there[at], ())}
             longest = max(lengths.values(), default=0)
             run = there[at : at + longest]
-            if run and (longest == len(there) or _tells(run)):
+            if run and (longest == len(there) or (_tells(run) and not _is_common(run, len(there)))):
                 for place, length in lengths.items():
                     if length == longest:
                         marked.update(range(place, place + longest))
@@ -78,6 +82,13 @@ def _run(there: Sequence[str], at: int, here: Sequence[str], place: int) -> int:
             break
         length += 1
     return length
+
+
+def _is_common(run: Sequence[str], words_of_stretch: int) -> bool:
+    """Whether a run is a word or two out of a sentence, and no number and no name of code."""
+    if words_of_stretch < _WORDS_OF_A_SENTENCE or len(run) >= _WORDS_OF_A_RUN:
+        return False
+    return not any(char.isdigit() or char == "_" for word in run for char in word)
 
 
 def _tells(run: Sequence[str]) -> bool:

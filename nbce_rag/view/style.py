@@ -39,6 +39,9 @@ STYLE = "\n".join(
         ".nbce ul { list-style: none; }",
         ".nbce .nbce-question { font-weight: 600; white-space: pre-wrap; margin-bottom: .4rem; }",
         ".nbce .nbce-answer { font-size: 1.1em; line-height: 1.8; white-space: pre-wrap; }",
+        ".nbce .nbce-code { display: block; margin: .3rem 0; padding: .3rem .6rem; border-radius: 4px;"
+        " background: rgb(128 128 128 / .12); color: inherit; white-space: pre; overflow-x: auto;"
+        " font: .85em/1.6 ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace; }",
         f".nbce .nbce-t {{ background: rgb(var(--nbce-c) / calc({_WEAKEST} + {STRONGEST - _WEAKEST:.2f} *"
         " var(--nbce-w, 1))); padding: .12em 0; -webkit-print-color-adjust: exact;"
         " print-color-adjust: exact; }",

@@ -10,6 +10,7 @@ from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.prompts import ChatPromptTemplate, aformat_document, format_document
 from langchain_core.retrievers import BaseRetriever
+from view_tools import an_answer
 
 from langchain_nbce import ChatNBCE, PassagePrompt, format_passages
 from langchain_nbce.output import citations
@@ -282,3 +283,20 @@ def test_citations_are_cores_own_and_equal_in_both_output_versions(chat: Chat) -
     (streamed,) = [b for b in whole.content if b["type"] == "text"]
     assert streamed["text"] == message.text
     assert list(map(strip, streamed["annotations"])) == list(map(strip, cited))
+
+
+def test_a_stretch_of_several_passages_has_a_citation_for_each() -> None:
+    text = "The ferry is run by Ada, and the market by the harbour opens at eight."
+    passages = [Passage(d.page_content, id=str(d.id), title=d.metadata.get("title")) for d in DOCS]
+    answer = an_answer(text, passages, [(0.4, 0.6)])
+    first, second = citations(answer.to_dict())
+    for one, place, share in ((first, 1, 0.6), (second, 0, 0.4)):
+        assert (one["start_index"], one["end_index"]) == (0, len(text))
+        assert one["cited_text"] == passages[place].text
+        assert one["extras"] == {
+            "passage_id": passages[place].id,
+            "share": pytest.approx(share),
+            "verbatim": False,
+        }
+    assert "title" not in first
+    assert second["title"] == "Ferry"

@@ -21,6 +21,7 @@ from llama_index.core.prompts.default_prompt_selectors import DEFAULT_TEXT_QA_PR
 from llama_index.core.schema import NodeWithScore, TextNode
 from llama_index.core.settings import Settings
 from pydantic import BaseModel
+from view_tools import an_answer
 
 from llama_index_nbce import (
     NBCELLM,
@@ -29,6 +30,7 @@ from llama_index_nbce import (
     cited_nodes,
     format_citations,
 )
+from llama_index_nbce.report import citation_blocks
 from nbce_rag import report_schema
 from nbce_rag.engine.nbce import NBCE
 from nbce_rag.errors import InputError, InputTypeError
@@ -48,6 +50,30 @@ def scored(nodes: list[TextNode]) -> list[NodeWithScore]:
 def report(response: Any) -> dict[str, Any]:
     made: dict[str, Any] = response.metadata["nbce"]
     return made
+
+
+class _Response:
+    """A response with the report of an answer that was made by hand."""
+
+    def __init__(self, made: Any) -> None:
+        self.metadata: dict[str, Any] | None = {"nbce": made}
+        self.source_nodes: list[NodeWithScore] = []
+
+
+def test_footnotes_of_several_passages_keep_out_of_code() -> None:
+    text = (
+        "You can make a client of your own like so, once for all:\n```\nclient = Client()\n```\nThat is all."
+    )
+    passages = [Passage("client = Client()", id="a"), Passage("One client for all.", id="b")]
+    answer = an_answer(text, passages, [(0.4, 0.6)] * 13 + [(1.0, 0.0)] * 4 + [(0.5, 0.5)])
+    assert format_citations(_Response(answer.to_dict())) == (
+        "You can make a client of your own like so, once for all: [1][2]\n```\nclient = Client()\n```\n[2]\n"
+        "That is all.\n\n[1] b\n[2] a"
+    )
+    blocks = citation_blocks(answer)
+    assert [block.source for block in blocks] == ["b", "a", "a"]
+    assert [block.additional_location_info["response_end"] for block in blocks[:2]] == [56, 56]
+    assert [block.additional_location_info["weight_ppm"] for block in blocks[:2]] == [600_000, 400_000]
 
 
 class TestOneCall:
