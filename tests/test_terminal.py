@@ -78,6 +78,11 @@ def test_plain_output_is_the_text_with_numbers_and_the_sources() -> None:
     )
 
 
+def test_an_answer_that_was_cut_off_says_so() -> None:
+    assert "(cut off at the most tokens allowed: max_tokens)" in rendered(an_answer(finish_reason="length"))
+    assert "cut off" not in rendered(an_answer())
+
+
 def test_on_a_terminal_each_passage_has_its_colour() -> None:
     out = rendered(an_answer(), terminal=True)
     assert "\x1b[36mmule is sterile\x1b[0m\x1b[1;36m[1]\x1b[0m" in out

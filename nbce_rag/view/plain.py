@@ -58,6 +58,8 @@ def render(answer: AnswerLike, console: Console) -> None:
         console: Where to print it.
     """
     _print_answer(answer, console)
+    if answer.finish_reason == "length":
+        print_text(console, Text("(cut off at the most tokens allowed: max_tokens)", style="dim"))
     if answer.passages:
         print_text(console, Text())
         _render_sources(answer, console)
