@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from nbce_rag.evaluation.metrics import bootstrap_ci, score_method, score_row
 from nbce_rag.evaluation.studies.study import Study, run_study
 from nbce_rag.prompts.template import PromptTemplate
 
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 KEYS = [["http2=True"], ["Client", "AsyncClient"]]
 CODE = (
     "`a b`",
@@ -307,3 +309,21 @@ def test_the_table_of_the_command(tmp_path: Path, tiny_folder: Callable[..., Pat
     result = CliRunner().invoke(app, again, catch_exceptions=False)
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
     assert "style='tall'" in result.stderr
+
+
+def check_howto(documents: Path, questions: Path, least: int) -> None:
+    data = load_dataset(documents, questions)
+    assert len(data.questions) >= least
+    for question in data.questions:
+        texts = [data.passages[id_].text for id_ in question.gold_ids]
+        assert max(groups_found(text, question.keys) for text in texts) == 1, question.text
+
+
+def test_how_to_questions_over_docstrings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(EXAMPLES / "make_howto_corpus.py"))["main"]([str(tmp_path / "howto")])
+    assert f"{len(list((tmp_path / 'howto').iterdir()))} pages" in capsys.readouterr().out
+    check_howto(tmp_path / "howto", EXAMPLES / "howto-questions.jsonl", 20)
+
+
+def test_how_to_questions_over_the_chinese_handbook() -> None:
+    check_howto(EXAMPLES / "handbook-zh.md", EXAMPLES / "handbook-zh-questions.jsonl", 8)

@@ -79,7 +79,7 @@ class Asker:
         style: Style | None,
     ) -> None:
         self._nbce, self._data, self._contexts = nbce, data, contexts
-        self._options = {"max_tokens": max_tokens, "style": style}
+        self._options: RequestFields = {"max_tokens": max_tokens, "style": style}
         self._engines: dict[tuple[str, float], LongContext] = {}
 
     def unavailable(self, method: Method) -> str | None:
