@@ -1,9 +1,10 @@
-"""A folder of real documentation for how-to questions: the docstrings of click, a page for each public name.
+r"""A folder of real documentation for how-to questions: the docstrings of click, a page for each public name.
 
 click comes with nbce-rag, so that nothing is downloaded. Then:
 
     python examples/make_howto_corpus.py howto-corpus
-    nbce-rag eval --passages howto-corpus --questions examples/howto-questions.jsonl --style long --json howto.json
+    nbce-rag eval --passages howto-corpus --questions examples/howto-questions.jsonl \
+        --style long --json howto.json
 """
 
 from __future__ import annotations
