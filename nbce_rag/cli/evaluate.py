@@ -15,6 +15,7 @@ from ..evaluation.methods.names import method_choices
 from ..files import write_json
 from .console import errors_in_one_line, notes, progress_shown, say, table_console
 from .options import (
+    AnswerStyleOption,
     AnswerTokensOption,
     BatchSizeOption,
     DeviceOption,
@@ -58,7 +59,8 @@ def eval_command(
             "--together", help="Methods with the same rows share a batch: sooner, times do not compare."
         ),
     ] = False,
-    max_tokens: AnswerTokensOption = 24,
+    style: AnswerStyleOption = None,
+    max_tokens: AnswerTokensOption = None,
     model: ModelOption = None,
     embedder: EmbedderOption = None,
     index: Annotated[
@@ -109,7 +111,7 @@ def eval_command(
                         index=index,
                         log=log,
                         progress=progress,
-                        **given(embedder=embedder, device=device, dtype=dtype),
+                        **given(style=style, embedder=embedder, device=device, dtype=dtype),
                     )
         write_json(out, report)
         for note in found:
@@ -123,8 +125,8 @@ def _show(report: Mapping[str, Any]) -> None:
     console = table_console(200)
     table = Table(box=None, pad_edge=False)
     table.add_column("method", overflow="fold")
-    heads = ("answer found", "95%", "- concat", "95%", "EM", "F1", "lead = gold", "s/question", "tokens")
-    for name in heads:
+    with_keys = any("keys_share" in scores for scores in report["methods"].values())
+    for name in (*(_LONG_HEADS if with_keys else _HEADS), "lead = gold", "s/question", "tokens"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, scores in report["methods"].items():
         difference = scores.get("difference_to_concat", {}).get("answer_found", {})
@@ -134,8 +136,7 @@ def _show(report: Mapping[str, Any]) -> None:
             _interval(scores["ci95"]["answer_found"]),
             _number(difference.get("mean"), "+.3f"),
             _interval(difference.get("ci95"), "+.2f"),
-            _number(scores["exact_match"]),
-            _number(scores["f1"]),
+            *(_long_cells(scores) if with_keys else (_number(scores["exact_match"]), _number(scores["f1"]))),
             _number(scores["leading_is_gold_when_right"]),
             _number(scores["seconds_per_question"], ".2f"),
             _number(scores["prompt_tokens"], ".0f"),
@@ -154,6 +155,21 @@ def _show(report: Mapping[str, Any]) -> None:
         elif not (note := scores.get("unavailable", "")):
             continue
         console.print(f"{name}: {note}", markup=False, highlight=False)
+
+
+_HEADS = ("answer found", "95%", "- concat", "95%", "EM", "F1")
+_LONG_HEADS = ("keys found", "95%", "- concat", "95%", "groups", "identifiers", "95%", "repeated", "words")
+
+
+def _long_cells(scores: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of answers to questions with keys; nothing for a method that was asked none."""
+    return (
+        _number(scores.get("keys_share")),
+        _number(scores.get("identifier_precision")),
+        _interval(scores["ci95"].get("identifier_precision")),
+        _number(scores.get("repetition")),
+        _number(scores.get("words"), ".0f"),
+    )
 
 
 def _number(value: float | None, form: str = ".3f") -> str:

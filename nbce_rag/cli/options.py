@@ -11,6 +11,7 @@ import typer
 from ..errors import InputError
 
 __all__ = [
+    "AnswerStyleOption",
     "AnswerTokensOption",
     "BatchSizeOption",
     "ChatTemplateOption",
@@ -29,8 +30,24 @@ __all__ = [
     "parse_kwargs",
 ]
 
+AnswerStyleOption = Annotated[
+    str | None,
+    typer.Option(
+        "--style",
+        metavar="short|long",
+        help="As few words as possible, or full sentences, with code where it helps.",
+        show_default="short, but long in study long",
+    ),
+]
 AnswerTokensOption = Annotated[
-    int, typer.Option("--max-tokens", metavar="N", min=1, help="Most tokens of an answer.")
+    int | None,
+    typer.Option(
+        "--max-tokens",
+        metavar="N",
+        min=1,
+        help="Most tokens of an answer.",
+        show_default="24, 120 in the style long",
+    ),
 ]
 BatchSizeOption = Annotated[
     int,
@@ -101,7 +118,8 @@ QuestionsOption = Annotated[
     typer.Option(
         "--questions",
         metavar="FILE",
-        help="jsonl(.gz) with question, answers, and gold_ids or ctxs; RAMDocs; or SQuAD JSON.",
+        help="jsonl(.gz) with question, answers or keys, and gold_ids, gold_sources or ctxs; RAMDocs; "
+        "or SQuAD JSON.",
         show_default=False,
     ),
 ]

@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..evaluation.studies import STUDIES
 from .console import errors_in_one_line, notes, progress_shown, say
 from .options import (
+    AnswerStyleOption,
     AnswerTokensOption,
     BatchSizeOption,
     DeviceOption,
@@ -66,7 +67,8 @@ def study_command(
     seed: SampleSeedOption = 0,
     half: HalfOption = None,
     batch_size: BatchSizeOption = 8,
-    max_tokens: AnswerTokensOption = 24,
+    style: AnswerStyleOption = None,
+    max_tokens: AnswerTokensOption = None,
     model: ModelOption = None,
     embedder: EmbedderOption = None,
     device: DeviceOption = None,
@@ -93,7 +95,8 @@ def study_command(
                 parse_methods(methods)
             data = load_dataset(passages, questions)
             # Without a store, which below float32 would make a study that goes on round otherwise.
-            nbce = NBCE.from_pretrained(model, kv_store=False, **given(device=device, dtype=dtype))
+            options = given(style=style, device=device, dtype=dtype)
+            nbce = NBCE.from_pretrained(model, kv_store=False, **options)
             with progress_shown() as progress:
                 study = Study(
                     out=out,

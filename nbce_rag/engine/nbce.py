@@ -197,6 +197,11 @@ class NBCE:
         return self._engine.encoders.template(self.options.style)
 
     @property
+    def has_own_prompt(self) -> bool:
+        """Whether the wording was given with `prompt`, so that `style` has no say in it."""
+        return self._engine.encoders.own is not None
+
+    @property
     def kv_store(self) -> PassageKVStore | None:
         """Keys and values kept from call to call."""
         return self._engine.store

@@ -14,10 +14,12 @@ from ..errors import ContextLengthError, NbceWarning
 from ..evidence.passage_evidence import cited_by_number
 from ..models.transformers.rope import why_not
 from ..passages import Passage
+from ..prompts.template import Style
 from ..request import Request
 from .data.dataset import Dataset
 from .data.questions import Question
 from .log import Row
+from .long_metrics import identifiers, names_in
 from .methods.long_context import LongContext
 from .methods.method import Exchange, Method, RequestFields
 
@@ -65,12 +67,19 @@ class Asker:
         data: questions and passages.
         contexts: the passages that were retrieved for each question, by its id.
         max_tokens: most tokens of an answer.
+        style: of the wording, see `nbce_rag.options.Options`.
     """
 
     def __init__(
-        self, nbce: NBCE, data: Dataset, contexts: Mapping[str, Sequence[Passage]], max_tokens: int
+        self,
+        nbce: NBCE,
+        data: Dataset,
+        contexts: Mapping[str, Sequence[Passage]],
+        max_tokens: int,
+        style: Style | None,
     ) -> None:
-        self._nbce, self._data, self._contexts, self._max_tokens = nbce, data, contexts, max_tokens
+        self._nbce, self._data, self._contexts = nbce, data, contexts
+        self._options: RequestFields = {"max_tokens": max_tokens, "style": style}
         self._engines: dict[tuple[str, float], LongContext] = {}
 
     def unavailable(self, method: Method) -> str | None:
@@ -91,12 +100,24 @@ class Asker:
             for course in running:
                 course.take([next(replies) for _ in course.requests], since, until)
             since = until
-        return [_line(course, len(courses)) for course in courses]
+        return [self._line(course, len(courses)) for course in courses]
+
+    def _line(self, course: _Course, batch: int) -> Row:
+        line = _line(course, batch)
+        question = course.question
+        if question.keys:
+            gold = (self._data.passages[id_] for id_ in question.gold_ids)
+            texts = [f"{p.title or ''}\n{p.text}" for p in (*self._contexts[question.id], *gold)]
+            names = names_in(texts)
+            line["keys"] = [list(group) for group in question.keys]
+            # With what the passages say of them, so that the log alone is enough to score again.
+            line["identifiers"] = {name: name in names for name in identifiers(line["answer"])}
+        return line
 
     def _replies(self, courses: Sequence[_Course]) -> list[Answer | ContextLengthError]:
         """Replies to all requests, in order."""
         requests = [
-            (self._engine(course.method), self._nbce.request(**request, max_tokens=self._max_tokens))
+            (self._engine(course.method), self._nbce.request(**request, **self._options))
             for course in courses
             for request in course.requests
         ]

@@ -2,7 +2,8 @@
 
 English answers are compared as in SQuAD's scorer (Rajpurkar et al. 2016): without case, ASCII
 punctuation, articles and runs of blanks. Answers with Chinese or Japanese characters are compared
-character by character, without blanks and any punctuation.
+character by character, without blanks and any punctuation. Answers to questions with keys are scored as
+long answers (`nbce_rag.evaluation.long_metrics`).
 """
 
 from __future__ import annotations
@@ -11,16 +12,19 @@ import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from .long_metrics import Keys, groups_found, precision, repetition, word_count
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 __all__ = [
+    "LONG_SCORES",
     "RECALL_AT",
     "Figures",
     "answer_found",
@@ -38,6 +42,8 @@ __all__ = [
 
 RECALL_AT = (1, 3, 5, 10)
 SCORES = ("answer_found", "exact_match", "f1")
+LONG_SCORES = ("keys_share", "identifier_precision", "repetition", "words")
+"""What lines about questions with keys have beside the others."""
 RESAMPLES = 10_000
 _CJK = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -90,12 +96,19 @@ def _f1(answer: str, gold: str, characters: bool) -> float:
     return 2 * common / (one.total() + other.total())
 
 
-def score_row(row: Row, refusal: str | None = None) -> dict[str, float]:
+def score_row(row: Row, refusal: str | None = None) -> dict[str, float | None]:
     """`answer_found`, `exact_match` and `f1` of one line of the log, each in [0, 1].
 
     A question without gold answers is answered rightly by an abstention, the prompt's refusal, or nothing.
+
+    A question with keys has its answer found when the answer holds a string of each group, and is scored by
+    `keys_share` (of the groups), `identifier_precision`, `repetition` and `words` too. What such an answer
+    has no value for is None: exact match and F1 without gold answers, precision without identifiers, all
+    but the keys where the passages did not fit.
     """
     text, golds = row["answer"], row["answers"]
+    if keys := row.get("keys"):
+        return _score_long(row, keys)
     if row.get("error"):
         return dict.fromkeys(SCORES, 0.0)
     characters = is_cjk(row["question"], *golds)
@@ -106,6 +119,21 @@ def score_row(row: Row, refusal: str | None = None) -> dict[str, float]:
         "exact_match": float(exact_match(text, golds, characters=characters)),
         "f1": f1(text, golds, characters=characters),
     }
+
+
+def _score_long(row: Row, keys: Keys) -> dict[str, float | None]:
+    text, golds = row["answer"], row["answers"]
+    scores: dict[str, float | None] = dict.fromkeys((*SCORES, *LONG_SCORES))
+    share = groups_found(text, keys)
+    scores |= {"answer_found": float(share == 1), "keys_share": share}
+    characters = is_cjk(row["question"], *golds)
+    if golds:
+        scores["exact_match"] = float(exact_match(text, golds, characters=characters))
+        scores["f1"] = f1(text, golds, characters=characters)
+    if not row.get("error"):
+        scores["identifier_precision"] = precision(row["identifiers"].values())
+        scores |= {"repetition": repetition(text), "words": float(word_count(text))}
+    return scores
 
 
 def is_silent(row: Row, refusal: str | None = None) -> bool:
@@ -176,10 +204,10 @@ def score_method(
         seed: of the intervals.
     """
     scored = {row["question_id"]: score_row(row, refusal) for row in rows}
-    values = {name: [scores[name] for scores in scored.values()] for name in SCORES}
+    values = _columns(scored.values())
     figures: Figures = {"questions": len(rows)}
-    figures |= {name: _mean(values[name]) for name in SCORES}
-    figures["ci95"] = {name: bootstrap_ci(values[name], seed=seed) for name in SCORES}
+    figures |= {name: _mean(column) for name, column in values.items()}
+    figures["ci95"] = {name: bootstrap_ci(column, seed=seed) for name, column in values.items()}
     if baseline is not None:
         figures["difference_to_concat"] = paired_differences(rows, baseline, refusal=refusal, seed=seed)
     figures |= _citations(rows, {id_: scores["answer_found"] == 1 for id_, scores in scored.items()})
@@ -201,7 +229,8 @@ def paired_differences(
 
     Args:
         rows: lines of the log of the one.
-        baseline: lines of the other; questions that only one of them was asked do not count.
+        baseline: lines of the other; questions that only one of them was asked do not count, nor for a
+            score those for which one has no value.
         refusal: as in `score_method`.
         seed: of the intervals.
 
@@ -212,9 +241,25 @@ def paired_differences(
         {row["question_id"]: score_row(row, refusal) for row in lines} for lines in (rows, baseline)
     )
     both = [id_ for id_ in one if id_ in other]
-    values = {name: [one[id_][name] - other[id_][name] for id_ in both] for name in SCORES}
+    values = _columns([_minus(one[id_], other[id_]) for id_ in both])
     return {
-        name: {"mean": _mean(values[name]), "ci95": bootstrap_ci(values[name], seed=seed)} for name in SCORES
+        name: {"mean": _mean(column), "ci95": bootstrap_ci(column, seed=seed)}
+        for name, column in values.items()
+    }
+
+
+def _columns(scores: Iterable[Mapping[str, float | None]]) -> dict[str, list[float]]:
+    """Values of each score, those that there are; long answers' scores only where a question has keys."""
+    lines = list(scores)
+    names = (*SCORES, *LONG_SCORES) if any(LONG_SCORES[0] in line for line in lines) else SCORES
+    return {name: [value for line in lines if (value := line.get(name)) is not None] for name in names}
+
+
+def _minus(one: Mapping[str, float | None], other: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Differences of the scores that both have."""
+    return {
+        name: None if value is None or (base := other[name]) is None else value - base
+        for name, value in one.items()
     }
 
 

@@ -30,6 +30,11 @@ def rescore(log: str | os.PathLike[str]) -> Figures:
         leading citation is the one with the most evidence over the answer. A method that the model cannot
         do has `unavailable`, the reason, and no scores.
 
+        Where questions have keys, `answer_found` is the share of answers that hold a string of each group,
+        and there are `keys_share`, `identifier_precision`, `repetition` and `words` beside it, as
+        `nbce_rag.evaluation.long_metrics` defines them, with intervals and differences too; their means are
+        over the answers that have a value (`score_row`).
+
         `differences` from "posterior - concat" and the like to the mean difference of each score, question
         by question, with `ci95`: the default rule minus each other method, where both were run.
 

@@ -13,18 +13,23 @@ from ..embedding.resolve import EmbedderLike
 from ..embedding.sentence_transformer import DEFAULT_EMBEDDER
 from ..engine.nbce import NBCE
 from ..errors import InputError
+from ..options import Options
+from ..prompts.template import Style
 from .asker import Asker
 from .data.dataset import Dataset, load_dataset
-from .log import RunLog
+from .log import Row, RunLog
 from .methods.method import Method
 from .methods.names import parse_methods
 from .metrics import Figures, score_row
 from .report import report_of
 from .retrieval import embedder_name, retrieve
 
-__all__ = ["DEFAULT_METHODS", "Progress", "evaluate"]
+__all__ = ["DEFAULT_METHODS", "MAX_TOKENS", "Progress", "evaluate", "in_style"]
 
 DEFAULT_METHODS = "closed-book,gold,top-1,concat,map-rerank,min-entropy,experts,posterior"
+
+MAX_TOKENS: dict[Style, int] = {"short": 24, "long": 120}
+"""Most tokens of an answer, where no number is given."""
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called with (answers done, answers in all, answer_found so far by method)."""
@@ -41,7 +46,8 @@ def evaluate(
     half: int | None = None,
     batch_size: int = 8,
     together: bool = False,
-    max_tokens: int = 24,
+    style: Style | None = None,
+    max_tokens: int | None = None,
     model: str | os.PathLike[str] | NBCE | None = None,
     embedder: EmbedderLike = DEFAULT_EMBEDDER,
     index: str | os.PathLike[str] | None = None,
@@ -68,7 +74,9 @@ def evaluate(
         together: methods that read the same rows, such as all fusion rules, share a batch, so that their
             prompts are read once. The answers are the same and come sooner; the times are shares of the
             batch and do not compare.
-        max_tokens: most tokens of an answer.
+        style: how long an answer the built-in wordings ask for, see `nbce_rag.options.Options`. None is
+            "short" for all models, so that figures compare; an engine keeps its own style or wording.
+        max_tokens: most tokens of an answer; None is 24, and 120 in the style "long".
         model: as in `NBCE.from_pretrained`, or an engine; an engine keeps its own options and KV store.
             Otherwise there is no store, so that every method reads its passages, and a run that goes on
             after an end rounds as one that was never ended.
@@ -88,8 +96,11 @@ def evaluate(
         ModelError: the model cannot be loaded.
     """
     all_methods = parse_methods(methods)
+    if style is not None:
+        Options().updated(style=style)  # before a model is loaded for nothing
     for name, value in (("k", k), ("batch_size", batch_size), ("max_tokens", max_tokens)):
-        COUNT.check(name, value)
+        if value is not None:
+            COUNT.check(name, value)
     whole = questions if isinstance(questions, Dataset) else load_dataset(passages, questions)
     data = whole.sample(limit, seed=seed, half=half)
     if isinstance(model, NBCE):
@@ -97,9 +108,12 @@ def evaluate(
     else:
         # What one question leaves to the next would be rounded otherwise in a run that goes on after an end.
         nbce = NBCE.from_pretrained(model, **({"kv_store": False} | model_options))
+    styled = in_style(nbce, style)
+    if max_tokens is None:
+        max_tokens = MAX_TOKENS[styled.options.style or "short"]
     # Methods have rules of their own, and their lines in the log say with which numbers.
     shared = {
-        name: value for name, value in vars(nbce.options).items() if name not in ("fusion", "max_tokens")
+        name: value for name, value in vars(styled.options).items() if name not in ("fusion", "max_tokens")
     }
     header = {
         "dataset": data.name,
@@ -112,19 +126,37 @@ def evaluate(
         "model": nbce.model.name,
         "dtype": nbce.model.dtype,
         "embedder": embedder_name(embedder),
+        "style": styled.options.style,
         "max_tokens": max_tokens,
-        "options_sha256": hashlib.sha256(f"{nbce.prompt!r}{shared!r}".encode()).hexdigest(),
-        "refusal": nbce.prompt.refusal,
+        "options_sha256": hashlib.sha256(f"{styled.prompt!r}{shared!r}".encode()).hexdigest(),
+        "refusal": styled.prompt.refusal,
     }
     results = RunLog.resume(log, header)
     try:
         contexts = retrieve(data, results, k, embedder, index)
-        asker = Asker(nbce, data, contexts, max_tokens)
+        asker = Asker(nbce, data, contexts, max_tokens, styled.options.style)
         able = _describe(asker, all_methods, results)
         _run(asker, data, _groups(able, together), results, batch_size, progress)
         return report_of(results)
     finally:
         results.close()
+
+
+def in_style(nbce: NBCE, style: Style | None, default: Style = "short") -> NBCE:
+    """The engine with its wording in a style.
+
+    Args:
+        nbce: an engine.
+        style: the style; None is the engine's own, and the default where it has neither a style nor a wording
+            of its own.
+        default: the style of an engine that says nothing.
+
+    Raises:
+        InputError: no style, or one beside a wording of the engine's own.
+    """
+    if style is None and (nbce.options.style is not None or nbce.has_own_prompt):
+        return nbce
+    return nbce.updated(style=style or default)
 
 
 def _describe(asker: Asker, methods: Sequence[Method], log: RunLog) -> list[Method]:
@@ -181,7 +213,7 @@ def _run(
     scores: dict[str, list[float]] = {method.name: [] for method in methods}
     refusal = log.header["refusal"]
     for (name, _), row in log.rows.items():
-        scores.setdefault(name, []).append(score_row(row, refusal)["answer_found"])
+        scores.setdefault(name, []).append(_found(row, refusal))
 
     def tell() -> None:
         if progress is not None:
@@ -201,5 +233,9 @@ def _run(
                 log.append(rows)
                 done += len(rows)
                 for row in rows:
-                    scores[str(row["method"])].append(score_row(row, refusal)["answer_found"])
+                    scores[str(row["method"])].append(_found(row, refusal))
                 tell()
+
+
+def _found(row: Row, refusal: str | None) -> float:
+    return score_row(row, refusal)["answer_found"] or 0.0

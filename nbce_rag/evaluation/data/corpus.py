@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from ...documents.folders import read_files
 from ...errors import InputError
 from ...passages import Passage
+from ..long_metrics import Keys, groups_found
 from ..metrics import answer_found, is_cjk
 
 __all__ = ["holding", "holds", "is_documents", "passages_by_file", "read_documents"]
@@ -53,8 +54,11 @@ def passages_by_file(passages: Sequence[Passage]) -> dict[str, list[Passage]]:
     return {name: paths[same[0]] for name, same in names.items() if len(same) == 1} | paths
 
 
-def holding(passages: Sequence[Passage], answers: Sequence[str]) -> list[Passage]:
-    """Those that hold an answer; all of them if none does."""
+def holding(passages: Sequence[Passage], answers: Sequence[str], keys: Keys = ()) -> list[Passage]:
+    """Those that hold an answer, or with keys strings of most of the groups; all of them if none does."""
+    if keys:
+        shares = [groups_found(passage.text, keys) for passage in passages]
+        return [p for p, share in zip(passages, shares, strict=True) if share == max(shares)]
     return [passage for passage in passages if holds(passage, answers)] or list(passages)
 
 

@@ -72,6 +72,8 @@ class Dataset:
         for question in self.questions:
             contexts = [passage.id for passage in question.contexts]
             digest.update(_bytes(question.id, question.text, question.answers, question.gold_ids, contexts))
+            if question.keys:
+                digest.update(_bytes(question.keys))
         for id_ in sorted(self.passages):
             passage = self.passages[id_]
             digest.update(_bytes(id_, passage.title, passage.text, passage.score))
@@ -85,9 +87,12 @@ def load_dataset(passages: str | os.PathLike[str] | None, questions: str | os.Pa
     `answers`, `ctxs`, jsonl of RAMDocs, or SQuAD-format JSON; passages are jsonl with `text` (and `id`,
     `title`), SQuAD format, or documents: a folder, or a file that is no JSON. Any JSON may be gzipped.
 
-    Documents are split as `nbce-rag index` does. A question's `gold` or `gold_ids` may then name files, by
-    path within the folder or by name; it means those passages of the file that hold an answer, and all of
-    them where none does.
+    Questions that want a long answer have `keys`, groups of strings of which the answer must hold one each,
+    beside `answers` or in their place.
+
+    Documents are split as `nbce-rag index` does. A question's `gold_sources`, `gold` or `gold_ids` may then
+    name files, by path within the folder or by name; it means those passages of the file that hold an answer,
+    or strings of most of the groups of `keys`, and all of them where none does.
 
     Args:
         passages: the corpus. None takes the paragraphs of a SQuAD file as corpus, or asks each question
@@ -121,7 +126,7 @@ def load_dataset(passages: str | os.PathLike[str] | None, questions: str | os.Pa
             if here is not None:
                 gold.append(here)
             elif id_ in by_file:
-                gold += [passage.id for passage in holding(by_file[id_], question.answers)]
+                gold += [passage.id for passage in holding(by_file[id_], question.answers, question.keys)]
             else:
                 raise InputError(f"{question.id}: gold passage {id_!r} is not in {os.fspath(passages)}.")
         linked.append(replace(question, gold_ids=tuple(dict.fromkeys(gold)), contexts=()))

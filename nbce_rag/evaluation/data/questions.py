@@ -6,7 +6,7 @@ import os
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ...errors import InputError
 from ...passages import Passage
@@ -28,6 +28,8 @@ class Question:
         answers: right answers, any of which will do; empty for a question that the passages do not answer.
         gold_ids: ids of the passages that hold the answer.
         wrong_answers: answers that are known to be wrong and stand in some passage.
+        keys: groups of strings; a long answer is right when it holds one of each group, and `answers` may
+            then be empty. Empty for a question that has a short answer, or none.
         contexts: passages that came with the question, best first; empty where a corpus is searched.
     """
 
@@ -37,6 +39,7 @@ class Question:
     gold_ids: tuple[str, ...] = ()
     contexts: tuple[Passage, ...] = ()
     wrong_answers: tuple[str, ...] = ()
+    keys: tuple[tuple[str, ...], ...] = ()
 
 
 def read_passages(path: str | os.PathLike[str]) -> list[Passage]:
@@ -66,13 +69,18 @@ def read_questions(path: str | os.PathLike[str]) -> tuple[list[Question], list[P
 
 
 def _question(record: Record, line: int, where: str) -> Question:
-    text, answers = record.get("question"), record.get("answers", record.get("answer"))
+    text: object = record.get("question")
+    keys = _keys(record.get("keys"), where)
+    answers = record.get("answers", record.get("answer", () if keys else None))
     if not isinstance(text, str) or not text.strip():
         raise InputError(f"{where}: `question` must be a text that is not empty.")
     if isinstance(record.get("documents"), list) and "gold_answers" in record:
         return _ramdocs(record, line, where)
     contexts: list[Passage] = []
-    gold = list(record.get("gold_ids") or record.get("gold") or ())
+    gold = [
+        *(record.get("gold_ids") or record.get("gold") or ()),
+        *_sources(record.get("gold_sources"), where),
+    ]
     if record.get("ctxs"):
         raw = record["ctxs"]
         contexts = [_passage(ctx, f"{where}, ctxs[{i}]") for i, ctx in enumerate(raw)]
@@ -91,6 +99,7 @@ def _question(record: Record, line: int, where: str) -> Question:
         answers=_answers(answers, where),
         gold_ids=tuple(map(str, gold)),
         contexts=tuple(contexts),
+        keys=keys,
     )
 
 
@@ -127,6 +136,32 @@ def _answers(value: object, where: str) -> tuple[str, ...]:
     if not isinstance(answers, Sequence) or not all(isinstance(answer, str) for answer in answers):
         raise InputError(f"{where}: `answers` must be a list of texts (empty where there is no answer).")
     return tuple(dict.fromkeys(answer for answer in answers if answer.strip()))
+
+
+def _keys(value: object, where: str) -> tuple[tuple[str, ...], ...]:
+    if value is None:
+        return ()
+    groups: list[Any] = value if isinstance(value, list) else [None]
+    if not all(isinstance(group, list) and group and all(map(_is_text, group)) for group in groups):
+        raise InputError(
+            f"{where}: `keys` must be a list of groups, each a list of texts one of which must stand in the "
+            'answer: [["Limits"], ["max_connections", "max_keepalive"]].'
+        )
+    return tuple(tuple(dict.fromkeys(group)) for group in groups)
+
+
+def _sources(value: object, where: str) -> list[str]:
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(map(_is_text, value)):
+        raise InputError(
+            f'{where}: `gold_sources` must be a list of files of the corpus, such as ["ssl.md"].'
+        )
+    return value
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def _passage(record: Record, where: str) -> Passage:

@@ -11,6 +11,7 @@ STUDIES: dict[str, str] = {
     "passages": "answers against the number of passages that are read",
     "position": "answers against the rank of the gold passage",
     "irrelevant": "who abstains when no passage holds the answer",
+    "long": "answers of several sentences, with code (questions with keys)",
     "conflict": "passages that contradict each other (RAMDocs)",
     "sweep": "answers against each number of the fusion rules",
     "kv8": "stored keys and values in 8 bits against exact ones",

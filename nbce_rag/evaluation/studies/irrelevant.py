@@ -36,7 +36,9 @@ def find(study: Study) -> Finding:
             def contexts(question: Question, k: int = k, gold: bool = kind == "with") -> list[Passage] | None:
                 return _contexts(study, question, rankings[question.id], k, gold)
 
-            unanswerable: dict[str, Any] = {"answers": (), "gold_ids": ()} if kind == "without" else {}
+            unanswerable: dict[str, Any] = (
+                {"answers": (), "keys": (), "gold_ids": ()} if kind == "without" else {}
+            )
             data = study.over(f"{kind}-{k}", contexts, **unanswerable)
             name = f"irrelevant-{kind}-{k}"
             study.run(name, data, methods=methods, k=k)

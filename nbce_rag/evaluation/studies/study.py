@@ -21,7 +21,7 @@ from ..log import Row, RunLog
 from ..methods.names import parse_methods
 from ..metrics import Figures
 from ..retrieval import embedder_name, retrieve
-from ..runner import Progress, evaluate
+from ..runner import MAX_TOKENS, Progress, evaluate, in_style
 from . import STUDIES
 from .pictures import Draw, require_matplotlib
 
@@ -54,7 +54,8 @@ class Study:
     Attributes:
         out: folder of logs, tables and pictures. The same study goes on there where it ended.
         data: all questions and passages.
-        nbce: the engine.
+        nbce: the engine. `run_study` sets the style that suits the study, "long" in `long` and "short" in the
+            others, where the engine has neither a style nor a wording of its own.
         methods: names of the methods; None takes the study's own.
         k: passages read where the study does not vary them; None takes the study's own.
         points: the numbers that are tried; None takes the study's own.
@@ -74,7 +75,7 @@ class Study:
     seed: int = 0
     half: int | None = None
     batch_size: int = 8
-    max_tokens: int = 24
+    max_tokens: int | None = None
     embedder: EmbedderLike = DEFAULT_EMBEDDER
     progress: Progress | None = field(default=None, compare=False)
 
@@ -172,6 +173,7 @@ class Study:
             "half": self.half,
             "model": self.nbce.model.name,
             "dtype": self.nbce.model.dtype,
+            "style": self.nbce.options.style,
             "max_tokens": self.max_tokens,
         }
 
@@ -186,7 +188,11 @@ def run_study(name: str, study: Study) -> Finding:
     if name not in STUDIES:
         raise InputError(f"Unknown study {name!r}; choose one of {', '.join(STUDIES)}.")
     require_matplotlib()
-    find: Callable[[Study], Finding] = import_module(f".{name}", __package__).find
+    module = import_module(f".{name}", __package__)
+    find: Callable[[Study], Finding] = module.find
+    nbce = in_style(study.nbce, None, getattr(module, "STYLE", "short"))
+    max_tokens = study.max_tokens or MAX_TOKENS[nbce.options.style or "short"]
+    study = replace(study, nbce=nbce, max_tokens=max_tokens)
     finding = find(study)
     settings = study.settings()
     write_json(
