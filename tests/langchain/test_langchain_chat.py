@@ -42,6 +42,7 @@ CHANGES: dict[str, Any] = {
     "repetition_penalty": 9.0,
     "no_repeat_ngram_size": 1,
     "bad_words": ["a"],
+    "style": "short",
     "seed": 7,
     "json_schema": {"type": "integer", "minimum": 1, "maximum": 9},
     "regex": "yes|no",
