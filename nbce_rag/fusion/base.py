@@ -132,7 +132,8 @@ class FusionRule(ABC):
             over the question's tokens in the prefill.
         uses_refusal: whether it reads `FusionState.refusal`.
         focus: the fewest passages that hold this share of the weights at the first token are read once
-            more, a sentence to a row, and these rows are fused with the others; in [0, 1], 0 reads none.
+            more if all of them are prose, a sentence to a row, and these rows are fused with the others; in
+            [0, 1], 0 reads none.
     """
 
     name: str = ""
