@@ -68,7 +68,7 @@ def test_padding_changes_no_row(family: str, make_nbce: Make) -> None:
     requests = [Request(QUESTION, passages), Request("When?", PASSAGES[:1])]
     batch, log_probs, prompted = read_prompts(engine, requests, [engine.plan(r) for r in requests])
     rows = row_prompts(nbce, QUESTION, passages) + row_prompts(nbce, "When?", PASSAGES[:1])
-    assert [n for p in prompted for n in p.row_tokens] == [len(row) for row in rows]
+    assert [n for p in prompted for n in p.plan.row_tokens] == [len(row) for row in rows]
     assert max(map(len, rows)) > 6 * min(map(len, rows))
     generator = torch.Generator().manual_seed(1)
     for _ in range(12):  # beyond the sliding windows

@@ -54,6 +54,11 @@ class RowPlan:
     warnings: tuple[str, ...]
     sentences: int = 0
 
+    @property
+    def row_tokens(self) -> tuple[int, ...]:
+        """Prompt tokens of each row."""
+        return tuple(len(row.context) + len(self.suffix.ids) for row in self.rows)
+
     def with_sentences(self, rows: Sequence[Row]) -> RowPlan:
         """This plan with rows of sentences behind its own."""
         return replace(self, rows=(*self.rows, *rows), sentences=self.sentences + len(rows))

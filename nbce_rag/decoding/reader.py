@@ -76,8 +76,7 @@ class Engine:
         """Tokens of the request's longest row with its answer, as if the window had no end."""
         encoder, options = self.encoder_of(request), request.options
         plan = plan_rows(encoder, request.question, request.passages, options, _UNBOUNDED)
-        longest = max(len(row.context) for row in plan.rows)
-        return longest + len(plan.suffix.ids) + max(options.max_tokens, len(encoder.refusal))
+        return max(plan.row_tokens) + max(options.max_tokens, len(encoder.refusal))
 
     def _check(self, options: Options) -> None:
         denied = {
@@ -93,8 +92,7 @@ class Engine:
 
     def size(self, request: Request, plan: RowPlan) -> Size:
         """Rows and tokens that a request takes when it is decoded."""
-        longest = max(len(row.context) for row in plan.rows)
-        return Size(len(plan.rows), longest + len(plan.suffix.ids) + request.options.max_tokens)
+        return Size(len(plan.rows), max(plan.row_tokens) + request.options.max_tokens)
 
 
 @dataclass(frozen=True)
@@ -116,11 +114,6 @@ class Prompted:
     passages: tuple[Passage, ...]
     refused: bool
     cached_tokens: int
-
-    @property
-    def row_tokens(self) -> tuple[int, ...]:
-        """Prompt tokens of each row."""
-        return tuple(len(row.context) + len(self.plan.suffix.ids) for row in self.plan.rows)
 
 
 def read_prompts(

@@ -35,8 +35,11 @@ def is_prose(text: str) -> bool:
     if _CODE_BLOCK.search(text):
         return False
     lines = [line for line in text.splitlines() if line.strip()]
-    indented = [line for line in lines if _INDENTED.match(line)]
-    if any(_SENTENCE_END.search(line) for line in indented):
-        indented = []  # paragraphs, as a page of a book has them
-    marked = sum(len(line.strip()) for line in lines if _MARKED_LINE.search(line) or line in indented)
+    # Sentences among the indented lines are paragraphs, as a page of a book has them.
+    is_book = any(_INDENTED.match(line) and _SENTENCE_END.search(line) for line in lines)
+    marked = sum(
+        len(line.strip())
+        for line in lines
+        if _MARKED_LINE.search(line) or (_INDENTED.match(line) and not is_book)
+    )
     return marked <= _MARKED_SHARE * sum(len(line.strip()) for line in lines)

@@ -10,7 +10,7 @@ from ..errors import InputError
 from ..models.loading import check_backend
 from ..options import Options
 from ..passages import Passage
-from ..prompts.template import PromptTemplate
+from ..prompts.template import PromptTemplate, check_style
 
 __all__ = ["check_engine_arguments", "check_passages", "passage_sequence"]
 
@@ -33,11 +33,7 @@ def check_engine_arguments(
     check_backend(backend)
     if prompt is not None and not isinstance(prompt, PromptTemplate):
         raise InputError(f"prompt={prompt!r} is no wording; give a PromptTemplate.")
-    if prompt is not None and options.style is not None:
-        raise InputError(
-            f"style={options.style!r} chooses among the built-in wordings, and prompt= gives another; leave "
-            "one of them out."
-        )
+    check_style(options.style, prompt)
 
 
 def passage_sequence(passages: Any) -> Iterator[Passage]:

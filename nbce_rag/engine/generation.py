@@ -127,10 +127,10 @@ class _Run:
             citations=cite(text, tokens, prompted.passages, options.citation_threshold),
             passages=prompted.passages,
             usage=Usage(
-                prompt_tokens=sum(prompted.row_tokens),
+                prompt_tokens=sum(prompted.plan.row_tokens),
                 cached_tokens=prompted.cached_tokens,
                 generated_tokens=generated,
-                row_tokens=prompted.row_tokens,
+                row_tokens=prompted.plan.row_tokens,
                 row_passages=tuple(row.members for row in prompted.plan.rows),
                 sentence_rows=prompted.plan.sentences,
             ),

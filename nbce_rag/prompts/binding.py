@@ -10,12 +10,11 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
-from ..errors import InputError
 from ..noncharacters import PASSAGES
 from .chat_template import fitting_form, messages_as_text, with_instruction, with_mark, with_result_names
 from .encoder import PromptEncoder
 from .prompt import Prompt
-from .template import PromptTemplate, Style
+from .template import PromptTemplate, Style, check_style
 from .tokenizer import Tokenizer
 
 __all__ = ["Encoders", "bind"]
@@ -96,14 +95,8 @@ class Encoders:
         Raises:
             InputError: a style beside a wording that was given.
         """
-        if self._template is None:
-            return PromptTemplate.for_tokenizer(self._tokenizer, style)
-        if style is not None:
-            raise InputError(
-                f"style={style!r} chooses among the built-in wordings, and prompt= gives another; leave one "
-                "of them out."
-            )
-        return self._template
+        check_style(style, self._template)
+        return self._template or PromptTemplate.for_tokenizer(self._tokenizer, style)
 
     def of(
         self,

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias, get_args
 from ..errors import InputError
 from .tokenizer import Tokenizer
 
-__all__ = ["STYLES", "PromptTemplate", "Style"]
+__all__ = ["STYLES", "PromptTemplate", "Style", "check_style"]
 
 Style: TypeAlias = Literal["short", "long"]
 """How long an answer the built-in wordings ask for: as few words as possible, or full sentences."""
@@ -108,3 +108,12 @@ class PromptTemplate:
         """`for_chat()` when the tokenizer has a chat template, else `plain()`; None is the style of these."""
         make = cls.for_chat if tokenizer.has_chat_template else cls.plain
         return make() if style is None else make(style)
+
+
+def check_style(style: Style | None, template: PromptTemplate | None) -> None:
+    """Raises InputError for a style beside a wording of one's own, which it says nothing of."""
+    if style is not None and template is not None:
+        raise InputError(
+            f"style={style!r} chooses among the built-in wordings, and prompt= gives another; leave one "
+            "of them out."
+        )
