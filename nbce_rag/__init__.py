@@ -116,6 +116,7 @@ _NAMES = {
         "split_marks",
     ),
     "prompts.prompt": ("Prompt",),
+    "prompts.scores": ("check_score_scale",),
     "prompts.schemas": (
         "closed_schema",
         "response_schema",
@@ -149,6 +150,7 @@ __all__ = [
     "canonical_embedder_name",
     "ChoiceScores",
     "Citation",
+    "check_score_scale",
     "citation_marks",
     "closed_schema",
     "Comparison",
@@ -295,6 +297,7 @@ if TYPE_CHECKING:
     from .prompts.marks import format_passage, format_passages, mark_places, split_marks
     from .prompts.prompt import Prompt
     from .prompts.schemas import closed_schema, response_schema
+    from .prompts.scores import check_score_scale
     from .prompts.template import PromptTemplate
     from .prompts.tools import (
         Tool,

@@ -51,6 +51,9 @@ class Options:
         order_labels: write "Part i of n" over each passage, for passages whose order matters.
         abstain_below: abstain when `Answer.grounding` (nats a token) is below this; None never does.
         abstention: what an abstaining answer says.
+        answer_without_context: where a search found no passage, or an empty list of contexts was given, let
+            the model answer from the question alone; False abstains. A question that comes without any list
+            of passages (`NBCE.answer("...")`) is answered in any case.
         refusal_threshold: a row refuses when its probability of the prompt's refusal reaches this; when
             all rows refuse, the answer is an abstention. In (0, 1].
         relevance: compute `passage.relevance` even for rules that do not use it.
@@ -87,6 +90,7 @@ class Options:
     order_labels: bool = False
     abstain_below: float | None = None
     abstention: str = "The passages do not answer this question."
+    answer_without_context: bool = False
     refusal_threshold: float = 0.5
     relevance: bool = False
     entropies: bool = False
@@ -164,6 +168,7 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "joint_row": ((bool,), "True or False"),
     "order_labels": ((bool,), "True or False"),
     "abstention": ((str,), "a string"),
+    "answer_without_context": ((bool,), "True or False"),
     "relevance": ((bool,), "True or False"),
     "entropies": ((bool,), "True or False"),
 }

@@ -42,6 +42,8 @@ class Passage:
         metadata: Anything else, in JSON types only.
         score: Retrieval score, cosine in [-1, 1]; None when it was not retrieved.
         relevance: log p(question | passage) - log p(question | no passage), nats; set by the engine.
+        rank: Place in the retrieval that found it, the best is 1; None when that is not known. It counts
+            where there is no score.
 
     Raises:
         InputError: `text` or `id` is not a string.
@@ -61,6 +63,7 @@ class Passage:
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
     score: float | None = None
     relevance: float | None = None
+    rank: int | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("text", self.text), ("id", self.id)):

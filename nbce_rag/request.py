@@ -22,9 +22,12 @@ class Request:
         options: options of this request.
         prompt: the words of this request alone, for instance a whole conversation; None is the engine's
             wording.
+        is_retrieved: whether the passages are what was found for the question. If nothing was, the answer is
+            the abstention, unless `options.answer_without_context`.
     """
 
     question: str
     passages: Sequence[Passage] = ()
     options: Options = field(default_factory=Options)
     prompt: Prompt | None = None
+    is_retrieved: bool = False

@@ -28,6 +28,7 @@ IMPOSSIBLE: list[tuple[str, Any]] = [
     *[("abstain_below", value) for value in (math.nan, -math.inf, "low", True)],
     *[("seed", value) for value in ("7", 1.5, True, 2**64, -(2**63) - 1)],
     *[("abstention", value) for value in (None, 3)],
+    *[("answer_without_context", value) for value in (None, 1, "yes")],
     *[("joint_row", value) for value in (1, "yes", None)],
     *[("order_labels", value) for value in (1, "yes", None)],
     *[("relevance", value) for value in (1, "yes", None)],

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -207,11 +209,39 @@ def test_a_reranker_by_name_is_made_once(open_rag: Make, monkeypatch: pytest.Mon
 # Nothing found
 
 
-def test_where_nothing_is_found_the_question_alone_is_answered(rag: Rag) -> None:
+def test_where_nothing_is_found_nothing_is_answered(rag: Rag) -> None:
+    for options in ({"min_score": 1.0}, {"where": {"year": 3000}}):
+        with pytest.warns(NbceWarning, match="No passage was found"):
+            answer = rag.ask(QUESTION, **options)
+        assert (answer.text, answer.finish_reason) == (rag.nbce.options.abstention, "no_evidence")
+        assert answer.usage.prompt_tokens == 0
+        assert answer.passages == ()
+        with pytest.warns(NbceWarning, match="No passage was found"):
+            *_, last = rag.stream(QUESTION, **options)
+        assert last.answer is not None
+        assert last.answer.text == answer.text
+        assert json.loads(json.dumps(answer.to_dict()))["finish_reason"] == "no_evidence"
+
+
+def test_a_batch_in_which_one_question_finds_nothing(rag: Rag) -> None:
+    requests = [
+        rag.nbce.request(QUESTION, PASSAGES[:2]),
+        replace(rag.nbce.request(QUESTION), is_retrieved=True),
+        rag.nbce.request(QUESTION, PASSAGES[2:]),
+    ]
+    with pytest.warns(NbceWarning, match="No passage was found"):
+        first, second, third = rag.nbce.batch(requests)
+    assert_same_answer(first, rag.nbce.answer(QUESTION, PASSAGES[:2]))
+    assert second.text == rag.nbce.options.abstention
+    assert_same_answer(third, rag.nbce.answer(QUESTION, PASSAGES[2:]))
+
+
+def test_where_nothing_is_found_the_question_alone_is_answered_if_told_so(rag: Rag) -> None:
     for options in ({"min_score": 1.0}, {"where": {"year": 3000}}):
         with pytest.warns(NbceWarning, match="question alone"):
-            answer = rag.ask(QUESTION, **options)
+            answer = rag.ask(QUESTION, **options, answer_without_context=True)
         assert answer.passages == ()
+        assert answer.finish_reason != "no_evidence"
         assert answer.citations == ()
         assert any("question alone" in warning for warning in answer.warnings)
         assert answer.timings.retrieve is not None

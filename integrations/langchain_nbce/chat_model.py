@@ -38,7 +38,7 @@ from .group_calls import abatch_together, batch_together, current, current_async
 from .messages import template_messages, to_turns
 from .output import PROVIDER, response_metadata, text_content, usage_metadata
 from .running import aanswer_all, answer_all, apieces, pieces
-from .settings import STRICT, NBCESettings, check_options
+from .settings import STRICT, NBCESettings, check_options, in_our_names
 from .structured import structured_output
 from .tools import invalid_call, tool_call, tool_dicts
 
@@ -50,6 +50,7 @@ _CALL = (
     "tools",
     "tool_choice",
     "response_format",
+    "score_scale",
     "parallel_tool_calls",
     "strict",
     "stream",
@@ -225,14 +226,20 @@ class ChatNBCE(NBCESettings, BaseChatModel):
     def _prepare(
         self, messages: Sequence[BaseMessage], stop: Sequence[str] | None, kwargs: Mapping[str, Any]
     ) -> _Call:
-        given = dict(kwargs)
+        given = in_our_names(kwargs)
         check_options(given, _CALL)
-        contexts, model, tools, choice, response_format = (given.pop(name, None) for name in _CALL[:5])
-        for name in _CALL[5:]:
+        contexts, model, tools, choice, response_format, scale = (given.pop(name, None) for name in _CALL[:6])
+        for name in _CALL[6:]:
             given.pop(name, None)
         turns = to_turns(messages, artifacts=self.use_tool_artifacts, score_key=self.score_key)
         passages = None if contexts is None else to_passages(contexts, score_key=self.score_key)
-        talk = resolve(turns, passages, key=self.key, history=self.history_contexts)
+        talk = resolve(
+            turns,
+            passages,
+            key=self.key,
+            history=self.history_contexts,
+            score_scale=scale or self.score_scale,
+        )
         tools = tool_dicts(tools or ())
         if forced := forced_tools(choice, tools):
             given["json_schema"] = tool_call_schema(tools, forced)
@@ -242,7 +249,8 @@ class ChatNBCE(NBCESettings, BaseChatModel):
             tools = []
         engine = self.nbce(model)
         prompt = Prompt(template_messages(messages, talk.texts), tools=tools)
-        request = Request(talk.question, talk.passages, self.options(engine, stop, given), prompt)
+        options = self.options(engine, stop, given)
+        request = Request(talk.question, talk.passages, options, prompt, talk.is_retrieved)
         return _Call(engine, request, self.name_of(model), tuple(tool_names(tools)), talk.notes)
 
     def _result(self, call: _Call, answer: Answer) -> ChatResult:

@@ -12,20 +12,23 @@ from langchain_core.prompts import BasePromptTemplate, PromptTemplate, StringPro
 from pydantic import Field, SecretStr
 
 from nbce_rag import InputError, Passage, format_passage
+from nbce_rag import format_passages as format_marked
 
-from .retrievals import document_of, listen, remember
+from .retrievals import document_of, listen, rank_of, remember, remember_ranked
 
 __all__ = [
     "SCORE_KEY",
     "ContextLike",
     "MarkedText",
     "PassagePrompt",
+    "ScoredDocument",
     "format_passages",
     "is_context",
     "mark_documents",
     "to_document",
     "to_passage",
     "to_passages",
+    "with_score",
 ]
 
 SCORE_KEY = "relevance_score"
@@ -51,6 +54,40 @@ class MarkedText(str):
         made = super().__new__(cls, text)
         made.documents = tuple(documents)
         return made
+
+
+class ScoredDocument(Document):
+    """A document with the score of a retrieval in its metadata, which makes no other document of it.
+
+    Retrievers that ask several times, as `MultiQueryRetriever` does, drop documents that equal one that they
+    have. The same document has another score for another question.
+
+    Attributes:
+        score_key: where the metadata hold the score.
+    """
+
+    score_key: str = Field(default=SCORE_KEY, exclude=True, repr=False)
+
+    @classmethod
+    def lc_id(cls) -> list[str]:
+        """A plain document's, which is what it is loaded as."""
+        return Document.lc_id()
+
+    @property
+    def lc_attributes(self) -> dict[str, Any]:
+        """None of its own."""
+        return {}
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Document):
+            return NotImplemented
+        return (self.id, self.page_content, self._own()) == (other.id, other.page_content, self._own(other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _own(self, document: Document | None = None) -> dict[str, Any]:
+        metadata = (document or self).metadata
+        return {name: value for name, value in metadata.items() if name != self.score_key}
 
 
 def to_passage(context: ContextLike, *, score_key: str = SCORE_KEY) -> Passage:
@@ -83,7 +120,7 @@ def to_passage(context: ContextLike, *, score_key: str = SCORE_KEY) -> Passage:
             return _from_fields(text, metadata, fields.get("id"), score_key)
     if isinstance(context, (tuple, list)) and len(context) == 2 and _number(context[1]) is not None:
         passage = to_passage(context[0], score_key=score_key)
-        return _scored(passage, _number(context[1]))
+        return replace(passage, score=_number(context[1]))
     raise InputError(
         f"A {type(context).__name__} is no context; give a Document, a text, a dict with 'page_content', or "
         f"a tuple of one of these and its score. It was {_short(context)}."
@@ -91,7 +128,9 @@ def to_passage(context: ContextLike, *, score_key: str = SCORE_KEY) -> Passage:
 
 
 def to_passages(contexts: Iterable[ContextLike], *, score_key: str = SCORE_KEY) -> list[Passage]:
-    """Passages of many contexts. Scores that are no cosines are brought into [0, 1] by the logistic function.
+    """Passages of many contexts, with the scores that they bring along (`nbce_rag.prompts.scores`).
+
+    Documents and dicts are what a retriever found, the best first, so they get ranks. Texts have no order.
 
     Raises:
         InputError: not a sequence of contexts.
@@ -100,10 +139,13 @@ def to_passages(contexts: Iterable[ContextLike], *, score_key: str = SCORE_KEY) 
         raise InputError(
             f"contexts must be a list of documents or texts, not {_short(contexts)}; put it into a list."
         )
-    passages = [to_passage(context, score_key=score_key) for context in contexts]
-    if any(p.score is not None and abs(p.score) > 1 for p in passages):  # a reranker's logits
-        return [p if p.score is None else _scored(p, _logistic(p.score)) for p in passages]
-    return passages
+    return [
+        passage
+        if isinstance(context, (str, Passage)) or passage.rank is not None
+        else replace(passage, rank=rank)
+        for rank, context in enumerate(contexts, 1)
+        for passage in [to_passage(context, score_key=score_key)]
+    ]
 
 
 def to_document(passage: Passage, *, score_key: str | None = None) -> Document:
@@ -126,9 +168,19 @@ def to_document(passage: Passage, *, score_key: str | None = None) -> Document:
         for name, value in passage.metadata.items()
         if name != score_key and not name.startswith("_")
     )
-    document = Document(id=passage.id, page_content=passage.text, metadata=metadata)
+    document = (
+        Document(id=passage.id, page_content=passage.text, metadata=metadata)
+        if score_key is None
+        else ScoredDocument(id=passage.id, page_content=passage.text, metadata=metadata, score_key=score_key)
+    )
     remember([document])
     return document
+
+
+def with_score(document: Document, score: float) -> Document:
+    """The document with a score where `ChatNBCE` looks for it."""
+    metadata = {**document.metadata, SCORE_KEY: score}
+    return ScoredDocument(id=document.id, page_content=document.page_content, metadata=metadata)
 
 
 def is_context(value: Any) -> bool:
@@ -156,7 +208,7 @@ def format_passages(
         key: see `mark_key` of `ChatNBCE`; for use in a chain: `partial(format_passages, key=...)`.
     """
     contexts = list(documents)
-    text = separator.join(format_passage(passage, key=key) for passage in to_passages(contexts))
+    text = format_marked(to_passages(contexts), separator=separator, key=key)
     return MarkedText(text, [context for context in contexts if isinstance(context, Document)])
 
 
@@ -196,7 +248,8 @@ class PassagePrompt(StringPromptTemplate):
             metadata.pop("title", None)
         id_ = document.id if document else None
         key = self.mark_key.get_secret_value() if self.mark_key else None
-        return format_passage(_from_fields(text, metadata, id_, self.score_key), key=key)
+        passage = _from_fields(text, metadata, id_, self.score_key)
+        return format_passage(replace(passage, rank=rank_of(document)), key=key)
 
     async def aformat(self, **kwargs: Any) -> str:
         """As `format`."""
@@ -216,9 +269,10 @@ def mark_documents(
     documents: Sequence[Document], prompt: BasePromptTemplate[str] | None, *, separator: str, key: str | None
 ) -> MarkedText:
     """Documents worded by any document prompt, or by none, each between marks."""
-    if prompt is None:
+    if prompt is None or not documents:
         return format_passages(documents, separator=separator, key=key)
     if isinstance(prompt, PassagePrompt):
+        remember_ranked(documents)
         return MarkedText(separator.join(map(prompt.format_document, documents)), documents)
     texts = [
         format_passage(replace(passage, title=None), text=format_document(document, prompt), key=key)
@@ -239,10 +293,6 @@ def _from_fields(text: str, metadata: Mapping[str, Any], id_: Any, score_key: st
     )
 
 
-def _scored(passage: Passage, score: float | None) -> Passage:
-    return replace(passage, score=score)
-
-
 def _number(value: Any) -> float | None:
     """A finite float, also of numpy's and of text; None for anything else."""
     if value is None or isinstance(value, bool):
@@ -252,10 +302,6 @@ def _number(value: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return number if math.isfinite(number) else None
-
-
-def _logistic(value: float) -> float:
-    return 1 / (1 + math.exp(-max(-60.0, min(60.0, value))))
 
 
 def _short(value: Any) -> str:

@@ -16,7 +16,18 @@ from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from langchain_core.prompt_values import ChatPromptValue, PromptValue, StringPromptValue
 from langchain_core.runnables import RunnableConfig
 
-from nbce_rag import NBCE, Answer, Passage, Prompt, Request, Turn, format_passage, mark_places, resolve
+from nbce_rag import (
+    NBCE,
+    Answer,
+    Passage,
+    Prompt,
+    Request,
+    Turn,
+    format_passage,
+    format_passages,
+    mark_places,
+    resolve,
+)
 
 from .documents import to_passages
 from .messages import to_turns
@@ -134,13 +145,16 @@ class NBCELLM(NBCESettings, BaseLLM):
         callback_names = ("tags", "metadata", "run_name", "run_id")
         callbacks = {name: value for name, value in kwargs.items() if name in callback_names}
         given = {name: value for name, value in kwargs.items() if name not in callback_names}
-        check_options(given, ("contexts", "model"))
+        check_options(given, ("contexts", "model", "score_scale"))
         contexts = given.pop("contexts", None)
         marked = list(prompts)
         if contexts is not None:
             passages = to_passages(contexts, score_key=self.score_key)
-            marked = [self._marked(prompt, passages) for prompt in prompts]
+            scale = in_our_names(given).get("score_scale") or self.score_scale
+            marked = [self._marked(prompt, passages, scale) for prompt in prompts]
         changes = {name: value for name, value in in_our_names(given).items() if value is not None}
+        if contexts is not None:
+            changes["score_scale"] = None  # the scores in the marks are cosines
         if not changes:
             return self, marked, callbacks
         model = self.model_copy(update=changes)
@@ -149,8 +163,16 @@ class NBCELLM(NBCESettings, BaseLLM):
         model.options(self.nbce(), None, {n: changes[n] for n in OPTION_NAMES if n in changes})  # checks them
         return model, marked, callbacks
 
-    def _marked(self, prompt: str, passages: Sequence[Passage]) -> str:
-        talk = resolve([Turn("user", [prompt])], passages, key=self.key, history=self.history_contexts)
+    def _marked(self, prompt: str, passages: Sequence[Passage], score_scale: str | None) -> str:
+        talk = resolve(
+            [Turn("user", [prompt])],
+            passages,
+            key=self.key,
+            history=self.history_contexts,
+            score_scale=score_scale,
+        )
+        if not talk.passages:
+            return format_passages(()) + talk.texts[0]  # nothing was found, which is something to know
         return mark_places(talk.texts[0], talk.passages, key=self.key)
 
     def _prepare(self, prompts: Sequence[str], stop: Sequence[str] | None) -> tuple[NBCE, list[Request]]:
@@ -158,8 +180,14 @@ class NBCELLM(NBCESettings, BaseLLM):
         options = self.options(engine, stop, {})
         requests = []
         for prompt in prompts:
-            talk = resolve([Turn("user", [prompt])], key=self.key, history=self.history_contexts)
-            requests.append(Request(talk.question, talk.passages, options, Prompt(text=talk.texts[0])))
+            talk = resolve(
+                [Turn("user", [prompt])],
+                key=self.key,
+                history=self.history_contexts,
+                score_scale=self.score_scale,
+            )
+            words = Prompt(text=talk.texts[0])
+            requests.append(Request(talk.question, talk.passages, options, words, talk.is_retrieved))
         return engine, requests
 
     def _result(self, engine: NBCE, answers: Sequence[Answer]) -> LLMResult:

@@ -68,6 +68,8 @@ class NBCERetrievalMiddleware(AgentMiddleware[RetrievalState, Any]):
 
 def _with_contexts(request: ModelRequest) -> ModelRequest:
     documents = request.state.get("context") or []
+    if not documents and request.tools:
+        return request  # a tool may find what the retriever did not
     return request.override(model_settings={**request.model_settings, "contexts": documents})
 
 

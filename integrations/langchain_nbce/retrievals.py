@@ -12,21 +12,37 @@ from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
 from functools import cache
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, finalize
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
 from langchain_core.tracers.context import register_configure_hook
 
-__all__ = ["document_of", "listen", "remember"]
+__all__ = ["document_of", "listen", "rank_of", "remember", "remember_ranked"]
 
 _documents: WeakValueDictionary[int, Document] = WeakValueDictionary()
+_ranks: dict[int, int] = {}
 
 
 def remember(documents: Iterable[Document]) -> None:
     """Keep documents in mind, so that `document_of` finds them."""
     for document in documents:
         _documents[id(document.page_content)] = document
+
+
+def remember_ranked(documents: Iterable[Document]) -> None:
+    """As `remember`, of the documents of one retrieval, the best first."""
+    for rank, document in enumerate(documents, 1):
+        remember([document])
+        key = id(document.page_content)
+        if key not in _ranks:
+            finalize(document, _ranks.pop, key, None)
+        _ranks[key] = rank
+
+
+def rank_of(document: Document | None) -> int | None:
+    """The place of a document in the last retrieval that found it; None if that is not known."""
+    return None if document is None else _ranks.get(id(document.page_content))
 
 
 def document_of(text: Any) -> Document | None:
@@ -43,7 +59,7 @@ class _Listener(BaseCallbackHandler):
     ignore_custom_event = ignore_llm = ignore_retry = True
 
     def on_retriever_end(self, documents: Sequence[Document], **kwargs: Any) -> None:
-        remember(document for document in documents if isinstance(document, Document))
+        remember_ranked(document for document in documents if isinstance(document, Document))
 
 
 _listener = _Listener()

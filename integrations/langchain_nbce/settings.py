@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 from langchain_core.utils import from_env
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, field_validator, model_validator
 
-from nbce_rag import DEFAULT_MODEL, NBCE, InputError, Options, __version__
+from nbce_rag import DEFAULT_MODEL, NBCE, InputError, Options, __version__, check_score_scale
 
 from .documents import SCORE_KEY
 
@@ -22,7 +22,7 @@ __all__ = ["OPTION_NAMES", "STRICT", "NBCESettings", "check_options", "in_our_na
 STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
 OPTION_NAMES = tuple(field.name for field in dataclasses.fields(Options))
-_ALIASES = {"max_new_tokens": "max_tokens", "stop_sequences": "stop"}
+_ALIASES = {"max_new_tokens": "max_tokens", "stop_sequences": "stop", "score_kind": "score_scale"}
 _HELD = 2  # engines that one model object keeps alive: its own and one given per call
 _WEIGHTS = ("*.safetensors", "*.gguf", "*.json", "*.jinja", "*.model")
 
@@ -70,6 +70,7 @@ class NBCESettings(BaseModel):
     order_labels: bool | None = None
     abstain_below: float | None = None
     abstention: str | None = None
+    answer_without_context: bool | None = None
     refusal_threshold: float | None = None
     relevance: bool | None = None
     entropies: bool | None = None
@@ -79,6 +80,9 @@ class NBCESettings(BaseModel):
 
     score_key: str = SCORE_KEY
     """Where documents' metadata hold their retrieval score."""
+    score_scale: str | None = None
+    """What the scores of documents are: "cosine", "distance", "logit" or "rank"; None tells it from them
+    (`nbce_rag.prompts.scores`). Also taken as `score_kind`."""
     history_contexts: str = "drop"
     """What becomes of passages of earlier turns: "drop" or "keep_as_text"."""
     mark_key: SecretStr | None = None
@@ -105,6 +109,12 @@ class NBCESettings(BaseModel):
         if engine is not None and not isinstance(engine, NBCE):
             raise ValueError(f"engine must be an nbce_rag.NBCE, got {type(engine).__name__}")
         return engine
+
+    @field_validator("score_scale")
+    @classmethod
+    def _check_scale(cls, scale: str | None) -> str | None:
+        check_score_scale(scale)
+        return scale
 
     @field_validator("stop", "bad_words", mode="before")
     @classmethod
@@ -185,7 +195,7 @@ class NBCESettings(BaseModel):
     @property
     def identity(self) -> dict[str, Any]:
         """All that changes an answer: the key of caches, and what traces show. Loads nothing."""
-        plain = {"device", "dtype", "revision", "score_key", "history_contexts"}
+        plain = {"device", "dtype", "revision", "score_key", "score_scale", "history_contexts"}
         made: dict[str, Any] = {name: getattr(self, name) for name in sorted({*plain, *OPTION_NAMES})}
         made["fusion"] = None if self.fusion is None else _name_of_rule(self.fusion)
         made["model"] = self.name_of()

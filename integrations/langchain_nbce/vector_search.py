@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
-from langchain_core.vectorstores import VectorStore
+from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 
 from nbce_rag import InputError, Passage, PassageIndex, SearchOptions
 
 from .documents import to_document
 from .filters import Filter, as_where
+from .scored_retriever import ScoredRetriever
 
 __all__ = ["PassageSearch", "refuse"]
 
@@ -158,6 +159,11 @@ class PassageSearch(VectorStore):
         return await asyncio.to_thread(
             self.max_marginal_relevance_search_by_vector, embedding, *args, **kwargs
         )
+
+    def as_retriever(self, **kwargs: Any) -> VectorStoreRetriever:
+        """As in LangChain, with each document's cosine in `metadata["relevance_score"]`."""
+        tags = kwargs.pop("tags", None) or [*self._get_retriever_tags()]
+        return ScoredRetriever(vectorstore=self, tags=tags, **kwargs)
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         return lambda cosine: (1 + cosine) / 2

@@ -19,7 +19,6 @@ from nbce_rag import (
     Answer,
     Conversation,
     Options,
-    Passage,
     Piece,
     Prompt,
     Request,
@@ -61,6 +60,7 @@ class CallSettings:
     options: Options
     contexts: Sequence[Any] | None = None
     context_scores: Sequence[float | None] | None = None
+    score_scale: str | None = None
     question: str | None = None
     refusal: str | None = None
     report: dict[str, Any] | None = None
@@ -79,7 +79,15 @@ class CallSettings:
             InputError: an unknown or impossible option, tools that are none, or a choice that names none.
         """
         changes = dict(kwargs)
-        names = ("contexts", "context_scores", "question", "refusal", "report", "allow_parallel_tool_calls")
+        names = (
+            "contexts",
+            "context_scores",
+            "score_scale",
+            "question",
+            "refusal",
+            "report",
+            "allow_parallel_tool_calls",
+        )
         own: dict[str, Any] = {name: changes.pop(name) for name in names if name in changes}
         tools = tool_dicts(changes.pop("tools", None) or ())
         tool_choice = changes.pop("tool_choice", None)
@@ -93,10 +101,10 @@ class CallSettings:
                 changes.setdefault(other, None)  # a call's constraint takes the place of the object's
         return cls(options.updated(**changes), tools=() if tool_choice == "none" else tools, **own)
 
-    @property
-    def passages(self) -> list[Passage] | None:
-        """The contexts given beside the words."""
-        return None if self.contexts is None else passages_of(self.contexts)
+    def resolve(self, turns: Sequence[Turn]) -> Conversation:
+        """The conversation with the contexts that were given beside it, or else those in it."""
+        passages = None if self.contexts is None else passages_of(self.contexts)
+        return resolve(turns, passages, score_scale=self.score_scale)
 
 
 @dataclass(frozen=True)
@@ -117,7 +125,7 @@ class Call:
 def conversation_call(engine: NBCE, messages: Sequence[ChatMessage], settings: CallSettings) -> Call:
     """A conversation. A single user message to a model without chat template is a plain prompt."""
     turns = to_turns(messages, settings.context_scores)
-    talk = resolve(turns, settings.passages)
+    talk = settings.resolve(turns)
     alone = [turn.role for turn in turns] == ["user"] and not settings.tools
     if alone and not engine.model.tokenizer.has_chat_template:
         return _call(talk, settings, Prompt(text=talk.texts[0], refusal=settings.refusal))
@@ -127,7 +135,7 @@ def conversation_call(engine: NBCE, messages: Sequence[ChatMessage], settings: C
 
 def text_call(text: str, settings: CallSettings, *, trusted: bool = False) -> Call:
     """A plain prompt, which may hold passage marks; trusted, if a function of the user's rendered it."""
-    talk = resolve([Turn("user", [text])], settings.passages)
+    talk = settings.resolve([Turn("user", [text])])
     return _call(talk, settings, Prompt(text=talk.texts[0], refusal=settings.refusal, trusted=trusted))
 
 
@@ -137,7 +145,7 @@ def rendered_call(
     render: Callable[[Sequence[ChatMessage]], str],
 ) -> Call:
     """A conversation that a function of the user's makes one text of."""
-    talk = resolve(to_turns(messages, settings.context_scores), settings.passages)
+    talk = settings.resolve(to_turns(messages, settings.context_scores))
     texts = [ChatMessage(role=m.role, content=t) for m, t in zip(messages, talk.texts, strict=True)]
     if settings.tools:  # which such a function knows nothing of
         entries = with_instruction(messages_as_text(template_messages(messages, talk.texts)), settings.tools)
@@ -148,7 +156,8 @@ def rendered_call(
 
 def _call(talk: Conversation, settings: CallSettings, prompt: Prompt) -> Call:
     question = settings.question or talk.question
-    return Call(Request(question, talk.passages, settings.options, prompt), talk.notes, settings)
+    request = Request(question, talk.passages, settings.options, prompt, talk.is_retrieved)
+    return Call(request, talk.notes, settings)
 
 
 class ChatSteps:

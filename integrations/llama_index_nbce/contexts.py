@@ -20,7 +20,7 @@ from nbce_rag import InputError, Passage, Turn
 
 from .tools import calls_of
 
-__all__ = ["citable", "is_cosine", "passages_of", "score_of", "template_messages", "to_turns"]
+__all__ = ["citable", "passages_of", "score_of", "template_messages", "to_turns"]
 
 # By name: not every version of LlamaIndex has all of the classes.
 _SKIPPED = {"cache", "citation", "thinking", "tool_call"}
@@ -74,17 +74,12 @@ def score_of(context: Any) -> float | None:
     return float(score) if isinstance(score, int | float) else None
 
 
-def is_cosine(score: float | None) -> bool:
-    """Whether a score can be a cosine, which is what the fusion rules expect."""
-    return score is not None and -1.0 - 1e-6 <= score <= 1.0 + 1e-6
-
-
 def to_turns(messages: Sequence[ChatMessage], scores: Sequence[float | None] | None = None) -> list[Turn]:
     """Messages as turns, `CitableBlock`s in them as passages that know their place among all of them.
 
     Args:
         messages: the conversation.
-        scores: cosines of the blocks, in their order.
+        scores: scores of the blocks, best block first; None for one that has none.
 
     Raises:
         InputError: no message, a block that is no text, or another number of scores than blocks.
@@ -92,7 +87,8 @@ def to_turns(messages: Sequence[ChatMessage], scores: Sequence[float | None] | N
     blocks = [block for message in messages for block in message.blocks if isinstance(block, CitableBlock)]
     if scores is not None and len(scores) != len(blocks):
         raise InputError(f"context_scores has {len(scores)} scores for {len(blocks)} contexts.")
-    passages = iter(_passages(blocks, scores))
+    ranks = None if scores is None else range(1, len(scores) + 1)
+    passages = iter(_passages(blocks, scores, ranks))
     return [Turn(_ROLES.get(message.role, "user"), _parts(message, passages)) for message in messages]
 
 
@@ -115,13 +111,20 @@ def template_messages(messages: Sequence[ChatMessage], texts: Sequence[str]) -> 
 
 
 def passages_of(contexts: Iterable[Any]) -> list[Passage]:
-    """Contexts as passages, with their scores where all of these can be cosines."""
+    """Contexts as passages, with their scores; nodes are what a retriever found, the best first."""
     given = list(contexts)
-    scores = [score_of(context) for context in given]
-    return _passages(list(map(citable, given)), scores if all(map(is_cosine, scores)) else None)
+    ranks = [
+        rank if isinstance(context, NodeWithScore | BaseNode) else getattr(context, "rank", None)
+        for rank, context in enumerate(given, 1)
+    ]
+    return _passages(list(map(citable, given)), list(map(score_of, given)), ranks)
 
 
-def _passages(blocks: Sequence[CitableBlock], scores: Sequence[float | None] | None) -> list[Passage]:
+def _passages(
+    blocks: Sequence[CitableBlock],
+    scores: Sequence[float | None] | None = None,
+    ranks: Sequence[int | None] | None = None,
+) -> list[Passage]:
     passages = []
     for index, block in enumerate(blocks):
         others = [part for part in block.content if not isinstance(part, TextBlock)]
@@ -136,6 +139,7 @@ def _passages(blocks: Sequence[CitableBlock], scores: Sequence[float | None] | N
                 id=block.source,
                 title=block.title or None,
                 score=None if scores is None else scores[index],
+                rank=None if ranks is None else ranks[index],
                 metadata={"source": block.source, "index": index},
             )
         )

@@ -153,7 +153,9 @@ class NBCELLM(StructuredPrediction, StockPrompts, ToolCalling):
             messages: the conversation; its `CitableBlock`s are the contexts.
             contexts: contexts instead of blocks: texts, blocks, nodes with or without score, passages. They
                 stand before the last user message.
-            context_scores: retrieval scores (cosine, in [-1, 1]) of the blocks, in their order.
+            context_scores: retrieval scores of the blocks, in their order, the best first; None for unknown.
+            score_scale: what the scores are: "cosine", "distance", "logit" or "rank"; None tells it from them
+                (`nbce_rag.prompts.scores`).
             question: the part of the last message that is the question itself; the contexts that make it
                 likelier count more. Default: all that follows the contexts.
             refusal: the reply that the prompt asks for when a text holds no answer; contexts that make the

@@ -17,9 +17,9 @@ from llama_index.core.response_synthesizers import BaseSynthesizer
 from llama_index.core.schema import NodeWithScore, TextNode
 from llama_index_instrumentation import get_dispatcher
 
-from nbce_rag import InputError, InputTypeError
+from nbce_rag import InputError, InputTypeError, check_score_scale
 
-from .contexts import citable, is_cosine
+from .contexts import citable, score_of
 from .report import place_of
 from .templates import default_template, format_messages
 
@@ -68,7 +68,9 @@ class NBCESynthesizer(BaseSynthesizer):
             engine, which gives the answers that `NBCE.answer` gives.
         streaming: answer token by token. Structured answers are never streamed.
         answer_without_context: without nodes, ask the model alone, instead of `empty_response`.
-        use_scores: let the nodes' scores take part in fusion, if all of them can be cosines.
+        use_scores: let the nodes' scores take part in fusion, and their order where a score is not known.
+        score_scale: what the scores are: "cosine", "distance", "logit" or "rank"; None tells it from them
+            (`nbce_rag.prompts.scores`).
         output_cls: answer with an object of this pydantic class.
         empty_response: the answer without nodes.
         callback_manager: as everywhere in LlamaIndex.
@@ -87,6 +89,7 @@ class NBCESynthesizer(BaseSynthesizer):
         streaming: bool = False,
         answer_without_context: bool = False,
         use_scores: bool = True,
+        score_scale: str | None = None,
         output_cls: Any = None,
         empty_response: str | None = None,
         callback_manager: Any = None,
@@ -104,6 +107,8 @@ class NBCESynthesizer(BaseSynthesizer):
         self._options = options
         self._answer_without_context = answer_without_context
         self._use_scores = use_scores
+        check_score_scale(score_scale)
+        self._score_scale = score_scale
         if text_qa_template is None:
             wording = self._inner.engine.prompt
             text_qa_template = default_template(wording)
@@ -221,9 +226,10 @@ class NBCESynthesizer(BaseSynthesizer):
         kwargs = dict(self._options if untouched else self._own_options)
         if untouched and self._refusal is not None:
             kwargs["refusal"] = self._refusal
-        scores = [node.score for node in run.nodes]
-        if self._use_scores and scores and all(map(is_cosine, scores)):
-            kwargs["context_scores"] = scores
+        if self._use_scores and run.nodes:
+            kwargs["context_scores"] = list(map(score_of, run.nodes))
+            kwargs["score_scale"] = self._score_scale
+        kwargs["answer_without_context"] = self._answer_without_context
         return run, messages, {**kwargs, "question": query, "report": run.report}
 
     def _complete(self, run: _Run) -> None:

@@ -102,6 +102,12 @@ def ask_command(
             show_default=False,
         ),
     ] = None,
+    answer_without_context: Annotated[
+        bool,
+        typer.Option(
+            "--answer-without-context", help="Where no passage is found, answer from the question alone."
+        ),
+    ] = False,
     chat_template_kwargs: ChatTemplateOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     html: Annotated[
@@ -165,6 +171,7 @@ def ask_command(
                         top_p=top_p,
                         seed=seed,
                         abstain_below=abstain_below,
+                        answer_without_context=answer_without_context or None,
                         chat_template_kwargs=parse_kwargs(chat_template_kwargs, "--chat-template-kwargs"),
                         entropies=None if plot is None else True,
                         kv_store=kv,

@@ -6,6 +6,7 @@ them (`joint_row`), or a part of one that is longer than the window.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -18,7 +19,9 @@ from ..options import Options
 from ..passages import Passage
 from ..prompts.encoder import PromptEncoder, Suffix
 
-__all__ = ["Row", "RowPlan", "passage_ids", "plan_rows"]
+__all__ = ["Row", "RowPlan", "filled_scores", "passage_ids", "plan_rows"]
+
+_RANK_STEP = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +32,13 @@ class Row:
         context: token ids of prefix + passages.
         members: indexes of the passages in it; empty in row 0.
         score: the best retrieval score among them, or None if one is unknown.
+        rank: the best place among them in the retrieval, from 1, or None if one is unknown.
     """
 
     context: tuple[int, ...]
     members: tuple[int, ...]
     score: float | None = None
+    rank: int | None = None
 
 
 @dataclass(frozen=True)
@@ -64,12 +69,9 @@ class RowPlan:
         return replace(self, rows=(*self.rows, *rows), sentences=self.sentences + len(rows))
 
     def scores(self) -> Tensor | None:
-        """[1, n] retrieval scores, unknown ones replaced by the mean of the others; None if none is known."""
-        known = [row.score for row in self.rows[1:] if row.score is not None]
-        if not known:
-            return None
-        mean = sum(known) / len(known)
-        return torch.tensor([[mean if row.score is None else row.score for row in self.rows[1:]]])
+        """[1, n] retrieval scores, unknown ones filled in; None if neither scores nor ranks are known."""
+        scores = filled_scores(self.rows[1:])
+        return None if scores is None else torch.tensor([scores])
 
     def share(self, evidence: Sequence[float]) -> tuple[float, ...]:
         """Evidence over n passage rows into weights over the passages, with the same sum.
@@ -98,6 +100,24 @@ class RowPlan:
             for member in row.members:
                 (found if len(row.members) == 1 else joint)[member].append(value)
         return [max(own or others) for own, others in zip(found, joint, strict=True)]
+
+
+def filled_scores(items: Sequence[Row] | Sequence[Passage]) -> list[float] | None:
+    """A retrieval score for each row or passage; None if neither a score nor a rank is known of any.
+
+    One without score gets the best known one (0 if none is) less 0.1 ln(rank), which makes its share of the
+    default rule's prior go with 1 / rank; without rank, the mean of the others.
+    """
+    top = max((item.score for item in items if item.score is not None), default=0.0)
+    scores = [
+        top - _RANK_STEP * math.log(item.rank) if item.score is None and item.rank is not None else item.score
+        for item in items
+    ]
+    known = [score for score in scores if score is not None]
+    if not known:
+        return None
+    mean = sum(known) / len(known)
+    return [mean if score is None else score for score in scores]
 
 
 def plan_rows(
@@ -138,14 +158,16 @@ def plan_rows(
     if options.passages_per_row == 1:
         for index, passage in enumerate(passages):
             if len(ids[index]) <= room:
-                rows.append(Row(encoder.context({index: ids[index]}), (index,), passage.score))
+                rows.append(Row(encoder.context({index: ids[index]}), (index,), passage.score, passage.rank))
                 continue
             windows = _windows(encoder, passage, index, len(passages), options, room)
             warnings.append(
                 f"Passage {passage.id!r} has {len(ids[index])} tokens and a row has room for {room}; it is "
                 f"read in {len(windows)} overlapping windows."
             )
-            rows += [Row(encoder.context({index: part}), (index,), passage.score) for part in windows]
+            rows += [
+                Row(encoder.context({index: part}), (index,), passage.score, passage.rank) for part in windows
+            ]
     else:
         for start in range(0, len(passages), options.passages_per_row):
             members = range(start, min(start + options.passages_per_row, len(passages)))
@@ -227,6 +249,8 @@ def _shared_row(
             "fewer passages per row; with passages_per_row=1 each only has to fit by itself."
         )
     scores = [passages[member].score for member in members]
-    known = [score for score in scores if score is not None]
+    ranks = [passages[member].rank for member in members]
+    known, places = [s for s in scores if s is not None], [r for r in ranks if r is not None]
     score = max(known) if len(known) == len(scores) else None
-    return Row(encoder.context({member: ids[member] for member in members}), tuple(members), score)
+    rank = min(places) if len(places) == len(ranks) else None
+    return Row(encoder.context({member: ids[member] for member in members}), tuple(members), score, rank)

@@ -81,5 +81,5 @@ def sentence_rows(
             ids = passage_ids(encoder, passage, index, len(passages), options, text)
             context = encoder.context({index: ids})
             if len(context) <= room:
-                rows.append(Row(context, (index,), passage.score))
+                rows.append(Row(context, (index,), passage.score, passage.rank))
     return tuple(rows)

@@ -10,6 +10,7 @@ import torch
 
 from ..answers.answer import Answer
 from ..answers.comparison import AnswerGroup, Comparison
+from ..decoding.plan import filled_scores
 from ..decoding.reader import Engine
 from ..errors import InputError
 from ..fusion import FusionState, Posterior
@@ -87,11 +88,9 @@ def normalise(text: str) -> str:
 
 
 def _prior(rule: Posterior, passages: list[Passage]) -> list[float]:
-    scores = [p.score for p in passages]
-    known = [s for s in scores if s is not None]
-    mean = sum(known) / len(known) if known else 0.0
+    scores = filled_scores(passages)
     state = FusionState(
-        scores=torch.tensor([[mean if s is None else s for s in scores]]) if known else None,
+        scores=None if scores is None else torch.tensor([scores]),
         relevance=torch.tensor([[p.relevance or 0.0 for p in passages]]),
     )
     prior: list[float] = rule.log_prior(state, torch.zeros(1, len(passages)))[0].exp().tolist()

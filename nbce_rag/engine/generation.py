@@ -23,6 +23,10 @@ from ..request import Request
 __all__ = ["generate"]
 
 NO_PASSAGES = "No passages were given; the answer comes from the question alone."
+NOTHING_RETRIEVED = (
+    "No passage was found, so the model was not asked; answer_without_context=True answers from the question "
+    "alone."
+)
 
 
 def generate(engine: Engine, requests: Sequence[Request]) -> Iterator[tuple[int, Piece]]:
@@ -35,13 +39,17 @@ def generate(engine: Engine, requests: Sequence[Request]) -> Iterator[tuple[int,
         requests: the questions.
 
     Yields:
-        (index of the request, piece); the last piece of each request carries its `Answer`.
+        (index of the request, piece); the last piece of each request carries its `Answer`. Requests for which
+        nothing was found come first: they are answered with the abstention, and nothing is read for them.
 
     Raises:
         InputError: an empty question or passage, or rows that do not fit into window or memory. Raised
             before anything is computed.
         NumericalError: the model gave NaN.
     """
+    idle = [(index, request) for index, request in enumerate(requests) if _lacks_passages(request)]
+    places = [index for index, request in enumerate(requests) if not _lacks_passages(request)]
+    requests = [requests[place] for place in places]
     plans = [engine.plan(request) for request in requests]
     samplers = [_sampler(engine, request) for request in requests]
     sizes = [engine.size(request, plan) for request, plan in zip(requests, plans, strict=True)]
@@ -50,8 +58,13 @@ def generate(engine: Engine, requests: Sequence[Request]) -> Iterator[tuple[int,
     notes = (note for request, plan in zip(requests, plans, strict=True) for note in _notes(request, plan))
     for note in dict.fromkeys(notes):
         warn(note)
+    if any(_expects_passages(request) for _, request in idle):
+        warn(NOTHING_RETRIEVED)
+    for index, request in idle:
+        answer = _abstention(request)
+        yield index, Piece(answer.text, (), answer)
     for batch in batches(engine.model, sizes):
-        yield from _generate_batch(engine, [(i, requests[i], plans[i], samplers[i]) for i in batch])
+        yield from _generate_batch(engine, [(places[i], requests[i], plans[i], samplers[i]) for i in batch])
 
 
 @dataclass(eq=False)
@@ -143,7 +156,7 @@ class _Run:
             ),
             finish_reason=finish_reason,
             grounding=grounding,
-            fusion=getattr(options.rule, "name", "") or type(options.rule).__name__,
+            fusion=_rule_name(self.request),
             warnings=(*_notes(self.request, prompted.plan), *self._said_of_dropped()),
         )
 
@@ -154,6 +167,32 @@ class _Run:
             f"{self.dropped} of {len(self.prompted.rows) - 1} passage rows were dropped on the way, after "
             f"{self.request.options.drop_rows_after} tokens without evidence from them."
         ]
+
+
+def _lacks_passages(request: Request) -> bool:
+    return request.is_retrieved and not request.passages and not request.options.answer_without_context
+
+
+def _abstention(request: Request) -> Answer:
+    """The answer where nothing was found; nothing is read for it."""
+    return Answer(
+        question=request.question,
+        text=request.options.abstention,
+        tokens=(),
+        citations=(),
+        passages=(),
+        usage=Usage(0, 0, 0, (), ()),
+        timings=Timings(retrieve=None, prefill=0.0, first_token=None, decode=0.0, total=0.0),
+        finish_reason="no_evidence",
+        grounding=None,
+        fusion=_rule_name(request),
+        warnings=(NOTHING_RETRIEVED,),
+    )
+
+
+def _rule_name(request: Request) -> str:
+    rule = request.options.rule
+    return getattr(rule, "name", "") or type(rule).__name__
 
 
 def _generate_batch(
@@ -242,6 +281,10 @@ def _sampler(engine: Engine, request: Request) -> Sampler:
 
 
 def _notes(request: Request, plan: RowPlan) -> list[str]:
+    lacks = _expects_passages(request) and not request.passages
+    return [NO_PASSAGES, *plan.warnings] if lacks else list(plan.warnings)
+
+
+def _expects_passages(request: Request) -> bool:
     # A conversation or a text of its own may well do without passages.
-    expects = request.prompt is None or request.prompt.is_template
-    return [NO_PASSAGES, *plan.warnings] if expects and not request.passages else list(plan.warnings)
+    return request.prompt is None or request.prompt.is_template

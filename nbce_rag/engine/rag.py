@@ -42,8 +42,9 @@ class Rag:
     those of `PassageIndex.search` go to the search, those of `nbce_rag.options.Options` to the answer. They
     replace, for one call, the defaults that were given here or to `open`; `where={}` is no condition.
 
-    Where nothing is found, because the index is empty or `where` and `min_score` leave nothing, the question
-    alone is answered: `Answer.passages` is empty, and a warning, also in `Answer.warnings`, says so.
+    Where nothing is found, because the index is empty or `where` and `min_score` leave nothing, the answer is
+    the abstention, with `finish_reason` "no_evidence" and a warning, also in `Answer.warnings`; the model is
+    not asked. With `answer_without_context=True` it answers from the question alone, and the warning says so.
 
     Example:
         >>> from nbce_rag import Rag
@@ -257,7 +258,9 @@ class Rag:
         started = time.perf_counter()
         results = self.index.search_batch([request.question for request in requests], **search)
         seconds = time.perf_counter() - started
-        return [replace(r, passages=tuple(p)) for r, p in zip(requests, results, strict=True)], seconds
+        return [
+            replace(r, passages=tuple(p), is_retrieved=True) for r, p in zip(requests, results, strict=True)
+        ], seconds
 
     def _stream(self, request: Request, search: Mapping[str, Any]) -> Iterator[Piece]:
         [request], seconds = self._with_passages([request], search)

@@ -10,6 +10,7 @@ from ..errors import InputError
 from ..noncharacters import PASSAGES, strip_marks
 from ..passages import Passage
 from .marks import BEGIN, END, HEAD, split_marks
+from .scores import on_one_scale
 
 __all__ = ["Conversation", "Turn", "resolve"]
 
@@ -41,12 +42,15 @@ class Conversation:
         passages: the passages to read, each a context of its own.
         question: what is asked, as it stands in the texts.
         notes: what the reader of the answer should know, in sentences.
+        is_retrieved: whether passages were looked for: some were given, or a list of none, or there is a
+            place for them. Without passages then, nothing was found, and nothing should be answered.
     """
 
     texts: tuple[str, ...]
     passages: tuple[Passage, ...]
     question: str
     notes: tuple[str, ...]
+    is_retrieved: bool = False
 
 
 def resolve(
@@ -55,6 +59,7 @@ def resolve(
     *,
     key: str | None = None,
     history: str = "drop",
+    score_scale: str | None = None,
 ) -> Conversation:
     """Find the passages of a conversation and the places where they stand.
 
@@ -72,15 +77,19 @@ def resolve(
        is left between passages, they stand at one mark together, so that a passage's row does not depend on
        its rank.
     6. Empty passages are left out, with a note.
+    7. Scores count where they are cosines or can be made so; else, and where there are none, the passages'
+       ranks do (`nbce_rag.prompts.scores`).
 
     Args:
         turns: the conversation, oldest first.
         contexts: passages given beside it.
         key: see `format_passage`; marks without its tag are not believed.
         history: "drop" or "keep_as_text", for passages of earlier turns.
+        score_scale: what the passages' scores are, see `on_one_scale`; None tells it from them.
 
     Raises:
-        InputError: no turns, or an unknown `history`.
+        InputError: no turns, an unknown `history` or `score_scale`, or scores that are not what they are said
+            to be.
     """
     if history not in ("drop", "keep_as_text"):
         raise InputError(f"history={history!r} must be 'drop' or 'keep_as_text'.")
@@ -94,19 +103,18 @@ def resolve(
         _split(turn, key, is_current, history, notes) for turn, is_current in zip(turns, current, strict=True)
     ]
     standing = [part for parts in split for part in parts if isinstance(part, Passage)]
-    if contexts is None:
-        passages = _distinct(standing, notes)
-    else:
-        passages = _distinct(list(contexts), notes)
-        marked = any(isinstance(part, str) and PASSAGES in part for parts in split for part in parts)
-        if not standing and not marked:
-            split = [
-                _cut_pasted(parts, passages) if now else parts
-                for parts, now in zip(split, current, strict=True)
-            ]
+    marked = any(isinstance(part, str) and PASSAGES in part for parts in split for part in parts)
+    scored, of_scores = on_one_scale(standing if contexts is None else list(contexts), score_scale)
+    passages = _distinct(scored, notes)
+    notes += of_scores
+    if contexts is not None and not standing and not marked:
+        split = [
+            _cut_pasted(parts, passages) if now else parts for parts, now in zip(split, current, strict=True)
+        ]
     texts = _placed(split, current, passages, last)
     question = texts[last].rpartition(PASSAGES)[2].strip() or texts[last].replace(PASSAGES, "").strip()
-    return Conversation(tuple(texts), passages, question, tuple(notes))
+    is_retrieved = contexts is not None or marked or bool(standing)
+    return Conversation(tuple(texts), passages, question, tuple(notes), is_retrieved)
 
 
 def _split(

@@ -2,7 +2,7 @@
 
 Between a prompt template and a model, frameworks pass strings, so passages travel in them between marks:
 
-    U+FDD0  header  U+FDD2  text  U+FDD1        header: id=..;score=..;title=..;source=..;tag=..
+    U+FDD0  header  U+FDD2  text  U+FDD1        header: id=..;score=..;rank=..;title=..;source=..;tag=..
 
 The header's values are percent-encoded, so that templates which escape HTML leave them alone. U+FDD3 alone
 (`nbce_rag.noncharacters.PASSAGES`) says where passages given otherwise shall stand. These are Unicode
@@ -30,14 +30,14 @@ BEGIN, END, HEAD = "\ufdd0", "\ufdd1", "\ufdd2"
 _MARKED = re.compile(
     f"{BEGIN}([^{BEGIN}{END}{HEAD}{PASSAGES}]*){HEAD}([^{BEGIN}{END}{HEAD}{PASSAGES}]*){END}"
 )
-_FIELDS = ("id", "score", "title", "source")
+_FIELDS = ("id", "score", "rank", "title", "source")
 
 
 def format_passage(passage: Passage, *, text: str | None = None, key: str | None = None) -> str:
     """One passage between marks.
 
     Args:
-        passage: gives the header (id, score, title, source) and the text.
+        passage: gives the header (id, score, rank, title, source) and the text.
         text: another wording of it, which is then what the model reads.
         key: a secret that the reader knows too; without it, whoever writes a part of the prompt can mark a
             passage. The header gets an HMAC over all of it and the text.
@@ -46,6 +46,7 @@ def format_passage(passage: Passage, *, text: str | None = None, key: str | None
     fields = {
         "id": passage.id,
         "score": None if passage.score is None else repr(float(passage.score)),
+        "rank": None if passage.rank is None else str(passage.rank),
         "title": passage.title,
         "source": passage.source,
     }
@@ -56,7 +57,12 @@ def format_passage(passage: Passage, *, text: str | None = None, key: str | None
 
 
 def format_passages(passages: Iterable[Passage], *, separator: str = "\n\n", key: str | None = None) -> str:
-    """Passages between marks, joined; arguments as in `format_passage`."""
+    """Passages between marks, joined; arguments as in `format_passage`.
+
+    Of no passages it is `PASSAGES`, so that who reads the prompt knows that some were looked for.
+    """
+    if not (passages := list(passages)):
+        return PASSAGES
     return strip_marks(separator).join(format_passage(passage, key=key) for passage in passages)
 
 
@@ -99,12 +105,14 @@ def _parse(header: str, body: str) -> Passage:
     except ValueError:
         score = None
     score = score if score is not None and math.isfinite(score) else None
+    rank = values.pop("rank", "")
     return Passage(
         strip_marks(body),
         id=values.get("id", ""),
         title=values.get("title"),
         source=values.get("source"),
         score=score,
+        rank=int(rank) if re.fullmatch("[1-9][0-9]{0,8}", rank) else None,
     )
 
 

@@ -52,6 +52,7 @@ CHANGES: dict[str, Any] = {
     "order_labels": True,
     "abstain_below": 100.0,
     "abstention": "Nothing.",
+    "answer_without_context": True,
     "refusal_threshold": 0.1,
     "relevance": True,
     "entropies": True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
+from langchain_core.load import dumps
 from langchain_core.tools import BaseTool, create_retriever_tool
 from langchain_core.vectorstores import VectorStore
 
@@ -432,3 +434,30 @@ def test_damaged_community_folders(tmp_path: Path) -> None:
             import_community_faiss(place, tmp_path / "new", EMBEDDING)
     with pytest.raises(InputError, match="dimension"):
         import_community_faiss(OLD, tmp_path / "seven", DeterministicFakeEmbedding(size=7))
+
+
+@pytest.mark.parametrize("search_type", ["similarity", "mmr", "similarity_score_threshold"])
+async def test_its_own_retriever_keeps_the_scores(store: PassageVectorStore, search_type: str) -> None:
+    options = {"k": 2, **({"score_threshold": 0.1} if search_type == "similarity_score_threshold" else {})}
+    retriever = store.as_retriever(search_type=search_type, search_kwargs=options, tags=["mine"])
+    right = {d.id: score for d, score in store.similarity_search_with_score("cats purr", k=9)}
+    for found in (retriever.invoke("cats purr"), await retriever.ainvoke("cats purr")):
+        assert len(found) == 2
+        for document in found:
+            assert document.metadata["relevance_score"] == pytest.approx(right[document.id or ""], abs=1e-5)
+    assert "mine" in (retriever.tags or [])
+
+
+def test_another_score_makes_no_other_document(store: PassageVectorStore) -> None:
+    """`MultiQueryRetriever` asks several times and drops what it has."""
+    retriever = store.as_retriever(search_kwargs={"k": 1})
+    one, other = (retriever.invoke(words)[0] for words in ("cats purr", "cats"))
+    plain = store.similarity_search("cats purr", k=1)[0]
+    assert one.metadata["relevance_score"] != other.metadata["relevance_score"]
+    assert one == other == plain
+    assert plain == one
+    assert one != plain.model_copy(update={"metadata": {"year": 3}})
+    assert dumps(one) == dumps(Document(one.page_content, id=one.id, metadata=one.metadata))
+    for copied in (pickle.loads(pickle.dumps(one)), copy.deepcopy(one)):
+        assert copied == one
+        assert copied.metadata == one.metadata

@@ -12,10 +12,18 @@ from langchain_core.prompts import ChatPromptTemplate, aformat_document, format_
 from langchain_core.retrievers import BaseRetriever
 from view_tools import an_answer
 
-from langchain_nbce import ChatNBCE, PassagePrompt, format_passages
+from langchain_nbce import (
+    NBCELLM,
+    ChatNBCE,
+    PassagePrompt,
+    create_nbce_chain,
+    create_nbce_documents_chain,
+    format_passages,
+)
 from langchain_nbce.output import citations
 from nbce_rag.errors import InputError
 from nbce_rag.noncharacters import PASSAGES
+from nbce_rag.options import Options
 from nbce_rag.passages import Passage
 from nbce_rag.prompts.marks import split_marks
 
@@ -255,6 +263,96 @@ def test_scores_of_rerankers_that_are_logits(chat: Chat) -> None:
     assert [c["score"] for c in message.response_metadata["nbce"]["contexts"]] == pytest.approx(
         [0.982, 0.1192], abs=1e-3
     )
+
+
+def contexts_of(message: BaseMessage) -> list[dict[str, Any]]:
+    return message.response_metadata["nbce"]["contexts"]
+
+
+def test_distances_count_by_their_order_and_say_so(chat: Chat) -> None:
+    """The pairs that `similarity_search_with_score` of FAISS and Chroma gives: the nearest has the least."""
+    documents = [Document(d.page_content, id=d.id) for d in DOCS]
+    plain = contexts_of(chat().invoke("Who?", contexts=documents))
+    for llm, options in ((chat(), {}), (chat(score_kind="distance"), {}), (chat(), {"score_scale": "rank"})):
+        pairs = list(zip(documents, (0.4, 0.95), strict=True))
+        message = llm.invoke("Who?", contexts=pairs, **options)
+        assert [c["score"] for c in contexts_of(message)] == [None, None]
+        assert [c["weight"] for c in contexts_of(message)] == pytest.approx([c["weight"] for c in plain])
+        told = [w for w in message.response_metadata["nbce"]["warnings"] if "score_scale" in w]
+        assert bool(told) == (not options and llm.score_scale is None)
+        marked = llm.invoke(f"{format_passages(pairs)}\nWho?", **options)
+        assert [c["score"] for c in contexts_of(marked)] == [None, None]
+    as_cosines = chat().invoke("Who?", contexts=pairs, score_scale="cosine")
+    assert [c["score"] for c in contexts_of(as_cosines)] == [0.4, 0.95]
+    with pytest.raises(ValueError, match="score_scale='l2'"):
+        chat(score_scale="l2")
+
+
+def test_one_document_without_a_score_does_not_undo_the_others(chat: Chat) -> None:
+    found = contexts_of(chat().invoke("Who?", contexts=[*DOCS, Document("The museum is old.")]))
+    assert [c["score"] for c in found] == [0.9, 0.1, None]
+
+
+def test_documents_without_scores_count_by_their_rank(chat: Chat) -> None:
+    texts = [d.page_content for d in DOCS]
+    llm = chat(max_tokens=4)
+    documents = [Document(text) for text in texts]
+    ways = {
+        "contexts": llm.invoke("Who?", contexts=documents),
+        "marks": llm.invoke(f"{format_passages(documents)}\n\nWho?"),
+        "stuff": llm.invoke(f"{by_stuff(documents)}\n\nWho?"),
+    }
+    weights = {name: [c["weight"] for c in contexts_of(message)] for name, message in ways.items()}
+    for name, found in weights.items():
+        assert found == pytest.approx(weights["contexts"]), name
+    equal = [c["weight"] for c in contexts_of(llm.invoke("Who?", contexts=texts))]  # texts have no order
+    assert weights["contexts"] != pytest.approx(equal)
+    ranked = [Passage(text, rank=rank) for rank, text in enumerate(texts, 1)]
+    assert contexts_of(llm.invoke("Who?", contexts=ranked))[0]["weight"] == pytest.approx(
+        weights["contexts"][0]
+    )
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_nothing_retrieved_is_not_answered(chat: Chat, stream: bool) -> None:
+    """Rather than made up; and nothing is read for it."""
+
+    def ask(llm: ChatNBCE, words: str, **options: Any) -> BaseMessage:
+        if not stream:
+            return llm.invoke(words, **options)
+        whole: Any = None
+        for chunk in llm.stream(words, **options):
+            whole = chunk if whole is None else whole + chunk
+        return whole
+
+    llm = chat()
+    for words, options in (
+        ("Who?", {"contexts": []}),
+        ("Who?", {"contexts": [Document("  ")]}),
+        (f"{format_passages([])}\n\nWho?", {}),
+        (f"{format_passages([Document(' ')])}\n\nWho?", {}),
+    ):
+        message = ask(llm, words, **options)
+        assert message.text == Options().abstention
+        assert message.response_metadata["finish_reason"] == "no_evidence"
+        assert any("No passage was found" in w for w in message.response_metadata["nbce"]["warnings"])
+        assert message.usage_metadata["input_tokens"] == 0
+        told = ask(llm, words, **options, answer_without_context=True)
+        assert told.response_metadata["finish_reason"] != "no_evidence"
+        plain = words if words == "Who?" else "\n\nWho?"  # what stays of the prompt without the passages
+        assert told.text == ask(llm, plain).text
+
+
+def test_nothing_retrieved_in_chains_and_the_completion_model(chat: Chat) -> None:
+    llm = chat()
+    nothing = Shelf(documents=[])
+    assert create_nbce_chain(nothing, llm).invoke("Who?")["answer"] == Options().abstention
+    prompt = ChatPromptTemplate.from_template("{context}\n\n{input}")
+    chain = create_nbce_documents_chain(llm, prompt)
+    assert chain.invoke({"context": [], "input": "Who?"}) == Options().abstention
+    completion = NBCELLM(engine=llm.nbce(), max_tokens=4)
+    assert completion.invoke("Who?", contexts=[]) == Options().abstention
+    assert completion.invoke("Who?", contexts=[], answer_without_context=True) == completion.invoke("Who?")
 
 
 def test_citations_are_cores_own_and_equal_in_both_output_versions(chat: Chat) -> None:

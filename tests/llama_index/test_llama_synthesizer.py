@@ -247,12 +247,26 @@ class TestScoresAndOptions:
 
         assert scores_of([0.8, 0.3, -0.1]) == pytest.approx([0.8, 0.3, -0.1])
         assert scores_of([12.5, 3.0, 0.1]) == [None] * 3  # BM25
-        assert scores_of([0.8, None, 0.1]) == [None] * 3
+        assert scores_of([0.8, None, 0.1]) == [0.8, None, 0.1]
+        assert scores_of([0.2, 0.9, 1.4]) == [None] * 3  # distances
+        assert scores_of([0.2, 0.6, 0.9]) == [None] * 3  # distances too
+        assert scores_of([0.2, 0.6, 0.9], score_scale="cosine") == pytest.approx([0.2, 0.6, 0.9])
         assert scores_of([0.8, 0.3, -0.1], use_scores=False) == [None] * 3
         heavy = NBCESynthesizer(llm).synthesize(
             QUESTION, [NodeWithScore(node=n, score=s) for n, s in zip(nodes, [-1.0, -1.0, 1.0], strict=True)]
         )
         assert report(heavy)["contexts"][2]["weight"] > 0.9
+        with pytest.raises(InputError, match="score_scale='l2'"):
+            NBCESynthesizer(llm, score_scale="l2")
+
+    def test_distances_count_by_their_order_and_say_so(self, llm: NBCELLM, nodes: list[TextNode]) -> None:
+        def weights(values: list[float | None], **options: Any) -> list[float]:
+            given = [NodeWithScore(node=n, score=s) for n, s in zip(nodes, values, strict=True)]
+            found = report(NBCESynthesizer(llm, **options).synthesize(QUESTION, given))
+            assert any("score_scale" in w for w in found["warnings"]) == (values[0] is not None)
+            return [context["weight"] for context in found["contexts"]]
+
+        assert weights([0.1, 0.7, 1.2]) == pytest.approx(weights([None, None, None]))
 
     def test_options_go_to_the_model(self, llm: NBCELLM, scored: list[NodeWithScore]) -> None:
         response = NBCESynthesizer(llm, max_tokens=3, fusion="max").synthesize(QUESTION, scored)

@@ -287,8 +287,8 @@ class TestSynthesizer:
         ("scores", "expected"),
         [
             ([np.float32(0.5), np.float64(0.25), 0.125], [0.5, 0.25, 0.125]),
-            ([float("nan"), 0.5, 0.1], [None] * 3),
-            ([float("inf"), 0.5, 0.1], [None] * 3),
+            ([float("nan"), 0.5, 0.1], [None, 0.5, 0.1]),
+            ([float("inf"), 0.5, 0.1], [None, 0.5, 0.1]),
         ],
     )
     def test_odd_scores_are_json_or_left_out(

@@ -1,0 +1,110 @@
+"""Scores that passages bring from a retrieval, on the scale that fusion rules expect: cosines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal, get_args
+
+from ..errors import InputError
+from ..passages import Passage
+
+__all__ = ["SCORE_SCALES", "ScoreScale", "check_score_scale", "on_one_scale"]
+
+ScoreScale = Literal["cosine", "distance", "logit", "rank"]
+SCORE_SCALES: tuple[str, ...] = get_args(ScoreScale)
+
+_DISTANCES = (
+    "The scores of the passages rise from the first to the last, as distances do, so the passages count by "
+    "their order alone; score_scale='cosine' says that they are similarities."
+)
+_UNKNOWN = (
+    "The scores of the passages are on no known scale ({low:.4g} to {high:.4g}), so the passages count by "
+    "their order alone; score_scale says what they are."
+)
+
+
+def check_score_scale(scale: str | None) -> None:
+    """Raises InputError for a scale that there is not."""
+    if scale is not None and scale not in SCORE_SCALES:
+        raise InputError(
+            f"score_scale={scale!r} is not known; choose {' or '.join(SCORE_SCALES)}, or None: it is then "
+            "told from the scores."
+        )
+
+
+def on_one_scale(
+    passages: Sequence[Passage], scale: str | None = None
+) -> tuple[tuple[Passage, ...], tuple[str, ...]]:
+    """Passages of one retrieval with cosines for scores, or without scores where these are none.
+
+    A passage without a score counts by its `rank`, if it has one.
+
+    Args:
+        passages: in the order in which they were found, with the scores that they came with.
+        scale: what the scores are. "cosine": similarities in [-1, 1], or probabilities. "distance": the
+            smaller, the nearer; passages count by their order from the nearest on. "logit": of a reranker;
+            the logistic function brings them into [0, 1]. "rank": they mean nothing but the order of the
+            passages. None tells it from the scores: within [-1, 1] they are cosines, unless they rise from
+            the first to the last and none is negative, as distances do and similarities do not, since
+            everybody returns the best first. Outside, they are logits if the last are negative, and nothing
+            that is known (distances, BM25, inner products) if none is.
+
+    Returns:
+        The passages, and sentences on scores that do not count.
+
+    Raises:
+        InputError: an unknown scale, or scores outside [-1, 1] that are said to be cosines.
+    """
+    check_score_scale(scale)
+    scores = [_finite(passage.score) for passage in passages]
+    known = [score for score in scores if score is not None]
+    if not known:
+        return tuple(replace(p, score=None) if p.score is not None else p for p in passages), ()
+    low, high = min(known), max(known)
+    notes: tuple[str, ...] = ()
+    if scale is None:
+        rises = low >= 0 and len(known) > 1 and known == sorted(known) and low < high
+        if rises:
+            scale, notes = "rank", (_DISTANCES,)
+        elif _is_cosine(low) and _is_cosine(high):
+            scale = "cosine"
+        elif low < 0:
+            scale = "logit"
+        else:
+            scale, notes = "rank", (_UNKNOWN.format(low=low, high=high),)
+    if scale == "cosine" and not (_is_cosine(low) and _is_cosine(high)):
+        raise InputError(
+            f"Scores from {low:.4g} to {high:.4g} are no cosines; say what they are with score_scale "
+            f"({', '.join(SCORE_SCALES[1:])})."
+        )
+    if scale == "cosine":
+        return _with_scores(passages, scores), notes
+    if scale == "logit":
+        return _with_scores(passages, [None if s is None else _logistic(s) for s in scores]), notes
+    ordered = list(range(len(passages)))
+    if scale == "distance":
+        distances = [math.inf if score is None else score for score in scores]
+        ordered.sort(key=distances.__getitem__)
+    ranks = {place: rank for rank, place in enumerate(ordered, 1)}
+    return tuple(replace(p, score=None, rank=ranks[n]) for n, p in enumerate(passages)), notes
+
+
+def _with_scores(passages: Sequence[Passage], scores: Sequence[float | None]) -> tuple[Passage, ...]:
+    return tuple(
+        passage if passage.score == score else replace(passage, score=score)
+        for passage, score in zip(passages, scores, strict=True)
+    )
+
+
+def _is_cosine(score: float) -> bool:
+    return abs(score) <= 1 + 1e-6  # rounding
+
+
+def _finite(score: float | None) -> float | None:
+    return score if score is not None and math.isfinite(score) else None
+
+
+def _logistic(value: float) -> float:
+    return 1 / (1 + math.exp(-max(-60.0, min(60.0, value))))
