@@ -24,18 +24,23 @@ _IS_NODE = FieldTest(NODE_KEY, "exists")
 def as_condition(filters: MetadataFilters | None) -> Condition | None:
     """Filters, also nested ones, as `PassageIndex.search` takes them, by the rules of LlamaIndex's own store.
 
-    A key that is missing or None meets `!=`, `nin` and `is_empty`, and nothing else. No filters are met.
-    Numbers are ordered among themselves, and texts are; others have no order.
+    A key that is missing or None meets `!=`, `nin` and `is_empty`, and nothing else. Numbers are ordered
+    among themselves, and texts are; others have no order. Otherwise than there, a list of no filters is met
+    by nothing: it may be an access list with nobody on it. None is no condition. LlamaIndex's filters
+    cannot hold True and False; "true" and "false" meet them too.
 
     Raises:
         InputError: an unknown operator or condition.
         InputTypeError: while searching: text match with something that is no text.
     """
-    if filters is None or not filters.filters:
-        return None
+    return None if filters is None else _all(filters)
+
+
+def _all(filters: MetadataFilters) -> Condition:
+    if not filters.filters:
+        return AnyOf(())
     parts = tuple(
-        as_condition(one) or AllOf(()) if isinstance(one, MetadataFilters) else _condition(one)
-        for one in filters.filters
+        _all(one) if isinstance(one, MetadataFilters) else _condition(one) for one in filters.filters
     )
     condition = filters.condition or FilterCondition.AND
     if condition == FilterCondition.AND:
@@ -62,7 +67,7 @@ def _condition(one: MetadataFilter) -> Condition:
     if operator == FilterOperator.IS_EMPTY:
         return Negation(_test(one.key, "call", lambda value: value is not None and value not in ("", [])))
     if operator == FilterOperator.NE:
-        return Negation(_test(one.key, "eq", operand))
+        return Negation(_test(one.key, "in", _values((operand,))))
     if operator == FilterOperator.NIN:
         return Negation(_test(one.key, "in", _values(operand or ())))
     if operator in (FilterOperator.TEXT_MATCH, FilterOperator.TEXT_MATCH_INSENSITIVE):
@@ -82,8 +87,10 @@ def _condition(one: MetadataFilter) -> Condition:
 
 
 def _values(operand: Any) -> tuple[object, ...]:
-    """The elements of a filter's value. None is no value: it equals nothing."""
-    return tuple(value for value in operand if value is not None)
+    """The elements of a filter's value, and truth values for their names. None equals nothing."""
+    values = [value for value in operand if value is not None]
+    names = {value.casefold() for value in values if isinstance(value, str)}
+    return (*values, *(value for value, name in ((True, "true"), (False, "false")) if name in names))
 
 
 def _test(key: str, op: str, value: object = None) -> Condition:

@@ -53,8 +53,9 @@ def matching(
 def search(index: PassageIndex, query: VectorStoreQuery, **options: Any) -> list[Passage]:
     """Passages that a query finds, best first, with their cosines as scores, in every mode.
 
-    The modes are `default`, `mmr`, `text_search` and `sparse` (words, by BM25), and `hybrid` (both, fused by
-    their ranks: `alpha` is the weight of meaning, default 0.5; `hybrid_top_k` how many come of it).
+    None gives no condition, and an empty list of ids or filters is met by none. The modes are `default`,
+    `mmr`, `text_search` and `sparse` (words, by BM25), and `hybrid` (both, fused by their ranks: `alpha` is
+    the weight of meaning, default 0.5; `hybrid_top_k` how many come of it).
 
     Args:
         index: where to search.
@@ -95,12 +96,11 @@ def search(index: PassageIndex, query: VectorStoreQuery, **options: Any) -> list
         k = query.hybrid_top_k or k
         if query.alpha is not None:
             arguments["balance"] = query.alpha
-    # An index over a store with texts asks for the node ids []; like others, we take it for no condition.
     return index.search(
         text_or_vector,
         k,
-        condition_of(query.doc_ids or None, query.filters),
-        ids=query.node_ids or None,
+        condition_of(query.doc_ids, query.filters),
+        ids=query.node_ids,
         mode=mode,
         text=query.query_str,
         **arguments,

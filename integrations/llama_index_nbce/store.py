@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -154,7 +155,8 @@ class PassageVectorStore(BasePydanticVectorStore):
     ) -> None:
         """Removes the nodes with these ids that meet the filters; neither removes none."""
         if node_ids is not None or filters is not None:
-            self._index.delete(node_ids, where=as_condition(filters) or AllOf(()))
+            where = as_condition(filters)
+            self._index.delete(node_ids, where=AllOf(()) if where is None else where)
 
     def get_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
@@ -175,6 +177,8 @@ class PassageVectorStore(BasePydanticVectorStore):
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """Finds nodes, by meaning, words or both; see `llama_index_nbce.selection.search`."""
+        # An index over a store with texts asks for the node ids []; like others, we take it for no condition.
+        query = replace(query, node_ids=query.node_ids or None)
         passages = search(self._index, query, **kwargs)
         return VectorStoreQueryResult(
             nodes=[node_of(passage) for passage in passages],

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from llama_index.core.response_synthesizers import BaseSynthesizer
-from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
+from llama_index.core.schema import NodeRelationship, QueryBundle, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores import SimpleVectorStore
 from llama_index.core.vector_stores.types import (
     FilterCondition,
@@ -19,7 +19,7 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryMode,
 )
 
-from llama_index_nbce import PassageVectorStore
+from llama_index_nbce import PassageRetriever, PassageVectorStore
 
 ROWS: list[tuple[str, str, list[float], str, dict[str, Any]]] = [
     ("w1", "weight", [1.0, 0.0], "doc-1", {"rank": "a", "weight": 1.0, "ids": ["1", "2"]}),
@@ -141,8 +141,16 @@ def test_conditions(store: Any, condition: FilterCondition, expected: list[str])
     assert found(store, MetadataFilters(filters=both, condition=condition)) == expected
 
 
-def test_empty_filters_are_no_condition(store: Any) -> None:
-    assert found(store, MetadataFilters(filters=[])) == EVERYTHING
+def test_empty_filters(store: Any) -> None:
+    """Met by all in LlamaIndex's store; in ours by none, since it may be an access list with nobody on it."""
+    ours = isinstance(store, PassageVectorStore)
+    for condition in FilterCondition:
+        empty = MetadataFilters(filters=[], condition=condition)
+        if ours:
+            assert found(store, empty) == []
+            assert found(store, MetadataFilters(filters=[empty])) == []
+    if not ours:
+        assert found(store, MetadataFilters(filters=[])) == EVERYTHING
 
 
 def test_node_ids_and_filters_both_hold(store: Any) -> None:
@@ -222,3 +230,38 @@ def test_async_members_do_the_same(empty: Any) -> None:
 
 def test_it_is_a_store_with_a_name(empty: Any) -> None:
     assert type(empty).class_name() == type(empty).__name__
+
+
+def test_truth_values_are_filtered_by_their_names(tmp_path: Path) -> None:
+    """LlamaIndex's filters hold no booleans."""
+    store = PassageVectorStore.create(tmp_path / "i", dimension=2)
+    for id_, metadata in (
+        ("yes", {"ok": True}),
+        ("no", {"ok": False}),
+        ("text", {"ok": "True"}),
+        ("none", {}),
+    ):
+        store.add([TextNode(id_=id_, text=id_, embedding=[1.0, 0.5], metadata=metadata)])
+
+    def ids(value: Any, operator: FilterOperator) -> set[str]:
+        wanted = MetadataFilters(filters=[MetadataFilter(key="ok", value=value, operator=operator)])
+        return {node.node_id for node in store.get_nodes(filters=wanted)}
+
+    assert ids("true", FilterOperator.EQ) == {"yes"}
+    assert ids("True", FilterOperator.EQ) == {"yes", "text"}
+    assert ids("false", FilterOperator.EQ) == {"no"}
+    assert ids(["false", "x"], FilterOperator.IN) == {"no"}
+    assert ids("true", FilterOperator.NE) == {"no", "text", "none"}
+    assert ids(["true", "false"], FilterOperator.NIN) == {"text", "none"}
+
+
+def test_empty_lists_are_met_by_none(tmp_path: Path) -> None:
+    """An access list that is empty lets nobody in, and a deletion by it removes nothing."""
+    store = PassageVectorStore.create(tmp_path / "i", dimension=2)
+    store.add(make_nodes())
+    everything = [node.node_id for node in store.get_nodes()]
+    for query in ({"doc_ids": []}, {"node_ids": []}, {"filters": MetadataFilters(filters=[])}):
+        assert PassageRetriever(store, **query).retrieve(QueryBundle("", embedding=[1.0, 0.0])) == []
+    store.delete_nodes(filters=MetadataFilters(filters=[]))
+    store.delete_nodes([])
+    assert [node.node_id for node in store.get_nodes()] == everything
