@@ -34,6 +34,7 @@ _NAMES = {
         "ReadError",
         "StreamError",
         "UnsupportedError",
+        "warn",
     ),
     "passages": ("Passage",),
     "options": ("Options",),
@@ -226,6 +227,7 @@ __all__ = [
     "Turn",
     "UnreadableCall",
     "UnsupportedError",
+    "warn",
     "with_instruction",
     "__version__",
 ]
@@ -266,6 +268,7 @@ if TYPE_CHECKING:
         ReadError,
         StreamError,
         UnsupportedError,
+        warn,
     )
     from .evaluation.runner import evaluate
     from .evidence.evidence import Citation, Support, Timings, TokenEvidence, Usage

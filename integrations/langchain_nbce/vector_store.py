@@ -14,7 +14,7 @@ from typing import Any, Self
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 
-from nbce_rag import IndexNotFoundError, InputError, Passage, PassageIndex, embedding_text
+from nbce_rag import IndexNotFoundError, InputError, Passage, PassageIndex, embedding_text, warn
 
 from .documents import to_passage
 from .embeddings import NBCEEmbeddings, as_embedder
@@ -22,6 +22,8 @@ from .filters import as_where
 from .vector_search import PassageSearch, refuse
 
 __all__ = ["PassageVectorStore", "stored_passage"]
+
+_NAMED = 5
 
 
 class PassageVectorStore(PassageSearch):
@@ -111,16 +113,16 @@ class PassageVectorStore(PassageSearch):
         """Adds texts, or replaces those whose id is there already.
 
         Args:
-            texts: none of them empty.
+            texts: those without a letter, such as blank pages, are passed over with a warning.
             metadatas: one for each text.
             ids: one for each text; None lets one be made.
             **kwargs: `batch_size`, which `langchain_core.indexing` gives, is accepted.
 
         Returns:
-            The ids.
+            The ids of what is stored.
 
         Raises:
-            InputError: lengths that differ, an empty text, metadata that are not JSON, an unknown option.
+            InputError: lengths that differ, metadata that are not JSON, an unknown option.
         """
         passages = self._passages(texts, metadatas, ids, kwargs)
         self.index.add(passages)
@@ -210,9 +212,15 @@ class PassageVectorStore(PassageSearch):
                 raise InputError(
                     f"{len(values)} {name} were given for {len(contents)} texts; give one for each."
                 )
+        blank = [place for place, text in enumerate(contents) if not text.strip()]
+        if blank:
+            names = ", ".join(str(place + 1) for place in blank[:_NAMED])
+            more = f" and {len(blank) - _NAMED} more" if len(blank) > _NAMED else ""
+            warn(f"{len(blank)} texts without a word were passed over: number {names}{more}.")
         return [
             stored_passage(text, metadatas[place] if metadatas else {}, ids[place] if ids else None)
             for place, text in enumerate(contents)
+            if text.strip()
         ]
 
 

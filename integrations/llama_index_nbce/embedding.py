@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from collections.abc import Sequence
 from typing import Any
 
@@ -95,6 +96,21 @@ class PassageEmbedding(BaseEmbedding):
     def embedder(self) -> Embedder:
         """The embedder itself."""
         return self._embedder
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For other processes, such as those of an `IngestionPipeline` with `num_workers`.
+
+        Raises:
+            InputError: the embedder cannot go there. LlamaIndex would leave it behind without a word.
+        """
+        try:
+            pickle.dumps(self._embedder)
+        except Exception as error:
+            raise InputError(
+                f"The embedder {self.model_name!r} cannot be sent to another process ({error}); use "
+                "num_workers=1, or an embedder that can be pickled."
+            ) from error
+        return super().__getstate__()
 
     def _get_query_embedding(self, query: str) -> list[float]:
         return [float(x) for x in self._embedder.embed_query(query)]

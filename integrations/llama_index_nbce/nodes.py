@@ -22,13 +22,20 @@ from llama_index.core.vector_stores.utils import metadata_dict_to_node
 
 from nbce_rag import InputError, Passage
 
-__all__ = ["NODE_KEY", "node_of", "passage_of", "ref_doc_id_of", "user_metadata"]
+__all__ = ["NODE_KEY", "is_blank", "node_of", "passage_of", "ref_doc_id_of", "user_metadata"]
 
 NODE_KEY = "_llama_index"
 """Key of a passage's metadata that holds the rest of a node: {"type": .., "ref_doc_id": .., "node": {..}},
 and "metadata", their JSON text, where an index would change their order."""
 
 _OTHER_FIELDS = ("text", "metadata", "embedding", "id_", "class_name", "text_resource")
+
+
+def is_blank(node: BaseNode) -> bool:
+    """Whether a node could be stored if it held any text: nothing but blanks, and nothing of another kind."""
+    others = any(getattr(node, f"{kind}_resource", None) for kind in ("image", "audio", "video"))
+    plain = isinstance(node, (Document, TextNode)) and not isinstance(node, ImageNode) and not others
+    return plain and not node.get_content(metadata_mode=MetadataMode.NONE).strip()
 
 
 def passage_of(node: BaseNode) -> Passage:

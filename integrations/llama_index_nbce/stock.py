@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage
@@ -10,7 +9,7 @@ from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.llms.llm import LLM
 from llama_index.core.prompts import BasePromptTemplate
 
-from nbce_rag import NbceWarning, Passage, split_marks
+from nbce_rag import Passage, split_marks, warn
 
 __all__ = ["StockPrompts"]
 
@@ -38,10 +37,8 @@ class StockPrompts(LLM):
         joined = "".join(str(prompt_args.get(name, "")) for name in _JOINED)
         if joined and not any(isinstance(part, Passage) for part in split_marks(joined)):
             self._has_warned = True
-            warnings.warn(
+            warn(
                 "The retrieved nodes came as one joined text, so they are neither read apart nor cited, and "
                 "what does not fit takes further calls. Answer with NBCESynthesizer: nbce_query_engine, "
-                "nbce_chat_engine, or as_query_engine(llm=..., response_synthesizer=NBCESynthesizer(llm)).",
-                NbceWarning,
-                stacklevel=2,
+                "nbce_chat_engine, or as_query_engine(llm=..., response_synthesizer=NBCESynthesizer(llm))."
             )

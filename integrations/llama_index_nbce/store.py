@@ -27,18 +27,21 @@ from nbce_rag import (
     IndexFolder,
     InputError,
     PassageIndex,
+    warn,
 )
 
 from . import persistence
 from .embedding import LlamaIndexEmbedder, NodeEmbeddings, PassageEmbedding
 from .filters import as_condition, in_documents
-from .nodes import node_of, passage_of
+from .nodes import is_blank, node_of, passage_of
 from .selection import matching, search
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 __all__ = ["PassageVectorStore"]
+
+_NAMED = 5
 
 
 class PassageVectorStore(BasePydanticVectorStore):
@@ -132,16 +135,28 @@ class PassageVectorStore(BasePydanticVectorStore):
     def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
         """Adds nodes, or replaces those of the same ids; the index embeds those without embedding.
 
+        Nodes without text, such as those of blank pages, are passed over with a warning that names them.
+
+        Returns:
+            The ids of the nodes that are stored.
+
         Raises:
-            InputError: a node without text, or metadata that are not JSON. Nothing is stored then.
+            InputError: a node that holds anything but text, or metadata that are not JSON. Nothing is stored
+                then.
         """
         latest = {node.node_id: node for node in nodes}
+        if blank := [id_ for id_, node in latest.items() if is_blank(node)]:
+            names = ", ".join(_name(latest[id_]) for id_ in blank[:_NAMED])
+            more = f" and {len(blank) - _NAMED} more" if len(blank) > _NAMED else ""
+            warn(f"{len(blank)} nodes without text were passed over: {names}{more}.")
+            self._index.delete(blank)  # an older version may have had a text
+            latest = {id_: node for id_, node in latest.items() if id_ not in set(blank)}
         passages = {id_: passage_of(node) for id_, node in latest.items()}
         embedded = {id_: node.embedding for id_, node in latest.items() if node.embedding is not None}
         if embedded:
             self._index.add([passages[id_] for id_ in embedded], vectors=list(embedded.values()))
         self._index.add([passage for id_, passage in passages.items() if id_ not in embedded])
-        return [node.node_id for node in nodes]
+        return [node.node_id for node in nodes if node.node_id in latest]
 
     def delete(self, ref_doc_id: str, **delete_kwargs: object) -> None:
         """Removes the nodes of a document."""
@@ -252,6 +267,14 @@ class PassageVectorStore(BasePydanticVectorStore):
             return cls.open(persist_dir, embed_model)
         path = f"{os.fspath(persist_dir)}/{persistence.file_name(namespace)}"
         return cls.from_persist_path(path, fs, embed_model=embed_model, into=into)
+
+
+def _name(node: BaseNode) -> str:
+    """A node for a person: its file and page if it has any."""
+    name = node.metadata.get("file_name") or node.metadata.get("file_path") or node.metadata.get("title")
+    page = node.metadata.get("page_label")
+    where = f"{name}, page {page}" if name and page else name
+    return f"{where} ({node.node_id})" if where else node.node_id
 
 
 def _embedder(embed_model: BaseEmbedding | str | None, dimension: int | None, default: str) -> EmbedderLike:

@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -133,6 +133,22 @@ class SentenceTransformerEmbedder:
     def embed_query(self, text: str) -> Vectors:
         """Vector of a question, float32 of shape [dimension]."""
         return cast(Vectors, self._encode([text], "encode_query", ("query",))[0])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """How to load it: another process does so when it first embeds.
+
+        Raises:
+            InputError: a loaded model was given, and nothing says where it is from.
+        """
+        if not self._reference:
+            raise InputError(
+                f"The embedding model {self._name!r} was given loaded, and no other process can load it by "
+                "that name: make the embedder of a hub name or folder."
+            )
+        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_model")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.RLock(), _model=None)
 
     def _encode(self, texts: list[str], method: str, prompt_names: Sequence[str]) -> Vectors:
         with self._lock:

@@ -29,7 +29,7 @@ from langchain_tests.unit_tests import EmbeddingsUnitTests, ToolsUnitTests
 
 from langchain_nbce import NBCEEmbeddings, PassageRetriever, PassageVectorStore, import_community_faiss
 from nbce_rag import Passage, PassageIndex
-from nbce_rag.errors import EmbedderMismatchError, InputError, ReadError
+from nbce_rag.errors import EmbedderMismatchError, InputError, NbceWarning, ReadError
 
 EMBEDDING = DeterministicFakeEmbedding(size=6)
 TEXTS = ["cats purr", "dogs bark", "birds sing", "fish swim"]
@@ -461,3 +461,14 @@ def test_another_score_makes_no_other_document(store: PassageVectorStore) -> Non
     for copied in (pickle.loads(pickle.dumps(one)), copy.deepcopy(one)):
         assert copied == one
         assert copied.metadata == one.metadata
+
+
+async def test_blank_texts_are_passed_over_and_named(tmp_path: Path) -> None:
+    """A blank page must not end an ingestion."""
+    documents = [Document("One.", id="1"), Document(" \n", id="2"), Document("Three.", id="3")]
+    for ask in ("add_documents", "aadd_documents"):
+        store = PassageVectorStore(tmp_path / ask, EMBEDDING)
+        with pytest.warns(NbceWarning, match=r"1 texts without a word were passed over: number 2\."):
+            added = getattr(store, ask)(documents)
+            assert (added if isinstance(added, list) else await added) == ["1", "3"]
+        assert len(store) == 2

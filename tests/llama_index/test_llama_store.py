@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,9 @@ from llama_index_nbce import (
     nbce_query_engine,
 )
 from llama_index_nbce.nodes import node_of, passage_of
-from nbce_rag.errors import EmbedderMismatchError, IndexNotFoundError, InputError
+from nbce_rag.embedding.function import CallableEmbedder
+from nbce_rag.embedding.sentence_transformer import SentenceTransformerEmbedder
+from nbce_rag.errors import EmbedderMismatchError, IndexNotFoundError, InputError, NbceWarning
 from nbce_rag.index import PassageIndex
 from nbce_rag.passages import Passage
 
@@ -108,12 +111,34 @@ class TestNodes:
     def test_what_cannot_be_stored_is_named(self, store: PassageVectorStore) -> None:
         for node, match in (
             (ImageNode(id_="picture", text="x"), "'picture' is a ImageNode"),
-            (TextNode(id_="blank", text=" "), "'blank' has no text"),
             (TextNode(id_="odd", text="x", metadata={"when": object()}), "node 'odd' cannot be JSON"),
         ):
             with pytest.raises(InputError, match=match):
                 store.add([TextNode(id_="fine", text="Fine."), node])
             assert store.get_nodes() == []
+
+    def test_blank_nodes_are_passed_over_and_named(self, store: PassageVectorStore) -> None:
+        """A blank page must not end an ingestion."""
+        store.add([TextNode(id_="page-3", text="Once there was a text.")])
+        nodes = [
+            TextNode(id_="fine", text="Fine."),
+            TextNode(id_="page-3", text=" \n", metadata={"file_name": "a.pdf", "page_label": "3"}),
+            Document(id_="empty", text=""),
+            TextNode(id_="last", text="Last."),
+        ]
+        with pytest.warns(NbceWarning, match=r"2 nodes without text.*a\.pdf, page 3 \(page-3\), empty\."):
+            assert store.add(nodes) == ["fine", "last"]
+        assert [node.node_id for node in store.get_nodes()] == ["fine", "last"]
+
+    def test_the_embedder_goes_to_other_processes(self, tmp_path: Path) -> None:
+        """`IngestionPipeline(num_workers=2)` pickles it; LlamaIndex leaves out what cannot be pickled."""
+        by_name = PassageEmbedding(SentenceTransformerEmbedder("all-MiniLM-L6-v2", "cpu", 7))
+        there = pickle.loads(pickle.dumps(by_name))
+        assert there.embedder.name == "all-MiniLM-L6-v2"
+        assert (there.embedder.device, there.embedder.batch_size) == ("cpu", 7)
+        here = PassageEmbedding(CallableEmbedder(lambda texts: [[1.0, 2.0] for _ in texts], "mine"))
+        with pytest.raises(InputError, match=r"'mine' cannot be sent.*num_workers=1"):
+            pickle.dumps(here)
 
     def test_passages_of_others_are_nodes(self, store: PassageVectorStore, llm: NBCELLM) -> None:
         passage = Passage(

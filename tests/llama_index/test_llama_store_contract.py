@@ -260,7 +260,12 @@ def test_empty_lists_are_met_by_none(tmp_path: Path) -> None:
     store = PassageVectorStore.create(tmp_path / "i", dimension=2)
     store.add(make_nodes())
     everything = [node.node_id for node in store.get_nodes()]
-    for query in ({"doc_ids": []}, {"node_ids": []}, {"filters": MetadataFilters(filters=[])}):
+    queries: list[dict[str, Any]] = [
+        {"doc_ids": []},
+        {"node_ids": []},
+        {"filters": MetadataFilters(filters=[])},
+    ]
+    for query in queries:
         assert PassageRetriever(store, **query).retrieve(QueryBundle("", embedding=[1.0, 0.0])) == []
     store.delete_nodes(filters=MetadataFilters(filters=[]))
     store.delete_nodes([])
