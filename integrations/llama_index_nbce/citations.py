@@ -60,8 +60,8 @@ def format_citations(response: ResponseLike) -> str:
         named = dict.fromkeys(numbers[node_id_of(contexts[place])] for place in mark.passages)
         label = "".join(f"[{number}]" for number in named)
         text = f"{text[: mark.at]}{chr(10) if mark.own_line else ' '}{label}{text[mark.at :]}"
-    titles = {node_id_of(context): context["title"] for context in contexts}
-    notes = [f"[{number}] {titles[id_] or id_}" for id_, number in numbers.items()]
+    names = {node_id_of(context): _name_of(context) for context in contexts}
+    notes = [f"[{number}] {names[id_]}" for id_, number in numbers.items()]
     return "\n".join([text, "", *notes]) if notes else text
 
 
@@ -116,6 +116,12 @@ def _citable_output(output: ToolOutput) -> ToolOutput:
         raw_input=output.raw_input,
         raw_output=output.raw_output,
     )
+
+
+def _name_of(context: dict[str, Any]) -> str:
+    name = context["title"] or node_id_of(context)
+    page = context["metadata"].get("page_label")
+    return f"{name}, page {page}" if page else str(name)
 
 
 def _cited_node_ids(report: dict[str, Any]) -> list[str]:

@@ -39,7 +39,8 @@ def citable(context: Any) -> CitableBlock:
     """A context as a block: `source` is the id of the node or passage, `title` what heads its text.
 
     A node is worded as its metadata mode for LLMs says. It gets a heading only if its title is not in
-    that wording already.
+    that wording already. Where a file's name is hidden from LLMs, as `SimpleDirectoryReader` hides it, its
+    path is too: it says less, and is another on each machine.
 
     Args:
         context: a text, `CitableBlock`, `NodeWithScore`, node, or `nbce_rag.Passage`.
@@ -52,6 +53,7 @@ def citable(context: Any) -> CitableBlock:
     if isinstance(context, NodeWithScore):
         context = context.node
     if isinstance(context, BaseNode):
+        context = _without_path(context)
         text = context.get_content(metadata_mode=MetadataMode.LLM)
         title = str(context.metadata.get("title") or "")
         if title and title in context.get_metadata_str(mode=MetadataMode.LLM):
@@ -66,6 +68,13 @@ def citable(context: Any) -> CitableBlock:
     raise InputError(
         f"A context is a {type(context).__name__}; give texts, CitableBlocks, nodes or passages."
     )
+
+
+def _without_path(node: BaseNode) -> BaseNode:
+    hidden = node.excluded_llm_metadata_keys
+    if "file_name" not in hidden or "file_path" in hidden or "file_path" not in node.metadata:
+        return node
+    return node.model_copy(update={"excluded_llm_metadata_keys": [*hidden, "file_path"]})
 
 
 def score_of(context: Any) -> float | None:

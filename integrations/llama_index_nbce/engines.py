@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, ClassVar
 
@@ -27,6 +28,7 @@ from llama_index.core.settings import Settings
 from nbce_rag import InputError, PassageIndex
 
 from .retriever import PassageRetriever
+from .store import PassageVectorStore
 from .synthesizer import NBCESynthesizer, capture_reports
 
 __all__ = [
@@ -116,7 +118,7 @@ class NBCECondenseQuestionChatEngine(_ReportMixin, CondenseQuestionChatEngine):
 
 
 def nbce_query_engine(
-    source: BaseIndex[Any] | BaseRetriever | PassageIndex,
+    source: BaseIndex[Any] | BaseRetriever | PassageIndex | PassageVectorStore | str | os.PathLike[str],
     llm: LLM | None = None,
     *,
     similarity_top_k: int = 8,
@@ -128,7 +130,7 @@ def nbce_query_engine(
     """A query engine over an index or retriever, answering through `NBCESynthesizer`.
 
     Args:
-        source: an index of LlamaIndex, a retriever, or a `PassageIndex`.
+        source: an index of LlamaIndex, a retriever, a `PassageIndex`, its store or its folder.
         llm: an `NBCELLM`; default: `Settings.llm`.
         similarity_top_k: nodes to retrieve. Not for a retriever, which has its own.
         node_postprocessors, callback_manager: as in LlamaIndex.
@@ -145,7 +147,13 @@ def nbce_query_engine(
 
 
 def nbce_chat_engine(
-    source: BaseIndex[Any] | BaseRetriever | PassageIndex | BaseQueryEngine,
+    source: BaseIndex[Any]
+    | BaseRetriever
+    | PassageIndex
+    | PassageVectorStore
+    | str
+    | os.PathLike[str]
+    | BaseQueryEngine,
     llm: LLM | None = None,
     *,
     chat_mode: str = "condense_plus_context",
@@ -195,11 +203,11 @@ def _retriever(source: Any, k: int, options: dict[str, Any] | None) -> BaseRetri
         if options:
             raise InputError("retriever_options are for an index; the retriever given has its own.")
         return source
-    if isinstance(source, PassageIndex):
+    if isinstance(source, PassageIndex | PassageVectorStore | str | os.PathLike):
         return PassageRetriever(source, similarity_top_k=k, **(options or {}))
     if isinstance(source, BaseIndex):
         return source.as_retriever(similarity_top_k=k, **(options or {}))
-    raise InputError(f"Got a {type(source).__name__}; give an index, a retriever or a PassageIndex.")
+    raise InputError(f"Got a {type(source).__name__}; give an index, a retriever, a store or a folder.")
 
 
 def _with_report(response: Any, reports: list[dict[str, Any]]) -> Any:

@@ -13,7 +13,7 @@ from nbce_rag import IndexFolder, IndexNotFoundError, InputError, PassageIndex
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-__all__ = ["file_name", "locate", "persist"]
+__all__ = ["file_name", "folder_of", "locate", "persist"]
 
 _FORMAT = "nbce_rag.passage_index"
 
@@ -21,6 +21,30 @@ _FORMAT = "nbce_rag.passage_index"
 def file_name(namespace: str) -> str:
     """What LlamaIndex calls the file of a vector store."""
     return f"{namespace}__vector_store.json"
+
+
+def folder_of(path: str | os.PathLike[str]) -> Path:
+    """The folder of an index: itself, or what a file of `persist` or a folder with one such file names.
+
+    A path that is none of these is given back, for whoever opens it to say what is missing.
+    """
+    place = Path(path).expanduser()
+    if place.is_file():
+        return locate(str(place))
+    if place.is_dir() and not IndexFolder(place).database.exists():
+        notes = sorted(place.glob(file_name("*")))
+        ours = [note for note in notes if _is_ours(note)]
+        if len(ours) == 1:
+            return locate(str(ours[0]))
+    return place
+
+
+def _is_ours(note: Path) -> bool:
+    try:
+        content = json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("format") == _FORMAT
 
 
 def persist(index: PassageIndex, persist_path: str, fs: AbstractFileSystem | None = None) -> None:

@@ -14,6 +14,7 @@ from llama_index.core.vector_stores.types import MetadataFilters, VectorStoreQue
 from nbce_rag import InputError, PassageIndex, RerankerLike
 
 from .nodes import node_of
+from .persistence import folder_of
 from .selection import search
 from .store import PassageVectorStore
 
@@ -24,7 +25,7 @@ class PassageRetriever(BaseRetriever):
     """Finds nodes in a `PassageIndex`; the index's own embedder embeds the queries.
 
     Args:
-        index: an index, a folder, or a `PassageVectorStore`.
+        index: an index, a `PassageVectorStore`, or a folder as `PassageVectorStore.open` takes it.
         similarity_top_k: how many nodes.
         filters, node_ids, doc_ids: what a node must meet.
         mode: "default", "mmr", "hybrid" or "text_search".
@@ -50,7 +51,7 @@ class PassageRetriever(BaseRetriever):
     ) -> None:
         super().__init__(**options)
         if isinstance(index, str | os.PathLike):
-            index = PassageIndex.open(index)
+            index = PassageIndex.open(folder_of(index))
         index = getattr(index, "client", index)
         if not isinstance(index, PassageIndex):
             raise InputError(f"Got a {type(index).__name__}; give a PassageIndex, its folder or its store.")

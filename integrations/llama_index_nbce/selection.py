@@ -55,7 +55,7 @@ def search(index: PassageIndex, query: VectorStoreQuery, **options: Any) -> list
 
     None gives no condition, and an empty list of ids or filters is met by none. The modes are `default`,
     `mmr`, `text_search` and `sparse` (words, by BM25), and `hybrid` (both, fused by their ranks: `alpha` is
-    the weight of meaning, default 0.5; `hybrid_top_k` how many come of it).
+    the weight of meaning, default 0.5; `hybrid_top_k` how many come of it, `sparse_top_k` how many of words).
 
     Args:
         index: where to search.
@@ -92,8 +92,12 @@ def search(index: PassageIndex, query: VectorStoreQuery, **options: Any) -> list
             raise InputError(f"mmr_threshold={threshold} is out of range; use a number in [0, 1].")
         arguments["mmr"] = float(threshold)
         arguments["fetch_k"] = options.get("mmr_prefetch_k") or max(_FETCH, 10 * k)
+    if query.mode in (VectorStoreQueryMode.SPARSE, VectorStoreQueryMode.TEXT_SEARCH):
+        k = query.sparse_top_k or k
     if query.mode == VectorStoreQueryMode.HYBRID:
         k = query.hybrid_top_k or k
+        if query.sparse_top_k:
+            arguments.setdefault("fetch_k", max(query.sparse_top_k, query.similarity_top_k, k))
         if query.alpha is not None:
             arguments["balance"] = query.alpha
     return index.search(

@@ -38,6 +38,7 @@ from .selection import matching, search
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
+    from llama_index.core import VectorStoreIndex
 
 __all__ = ["PassageVectorStore"]
 
@@ -47,15 +48,15 @@ _NAMED = 5
 class PassageVectorStore(BasePydanticVectorStore):
     """Nodes in a `PassageIndex`: stored at once, found by cosine, kept with their text and all else.
 
-    Make one with `open`, `create`, or of an index that is open. `VectorStoreIndex.from_vector_store(store)`
-    needs no other store. Passages that others wrote are nodes too, whose document is their source.
+    Make one with `open`, `create`, or of an index that is open. `store.as_index()` needs no other store.
+    Passages that others wrote are nodes too, whose document is their source.
 
     Args:
         index: where the nodes are.
 
     Example:
         >>> store = PassageVectorStore.create("kb", embed_model=embed_model)  # doctest: +SKIP
-        >>> index = VectorStoreIndex.from_vector_store(store, store.embed_model)  # doctest: +SKIP
+        >>> index = store.as_index()  # doctest: +SKIP
     """
 
     stores_text: bool = True
@@ -75,7 +76,7 @@ class PassageVectorStore(BasePydanticVectorStore):
         """Opens the folder of an index.
 
         Args:
-            path: the folder.
+            path: the folder, or what `StorageContext.persist` made: its folder or its file of the store.
             embed_model: what made its vectors; default: what the folder says, loaded when it is needed.
             **options: of `PassageIndex.open`.
 
@@ -83,6 +84,7 @@ class PassageVectorStore(BasePydanticVectorStore):
             IndexNotFoundError: there is none.
             EmbedderMismatchError: it was made with another embedding model.
         """
+        path = persistence.folder_of(path)
         if embed_model is not None:
             return cls(PassageIndex.open(path, _embedder(embed_model, None, DEFAULT_EMBEDDER), **options))
         try:
@@ -131,6 +133,21 @@ class PassageVectorStore(BasePydanticVectorStore):
     def embed_model(self) -> PassageEmbedding:
         """The index's embedder, for `VectorStoreIndex(..., embed_model=store.embed_model)`."""
         return PassageEmbedding(self._index.embedder)
+
+    def as_index(self, **options: Any) -> VectorStoreIndex:
+        """A `VectorStoreIndex` over this store, with the index's own embedder.
+
+        `VectorStoreIndex.from_vector_store(store)` takes `Settings.embed_model` where none is given, which is
+        OpenAI's until it is set.
+
+        Args:
+            **options: of `VectorStoreIndex.from_vector_store`, such as `embed_model` in place of its own.
+        """
+        from llama_index.core import VectorStoreIndex  # it imports much that a store does without
+
+        options.setdefault("embed_model", self.embed_model)
+        index: VectorStoreIndex = VectorStoreIndex.from_vector_store(self, **options)
+        return index
 
     def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
         """Adds nodes, or replaces those of the same ids; the index embeds those without embedding.
@@ -245,11 +262,13 @@ class PassageVectorStore(BasePydanticVectorStore):
         """Opens what `persist` wrote.
 
         Args:
-            persist_path: as given to `persist`.
+            persist_path: as given to `persist`; a folder is opened as `open` does.
             fs: the file system it is on.
             embed_model: see `open`.
             into: local folder for a copy from another file system; default: a temporary one.
         """
+        if fs is None and os.path.isdir(persist_path):
+            return cls.open(persist_path, embed_model)
         return cls.open(persistence.locate(persist_path, fs, into), embed_model)
 
     @classmethod

@@ -233,12 +233,14 @@ class NBCESynthesizer(BaseSynthesizer):
         return run, messages, {**kwargs, "question": query, "report": run.report}
 
     def _complete(self, run: _Run) -> None:
-        """Says of each context which document it is from."""
+        """Says of each context which document it is from, and which page."""
         for context in run.report.get("contexts", ()):
             node = run.nodes[place_of(context)].node
             context["metadata"]["ref_doc_id"] = node.ref_doc_id
             name = node.metadata.get("title") or node.metadata.get("file_name")
             context["title"] = str(name) if name else context["title"]
+            if (page := node.metadata.get("page_label")) is not None:
+                context["metadata"]["page_label"] = str(page)
 
     def _prepare_response_output(self, response_str: Any, source_nodes: list[NodeWithScore]) -> Any:
         response = super()._prepare_response_output(

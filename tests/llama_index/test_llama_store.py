@@ -23,10 +23,18 @@ from llama_index.core import (
     load_index_from_storage,
 )
 from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.base.llms.types import TextBlock
 from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.ingestion.pipeline import DocstoreStrategy
 from llama_index.core.node_parser import SentenceSplitter
-from llama_index.core.schema import ImageNode, IndexNode, NodeRelationship, RelatedNodeInfo, TextNode
+from llama_index.core.schema import (
+    ImageNode,
+    IndexNode,
+    NodeRelationship,
+    NodeWithScore,
+    RelatedNodeInfo,
+    TextNode,
+)
 from llama_index.core.storage.docstore import SimpleDocumentStore
 from llama_index.core.vector_stores import SimpleVectorStore
 from llama_index.core.vector_stores.types import (
@@ -40,12 +48,15 @@ from llama_index.core.vector_stores.types import (
 
 from llama_index_nbce import (
     NBCELLM,
+    NBCESynthesizer,
     PassageEmbedding,
     PassageRetriever,
     PassageVectorStore,
+    format_citations,
     import_faiss_store,
     nbce_query_engine,
 )
+from llama_index_nbce.contexts import citable
 from llama_index_nbce.nodes import node_of, passage_of
 from nbce_rag.embedding.function import CallableEmbedder
 from nbce_rag.embedding.sentence_transformer import SentenceTransformerEmbedder
@@ -581,3 +592,64 @@ def _located(folder: Path) -> Path:
     from llama_index_nbce.persistence import locate
 
     return locate(str(folder / "default__vector_store.json"))
+
+
+class TestOneFolder:
+    """Whatever accepts a folder accepts all that leads to it."""
+
+    @pytest.fixture
+    def places(self, tmp_path: Path) -> list[Path]:
+        store = PassageVectorStore.create(tmp_path / "kb", Words())
+        store.add([TextNode(id_="a", text="Ada runs the ferry.", metadata={"file_name": "a.pdf"})])
+        StorageContext.from_defaults(vector_store=store).persist(str(tmp_path / "storage"))
+        (tmp_path / "storage" / "image__vector_store.json").write_text("{}")  # of another store
+        store.client.close()
+        return [tmp_path / "kb", tmp_path / "storage", tmp_path / "storage" / "default__vector_store.json"]
+
+    def test_open_and_the_other_ways_take_each(self, places: list[Path]) -> None:
+        for place in places:
+            for open_ in (PassageVectorStore.open, PassageVectorStore.from_persist_path):
+                store = open_(str(place), embed_model=Words())
+                assert [node.node_id for node in store.get_nodes()] == ["a"]
+                store.client.close()
+        with pytest.raises(IndexNotFoundError, match="nowhere"):
+            PassageVectorStore.open(places[0].parent / "nowhere")
+
+    def test_engines_and_retrievers_take_stores(self, places: list[Path], llm: NBCELLM) -> None:
+        store = PassageVectorStore.open(places[1], Words())
+        for source in (store, store.as_index(), store.client):
+            response = nbce_query_engine(source, llm, similarity_top_k=1).query(QUESTION)
+            assert [node.node_id for node in response.source_nodes] == ["a"]
+
+    def test_as_index_asks_nobody_for_an_embedding_model(self, places: list[Path]) -> None:
+        store = PassageVectorStore.open(places[0], Words())
+        (found,) = store.as_index().as_retriever(similarity_top_k=1).retrieve("ferry")
+        assert found.node.node_id == "a"
+        assert found.score == pytest.approx(store.client.search("ferry", 1)[0].score)
+
+
+def test_sparse_top_k_is_how_many_come_of_words(store: PassageVectorStore) -> None:
+    store.add([TextNode(id_=str(n), text=f"Ferry number {n}.") for n in range(5)])
+    for mode in (VectorStoreQueryMode.SPARSE, VectorStoreQueryMode.TEXT_SEARCH):
+        query = VectorStoreQuery(query_str="ferry", mode=mode, similarity_top_k=1, sparse_top_k=3)
+        assert len(store.query(query).nodes or ()) == 3
+
+
+def test_pages_are_cited_and_paths_are_not_read(llm: NBCELLM) -> None:
+    """As `SimpleDirectoryReader` makes nodes: a path says nothing to a model, a page does to a reader."""
+    node = TextNode(
+        id_="a",
+        text="The ferry is run by Ada.",
+        metadata={"file_name": "a.pdf", "page_label": "3", "file_path": "/home/me/a.pdf"},
+        excluded_llm_metadata_keys=["file_name"],
+    )
+    (text,) = [block.text for block in citable(node).content if isinstance(block, TextBlock)]
+    assert text == "page_label: 3\n\nThe ferry is run by Ada."
+    assert node.excluded_llm_metadata_keys == ["file_name"]
+    synthesizer = NBCESynthesizer(llm, citation_threshold=0.01)
+    response: Any = synthesizer.synthesize(QUESTION, [NodeWithScore(node=node, score=0.5)])
+    assert response.metadata["nbce"]["contexts"][0]["metadata"]["page_label"] == "3"
+    if response.metadata["nbce"]["citations"]:
+        assert format_citations(response).endswith("[1] a.pdf, page 3")
+    plain = node.model_copy(update={"excluded_llm_metadata_keys": []})
+    assert "file_path" in str(citable(plain).content[0])
