@@ -116,6 +116,7 @@ class ThoughtReader:
         self._skip = 0  # characters of the first of them that stood before
         self._text: TextBuilder | None = None  # of the thought
         self._is_shown = False  # whether something of it was shown
+        self._has_thought = False
         self._specials = _pattern(tokenizer.specials) if form is not None else None
         if form is not None:
             self.part = "head"
@@ -174,9 +175,9 @@ class ThoughtReader:
         return self._last(skip) if rest else Share()
 
     def _answer(self) -> Share:
-        """What waited is the answer, but for blanks before it."""
+        """What waited is the answer, but for blanks between it and a thought."""
         tokens, skip = list(self._waiting), self._skip
-        while len(tokens) > 1 and not self._decode(tokens[:1])[skip:].strip():
+        while self._has_thought and len(tokens) > 1 and not self._decode(tokens[:1])[skip:].strip():
             tokens, skip = tokens[1:], 0
         self._waiting.clear()
         self.tokens -= len(tokens)
@@ -193,6 +194,7 @@ class ThoughtReader:
         # With special tokens, since marks may be some.
         self._text = TextBuilder(self._tokenizer, (self._form.closer,), skip_specials=False)
         self._is_shown = False
+        self._has_thought = True
         self.part = "thought"
 
     def _think(self, token: int, skip: int) -> Share:
@@ -246,7 +248,7 @@ class TurnSampler:
 
     Attributes:
         shares: what each chosen token tells, to be taken in their order.
-        count: how many tokens were chosen.
+        ids: all chosen tokens, thought and answer.
         was_cut: whether a thought was closed because its budget was spent.
     """
 
@@ -263,7 +265,7 @@ class TurnSampler:
     ) -> None:
         self.reader = reader
         self.shares: deque[Share] = deque()
-        self.count = 0
+        self.ids: list[int] = []
         self.was_cut = False
         self._answer, self._thought = answer, thought
         self._eos_ids = eos_ids
@@ -298,7 +300,7 @@ class TurnSampler:
                 token = self._due.popleft()
         else:
             token = self._answer.choose(scores)
-        self.count += 1
+        self.ids.append(token)
         share = Share() if token in self._eos_ids else self.reader.push(token)
         if before == "head" and self.reader.part == "thought":
             self._answer.ids.clear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..answers.answer import Answer, Piece
 from ..decoding.budget import batches, check_rows
@@ -76,6 +76,7 @@ class _Run:
     prompted: Prompted
     text: TextBuilder
     sampler: TurnSampler
+    ends: frozenset[int]  # tokens that end the answer, though not the turn
     started: float
     prefilled: float
     steps: list[Step] = field(default_factory=list)  # of the answer
@@ -91,6 +92,8 @@ class _Run:
         share = self.sampler.shares.popleft()
         if step.token in eos_ids:
             return "", share.thought, "stop"
+        if share.tokens and step.token in self.ends:
+            return self.add(replace(share, tokens=share.tokens - 1)), share.thought, "stop"
         self.waiting.append(step)
         text = self.add(share)
         if self.text.stopped or self.sampler.finished:
@@ -164,7 +167,7 @@ class _Run:
             usage=Usage(
                 prompt_tokens=sum(prompted.plan.row_tokens),
                 cached_tokens=prompted.cached_tokens,
-                generated_tokens=self.sampler.count,
+                generated_tokens=len(self.sampler.ids),
                 row_tokens=prompted.plan.row_tokens,
                 row_passages=tuple(row.members for row in prompted.plan.rows),
                 sentence_rows=prompted.plan.sentences,
@@ -240,6 +243,7 @@ def _generate_batch(
             prompted=ready,
             text=TextBuilder(engine.model.tokenizer, _stop(engine, request)),
             sampler=sampler,
+            ends=engine.encoder_of(request).end_tokens,
             started=started,
             prefilled=prefilled,
         )

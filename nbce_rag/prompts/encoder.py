@@ -160,6 +160,13 @@ class PromptEncoder:
             raise InputError(f"The question {question!r} has no characters that the model reads.")
         return Suffix(ids, (inside[0], inside[-1] + 1) if inside else (0, 0))
 
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """Special tokens that end an answer behind a thought, such as gpt-oss' `<|end|>`."""
+        stop = "" if self.thought is None else self.thought.format.stop
+        ids = self._tokenizer.encode(stop)[:1]
+        return frozenset(ids) if self._tokenizer.decode(ids) in self._tokenizer.specials else frozenset()
+
     def context(self, passages: Mapping[int, Sequence[int]]) -> tuple[int, ...]:
         """Token ids of a row up to the suffix, with the ids of some passages, by number, in their places."""
         ids: list[int] = []

@@ -253,6 +253,7 @@ _CHANNELS = ThoughtFormat(
     opening=f"{_CHANNEL}analysis{_MESSAGE}",
     closer="<|end|>",
     closing=f"<|end|>{_START}{_SPEAKER}{_FINAL}",
+    stop="<|end|>",
     has_channels=True,
 )
 _FORMATS = (
