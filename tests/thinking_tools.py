@@ -437,5 +437,5 @@ def make_thinker(
     model = TableModel(
         Thinker(tokenizer, thought, answer), vocab_size=tokenizer.size, tokenizer=tokenizer, window=4096
     )
-    model.eos_ids = frozenset({tokenizer.eos})  # type: ignore[misc]
+    model.eos_ids = frozenset({tokenizer.eos})
     return NBCE(model, **options), model
