@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_tokenizer import PlainTokenizer
 from thinking_tools import TEMPLATES, ChatTokenizer, make_thinker
+from tokenizer_tools import bos_tokenizer, byte_tokenizer
+from tokenizers import AddedToken
 
 from nbce_rag.answers.answer import Answer, Piece
 from nbce_rag.decoding.detokenizer import TextBuilder
-from nbce_rag.decoding.thought import ThoughtReader, thought_budget
+from nbce_rag.decoding.thought import ThoughtReader, thought_budget, thought_room, turn_sampler
 from nbce_rag.engine.nbce import NBCE
 from nbce_rag.errors import ContextLengthError, InputError
+from nbce_rag.models.transformers.tokenizer import TransformersTokenizer
 from nbce_rag.noncharacters import PASSAGES
 from nbce_rag.options import Options
 from nbce_rag.prompts.binding import Encoders
 from nbce_rag.prompts.prompt import Prompt
 from nbce_rag.prompts.template import PromptTemplate
 from nbce_rag.prompts.thinking import Head, ThoughtFormat, thinking_of
+from nbce_rag.prompts.tools import ToolCallReader
 
 THOUGHT, QUESTION = "Who? Ada, or \U0001f600 Bo", "Who runs the ferry?"
 PASSAGE_TEXTS = ["Ada runs the ferry.", "Bo bakes bread."]
@@ -233,10 +239,13 @@ def test_thoughts_of_earlier_turns_are_the_templates_affair() -> None:
 # Marks in a stream of tokens
 
 
+MARKS_OF_PIECES = ("<|end|>", "<|start|>", "<|channel|>", "<|constrain|>", "<|message|>", "[/THINK]", "<|x|>")
+
+
 class Pieces:
     """A tokenizer whose tokens are the given bytes."""
 
-    specials = frozenset({"<|end|>", "[/THINK]", "<|x|>"})
+    specials = frozenset(MARKS_OF_PIECES)
 
     def __init__(self, pieces: Sequence[bytes]) -> None:
         self.pieces = list(pieces)
@@ -280,7 +289,7 @@ def cut(text: str, cuts: Sequence[int]) -> list[bytes]:
     data = text.encode()
     special = [
         range(at + 1, at + len(mark))
-        for mark in (b"<|end|>", b"[/THINK]", b"<|x|>")
+        for mark in map(str.encode, MARKS_OF_PIECES)
         for at in range(len(data))
         if data.startswith(mark, at)
     ]
@@ -376,7 +385,7 @@ def test_turns_with_tags(turn: str, thought: str, text: str) -> None:
             "<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>commentary to=functions.f "
             "<|constrain|>json<|message|>{}",
             "a",
-            "{}",
+            "assistantcommentary to=functions.f json{}",
         ),
         ("<|channel|>analysis<|message|>a<|end|>", "a", ""),
         ("Ada", "", "Ada"),
@@ -389,10 +398,54 @@ def test_turns_in_channels(turn: str, thought: str, text: str) -> None:
         assert read(cut(turn, cuts), form_of("gpt_oss")) == (thought, text)
 
 
+@pytest.mark.parametrize(
+    "turn",
+    [
+        " to=functions.find<|channel|>commentary json<|message|>",
+        "<|channel|>commentary to=functions.find <|constrain|>json<|message|>",
+        "<|channel|>analysis<|message|>a<|end|><|start|>assistant to=functions.find<|channel|>commentary json"
+        "<|message|>",
+    ],
+)
+def test_a_call_in_a_channel_is_a_call(turn: str) -> None:
+    text = read(cut(f'{turn}{{"who": "Ada"}}', range(200)), form_of("gpt_oss"))[1]
+    reader = ToolCallReader(["find", "fin"])
+    shown = "".join(map(reader.push, text))
+    rest, calls, unreadable = reader.finish()
+    assert (shown, rest, unreadable) == ("", "", [])
+    assert [(call.name, call.arguments) for call in calls] == [("find", {"who": "Ada"})]
+    nobody = ToolCallReader(["other"])
+    nobody.push(text)
+    assert nobody.finish()[2]  # a call that names no tool
+
+
 def test_a_header_without_an_end_is_text() -> None:
     form = form_of("gpt_oss")
     assert form.head("<|channel|>" + "x" * 100) is None
     assert form.head("<|channel|>" + "x" * 300) == Head(False, 0)
+
+
+@pytest.mark.parametrize("make", [byte_tokenizer, bos_tokenizer])
+@pytest.mark.parametrize("marks", [(), ("<think>", "</think>")])
+def test_tokenizers_of_transformers(make: Any, marks: tuple[str, ...]) -> None:
+    """Marks as text, and as added tokens that are not special, as Qwen3 has them."""
+    native = make(chat=TEMPLATES["qwen3"])
+    native.add_tokens([AddedToken(mark, special=False) for mark in marks])
+    tokenizer = TransformersTokenizer(native)
+    form = thinking_of(tokenizer).format
+    assert form == form_of("qwen3")
+    ids = tokenizer.encode("<think>\nWho is it? </b>\n</think>\n\nThe ferry.\n")
+    assert not marks or len(ids) < 40
+    reader, builder = ThoughtReader(tokenizer, form, budget=99, mark_tokens=40), TextBuilder(tokenizer)
+    waiting: list[int] = []
+    for token in ids:
+        share = reader.push(token)
+        waiting.append(token)
+        for place, answered in enumerate(waiting[len(waiting) - share.tokens :]):
+            builder.push(answered, 0 if place else share.skip)
+        waiting = [] if share.tokens else waiting
+    builder.finish()
+    assert (reader.thought, builder.text) == ("Who is it? </b>", "The ferry.")
 
 
 # Whole answers
@@ -428,8 +481,6 @@ def test_a_thought_that_comes_all_the_same_is_kept_apart_too(name: str) -> None:
         wanted = f"{form.opening}hm?{form.closing}Ada."
         ids = [*model.tokenizer.encode(wanted), model.tokenizer.eos]
         token = ids[min(len(model.tokenizer.encode(said)), len(ids) - 1)]
-        import torch
-
         p = torch.full((model.vocab_size,), 1e-4)
         p[token] = 1 - 1e-4 * (model.vocab_size - 1)
         return p.log()
@@ -585,6 +636,32 @@ def test_a_thought_takes_room_beside_the_answer() -> None:
     with pytest.raises(ContextLengthError) as error:
         plain.answer(QUESTION, PASSAGE_TEXTS, max_tokens=5000)
     assert "thought" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["qwen3", "deepseek_r1", "gpt_oss", "magistral", "granite"])
+@pytest.mark.parametrize("thinking", [None, True, False])
+def test_whatever_a_model_says_it_fits_into_its_rows(name: str, thinking: bool | None) -> None:
+    """Marks at random, in all orders, until the turn ends or the answer is full."""
+    tokenizer = ChatTokenizer(name)
+    form = form_of(name)
+    words = [form.opening, form.closer, form.closing, form.opening.strip(), "\n", " ", "a", "<", "<|start|>"]
+    eos = frozenset({tokenizer.eos})
+    for seed in range(60):
+        chance = random.Random(seed)
+        options = Options(max_tokens=5, thinking=thinking, max_thought_tokens=chance.choice([None, 0, 3, 20]))
+        encoder = Encoders(None, tokenizer).of(None, None, None, thinking)
+        sampler = turn_sampler(encoder, options, 200, tokenizer, eos)
+        spoken: list[int] = []
+        answered = 0
+        while answered < options.max_tokens:
+            spoken = spoken or list(tokenizer.encode(chance.choice(words)))
+            scores = torch.zeros(tokenizer.size)
+            scores[spoken.pop(0) if chance.random() < 0.98 else tokenizer.eos] = 1.0
+            if sampler.choose(scores) in eos:
+                break
+            answered += sampler.shares.popleft().tokens
+        room = thought_room(encoder, options, 200)
+        assert len(sampler.ids) <= room + options.max_tokens + 1, (seed, len(sampler.ids), room)
 
 
 def test_what_a_model_cannot_do_is_said() -> None:

@@ -240,8 +240,9 @@ def _channel(text: str, blanks: int) -> Head | None:
     inside = header.removeprefix(_START).removeprefix(_SPEAKER).lstrip()
     is_header = inside.startswith((_CHANNEL, "to="))
     if mark and is_header and _CHANNEL in inside:
-        name = inside.partition(_CHANNEL)[2]
-        is_answer = name.startswith("final") or "to=" in inside
+        if "to=" in inside:
+            return Head(False, 0)  # a call of a tool, whose name stands in the header
+        is_answer = inside.partition(_CHANNEL)[2].startswith("final")
         return Head(not is_answer, blanks + len(header) + len(mark))
     starts = (f"{_START}{_SPEAKER}{_CHANNEL}", f"{_SPEAKER}{_CHANNEL}", _CHANNEL, "to=")
     if not mark and len(text) < _LONGEST_HEADER and (is_header or any(s.startswith(text) for s in starts)):
