@@ -200,7 +200,9 @@ def test_an_engine_asks_in_the_same_words_again(make_nbce: Callable[..., NBCE]) 
     template, seen = native.chat_template, []
 
     def render(*args: Any, **kwargs: Any) -> Any:
-        if PASSAGES in str(args):  # and not what finds out how the template switches thinking
+        if any(
+            PASSAGES in message["content"] for message in args[0]
+        ):  # and not what finds out how the template switches thinking
             seen.append(kwargs.get("enable_thinking"))
         return type(native).apply_chat_template(native, *args, **kwargs)
 

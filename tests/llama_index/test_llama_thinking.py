@@ -40,7 +40,7 @@ def test_a_thought_is_a_block(template: str) -> None:
     report = response.additional_kwargs["nbce"]
     assert report["thought"] == THOUGHT
     assert message.blocks[0].num_tokens == report["usage"]["thought_tokens"] > len(THOUGHT)
-    usage = response.raw["usage"]  # type: ignore[index]
+    usage = response.raw["usage"]
     assert usage["completion_tokens_details"] == {"reasoning_tokens": report["usage"]["thought_tokens"]}
     assert "thinking_delta" not in response.additional_kwargs
     assert ChatMessage.model_validate_json(message.model_dump_json()).blocks[0] == message.blocks[0]
