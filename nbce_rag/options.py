@@ -43,7 +43,8 @@ class Options:
         regex: the answer matches this regular expression. Extra `[grammar]`.
         chat_template_kwargs: what the model's chat template may look at beside messages and tools, such as
             `{"enable_thinking": False}`: a mapping of names to JSON values. Each template has its own, and
-            leaves alone what it does not know. What stands here wins over `thinking`.
+            leaves alone what it does not know. A switch of thinking that stands here wins over the one that
+            `thinking` would set.
         thinking: whether a model that can think before it answers does. None switches it off where the
             model's chat template can (`enable_thinking`, `thinking`, a lower `reasoning_effort`, ...);
             False does so too, and closes at once what cannot be switched off; True switches it on, and is

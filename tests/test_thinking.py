@@ -622,6 +622,8 @@ def test_budgets() -> None:
     assert budget("qwen3", thinking=True, max_thought_tokens=7) == 7
     assert budget("qwen3", thinking=False, max_thought_tokens=7) == 0
     assert budget("deepseek_r1") == budget("gpt_oss") == 1024
+    talk = Prompt(text="Hi<|im_start|>assistant\n<think>\n", trusted=True)
+    assert thought_budget(Encoders(None, ChatTokenizer("qwen3")).of(talk), Options(), 10**5) == 1024
     assert budget("plain") == budget("plain", max_thought_tokens=7) == 0
 
 

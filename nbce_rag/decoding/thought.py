@@ -26,7 +26,7 @@ __all__ = ["Share", "ThoughtReader", "TurnSampler", "thought_budget", "thought_r
 _MOST = 1024  # tokens of a thought, where nothing else is said
 _WINDOW_SHARE = 4  # of the window, one part in so many at most
 _UNASKED = 32  # tokens of a thought that comes although thinking is off
-_HEAD = 16  # tokens before it has to be known what a turn begins with, beside those of a mark
+_HEAD = 8  # tokens before it has to be known what a turn begins with, beside those of a mark
 _UNFINISHED = "\ufffd"
 
 

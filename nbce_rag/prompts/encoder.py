@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -98,6 +98,8 @@ class PromptEncoder:
             if self.thought.is_barred:
                 after += self.thought.format.without_thought(after)
             self.thought_is_open = self.thought.format.is_open(after)
+            if trusted and self.thought_is_open:  # whoever rendered it has switched it on
+                self.thought = replace(self.thought, is_off=False)
         head, _, tail = after.partition(_QUESTION)
         self._suffix_head, self._suffix_tail = head, tail
         # Chat templates write their own BOS.

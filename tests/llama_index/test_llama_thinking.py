@@ -6,13 +6,15 @@ import asyncio
 from typing import Any
 
 import pytest
+from llama_index.core.agent.workflow import AgentStream, FunctionAgent
 from llama_index.core.base.llms.types import ChatMessage, TextBlock, ThinkingBlock, ToolCallBlock
 from llama_index.core.llms import LLM
+from llama_index.core.schema import NodeWithScore, TextNode
 from llama_index.core.tools import FunctionTool
 from pydantic import BaseModel
 from thinking_tools import make_thinker
 
-from llama_index_nbce import NBCELLM
+from llama_index_nbce import NBCELLM, NBCESynthesizer
 from nbce_rag.errors import InputError
 
 QUESTION, THOUGHT = "Who runs the ferry?", "Who? Ada does."
@@ -142,6 +144,33 @@ def test_gpt_oss_reads_the_thought_before_a_call_of_its_own() -> None:
     llm.chat(talk)
     read = model.tokenizer.decode(model.opened[-1][0].suffix)
     assert f"<|channel|>analysis<|message|>{THOUGHT}<|end|>" in read
+
+
+def test_agents_hand_thoughts_on() -> None:
+    def find(who: str) -> str:
+        """Finds somebody."""
+        return who
+
+    agent = FunctionAgent(llm=make_llm(thinking=True), tools=[FunctionTool.from_defaults(find)])
+
+    async def run() -> tuple[str, str]:
+        handler = agent.run(QUESTION)
+        deltas = [
+            event.thinking_delta or ""
+            async for event in handler.stream_events()
+            if isinstance(event, AgentStream)
+        ]
+        return "".join(deltas), str(await handler)
+
+    assert asyncio.run(run()) == (THOUGHT, "Ada.")
+
+
+def test_an_engine_streams_the_answer_alone() -> None:
+    synthesizer = NBCESynthesizer(make_llm(thinking=True), streaming=True)
+    nodes = [NodeWithScore(node=TextNode(id_=str(n), text=text)) for n, text in enumerate(CONTEXTS)]
+    response: Any = synthesizer.synthesize(QUESTION, nodes)
+    assert "".join(response.response_gen) == "Ada."
+    assert response.metadata["nbce"]["thought"] == THOUGHT
 
 
 def test_wrong_inputs() -> None:
