@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nbce_rag.decoding.reader import Engine, Prompted, read_prompts
-from nbce_rag.decoding.thought import TurnSampler
+from nbce_rag.decoding.turn import TurnSampler
 from nbce_rag.engine import generation
 from nbce_rag.fusion import FusionState
 from nbce_rag.models.model import Rows

@@ -19,7 +19,8 @@ from tokenizers import AddedToken
 
 from nbce_rag.answers.answer import Answer, Piece
 from nbce_rag.decoding.detokenizer import TextBuilder
-from nbce_rag.decoding.thought import ThoughtReader, thought_budget, thought_room, turn_sampler
+from nbce_rag.decoding.thought import ThoughtReader
+from nbce_rag.decoding.turn import thought_budget, thought_room, turn_sampler
 from nbce_rag.engine.nbce import NBCE
 from nbce_rag.errors import ContextLengthError, InputError
 from nbce_rag.models.transformers.tokenizer import TransformersTokenizer
@@ -28,7 +29,8 @@ from nbce_rag.options import Options
 from nbce_rag.prompts.binding import Encoders
 from nbce_rag.prompts.prompt import Prompt
 from nbce_rag.prompts.template import PromptTemplate
-from nbce_rag.prompts.thinking import Head, ThoughtFormat, thinking_of
+from nbce_rag.prompts.thinking import thinking_of
+from nbce_rag.prompts.thought_format import Head, ThoughtFormat
 from nbce_rag.prompts.tools import ToolCallReader
 
 THOUGHT, QUESTION = "Who? Ada, or \U0001f600 Bo", "Who runs the ferry?"

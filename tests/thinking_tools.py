@@ -14,7 +14,8 @@ from torch import Tensor
 
 from nbce_rag.engine.nbce import NBCE
 from nbce_rag.errors import ModelError
-from nbce_rag.prompts.thinking import ThoughtFormat, thinking_of
+from nbce_rag.prompts.thinking import thinking_of
+from nbce_rag.prompts.thought_format import ThoughtFormat
 
 __all__ = ["TEMPLATES", "ChatTokenizer", "Thinker", "make_thinker"]
 

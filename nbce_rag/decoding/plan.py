@@ -18,7 +18,7 @@ from ..errors import ContextLengthError, InputError
 from ..options import Options
 from ..passages import Passage
 from ..prompts.encoder import PromptEncoder, Suffix
-from .thought import thought_room
+from .turn import thought_room
 
 __all__ = ["Row", "RowPlan", "filled_scores", "passage_ids", "plan_rows"]
 

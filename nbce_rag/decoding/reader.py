@@ -20,7 +20,7 @@ from ..request import Request
 from .budget import Size, check_rows, fits
 from .plan import RowPlan, plan_rows
 from .sentences import focal_passages, sentence_rows
-from .thought import thought_room
+from .turn import thought_room
 
 __all__ = ["Engine", "Prompted", "read_prompts"]
 

@@ -13,7 +13,8 @@ from ..decoding.detokenizer import TextBuilder
 from ..decoding.drafting import PromptLookup
 from ..decoding.plan import RowPlan
 from ..decoding.reader import Engine, Prompted, read_prompts
-from ..decoding.thought import Share, TurnSampler, turn_sampler
+from ..decoding.thought import Share
+from ..decoding.turn import TurnSampler, turn_sampler
 from ..errors import warn
 from ..evidence.citations import cite
 from ..evidence.evidence import Timings, TokenEvidence, Usage

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import InputError, ModelError
+from .thought_format import ANSWERS, CHANNELS, FORMATS, ThoughtFormat
 from .tokenizer import Message, Tokenizer
 
-__all__ = ["Head", "Thinking", "Thought", "ThoughtFormat", "thinking_of"]
+__all__ = ["Thinking", "Thought", "thinking_of"]
 
 # Variables by which templates switch thinking: name, value for off, value for on.
 _SWITCHES: tuple[tuple[str, Any, Any], ...] = (
@@ -25,76 +26,10 @@ _SWITCHES: tuple[tuple[str, Any, Any], ...] = (
     ("thinking_budget", 0, -1),
 )
 _EFFORT = "reasoning_effort"
-_CHANNEL, _MESSAGE, _START, _SPEAKER = "<|channel|>", "<|message|>", "<|start|>", "assistant"
-_FINAL = f"{_CHANNEL}final{_MESSAGE}"
-_LONGEST_HEADER = 200  # characters between a channel's mark and that of its message
+_LONGEST_MARKS = 200  # characters between a thought and the answer
 _THOUGHT, _ANSWER = "qthought", "qanswer"  # words that no template has
 _OPENER = re.compile(r"(<[^<>\s]+>|\[[A-Z_]+\])\s*$")
 _CLOSER = re.compile(r"\s*(<[^<>\s]+>|\[/[A-Z_]+\])")
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """What a turn begins with.
-
-    Attributes:
-        is_thought: whether a thought follows; else the answer.
-        length: characters of the mark and the blanks before it; 0 where an answer begins without a mark.
-    """
-
-    is_thought: bool
-    length: int
-
-
-@dataclass(frozen=True, slots=True)
-class ThoughtFormat:
-    """The marks between which a model thinks.
-
-    Attributes:
-        opening: what begins a thought, as the model writes it: `<think>` and a line break.
-        closer: what ends it: `</think>`.
-        closing: the closer with what stands around it between a thought and the answer.
-        answer_opening: a mark that begins the answer behind a thought, such as `<response>`, or "".
-        stop: a mark that ends the answer, such as `</response>`, or "".
-        prompt_end: how a prompt that begins the thought may end instead of with the opening, or "".
-        has_channels: whether these are gpt-oss' channels, each with a header that names it.
-    """
-
-    opening: str
-    closer: str
-    closing: str
-    answer_opening: str = ""
-    stop: str = ""
-    prompt_end: str = ""
-    has_channels: bool = False
-
-    @property
-    def lead(self) -> str:
-        """What stands between the closer and the answer."""
-        return self.closing.partition(self.closer)[2]
-
-    def is_open(self, prompt: str) -> bool:
-        """Whether a prompt ends with the beginning of a thought."""
-        ends = [end for end in (self.opening.strip(), self.prompt_end) if end]
-        return prompt.rstrip().endswith(tuple(ends))
-
-    def without_thought(self, prompt: str) -> str:
-        """What a prompt has to go on with so that the answer follows at once."""
-        if self.has_channels:
-            return _FINAL if prompt.endswith(_SPEAKER) else ""
-        return self.closing.lstrip("\n") if self.is_open(prompt) else ""
-
-    def head(self, text: str) -> Head | None:
-        """What a turn begins with, by the text so far; None while that may be a part of a mark."""
-        stripped = text.lstrip()
-        blanks = len(text) - len(stripped)
-        if self.has_channels:
-            return _channel(stripped, blanks)
-        marks = [(self.opening.strip(), True), (self.answer_opening, False)]
-        for mark, is_thought in marks:
-            if mark and stripped.startswith(mark):
-                return Head(is_thought, blanks + len(mark))
-        return None if any(mark.startswith(stripped) for mark, _ in marks if mark) else Head(False, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +82,10 @@ class Thinking:
                 "thinking=True: the model's chat template has no switch and no marks for it. Leave it out, "
                 "or use a model that thinks."
             )
-        given = dict(chat_template_kwargs or {})
-        if (self.off.keys() | self.on.keys()) & given.keys():
-            return given
-        return {**(self.on if thinking else self.off), **given}
+        variables = dict(chat_template_kwargs or {})
+        if (self.off.keys() | self.on.keys()) & variables.keys():
+            return variables
+        return {**(self.on if thinking else self.off), **variables}
 
     def thought(self, thinking: bool | None, variables: Mapping[str, Any]) -> Thought | None:
         """What is to be expected under these variables; None of a template without marks."""
@@ -181,12 +116,12 @@ def thinking_of(tokenizer: Tokenizer) -> Thinking:
     if not off:
         off, on, silences = _efforts(ask)
         texts += [ask.turn(off), ask.turn(on)]
-    told = next((text for text in (ask.told(on), ask.told({})) if _THOUGHT in text), "")
-    texts += [told, ask.answered(on), ask.answered({})]
-    found = _format(texts, told, ask)
+    turn = next((text for text in (ask.thought_turn(on), ask.thought_turn({})) if _THOUGHT in text), "")
+    texts += [turn, ask.past_turn(on), ask.past_turn({})]
+    found = _format(texts, turn, ask)
     if found is not None:
         return Thinking(found, off, on, silences, thinks=True)
-    rare = next((one for one in _FORMATS if {one.opening, one.closer} <= tokenizer.specials), None)
+    rare = next((one for one in FORMATS if {one.opening, one.closer} <= tokenizer.specials), None)
     return Thinking(rare, off, on, silences)
 
 
@@ -199,16 +134,16 @@ class _Renderer:
     def turn(self, variables: Mapping[str, Any]) -> str:
         return self._render([_USER], variables)
 
-    def told(self, variables: Mapping[str, Any]) -> str:
+    def thought_turn(self, variables: Mapping[str, Any]) -> str:
         """A turn that was thought about."""
         thinker = {"role": "assistant", "content": _ANSWER, "reasoning_content": _THOUGHT}
         return self._render([_USER, thinker], variables)
 
-    def untold(self) -> str:
+    def plain_head(self) -> str:
         """What stands before the answer of a turn that was not thought about."""
         return self._render([_USER, {"role": "assistant", "content": _ANSWER}], {}).partition(_ANSWER)[0]
 
-    def answered(self, variables: Mapping[str, Any], before: str = "") -> str:
+    def past_turn(self, variables: Mapping[str, Any], before: str = "") -> str:
         """A turn of the past, the answer with something before it."""
         return self._render([_USER, {"role": "assistant", "content": before + _ANSWER}, _USER], variables)
 
@@ -234,67 +169,23 @@ def _efforts(ask: _Renderer) -> tuple[dict[str, Any], dict[str, Any], bool]:
     return {}, {}, False
 
 
-def _channel(text: str, blanks: int) -> Head | None:
-    """A turn's head in gpt-oss' words: `<|channel|>analysis<|message|>` begins a thought."""
-    header, mark, _ = text.partition(_MESSAGE)
-    inside = header.removeprefix(_START).removeprefix(_SPEAKER).lstrip()
-    is_header = inside.startswith((_CHANNEL, "to="))
-    if mark and is_header and _CHANNEL in inside:
-        if "to=" in inside:
-            return Head(False, 0)  # a call of a tool, whose name stands in the header
-        is_answer = inside.partition(_CHANNEL)[2].startswith("final")
-        return Head(not is_answer, blanks + len(header) + len(mark))
-    starts = (f"{_START}{_SPEAKER}{_CHANNEL}", f"{_SPEAKER}{_CHANNEL}", _CHANNEL, "to=")
-    if not mark and len(text) < _LONGEST_HEADER and (is_header or any(s.startswith(text) for s in starts)):
-        return None
-    return Head(False, 0)
-
-
-_CHANNELS = ThoughtFormat(
-    opening=f"{_CHANNEL}analysis{_MESSAGE}",
-    closer="<|end|>",
-    closing=f"<|end|>{_START}{_SPEAKER}{_FINAL}",
-    stop="<|end|>",
-    has_channels=True,
-)
-_FORMATS = (
-    ThoughtFormat("<think>\n", "</think>", "\n</think>\n\n"),
-    ThoughtFormat("[THINK]", "[/THINK]", "[/THINK]"),
-    ThoughtFormat(
-        "<seed:think>", "</seed:think>", "</seed:think>", prompt_end="<seed:think><seed:cot_budget_reflect>"
-    ),
-    ThoughtFormat("<|START_THINKING|>", "<|END_THINKING|>", "<|END_THINKING|>"),
-    ThoughtFormat("<|channel>thought\n", "<channel|>", "\n<channel|>"),
-    ThoughtFormat("<|open|>think<|sep|>", "<|close|>think<|sep|>", "<|close|>think<|sep|>"),
-    ThoughtFormat("◁think▷", "◁/think▷", "◁/think▷"),
-    ThoughtFormat("<thought>\n", "</thought>", "\n</thought>\n\n"),
-    ThoughtFormat("<|begin_of_thought|>", "<|end_of_thought|>", "<|end_of_thought|>\n\n"),
-)
-_ANSWERS = (
-    ("<response>", "</response>"),
-    ("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
-    ("<|open|>response<|sep|>", "<|close|>response<|sep|>"),
-    ("<|begin_of_solution|>", "<|end_of_solution|>"),
-)
-
-
-def _format(texts: Sequence[str], told: str, ask: _Renderer) -> ThoughtFormat | None:
+def _format(texts: Sequence[str], turn: str, ask: _Renderer) -> ThoughtFormat | None:
     """The marks in what a template rendered, or those that it takes out of earlier turns."""
-    if any(_FINAL in text for text in texts):
-        return _CHANNELS
-    found = next((f for f in _FORMATS if any(_marks(f, text) for text in texts)), None)
-    found = found or _from_told(told, ask) or next((f for f in _FORMATS if _is_stripped(f, ask)), None)
+    if any(CHANNELS.lead in text for text in texts):
+        return CHANNELS
+    found = next((f for f in FORMATS if any(_marks(f, text) for text in texts)), None)
+    found = found or _from_turn(turn, ask) or next((f for f in FORMATS if _is_stripped(f, ask)), None)
     if found is None:
         return None
-    before, _, behind = told.partition(_THOUGHT)
-    between, answered, _ = behind.partition(_ANSWER)
+    before, _, behind = turn.partition(_THOUGHT)
+    between, answer_word, _ = behind.partition(_ANSWER)
     mark, opening, closing = found.opening.strip(), found.opening, found.closing
     # The template's own white space around the marks, where it writes a thought itself.
-    if answered and found.closer in between and len(between) < _LONGEST_HEADER:
+    if answer_word and found.closer in between and len(between) < _LONGEST_MARKS:
         closing = between
     if mark in before and not before.rpartition(mark)[2].strip():
         opening = mark + before.rpartition(mark)[2]
-    answer, stop = next((pair for pair in _ANSWERS if any(pair[0] in text for text in texts)), ("", ""))
+    answer, stop = next((pair for pair in ANSWERS if any(pair[0] in text for text in texts)), ("", ""))
     if answer and answer not in closing:
         closing = closing.rstrip() + answer
     return ThoughtFormat(opening, found.closer, closing, answer, stop, found.prompt_end)
@@ -304,18 +195,18 @@ def _marks(form: ThoughtFormat, text: str) -> bool:
     return form.opening.strip() in text or form.closer in text
 
 
-def _from_told(told: str, ask: _Renderer) -> ThoughtFormat | None:
+def _from_turn(turn: str, ask: _Renderer) -> ThoughtFormat | None:
     """Marks around a thought that the template writes itself."""
-    before, thought, behind = told.partition(_THOUGHT)
+    before, thought, behind = turn.partition(_THOUGHT)
     opener = _OPENER.search(before) if thought and _ANSWER in behind else None
     closer = _CLOSER.match(behind)
     # What stands before an answer without a thought too is the head of the turn.
-    if opener is None or closer is None or ask.untold().rstrip().endswith(opener[1]):
+    if opener is None or closer is None or ask.plain_head().rstrip().endswith(opener[1]):
         return None
     return ThoughtFormat(opener[0], closer[1], behind.partition(_ANSWER)[0])
 
 
 def _is_stripped(form: ThoughtFormat, ask: _Renderer) -> bool:
     """Whether a thought between these marks is taken out of an earlier turn."""
-    text = ask.answered({}, f"{form.opening}{_THOUGHT}{form.closing}")
+    text = ask.past_turn({}, f"{form.opening}{_THOUGHT}{form.closing}")
     return _ANSWER in text and _THOUGHT not in text
