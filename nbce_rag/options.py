@@ -43,7 +43,16 @@ class Options:
         regex: the answer matches this regular expression. Extra `[grammar]`.
         chat_template_kwargs: what the model's chat template may look at beside messages and tools, such as
             `{"enable_thinking": False}`: a mapping of names to JSON values. Each template has its own, and
-            leaves alone what it does not know.
+            leaves alone what it does not know. A switch of thinking that stands here wins over the one that
+            `thinking` would set.
+        thinking: whether a model that can think before it answers does. None switches it off where the
+            model's chat template can (`enable_thinking`, `thinking`, a lower `reasoning_effort`, ...);
+            False does so too, and closes at once what cannot be switched off; True switches it on, and is
+            refused for models that know nothing of it. A thought stands in `Answer.thought`: it is no part
+            of the answer, its stop strings, its grammar, and of nothing that is cited.
+        max_thought_tokens: most tokens of the thought, beside those of the answer; then it is closed with the
+            template's own mark and the answer begins. None is 1024, at most a quarter of the window, and 32
+            where thinking is off and a thought comes all the same.
         passages_per_row: passages that share a row, in the given order; 1 is NBCE, n or more is one
             concatenated prompt.
         joint_row: one more row that reads all passages, where it fits into the window; fusion weighs it
@@ -85,6 +94,8 @@ class Options:
     json_schema: Mapping[str, Any] | str | None = None
     regex: str | None = None
     chat_template_kwargs: Mapping[str, Any] | None = None
+    thinking: bool | None = None
+    max_thought_tokens: int | None = None
     passages_per_row: int = 1
     joint_row: bool = False
     order_labels: bool = False
@@ -153,6 +164,7 @@ _RANGES = {
     "repetition_penalty": Range(0, above=True, note="1 for off"),
     "no_repeat_ngram_size": _COUNT_OR_OFF,
     "seed": Range(whole=True, note="or None"),
+    "max_thought_tokens": Range(0, whole=True, note="or None"),
     "passages_per_row": COUNT,
     "abstain_below": Range(note="in nats, or None"),
     "refusal_threshold": _SHARE,
@@ -160,11 +172,12 @@ _RANGES = {
     "drop_rows_after": Range(0, whole=True, note="0 for never"),
     "citation_threshold": _SHARE,
 }
-_MAY_BE_NONE = ("seed", "abstain_below")
+_MAY_BE_NONE = ("seed", "max_thought_tokens", "abstain_below")
 _CHOICES = {"style": STYLES}
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "json_schema": ((Mapping, str, type(None)), "a dict, JSON text, or None"),
     "regex": ((str, type(None)), "a string, or None"),
+    "thinking": ((bool, type(None)), "True, False or None"),
     "joint_row": ((bool,), "True or False"),
     "order_labels": ((bool,), "True or False"),
     "abstention": ((str,), "a string"),

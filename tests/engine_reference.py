@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nbce_rag.decoding.reader import Engine, Prompted, read_prompts
-from nbce_rag.decoding.sampling import Sampler
+from nbce_rag.decoding.turn import TurnSampler
 from nbce_rag.engine import generation
 from nbce_rag.fusion import FusionState
 from nbce_rag.models.model import Rows
@@ -171,12 +171,12 @@ def greedy_by_transformers(nbce: Any, ids: Sequence[int], max_tokens: int) -> li
     return new
 
 
-def record_samplers(monkeypatch: pytest.MonkeyPatch) -> list[Sampler]:
+def record_samplers(monkeypatch: pytest.MonkeyPatch) -> list[TurnSampler]:
     """The samplers that generation makes from now on; their `ids` hold blanks and end tokens too."""
-    made: list[Sampler] = []
+    made: list[TurnSampler] = []
     original: Any = generation._sampler
 
-    def sampler(*args: Any) -> Sampler:
+    def sampler(*args: Any) -> TurnSampler:
         made.append(original(*args))
         return made[-1]
 

@@ -56,6 +56,7 @@ def test_to_dict_has_the_shape_that_the_command_line_prints() -> None:
         "schema": 1,
         "question": "Who?",
         "answer": "Ada Lovelace.",
+        "thought": "",
         "citations": [
             {
                 "start": 0,
@@ -117,6 +118,7 @@ def test_to_dict_has_the_shape_that_the_command_line_prints() -> None:
             "prompt_tokens": 30,
             "cached_tokens": 4,
             "generated_tokens": 3,
+            "thought_tokens": 0,
             "total_tokens": 33,
             "row_tokens": [8, 11, 11],
             "row_passages": [],

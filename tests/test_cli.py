@@ -35,6 +35,7 @@ class ScriptedEngine:
     asked: tuple[str, list[Passage], dict[str, Any]]
     fails_with: BaseException | None = None
     warns: str = ""
+    thought: str = ""
     kv_store = None
 
     @classmethod
@@ -91,6 +92,7 @@ class ScriptedEngine:
             grounding=float("nan"),
             fusion="posterior",
             warnings=notes,
+            thought=self.thought,
         )
         yield Piece(text[4:], (), answer)
 
@@ -199,6 +201,20 @@ def test_ask_says_what_a_chat_template_may_look_at(made: str, engine: type[Scrip
         assert f"--chat-template-kwargs {wrong!r} {why}" in " ".join(result.stderr.split())
         assert "enable_thinking" in result.stderr
         assert not hasattr(engine, "loaded")
+
+
+def test_ask_says_whether_the_model_shall_think(made: str, engine: type[ScriptedEngine]) -> None:
+    engine.thought = "hm, mules"
+    asked = ("ask", "Who?", "--index", made)
+    result = run(*asked, "--thinking", "--max-thought-tokens", "9")
+    assert engine.loaded[1] == {"thinking": True, "max_thought_tokens": 9}
+    assert "hm, mules\n" in result.stderr
+    assert "hm" not in result.stdout
+    result = run(*asked, "--no-thinking")
+    assert engine.loaded[1] == {"thinking": False}
+    assert "hm" not in result.stderr
+    assert json.loads(run(*asked, "--thinking", "--json").stdout)["thought"] == "hm, mules"
+    assert run(*asked, "--max-thought-tokens", "-1").exit_code == 2
 
 
 def test_a_found_passage_names_its_file(made: str, docs: Path, engine: type[ScriptedEngine]) -> None:

@@ -38,6 +38,8 @@ IMPOSSIBLE: list[tuple[str, Any]] = [
     *[("regex", value) for value in (5, b"a+")],
     *[("json_schema", value) for value in (5, ["type"], True)],
     *[("style", value) for value in ("wide", 1, True)],
+    *[("thinking", value) for value in (1, 0, "on", "")],
+    *[("max_thought_tokens", value) for value in (-1, 1.5, True, "8", math.nan)],
     *[("chat_template_kwargs", value) for value in ("thinking", [1], {1: 2}, {"a": {1, 2}}, {"a": math.nan})],
     *[("chat_template_kwargs", {name: 1}) for name in ("messages", "tools", "tokenize", "bos_token")],
 ]

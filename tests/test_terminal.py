@@ -221,6 +221,21 @@ def test_a_stream_into_a_file_is_printed_once() -> None:
     assert printed(where) == rendered(an_answer())
 
 
+def test_a_thought_is_printed_before_the_answer_where_it_is_asked_for() -> None:
+    answer = an_answer(thought="Mules \x1b[2J are.")
+    for terminal in (False, True):
+        where, thoughts = console(terminal), console(terminal)
+        pieces = [Piece("", (), None, "Mules \x1b[2J"), Piece("", (), None, " are."), *pieces_of(answer)]
+        assert stream(pieces, where, thoughts) == answer
+        assert ESCAPES.sub("", printed(thoughts)) == "Mules [2J are.\n\n"
+        assert ("\x1b[2m" in printed(thoughts)) is terminal  # dimmed
+        assert "are." not in printed(where)
+        assert "Mules" not in str(answer).partition("Sources")[0]
+    silent = console(False)
+    stream(pieces_of(an_answer()), console(False), silent)
+    assert printed(silent) == ""
+
+
 @pytest.mark.parametrize("text", ["", "word \x1b[2J " * 200])
 def test_a_stream_on_a_terminal_ends_with_the_rendered_answer(text: str) -> None:
     where = console(True, height=10)

@@ -250,6 +250,20 @@ def test_without_passages_and_when_abstaining() -> None:
     assert "3 passages read, not cited" in page.text
 
 
+def test_a_thought_is_folded_before_the_answer() -> None:
+    usage = dataclasses.replace(THREE.usage, generated_tokens=12, thought_tokens=5)
+    answer = dataclasses.replace(THREE, thought="A <b>mule</b>,\nor not?", usage=usage)
+    page = harmless(answer_html(answer))
+    ((attributes, text),) = page.all("details", "nbce-thought")
+    assert "open" not in attributes
+    assert text == "Thought before the answerA <b>mule</b>,\nor not?"
+    assert page.text.index("or not?") < page.text.index("A mule is sterile")
+    assert "12 tokens, 5 of them thought" in page.text
+    plain = harmless(answer_html(THREE))
+    assert not plain.all("details", "nbce-thought")
+    assert "thought" not in plain.text
+
+
 def test_a_citation_of_a_passage_that_is_not_there_is_left_out() -> None:
     answer = dataclasses.replace(THREE, citations=(a_citation("A", 0, 1, 3, "gone"), *THREE.citations))
     assert "A mule is sterile[1]. Hinnies" in Page(answer_html(answer)).text

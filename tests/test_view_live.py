@@ -53,6 +53,13 @@ def test_the_text_grows_in_one_output_and_becomes_the_answer(notebook: Notebook)
     assert span[0]["title"].startswith("[1]: 90% of the evidence, 2nd of 2 found")
 
 
+def test_a_thought_is_said_to_be_had(notebook: Notebook) -> None:
+    show([Piece("", (), None, "Who"), Piece("", (), None, "?"), *PIECES])
+    waiting = [Page(part.data).text for part in notebook.shown[:2]]
+    assert all("thinking …" in text and "Who" not in text for text in waiting)
+    assert notebook.shown[-1] is ANSWER
+
+
 def test_updates_are_no_more_than_can_be_seen(notebook: Notebook, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count()
     monkeypatch.setattr("nbce_rag.live.notebook.time.monotonic", lambda: 0.04 * next(clock))

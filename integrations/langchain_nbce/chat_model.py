@@ -36,7 +36,7 @@ from nbce_rag import (
 from .documents import to_passages
 from .group_calls import abatch_together, batch_together, current, current_async
 from .messages import template_messages, to_turns
-from .output import PROVIDER, response_metadata, text_content, usage_metadata
+from .output import PROVIDER, reasoning_kwargs, response_metadata, text_content, usage_metadata
 from .running import aanswer_all, answer_all, apieces, pieces
 from .settings import STRICT, NBCESettings, check_options, in_our_names
 from .structured import structured_output
@@ -78,7 +78,9 @@ class ChatNBCE(NBCESettings, BaseChatModel):
 
     Every option of `nbce_rag.options.Options` is a field and may be given per call, and unknown ones are
     refused. Citations are in `response_metadata["nbce"]` and, as annotations of the text, in
-    `content_blocks` (in the content itself with `output_version="v1"`).
+    `content_blocks` (in the content itself with `output_version="v1"`). What a model thinks first
+    (`thinking=True`) is no part of the text: it is in `additional_kwargs["reasoning_content"]`, and a
+    "reasoning" block of `content_blocks`.
 
     Example:
         >>> llm = ChatNBCE()                                                          # doctest: +SKIP
@@ -262,6 +264,7 @@ class ChatNBCE(NBCESettings, BaseChatModel):
             content=text_content(text, answer) if self.output_version == "v1" and text else text,
             tool_calls=[tool_call(one) for one in calls],
             invalid_tool_calls=[invalid_call(one) for one in unreadable],
+            additional_kwargs=reasoning_kwargs(answer.thought),
             usage_metadata=usage_metadata(answer),
             response_metadata=self._metadata(call, answer),
         )
@@ -269,6 +272,9 @@ class ChatNBCE(NBCESettings, BaseChatModel):
         return ChatResult(generations=[ChatGeneration(message=message, generation_info=info)])
 
     def _chunks(self, call: _Call, reader: ToolCallReader, piece: Piece) -> Iterator[ChatGenerationChunk]:
+        if piece.thought:
+            thought = AIMessageChunk(content="", additional_kwargs=reasoning_kwargs(piece.thought))
+            yield ChatGenerationChunk(message=thought)
         text = reader.push(piece.text)
         chunks: list[ToolCallChunk] = []
         if piece.answer is not None:

@@ -116,6 +116,8 @@ class NBCELLM(NBCESettings, BaseLLM):
         engine, requests = self._prepare([prompt], stop)
         with closing(pieces(engine, requests, self.timeout)) as stream:  # type: ignore[type-var]
             for _, piece in stream:
+                if not piece.text and piece.answer is None:
+                    continue  # a piece of a thought
                 info = None if piece.answer is None else self._info(piece.answer)
                 chunk = GenerationChunk(text=piece.text, generation_info=info)
                 if run_manager:
@@ -132,6 +134,8 @@ class NBCELLM(NBCESettings, BaseLLM):
         engine, requests = await asyncio.to_thread(self._prepare, [prompt], stop)
         async with aclosing(apieces(engine, requests, self.timeout)) as stream:  # type: ignore[type-var]
             async for _, piece in stream:
+                if not piece.text and piece.answer is None:
+                    continue
                 info = None if piece.answer is None else self._info(piece.answer)
                 chunk = GenerationChunk(text=piece.text, generation_info=info)
                 if run_manager:

@@ -66,6 +66,10 @@ def template_messages(messages: Sequence[BaseMessage], texts: Sequence[str]) -> 
     made = []
     for message, text in zip(messages, texts, strict=True):
         entry: dict[str, Any] = {"role": _role(message), "content": text}
+        if isinstance(message, AIMessage) and (thought := _thought(message)):
+            entry["reasoning_content"] = thought  # most templates leave it out, and some want it
+            if message.tool_calls and not text.strip():
+                entry["thinking"] = thought  # as gpt-oss' template calls it
         if isinstance(message, AIMessage) and message.tool_calls:
             entry["tool_calls"] = [
                 {
@@ -83,6 +87,20 @@ def template_messages(messages: Sequence[BaseMessage], texts: Sequence[str]) -> 
             entry["name"] = message.name
         made.append(entry)
     return made
+
+
+def _thought(message: AIMessage) -> str:
+    """What was thought before a message."""
+    text = message.additional_kwargs.get("reasoning_content")
+    if isinstance(text, str):
+        return text
+    blocks = [block for block in message.content if isinstance(block, Mapping)]
+    return "\n\n".join(
+        str(block[kind])
+        for block in blocks
+        for kind in ("reasoning", "thinking")
+        if block.get("type") == kind and block.get(kind)
+    )
 
 
 def _role(message: BaseMessage) -> str:

@@ -11,7 +11,14 @@ from langchain_core.messages.content import Citation, ContentBlock
 
 from nbce_rag import Answer, Report
 
-__all__ = ["PROVIDER", "citations", "response_metadata", "text_content", "usage_metadata"]
+__all__ = [
+    "PROVIDER",
+    "citations",
+    "reasoning_kwargs",
+    "response_metadata",
+    "text_content",
+    "usage_metadata",
+]
 
 PROVIDER = "nbce"
 _EXCERPT = 300
@@ -47,14 +54,22 @@ def citations(report: Report) -> list[Citation]:
 
 
 def usage_metadata(answer: Answer) -> UsageMetadata:
-    """Tokens of all rows; the reused ones among them are `cache_read`. The answer counts once."""
+    """Tokens of all rows; the reused ones among them are `cache_read`. Thought and answer count once."""
     usage = answer.usage
-    return UsageMetadata(
+    metadata = UsageMetadata(
         input_tokens=int(usage.prompt_tokens),
         output_tokens=int(usage.generated_tokens),
         total_tokens=int(usage.prompt_tokens + usage.generated_tokens),
         input_token_details={"cache_read": int(usage.cached_tokens)},
     )
+    if usage.thought_tokens:
+        metadata["output_token_details"] = {"reasoning": int(usage.thought_tokens)}
+    return metadata
+
+
+def reasoning_kwargs(thought: str) -> dict[str, Any]:
+    """A thought, or a piece of one, as `additional_kwargs`, where core finds it for a "reasoning" block."""
+    return {"reasoning_content": thought} if thought else {}
 
 
 def response_metadata(answer: Answer, model: str) -> dict[str, Any]:
@@ -77,6 +92,8 @@ def _translate(message: AIMessage) -> list[ContentBlock]:
     if not isinstance(message.content, str):
         raise NotImplementedError  # core reads lists of blocks itself
     blocks: list[Any] = []
+    if thought := message.additional_kwargs.get("reasoning_content"):
+        blocks.append({"type": "reasoning", "reasoning": thought})
     if message.content:
         report = message.response_metadata.get("nbce")
         cited = citations(report) if report else []

@@ -65,6 +65,10 @@ class NBCESettings(BaseModel):
     json_schema: dict[str, Any] | str | None = None
     regex: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    thinking: bool | None = None
+    """Whether a model that can think before it answers does; the thought is `reasoning_content` in
+    `additional_kwargs` of the message, and a "reasoning" block of its `content_blocks`."""
+    max_thought_tokens: int | None = None
     passages_per_row: int | None = None
     joint_row: bool | None = None
     order_labels: bool | None = None

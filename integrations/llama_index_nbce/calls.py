@@ -36,7 +36,7 @@ from nbce_rag import (
 )
 
 from .contexts import passages_of, template_messages, to_turns
-from .report import citation_blocks, describe, usage_of
+from .report import citation_blocks, describe, thinking_blocks, usage_of
 from .tools import call_blocks, openai_calls, tool_dicts
 
 __all__ = [
@@ -170,7 +170,7 @@ class ChatSteps:
     def __init__(self, call: Call) -> None:
         self._call = call
         self._reader = ToolCallReader(tool_names(call.settings.tools))
-        self._text = ""
+        self._text = self._thought = ""
 
     def step(self, piece: Piece) -> ChatResponse:
         """The response after one more piece. What may be a tool call is held back until the last one."""
@@ -181,25 +181,37 @@ class ChatSteps:
             delta += rest + "".join(one.text for one in unreadable)
             calls = calls if self._call.settings.allow_parallel_tool_calls else calls[:1]
         self._text += delta
+        self._thought += piece.thought
+        details = _details(self._call, piece.answer)
+        if piece.thought:
+            details["additional_kwargs"] = {
+                **details.get("additional_kwargs", {}),
+                "thinking_delta": piece.thought,
+            }
         return ChatResponse(
             message=ChatMessage(
                 role=MessageRole.ASSISTANT,
                 blocks=[
+                    *thinking_blocks(self._thought, piece.answer),
                     *([TextBlock(text=self._text)] if self._text or not calls else []),
                     *call_blocks(calls),
                 ],
-                additional_kwargs=openai_calls(calls),
+                additional_kwargs={
+                    **openai_calls(calls),
+                    **({"reasoning_content": self._thought} if self._thought else {}),
+                },
             ),
             delta=delta,
-            **_details(self._call, piece.answer),
+            **details,
         )
 
 
 def chat_response(call: Call, answer: Answer) -> ChatResponse:
     """A whole response; an answer's citations are blocks of its message."""
-    response = ChatSteps(call).step(Piece(answer.text, answer.tokens, answer))
+    response = ChatSteps(call).step(Piece(answer.text, answer.tokens, answer, answer.thought))
     response.delta = None
-    if not response.message.additional_kwargs:
+    response.additional_kwargs.pop("thinking_delta", None)
+    if "tool_calls" not in response.message.additional_kwargs:
         response.message.blocks += citation_blocks(answer)
     return response
 

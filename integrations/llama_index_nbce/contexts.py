@@ -111,12 +111,25 @@ def template_messages(messages: Sequence[ChatMessage], texts: Sequence[str]) -> 
                 {"type": "function", "id": id_, "function": {"name": name, "arguments": arguments}}
                 for id_, name, arguments in calls
             ]
+        if entry["role"] == "assistant" and (thought := _thought(message)):
+            entry["reasoning_content"] = thought  # most templates leave it out, and some want it
+            if calls and not text.strip():
+                entry["thinking"] = thought  # as gpt-oss' template calls it
         if entry["role"] == "tool":
             for name in ("tool_call_id", "name"):
                 if message.additional_kwargs.get(name):
                     entry[name] = message.additional_kwargs[name]
         made.append(entry)
     return made
+
+
+def _thought(message: ChatMessage) -> str:
+    """What was thought before a message."""
+    text = message.additional_kwargs.get("reasoning_content")
+    if isinstance(text, str):
+        return text
+    contents = [getattr(block, "content", "") for block in message.blocks if block.block_type == "thinking"]
+    return "\n\n".join(str(content) for content in contents if content)
 
 
 def passages_of(contexts: Iterable[Any]) -> list[Passage]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from llama_index.core.base.llms import types
 from llama_index.core.base.llms.types import CitationBlock, TextBlock
 
 from nbce_rag import Answer, Passage, Report
 
-__all__ = ["citation_blocks", "describe", "node_id_of", "place_of", "plain", "usage_of"]
+__all__ = ["citation_blocks", "describe", "node_id_of", "place_of", "plain", "thinking_blocks", "usage_of"]
+
+_Thinking: Any = getattr(types, "ThinkingBlock", None)  # not every version of LlamaIndex has it
 
 
 def describe(answer: Answer, notes: tuple[str, ...] = ()) -> Report:
@@ -35,13 +38,16 @@ def place_of(context: dict[str, Any]) -> int:
 def usage_of(report: Report) -> dict[str, Any]:
     """A report's usage by the names that LlamaIndex's token counter reads."""
     usage = report["usage"]
-    return {
+    names: dict[str, Any] = {
         "prompt_tokens": usage["prompt_tokens"],
         "completion_tokens": usage["generated_tokens"],
         "total_tokens": usage["total_tokens"],
         "cached_tokens": usage["cached_tokens"],
         "row_tokens": usage["row_tokens"],
     }
+    if usage["thought_tokens"]:
+        names["completion_tokens_details"] = {"reasoning_tokens": usage["thought_tokens"]}
+    return names
 
 
 def citation_blocks(answer: Answer) -> list[CitationBlock]:
@@ -68,6 +74,18 @@ def citation_blocks(answer: Answer) -> list[CitationBlock]:
             )
         )
     return blocks
+
+
+def thinking_blocks(thought: str, answer: Answer | None) -> list[Any]:
+    """A thought as a block; none where there is no thought, or this version of LlamaIndex has no such block.
+
+    Args:
+        thought: as far as it has come.
+        answer: the whole answer, once it is there; it knows how many tokens the thought took.
+    """
+    if _Thinking is None or not thought:
+        return []
+    return [_Thinking(content=thought, num_tokens=None if answer is None else answer.usage.thought_tokens)]
 
 
 def plain(value: object) -> object:

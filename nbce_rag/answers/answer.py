@@ -44,6 +44,8 @@ class Answer:
             over no passage. None without passages.
         fusion: Name of the fusion rule.
         warnings: What the reader should know, in sentences.
+        thought: What the model thought before it answered (`nbce_rag.options.Options.thinking`); "" where it
+            did not. It is no part of `text`, and nothing in it is cited.
         passage_evidence: How much of the answer rests on each passage, in the order of `passages`. It
             follows from the others and cannot be given.
     """
@@ -59,6 +61,7 @@ class Answer:
     grounding: float | None
     fusion: str
     warnings: tuple[str, ...]
+    thought: str = ""
     passage_evidence: tuple[PassageEvidence, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -110,14 +113,17 @@ class Answer:
 class Piece:
     """What a stream yields: the next bit of the answer.
 
-    The texts of all pieces joined are `Answer.text`.
+    The texts of all pieces joined are `Answer.text`, their thoughts `Answer.thought`.
 
     Attributes:
-        text: New text. It may be "" while a character or a possible stop string is incomplete.
+        text: New text. It may be "" while a character or a possible stop string is incomplete, or the
+            model thinks.
         tokens: The tokens that came since the last piece.
         answer: The whole answer, on the last piece only; None before.
+        thought: New text of the thought, which comes before the answer.
     """
 
     text: str
     tokens: tuple[TokenEvidence, ...]
     answer: Answer | None
+    thought: str = ""

@@ -100,7 +100,8 @@ class UsageReport(TypedDict):
     Attributes:
         prompt_tokens: prompt tokens over all rows, computed or reused.
         cached_tokens: how many of these were reused.
-        generated_tokens: tokens of the answer, counted once.
+        generated_tokens: tokens of thought and answer, counted once.
+        thought_tokens: how many of these are the thought's, with its marks.
         total_tokens: prompt and generated tokens.
         row_tokens: prompt tokens of each row, as in `nbce_rag.evidence.evidence.Usage`.
         row_passages: the contexts that each row reads; [] where that was not noted.
@@ -109,6 +110,7 @@ class UsageReport(TypedDict):
     prompt_tokens: int
     cached_tokens: int
     generated_tokens: int
+    thought_tokens: int
     total_tokens: int
     row_tokens: list[int]
     row_passages: list[list[int]]
@@ -129,7 +131,7 @@ class Report(TypedDict):
 
     Attributes:
         schema: version of this form. It changes when a key changes its meaning or goes.
-        question, answer, finish_reason, fusion, grounding, warnings: see `nbce_rag.Answer`.
+        question, answer, thought, finish_reason, fusion, grounding, warnings: see `nbce_rag.Answer`.
         citations: cited stretches of the answer, ordered and disjoint.
         cited_ids: `id` of the contexts that are cited, in the order of their first citation, which is that
             of the numbers in a printed answer.
@@ -143,6 +145,7 @@ class Report(TypedDict):
     schema: Literal[1]
     question: str
     answer: str
+    thought: str
     finish_reason: str
     fusion: str
     grounding: float | None
@@ -175,6 +178,7 @@ def report(answer: AnswerLike) -> Report:
         "schema": 1,
         "question": answer.question,
         "answer": answer.text,
+        "thought": answer.thought,
         "finish_reason": answer.finish_reason,
         "fusion": answer.fusion,
         "grounding": _number(answer.grounding),
@@ -208,6 +212,7 @@ def report(answer: AnswerLike) -> Report:
             "prompt_tokens": int(usage.prompt_tokens),
             "cached_tokens": int(usage.cached_tokens),
             "generated_tokens": int(usage.generated_tokens),
+            "thought_tokens": int(usage.thought_tokens),
             "total_tokens": int(usage.prompt_tokens) + int(usage.generated_tokens),
             "row_tokens": [int(count) for count in usage.row_tokens],
             "row_passages": [[int(place) for place in row] for row in usage.row_passages],

@@ -21,6 +21,8 @@ from .options import (
     KOption,
     ModelOption,
     StyleOption,
+    ThinkingOption,
+    ThoughtTokensOption,
     given,
     parse_kwargs,
 )
@@ -108,6 +110,8 @@ def ask_command(
             "--answer-without-context", help="Where no passage is found, answer from the question alone."
         ),
     ] = False,
+    thinking: ThinkingOption = None,
+    max_thought_tokens: ThoughtTokensOption = None,
     chat_template_kwargs: ChatTemplateOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     html: Annotated[
@@ -172,6 +176,8 @@ def ask_command(
                         seed=seed,
                         abstain_below=abstain_below,
                         answer_without_context=answer_without_context or None,
+                        thinking=thinking,
+                        max_thought_tokens=max_thought_tokens,
                         chat_template_kwargs=parse_kwargs(chat_template_kwargs, "--chat-template-kwargs"),
                         entropies=None if plot is None else True,
                         kv_store=kv,
@@ -189,7 +195,8 @@ def ask_command(
 
                     from ..live.terminal import stream
 
-                    answer = stream(rag.stream(question), Console(file=stdout))
+                    thoughts = Console(file=sys.stderr) if thinking else None
+                    answer = stream(rag.stream(question), Console(file=stdout), thoughts)
             _write_views(answer, html, plot)
         for message in messages:
             # The answer's own warnings are part of what was printed.

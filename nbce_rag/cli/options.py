@@ -26,6 +26,8 @@ __all__ = [
     "QuestionsOption",
     "SampleSeedOption",
     "StyleOption",
+    "ThinkingOption",
+    "ThoughtTokensOption",
     "given",
     "parse_kwargs",
 ]
@@ -151,6 +153,26 @@ StyleOption = Annotated[
         metavar="short|long",
         help="As few words as possible, or full sentences, with code where it helps.",
         show_default="long for chat models, short for base models",
+    ),
+]
+
+
+ThinkingOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--thinking/--no-thinking",
+        help="Let a model think first that can, and show what it thought on stderr.",
+        show_default="off where the model's chat template can switch it off",
+    ),
+]
+ThoughtTokensOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-thought-tokens",
+        metavar="N",
+        min=0,
+        help="Most tokens of the thought, beside those of the answer.",
+        show_default="1024",
     ),
 ]
 

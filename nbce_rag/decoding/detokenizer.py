@@ -24,13 +24,17 @@ class TextBuilder:
     Args:
         tokenizer: the model's.
         stop: strings that end the text and are not part of it.
+        skip_specials: whether special tokens have no text.
 
     Attributes:
         stopped: whether a stop string was met.
+        rest: what came behind it with the last token.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), *, skip_specials: bool = True) -> None:
         self.stopped = False
+        self.rest = ""
+        self._skip_specials = skip_specials
         self._tokenizer = tokenizer
         self._stop = [text for text in stop if text]
         self._ids: list[int] = []
@@ -62,8 +66,15 @@ class TextBuilder:
         """Whether a token's span will not change any more."""
         return self._finished or (index < len(self._spans) and self._spans[index][1] <= self._released)
 
-    def push(self, token: int) -> str:
-        """Add a token; returns the text that is now certain."""
+    def push(self, token: int, skip: int = 0) -> str:
+        """Add a token; returns the text that is now certain.
+
+        Args:
+            token: the token.
+            skip: characters of the first token that are not part of the text.
+        """
+        if not self._ids:
+            self._shown = skip
         self._ids.append(token)
         text = self._decode(self._window)
         unfinished = min(len(text) - len(text.rstrip(_UNFINISHED)), _MOST_UNFINISHED)
@@ -75,7 +86,10 @@ class TextBuilder:
         if new and not unfinished:
             self._window, self._next_window = self._next_window, len(self._ids)
             self._shown = len(self._decode(self._window))
-        return self._release()
+        released = self._release()
+        if self.stopped:
+            self.rest += _UNFINISHED * unfinished
+        return released
 
     def finish(self) -> str:
         """No more tokens: returns what was held back and belongs to the text."""
@@ -86,7 +100,7 @@ class TextBuilder:
         return self._advance(self._end)
 
     def _decode(self, start: int) -> str:
-        return self._tokenizer.decode(self._ids[start:], skip_specials=True)
+        return self._tokenizer.decode(self._ids[start:], skip_specials=self._skip_specials)
 
     def _settle(self, new: str) -> None:
         if not self._raw:
@@ -104,7 +118,8 @@ class TextBuilder:
         if hits:
             # The one that was complete first, however the text came in tokens.
             self.stopped = True
-            self._end = min(hits)[1]
+            behind, self._end = min(hits)
+            self.rest = self._raw[behind:]
             return self.finish()
         sure = len(self._raw)
         for stop in self._stop:

@@ -18,6 +18,7 @@ from ..errors import ContextLengthError, InputError
 from ..options import Options
 from ..passages import Passage
 from ..prompts.encoder import PromptEncoder, Suffix
+from .turn import thought_room
 
 __all__ = ["Row", "RowPlan", "filled_scores", "passage_ids", "plan_rows"]
 
@@ -132,7 +133,7 @@ def plan_rows(
         encoder: prompt wording and tokenizer.
         question: the question.
         passages: any number of them, in order.
-        options: passages_per_row, joint_row, order_labels and max_tokens are used.
+        options: passages_per_row, joint_row, order_labels and those of length are used.
         window: most tokens a row may hold, answer included.
 
     Raises:
@@ -144,12 +145,15 @@ def plan_rows(
     suffix = encoder.suffix(question)
     if not suffix.ids:
         raise InputError("Nothing follows the passages in the prompt; end it with the question.")
-    fixed = len(encoder.prefix) + len(suffix.ids) + max(options.max_tokens, len(encoder.refusal))
+    thought = thought_room(encoder, options, window)
+    fixed = len(encoder.prefix) + len(suffix.ids) + max(options.max_tokens, len(encoder.refusal)) + thought
     if fixed > window:
+        with_thought = f", with its thought {options.max_tokens + thought}" if thought else ""
         raise ContextLengthError(
-            f"The question takes {len(suffix.ids)} tokens and the answer may take {options.max_tokens}; with "
-            f"the prompt's {len(encoder.prefix)} that is more than the model's window of {window}. Shorten "
-            "the question or lower max_tokens."
+            f"The question takes {len(suffix.ids)} tokens and the answer may take {options.max_tokens}"
+            f"{with_thought}; with the prompt's {len(encoder.prefix)} that is more than the model's window "
+            f"of {window}. Shorten the question or lower max_tokens"
+            f"{' or max_thought_tokens' if thought else ''}."
         )
     room = window - fixed
     warnings: list[str] = []

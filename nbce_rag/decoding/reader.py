@@ -20,6 +20,7 @@ from ..request import Request
 from .budget import Size, check_rows, fits
 from .plan import RowPlan, plan_rows
 from .sentences import focal_passages, sentence_rows
+from .turn import thought_room
 
 __all__ = ["Engine", "Prompted", "read_prompts"]
 
@@ -53,7 +54,12 @@ class Engine:
     def encoder_of(self, request: Request) -> PromptEncoder:
         """The request's wording, or the engine's."""
         options = request.options
-        return self.encoders.of(request.prompt, options.chat_template_kwargs, options.style)
+        return self.encoders.of(request.prompt, options.chat_template_kwargs, options.style, options.thinking)
+
+    def output_tokens(self, request: Request) -> int:
+        """Tokens that the request's thought and answer may take in a row."""
+        encoder, options = self.encoder_of(request), request.options
+        return options.max_tokens + thought_room(encoder, options, self.window)
 
     def plan(self, request: Request) -> RowPlan:
         """Rows of a request, before any work is done.
@@ -76,7 +82,8 @@ class Engine:
         """Tokens of the request's longest row with its answer, as if the window had no end."""
         encoder, options = self.encoder_of(request), request.options
         plan = plan_rows(encoder, request.question, request.passages, options, _UNBOUNDED)
-        return max(plan.row_tokens) + max(options.max_tokens, len(encoder.refusal))
+        behind = max(options.max_tokens, len(encoder.refusal)) + thought_room(encoder, options, _UNBOUNDED)
+        return max(plan.row_tokens) + behind
 
     def _check(self, options: Options) -> None:
         denied = {
@@ -92,7 +99,7 @@ class Engine:
 
     def size(self, request: Request, plan: RowPlan) -> Size:
         """Rows and tokens that a request takes when it is decoded."""
-        return Size(len(plan.rows), max(plan.row_tokens) + request.options.max_tokens)
+        return Size(len(plan.rows), max(plan.row_tokens) + self.output_tokens(request))
 
 
 @dataclass(frozen=True)
@@ -139,7 +146,7 @@ def read_prompts(
     """
     sizes = [engine.size(request, plan) for request, plan in zip(requests, plans, strict=True)]
     check_rows(engine.model, sum(sizes, Size(0, 0)))
-    room = max(max(r.options.max_tokens, len(engine.encoder_of(r).refusal)) for r in requests)
+    room = max(max(engine.output_tokens(r), len(engine.encoder_of(r).refusal)) for r in requests)
     questions = [_Question(engine, request, plan) for request, plan in zip(requests, plans, strict=True)]
     shared = _by_prompt(questions)
     rows, readings = _open(engine, [users[0].prompt_of(users) for users in shared], room)

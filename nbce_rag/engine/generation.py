@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..answers.answer import Answer, Piece
 from ..decoding.budget import batches, check_rows
@@ -13,7 +13,8 @@ from ..decoding.detokenizer import TextBuilder
 from ..decoding.drafting import PromptLookup
 from ..decoding.plan import RowPlan
 from ..decoding.reader import Engine, Prompted, read_prompts
-from ..decoding.sampling import Sampler
+from ..decoding.thought import Share
+from ..decoding.turn import TurnSampler, turn_sampler
 from ..errors import warn
 from ..evidence.citations import cite
 from ..evidence.evidence import Timings, TokenEvidence, Usage
@@ -75,25 +76,50 @@ class _Run:
     request: Request
     prompted: Prompted
     text: TextBuilder
-    sampler: Sampler
+    sampler: TurnSampler
+    ends: frozenset[int]  # tokens that end the answer, though not the turn
     started: float
     prefilled: float
-    steps: list[Step] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)  # of the answer
+    waiting: list[Step] = field(default_factory=list)  # that may turn out to be the answer's
     tokens: list[TokenEvidence] = field(default_factory=list)
     first_token: float | None = None
     read: int = 0  # steps that `collect` has seen
     dropped: int = 0  # rows that did not matter
 
-    def push(self, step: Step, eos_ids: frozenset[int]) -> tuple[str, str | None]:
-        """Take a step in: the text that is now certain, and why the answer ends, if it does."""
+    def push(self, step: Step, eos_ids: frozenset[int]) -> tuple[str, str, str | None]:
+        """Take a step in: text and thought that are now certain, and why the answer ends, if it does."""
         self.first_token = self.first_token or time.perf_counter()
+        share = self.sampler.shares.popleft()
         if step.token in eos_ids:
-            return "", "stop"
-        self.steps.append(step)
-        text = self.text.push(step.token)
+            return "", share.thought, "stop"
+        if share.tokens and step.token in self.ends:
+            return self.add(replace(share, tokens=share.tokens - 1)), share.thought, "stop"
+        self.waiting.append(step)
+        text = self.add(share)
         if self.text.stopped or self.sampler.finished:
-            return text, "stop"
-        return text, "length" if len(self.steps) >= self.request.options.max_tokens else None
+            return text, share.thought, "stop"
+        is_full = len(self.steps) >= self.request.options.max_tokens
+        return text, share.thought, "length" if is_full else None
+
+    def add(self, share: Share) -> str:
+        """Take in the steps that turn out to be the answer's: the text that is now certain."""
+        if not share.tokens:
+            return ""
+        steps, skip, text = self.waiting[-share.tokens :], share.skip, ""
+        self.waiting.clear()
+        for step in steps:
+            if self.text.stopped or len(self.steps) >= self.request.options.max_tokens:
+                break
+            self.steps.append(step)
+            text += self.text.push(step.token, skip)
+            skip = 0
+        return text
+
+    def finish(self) -> tuple[str, str]:
+        """No more steps: the rest of text and thought."""
+        share = self.sampler.reader.finish()
+        return self.add(share) + self.text.finish(), share.thought
 
     def collect(self) -> tuple[TokenEvidence, ...]:
         """Evidence of the tokens whose text became certain since the last call."""
@@ -120,7 +146,7 @@ class _Run:
         self.tokens += new
         return tuple(new)
 
-    def answer(self, finish_reason: str, generated: int) -> Answer:
+    def answer(self, finish_reason: str) -> Answer:
         """The finished answer, or the abstention that takes its place."""
         options, prompted = self.request.options, self.prompted
         tokens, text = tuple(self.tokens), self.text.text
@@ -142,10 +168,11 @@ class _Run:
             usage=Usage(
                 prompt_tokens=sum(prompted.plan.row_tokens),
                 cached_tokens=prompted.cached_tokens,
-                generated_tokens=generated,
+                generated_tokens=len(self.sampler.ids),
                 row_tokens=prompted.plan.row_tokens,
                 row_passages=tuple(row.members for row in prompted.plan.rows),
                 sentence_rows=prompted.plan.sentences,
+                thought_tokens=self.sampler.reader.tokens,
             ),
             timings=Timings(
                 retrieve=None,
@@ -157,16 +184,25 @@ class _Run:
             finish_reason=finish_reason,
             grounding=grounding,
             fusion=_rule_name(self.request),
-            warnings=(*_notes(self.request, prompted.plan), *self._said_of_dropped()),
+            warnings=(*_notes(self.request, prompted.plan), *self._notes_of_course()),
+            thought=self.sampler.reader.thought,
         )
 
-    def _said_of_dropped(self) -> list[str]:
-        if not self.dropped:
-            return []
-        return [
-            f"{self.dropped} of {len(self.prompted.rows) - 1} passage rows were dropped on the way, after "
-            f"{self.request.options.drop_rows_after} tokens without evidence from them."
-        ]
+    def _notes_of_course(self) -> list[str]:
+        """What happened on the way that the reader of the answer should know."""
+        notes = []
+        if self.sampler.was_cut:
+            notes.append(
+                "The thought was cut off at the most tokens allowed (max_thought_tokens), and the answer "
+                "begun."
+            )
+        if self.dropped:
+            rows = len(self.prompted.rows) - 1
+            notes.append(
+                f"{self.dropped} of {rows} passage rows were dropped on the way, after "
+                f"{self.request.options.drop_rows_after} tokens without evidence from them."
+            )
+        return notes
 
 
 def _lacks_passages(request: Request) -> bool:
@@ -196,7 +232,7 @@ def _rule_name(request: Request) -> str:
 
 
 def _generate_batch(
-    engine: Engine, batch: list[tuple[int, Request, RowPlan, Sampler]]
+    engine: Engine, batch: list[tuple[int, Request, RowPlan, TurnSampler]]
 ) -> Iterator[tuple[int, Piece]]:
     started = time.perf_counter()
     rows, log_probs, prompted = read_prompts(engine, [r for _, r, _, _ in batch], [p for _, _, p, _ in batch])
@@ -206,10 +242,9 @@ def _generate_batch(
             index=index,
             request=request,
             prompted=ready,
-            text=TextBuilder(
-                engine.model.tokenizer, (*engine.encoder_of(request).template.stop, *request.options.stop)
-            ),
+            text=TextBuilder(engine.model.tokenizer, _stop(engine, request)),
             sampler=sampler,
+            ends=engine.encoder_of(request).end_tokens,
             started=started,
             prefilled=prefilled,
         )
@@ -222,31 +257,35 @@ def _generate_batch(
     for place, run in enumerate(runs):
         if run.prompted.refused:
             decoder.finish(place)
-            answer = run.answer("no_evidence", 0)
+            answer = run.answer("no_evidence")
             yield run.index, Piece(answer.text, (), answer)
     while decoder.active:
         for step in decoder.step():
             if step.question not in decoder.active:
                 continue  # it ended with an earlier one of these
             run = runs[step.question]
-            text, reason = run.push(step, engine.model.eos_ids)
+            text, thought, reason = run.push(step, engine.model.eos_ids)
             if reason is not None:
                 decoder.finish(step.question)
                 run.dropped = decoder.dropped(step.question)
-            piece = _piece(run, text, reason)
+            piece = _piece(run, text, thought, reason)
             if piece is not None:
                 yield run.index, piece
 
 
-def _piece(run: _Run, text: str, reason: str | None) -> Piece | None:
+def _piece(run: _Run, text: str, thought: str, reason: str | None) -> Piece | None:
     # Whether to abstain is known only when the answer is whole, so until then it is not shown.
     held = run.request.options.abstain_below is not None
     if reason is None:
-        return Piece(text, run.collect(), None) if text and not held else None
-    text += run.text.finish()
+        if held or not (text or thought):
+            return None
+        return Piece(text, run.collect() if text else (), None, thought)
+    rest = run.finish()
     last = run.collect()
-    answer = run.answer(reason, len(run.sampler.ids))
-    return Piece(answer.text, answer.tokens, answer) if held else Piece(text, last, answer)
+    answer = run.answer(reason)
+    if held:
+        return Piece(answer.text, answer.tokens, answer, answer.thought)
+    return Piece(text + rest[0], last, answer, thought + rest[1])
 
 
 def _group(run: _Run, can_rewind: bool) -> Group:
@@ -264,7 +303,13 @@ def _group(run: _Run, can_rewind: bool) -> Group:
     )
 
 
-def _sampler(engine: Engine, request: Request) -> Sampler:
+def _stop(engine: Engine, request: Request) -> tuple[str, ...]:
+    encoder = engine.encoder_of(request)
+    mark = "" if encoder.thought is None else encoder.thought.format.stop
+    return (*encoder.template.stop, *filter(None, [mark]), *request.options.stop)
+
+
+def _sampler(engine: Engine, request: Request) -> TurnSampler:
     options, model = request.options, engine.model
     constraint = None
     if options.json_schema is not None or options.regex is not None:
@@ -277,7 +322,9 @@ def _sampler(engine: Engine, request: Request) -> Sampler:
             vocab_size=model.vocab_size,
             eos_ids=model.eos_ids,
         )
-    return Sampler(options, model.tokenizer, model.eos_ids, constraint)
+    return turn_sampler(
+        engine.encoder_of(request), options, engine.window, model.tokenizer, model.eos_ids, constraint
+    )
 
 
 def _notes(request: Request, plan: RowPlan) -> list[str]:

@@ -83,7 +83,7 @@ class NBCE:
         store = resolve_store(kv_store)
         encoders = Encoders(prompt, model.tokenizer)
         # What is wrong with the wording shows now.
-        encoders.of(None, self.options.chat_template_kwargs, self.options.style)
+        encoders.of(None, self.options.chat_template_kwargs, self.options.style, self.options.thinking)
         self._engine = Engine(model, encoders, store, window or model.window, max_batch_tokens)
 
     @classmethod
@@ -264,8 +264,8 @@ class NBCE:
     ) -> Iterator[Piece]:
         """Answer piece by piece; the last piece carries the `Answer`.
 
-        The pieces' texts join to the answer's. Nothing is computed between pieces, so closing the
-        iterator stops the work. With `abstain_below` the text comes as one piece.
+        The pieces' texts join to the answer's, their thoughts to its thought. Nothing is computed between
+        pieces, so closing the iterator stops the work. With `abstain_below` the text comes as one piece.
         """
         return (piece for _, piece in self.stream_batch([self._whole_request(question, passages, options)]))
 

@@ -83,7 +83,7 @@ def fill_store(
         unread_bytes += 0 if context in contexts else size
     check_store(store, needed, unread_bytes)
     read = kept = done = 0
-    prefix = engine.encoders.of(None, options.chat_template_kwargs, options.style).prefix
+    prefix = engine.encoders.of(None, options.chat_template_kwargs, options.style, options.thinking).prefix
     if prefix:
         model.read([prefix], contexts, engine.batch_tokens)
     for batch in _batches(engine, passages(), options):

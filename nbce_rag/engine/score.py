@@ -45,6 +45,8 @@ def score(engine: Engine, request: Request, choices: Sequence[str]) -> ChoiceSco
         raise InputError(f"choices={choices!r} must be a sequence of at least one text.")
     if not engine.model.can.repeat:
         raise InputError(f"The backend of {engine.model.name!r} cannot score choices; use another backend.")
+    # A choice follows the prompt at once.
+    request = replace(request, options=request.options.updated(thinking=False))
     ids = [engine.encoder_of(request).encode_answer(choice) for choice in choices]
     for choice, tokens in zip(choices, ids, strict=True):
         if not choice.strip() or not tokens:

@@ -105,11 +105,12 @@ class Usage:
     Attributes:
         prompt_tokens: Prompt tokens over all rows, whether computed for this question or reused.
         cached_tokens: How many of these were reused from stored keys and values.
-        generated_tokens: Tokens of the answer, counted once, not once a row.
+        generated_tokens: Tokens of thought and answer, counted once, not once a row.
         row_tokens: Prompt tokens of each row; the row without a passage comes first, then the passages' rows,
             then those that hold a sentence.
         row_passages: Which passages each row reads, by their places in `Answer.passages`.
         sentence_rows: How many rows, the last ones, read sentences of passages that have rows already.
+        thought_tokens: How many of the generated tokens are the thought's, with its marks.
     """
 
     prompt_tokens: int
@@ -118,6 +119,7 @@ class Usage:
     row_tokens: tuple[int, ...]
     row_passages: tuple[tuple[int, ...], ...] = ()
     sentence_rows: int = 0
+    thought_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,7 @@ def show(pieces: Iterable[Piece]) -> Answer:
         now = time.monotonic()
         # Each update sends the whole text anew; more of them than one can see would only slow the model.
         if piece.answer is None and now - shown >= _SECONDS_BETWEEN_UPDATES:
-            output.update(_html(_partial(text, tokens)))
+            output.update(_html(_partial(text, tokens) if text else _waiting("thinking …")))
             shown = now
 
     answer = draw(pieces, grow)
@@ -77,6 +77,10 @@ def _partial(text: str, tokens: list[TokenEvidence]) -> str:
     return fragment("Answer in the making", [f'<p class="nbce-answer" dir="auto">{inside} …</p>'])
 
 
+def _waiting(why: str) -> str:
+    return fragment("Answer in the making", [f"<p>{why}</p>"])
+
+
 def _display() -> _Output | None:
     """An output of the running notebook; None outside of one."""
     try:
@@ -87,7 +91,7 @@ def _display() -> _Output | None:
     shell = get_ipython()
     if shell is None or not hasattr(shell, "kernel"):
         return None
-    output: _Output = display(_html(fragment("Answer in the making", ["<p>reading …</p>"])), display_id=True)
+    output: _Output = display(_html(_waiting("reading …")), display_id=True)
     return output
 
 

@@ -18,7 +18,7 @@ __all__ = ["stream"]
 _REFRESHES_A_SECOND = 12
 
 
-def stream(pieces: Iterable[Piece], console: Console) -> Answer:
+def stream(pieces: Iterable[Piece], console: Console, thoughts: Console | None = None) -> Answer:
     """Shows an answer while it comes, and then `render`s it.
 
     On a terminal the text grows in place (the last screenful, where it is longer than that) and gives
@@ -28,6 +28,7 @@ def stream(pieces: Iterable[Piece], console: Console) -> Answer:
     Args:
         pieces: What `NBCE.stream` yields.
         console: Where to print.
+        thoughts: Where to print what the model thought first, dimmed; None does not.
 
     Returns:
         The answer, from the last piece.
@@ -37,21 +38,24 @@ def stream(pieces: Iterable[Piece], console: Console) -> Answer:
     """
     watched = console.is_terminal and not console.is_dumb_terminal
     answer = _watch(pieces, console) if watched else draw(pieces)
+    if thoughts is not None and answer.thought:
+        print_text(thoughts, Text(f"{clean(answer.thought)}\n", style="dim"))
     render(answer, console)
     return answer
 
 
 def _watch(pieces: Iterable[Piece], console: Console) -> Answer:
-    shown = ""
+    shown, waiting = "", "reading ..."
 
     def grow(piece: Piece) -> None:
-        nonlocal shown
+        nonlocal shown, waiting
         shown += clean(piece.text)
+        waiting = "thinking ..." if piece.thought else waiting
 
     try:
         with Live(
             console=console,
-            get_renderable=lambda: _tail(shown, console),
+            get_renderable=lambda: _tail(shown, console) if shown else Text(waiting, style="dim"),
             refresh_per_second=_REFRESHES_A_SECOND,
             transient=True,
             vertical_overflow="crop",
@@ -65,7 +69,5 @@ def _watch(pieces: Iterable[Piece], console: Console) -> Answer:
 
 def _tail(text: str, console: Console) -> Text:
     """The last screenful: Live cannot scroll, and would cut a taller text at the end that is growing."""
-    if not text:
-        return Text("reading ...", style="dim")
     lines = Text(text).wrap(console, console.width)
     return Text("\n").join(lines[-max(1, console.height - 2) :])

@@ -15,11 +15,12 @@ from .chat_template import fitting_form, messages_as_text, with_instruction, wit
 from .encoder import PromptEncoder
 from .prompt import Prompt
 from .template import PromptTemplate, Style, check_style
+from .thinking import Thinking, Thought, thinking_of
 from .tokenizer import Tokenizer
 
 __all__ = ["Encoders", "bind"]
 
-_Wording: TypeAlias = tuple[PromptTemplate, str]
+_Wording: TypeAlias = tuple[PromptTemplate, str, bool | None]
 
 _MOST = 32  # encoders of templates that are held; those of conversations go with them
 
@@ -29,6 +30,7 @@ def bind(
     template: PromptTemplate,
     tokenizer: Tokenizer,
     chat_template_kwargs: Mapping[str, Any] | None = None,
+    thought: Thought | None = None,
 ) -> PromptEncoder:
     """The encoder of a prompt.
 
@@ -37,6 +39,7 @@ def bind(
         template: the engine's wording, where the prompt has none of its own.
         tokenizer: the model's.
         chat_template_kwargs: see `nbce_rag.options.Options`.
+        thought: see `PromptEncoder`.
 
     Raises:
         InputError: a chat wording for a tokenizer without a chat template.
@@ -44,9 +47,9 @@ def bind(
     """
     template = prompt.template or template
     if prompt.text is not None:
-        return _of_text(prompt, template, tokenizer, prompt.text)
+        return _of_text(prompt, template, tokenizer, prompt.text, thought=thought)
     if prompt.messages is None:
-        return PromptEncoder(template, tokenizer, chat_template_kwargs=chat_template_kwargs)
+        return PromptEncoder(template, tokenizer, chat_template_kwargs=chat_template_kwargs, thought=thought)
     messages = with_mark(with_result_names(prompt.messages))
     if not tokenizer.has_chat_template:
         messages = messages_as_text(with_instruction(messages, prompt.tools) if prompt.tools else messages)
@@ -61,6 +64,7 @@ def bind(
         messages=form,
         tools=prompt.tools if with_tools else (),
         chat_template_kwargs=chat_template_kwargs,
+        thought=thought,
     )
 
 
@@ -80,14 +84,20 @@ class Encoders:
         self._tokenizer = tokenizer
         self._lock = threading.Lock()
         self._templates: OrderedDict[_Wording, PromptEncoder] = OrderedDict()
-        self._prompts: WeakKeyDictionary[Prompt, tuple[tuple[PromptTemplate, str], PromptEncoder]] = (
-            WeakKeyDictionary()
-        )
+        self._prompts: WeakKeyDictionary[Prompt, tuple[_Wording, PromptEncoder]] = WeakKeyDictionary()
+        self._thinking: Thinking | None = None
 
     @property
     def own(self) -> PromptTemplate | None:
         """The wording that was given, if one was."""
         return self._template
+
+    @property
+    def thinking(self) -> Thinking:
+        """What the tokenizer's chat template knows of thinking."""
+        if self._thinking is None:
+            self._thinking = thinking_of(self._tokenizer)
+        return self._thinking
 
     def template(self, style: Style | None = None) -> PromptTemplate:
         """The wording of a style; None is the engine's own, or the built-in default.
@@ -103,21 +113,22 @@ class Encoders:
         prompt: Prompt | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         style: Style | None = None,
+        thinking: bool | None = None,
     ) -> PromptEncoder:
         """The encoder of a request's prompt, or of the engine's wording.
 
         Args:
             prompt: the request's own words.
-            chat_template_kwargs, style: see `nbce_rag.options.Options`.
+            chat_template_kwargs, style, thinking: see `nbce_rag.options.Options`.
 
         Raises:
-            InputError, ModelError: what `bind` and `template` raise.
+            InputError, ModelError: what `bind`, `template` and `Thinking.variables` raise.
         """
         prompt = prompt or Prompt()
         # A text is worded already; of the template no more than the words around a passage count.
         template = prompt.template or self.template(style if prompt.text is None else None)
-        variables = json.dumps(chat_template_kwargs, sort_keys=True)
-        wording = (template, variables)
+        variables = self.thinking.variables(thinking, chat_template_kwargs)
+        wording = (template, json.dumps(variables, sort_keys=True), thinking)
         with self._lock:
             if prompt.is_template and wording in self._templates:
                 self._templates.move_to_end(wording)
@@ -125,7 +136,8 @@ class Encoders:
             bound = self._prompts.get(prompt)
         if bound is not None and bound[0] == wording:
             return bound[1]
-        encoder = bind(prompt, template, self._tokenizer, chat_template_kwargs)
+        thought = self.thinking.thought(thinking, variables)
+        encoder = bind(prompt, template, self._tokenizer, variables, thought)
         with self._lock:
             if not prompt.is_template:
                 self._prompts[prompt] = (wording, encoder)
@@ -137,11 +149,17 @@ class Encoders:
 
 
 def _of_text(
-    prompt: Prompt, template: PromptTemplate, tokenizer: Tokenizer, text: str, stop: tuple[str, ...] = ()
+    prompt: Prompt,
+    template: PromptTemplate,
+    tokenizer: Tokenizer,
+    text: str,
+    stop: tuple[str, ...] = (),
+    thought: Thought | None = None,
 ) -> PromptEncoder:
     if text.endswith(PASSAGES):
         text += "\n"  # a row needs a token of its own to go on from
-    return PromptEncoder(_around(prompt, template, stop), tokenizer, text=text, trusted=prompt.trusted)
+    around = _around(prompt, template, stop)
+    return PromptEncoder(around, tokenizer, text=text, trusted=prompt.trusted, thought=thought)
 
 
 def _around(prompt: Prompt, template: PromptTemplate, stop: tuple[str, ...] = ()) -> PromptTemplate:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from ..errors import InputError, ModelError
 from ..noncharacters import NONCHARACTERS, PASSAGES
 from .template import PromptTemplate
+from .thinking import Thought
 from .tokenizer import Message, Tokenizer
 
 __all__ = ["PromptEncoder", "Suffix"]
@@ -52,6 +53,12 @@ class PromptEncoder:
         trusted: `text` comes from a program that renders a chat format: special tokens in it count, and a
             BOS that it begins with is not written twice.
         chat_template_kwargs: what else the chat template may look at, such as `{"enable_thinking": False}`.
+        thought: what is to be expected of a thought before the answer; None expects nothing.
+
+    Attributes:
+        template: the wording.
+        thought: likewise; None too where the prompt is no chat, so that nobody's turn begins behind it.
+        thought_is_open: whether the prompt ends with the beginning of a thought.
 
     Raises:
         InputError: `template.chat` without a chat template in the tokenizer.
@@ -68,6 +75,7 @@ class PromptEncoder:
         tools: Sequence[Mapping[str, Any]] = (),
         trusted: bool = False,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        thought: Thought | None = None,
     ) -> None:
         self.template = template
         self._tokenizer = tokenizer
@@ -84,6 +92,14 @@ class PromptEncoder:
             before, after = self._cut(self._conversation(messages, tools))
         else:
             before, after = self._scaffold()
+        self.thought = thought if trusted or (text is None and rendered) else None
+        self.thought_is_open = False
+        if self.thought is not None:
+            if self.thought.is_barred:
+                after += self.thought.format.without_thought(after)
+            self.thought_is_open = self.thought.format.is_open(after)
+            if trusted and self.thought_is_open:  # whoever rendered it has switched it on
+                self.thought = replace(self.thought, is_off=False)
         head, _, tail = after.partition(_QUESTION)
         self._suffix_head, self._suffix_tail = head, tail
         # Chat templates write their own BOS.
@@ -93,7 +109,7 @@ class PromptEncoder:
         self.refusal: tuple[int, ...] = ()
         # A plain prompt ends with "Answer:", after which a word starts with its blank.
         self._lead = "" if rendered else " "
-        if template.refusal:
+        if template.refusal and not self._thinks_first():
             self.refusal = tokenizer.encode(self._lead + template.refusal)
 
     def passage_ids(
@@ -146,6 +162,13 @@ class PromptEncoder:
             raise InputError(f"The question {question!r} has no characters that the model reads.")
         return Suffix(ids, (inside[0], inside[-1] + 1) if inside else (0, 0))
 
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """Special tokens that end an answer behind a thought, such as gpt-oss' `<|end|>`."""
+        stop = "" if self.thought is None else self.thought.format.stop
+        ids = self._tokenizer.encode(stop)[:1]
+        return frozenset(ids) if self._tokenizer.decode(ids) in self._tokenizer.specials else frozenset()
+
     def context(self, passages: Mapping[int, Sequence[int]]) -> tuple[int, ...]:
         """Token ids of a row up to the suffix, with the ids of some passages, by number, in their places."""
         ids: list[int] = []
@@ -170,6 +193,11 @@ class PromptEncoder:
     def encode_answer(self, text: str) -> tuple[int, ...]:
         """Token ids of a given answer, as they would follow the suffix."""
         return self._tokenizer.encode(self._lead + self._defuse(text).strip())
+
+    def _thinks_first(self) -> bool:
+        """Whether a thought is likely before the answer, so that what comes first is no refusal."""
+        thought = self.thought
+        return self.thought_is_open or (thought is not None and not (thought.is_off or thought.is_barred))
 
     def _defuse(self, text: str, keep: str = "") -> str:
         """Text that can neither mark a seam nor spell a special token such as `<|im_end|>`."""

@@ -37,7 +37,11 @@ _OPENERS = (
     "<|python_tag|>",
     "<function_call>",
     "```tool_call",
+    "to=functions.",
+    "assistant to=functions.",
+    "commentary to=functions.",
 )
+_RECIPIENT = "to=functions."  # gpt-oss names the tool in the head of the message
 _LEAD = re.compile("|".join(map(re.escape, _OPENERS)))
 _SAY_MEMBERS = {"$ref", "allOf", "anyOf", "oneOf", "properties"}
 
@@ -168,7 +172,7 @@ class ToolCallReader:
             end = match.start()
         else:
             for opener in _OPENERS:
-                for size in range(min(len(opener) - 1, end), 0, -1):
+                for size in range(min(len(opener) - 1, len(self._text)), 0, -1):
                     if self._text.endswith(opener[:size]):
                         end = min(end, len(self._text) - size)
                         break
@@ -180,8 +184,9 @@ class ToolCallReader:
         """(the rest of the text, calls, calls that cannot be read). What is no call stays text."""
         rest = self._text[self._shown :]
         calls: list[ToolCall] = []
+        recipient = self._recipient(rest)
         for item in _objects(rest) if self._names else ():
-            name, arguments = _call(item)
+            name, arguments = _call(item) if recipient is None else (recipient, item)
             if name in self._names and isinstance(arguments, dict):
                 calls.append(ToolCall(name, arguments, _new_id()))
         if calls:
@@ -190,6 +195,11 @@ class ToolCallReader:
             error = f"No call of one of {sorted(self._names)} can be read in it."
             return "", [], [UnreadableCall(rest, error, _new_id())]
         return rest, [], []
+
+    def _recipient(self, text: str) -> str | None:
+        """The tool that a message is addressed to; what follows its name may follow at once."""
+        address = text.partition(_RECIPIENT)[2]
+        return max((name for name in self._names if address.startswith(name)), key=len, default=None)
 
 
 def _new_id() -> str:

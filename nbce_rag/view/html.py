@@ -52,6 +52,12 @@ def answer_html(answer: AnswerLike) -> str:
         f'<p class="nbce-sr">Answer:</p><p class="nbce-answer" dir="auto">'
         f"{spans_html(answer.text, answer.tokens, answer.citations, answer.passages, numbers, anchor)}</p>",
     ]
+    if answer.thought:
+        parts.insert(
+            1,
+            '<details class="nbce-thought"><summary>Thought before the answer</summary>'
+            f'<blockquote dir="auto">{text(answer.thought)}</blockquote></details>',
+        )
     if answer.passages:
         shares = percentages([evidence.weight for evidence in answer.passage_evidence])
         parts += _evidence(order, shares)
@@ -286,7 +292,9 @@ def _figures(answer: AnswerLike) -> str:
         parts.append(f"the passages added {answer.grounding:.1f} nats a token")
     # No seconds: what is kept of an answer, as in a notebook, is the same whenever it is run again.
     count = answer.usage.generated_tokens
-    parts.append(f"{count} token{'' if count == 1 else 's'}")
+    thought = answer.usage.thought_tokens
+    of_thought = f", {thought} of them thought" if thought else ""
+    parts.append(f"{count} token{'' if count == 1 else 's'}{of_thought}")
     if answer.usage.prompt_tokens:
         parts.append(f"{answer.usage.cached_tokens} of {answer.usage.prompt_tokens} prompt tokens reused")
     if answer.finish_reason == "length":

@@ -64,6 +64,7 @@ STYLE = "\n".join(
         ".nbce mark { color: inherit; background: rgb(var(--nbce-c) / .42); font-weight: 600;"
         " text-decoration: underline 1px; text-underline-offset: .2em; border-radius: 2px;"
         " -webkit-print-color-adjust: exact; print-color-adjust: exact; }",
+        ".nbce .nbce-thought { font-size: .95em; opacity: .8; margin-bottom: .4rem; }",
         ".nbce .nbce-more { margin-top: .8rem; }",
         ".nbce .nbce-warning { margin-top: .6rem; padding: .3rem .6rem; border: 1px solid currentColor; }",
         ".nbce .nbce-sr { position: absolute; width: 1px; height: 1px; margin: -1px; overflow: hidden;"

@@ -47,6 +47,8 @@ CHANGES: dict[str, Any] = {
     "json_schema": {"type": "integer", "minimum": 1, "maximum": 9},
     "regex": "yes|no",
     "chat_template_kwargs": {"enable_thinking": False},
+    "thinking": False,
+    "max_thought_tokens": 3,
     "passages_per_row": 2,
     "joint_row": True,
     "order_labels": True,
