@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import os
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -81,69 +80,72 @@ def tensors_hash(model: nn.Module) -> str:
 
     Where some cannot be got at, it is one that no other model ever has.
     """
+    # Not by `state_dict`: bitsandbytes lays 4-bit weights otherwise when it is asked for one.
     digest = xxhash.xxh3_128()
-    seen: dict[object, int] = {}
-    for number, (name, value) in enumerate(_entries(model)):
-        digest.update(f"|{name}:".encode())
-        place = _place(value)
-        if place is not None and place in seen:  # tied
-            digest.update(f"as {seen[place]}".encode())
-            continue
-        if place is not None:
-            seen[place] = number
-        _add(digest, value)
+    seen: dict[int, str] = {}
+    for name, module in model.named_modules():
+        for key, value in {**module._parameters, **module._buffers}.items():
+            tied = seen.setdefault(id(value), f"{name}.{key}")
+            if value is None or tied != f"{name}.{key}":
+                digest.update(f"|{name}.{key} is {tied}".encode())
+            else:
+                _add(digest, tied, _fetched(module, key, value))
+        for key, value in vars(module).items():
+            if key not in _NOISE and _holds_tensors(value):
+                _add(digest, f"{name}.{key}", value)
     return digest.hexdigest()
 
 
-def _entries(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Name and value of all that a model holds; layers with formats of their own say what that is."""
-    state = model.state_dict()
-    yield from ((name, _fetched(model, name, value)) for name, value in state.items())
-    yield from ((name, value) for name, value in model.named_buffers() if name not in state)
-
-
-def _fetched(model: nn.Module, name: str, value: Any) -> Any:
+def _fetched(module: nn.Module, key: str, value: Any) -> Any:
     """A weight that accelerate keeps elsewhere until its layer is run, from there."""
     if not isinstance(value, Tensor) or not value.is_meta:
         return value
-    parent, _, leaf = name.rpartition(".")
-    hook = getattr(model.get_submodule(parent), "_hf_hook", None)
+    hook = getattr(module, "_hf_hook", None)
     for one in getattr(hook, "hooks", [hook]):
         try:
-            return one.weights_map[leaf]
+            return one.weights_map[key]
         except (AttributeError, KeyError, TypeError):
             continue
     return value
 
 
-def _place(value: Any) -> object:
-    plain = isinstance(value, Tensor) and not value.is_meta and not hasattr(value, "__tensor_flatten__")
-    return (value.device, value.data_ptr(), value.dtype, value.shape, value.stride()) if plain else None
-
-
-def _add(digest: Any, value: Any) -> None:
+def _holds_tensors(value: Any) -> bool:
+    """Whether an attribute is a tensor, or holds some: what quantised layers keep beside their weights."""
     if isinstance(value, Tensor):
-        digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
-        if hasattr(value, "__tensor_flatten__"):  # a tensor that is made of others
-            names, context = value.__tensor_flatten__()
-            digest.update(repr(context).encode())
-            for name in names:
-                _add(digest, getattr(value, name))
-        elif value.is_meta:
-            digest.update(os.urandom(16))
-        else:
-            flat = value.detach().reshape(-1)
-            for first in range(0, len(flat), _BLOCK):
-                digest.update(flat[first : first + _BLOCK].cpu().contiguous().view(torch.uint8).numpy())
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            digest.update(f"{key}:".encode())
-            _add(digest, item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            _add(digest, item)
+        return True
+    if isinstance(value, (dict, list, tuple)):
+        return any(map(_holds_tensors, value.values() if isinstance(value, dict) else value))
+    own = () if isinstance(value, (nn.Module, type)) else getattr(value, "__dict__", {}).values()
+    return any(isinstance(item, Tensor) for item in own)
+
+
+def _add(digest: Any, name: str, value: Any) -> None:
+    digest.update(f"|{name}:".encode())
+    if not isinstance(value, Tensor):
+        if isinstance(value, (dict, list, tuple)):
+            for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+                _add(digest, f"{name}.{key}", item)
+        elif _is_plain(value):
+            digest.update(repr(value).encode())
+        elif _holds_tensors(value):
+            _add(digest, name, vars(value))
+        return
+    digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
+    if hasattr(value, "__tensor_flatten__"):  # made of other tensors
+        names, context = value.__tensor_flatten__()
+        digest.update(repr(context).encode())
+        for key in names:
+            _add(digest, f"{name}.{key}", getattr(value, key))
+        return
+    if value.is_meta:
+        digest.update(os.urandom(16))
     else:
-        digest.update(repr(value).encode())
+        flat = (value.to_dense() if value.is_mkldnn else value).detach().reshape(-1)
+        for first in range(0, len(flat), _BLOCK):
+            digest.update(flat[first : first + _BLOCK].cpu().contiguous().view(torch.uint8).numpy())
+    for key, item in vars(value).items():  # as bitsandbytes lays scales on weights
+        if _holds_tensors(item):
+            _add(digest, f"{name}.{key}", item)
 
 
 def _state(model: nn.Module) -> tuple[str, list[tuple[int, int]]]:

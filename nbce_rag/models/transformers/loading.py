@@ -25,7 +25,7 @@ from .fingerprint import Fingerprint
 from .gguf import first_line, packaged_folder, quietly, require_all_weights, unpacked_folder
 from .model import TransformersModel
 from .packing import pack_linear_layers
-from .quantised import missing_package, quantisation
+from .quantised import arrange_weights, missing_package, quantisation, unpacked_at_once
 from .tokenizer import TransformersTokenizer
 
 __all__ = ["load_model", "wrap_model"]
@@ -97,7 +97,13 @@ def load_model(
         config = AutoConfig.from_pretrained(path, **hub)
         _refuse_unusable(config, name)
         method = quantisation(config, quantization_config)
-        if method and quantization_config is None and dtype == "auto":
+        # Scales of quantised weights are of the dtype that the weights were made for.
+        if (
+            method
+            and quantization_config is None
+            and dtype == "auto"
+            and not unpacked_at_once(method, target)
+        ):
             kind = "auto"
         plan = {
             # Quantised weights stay where they are made.
@@ -123,9 +129,11 @@ def load_model(
         raise
     except Exception as error:  # damaged files raise whatever their reader chose
         raise _failure(error, base, method, path, hub) from error
+    if unpacked_at_once(method, target):
+        loaded.to(kind)  # weights that were never quantised keep the dtype of their file otherwise
     if laid is not None:
         attach_adapter(loaded, laid)
-    is_plain = device_map is None and not method
+    is_plain = device_map is None and not quantisation(loaded.config)
     if is_plain and target.type == "cpu":
         # Weights mapped from the file can be dropped from memory at any moment, and every step reads all
         # of them; in memory of our own a step takes the same time each time.
@@ -173,6 +181,7 @@ def wrap_model(
     if not isinstance(window, int):
         window = tokenizer.native.model_max_length
     model.eval()
+    arrange_weights(model, name)
     size = model.dtype.itemsize
     heads = text.num_attention_heads
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...errors import MissingDependencyError
+import torch
 
-__all__ = ["missing_package", "quantisation"]
+from ...errors import MissingDependencyError, ModelError
+from .gguf import first_line
+
+__all__ = ["arrange_weights", "missing_package", "quantisation", "unpacked_at_once"]
 
 _PACKAGES = {
     "aqlm": "aqlm[cpu,gpu]",
@@ -56,6 +59,30 @@ def quantisation(config: Any, override: Any = None) -> str:
     return ""
 
 
+def unpacked_at_once(method: str, device: torch.device) -> bool:
+    """Whether transformers makes plain weights of quantised ones on loading: there is no kernel for them."""
+    return method in ("fp8", "mxfp4", "mxfp8") and device.type not in ("cuda", "xpu")
+
+
+def arrange_weights(model: Any, name: str) -> None:
+    """Run a quantised model once: layers of several kinds lay their weights otherwise the first time.
+
+    Raises:
+        ModelError: it cannot be run.
+    """
+    method = quantisation(model.config)
+    if not method:
+        return
+    try:
+        with torch.no_grad():
+            model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False)
+    except Exception as error:  # whatever the library behind it chose
+        raise ModelError(
+            f"{name!r} is quantised by {method}, and cannot be run on {model.device}: {first_line(error)} "
+            "Its weights may be of another kind than its config.json says."
+        ) from error
+
+
 def missing_package(name: str, method: str, reason: str) -> MissingDependencyError:
     """What to raise where transformers lacks a package to load a model.
 
@@ -68,6 +95,6 @@ def missing_package(name: str, method: str, reason: str) -> MissingDependencyErr
         return MissingDependencyError(f"Loading {name!r} so needs a package that is not installed: {reason}")
     packages = f"{_PACKAGES.get(method, '')} accelerate".strip()
     return MissingDependencyError(
-        f"{name!r} is quantised by {method}, for which a package is missing: pip install {packages}. "
-        f"Transformers says: {reason}"
+        f"{name!r} is quantised by {method}, and what reads it is missing: {reason} "
+        f"Install it with: pip install {packages}"
     )
