@@ -7,15 +7,17 @@ Adapters stay beside the weights that they change, as peft lays them, so that th
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import MissingDependencyError, ModelError
+from ...errors import InputError, MissingDependencyError, ModelError
+from ..loading import DEFAULT_MODEL
 from .gguf import first_line, quietly
 
-__all__ = ["Adapter", "adapter_of", "attach_adapter", "without_wrapping"]
+__all__ = ["Adapter", "adapter_of", "adapter_to_lay", "attach_adapter", "without_wrapping"]
 
 _CONFIG = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"
@@ -44,6 +46,50 @@ class Adapter:
     def files(self) -> list[Path]:
         """What it does: its weights, and the configuration that says how they count."""
         return [self.folder / _CONFIG, self.folder / _WEIGHTS]
+
+
+def adapter_to_lay(
+    name: str, adapter: str | os.PathLike[str] | None, hub: Mapping[str, Any]
+) -> Adapter | None:
+    """The adapter that is to be laid on a model: the one beside it, or that which the name itself is.
+
+    Args:
+        name: of the model.
+        adapter: folder or hub id of an adapter, or None.
+        hub: as in `adapter_of`.
+
+    Raises:
+        InputError: both are adapters.
+        ModelError: an adapter that is not there, cannot be used, or does not say what it was trained on.
+        MissingDependencyError: peft is not installed.
+    """
+    own = _own_adapter(name, hub)
+    if own is not None and adapter is None:
+        if not own.base:
+            raise ModelError(
+                f"The adapter {name!r} does not say which model it was trained on; give that as model=, and "
+                "the adapter as adapter=."
+            )
+        if _own_adapter(own.base, {**hub, "revision": own.revision}) is not None:
+            raise ModelError(
+                f"{own.base!r}, which the adapter {name!r} was trained on, is an adapter itself; merge that "
+                "into its own base first."
+            )
+    if adapter is None:
+        return own
+    if own is not None:
+        raise InputError(f"{name!r} is an adapter itself; give a base as model= and one adapter as adapter=.")
+    beside = adapter_of(os.fspath(adapter), {**hub, "revision": None})
+    if beside is None:
+        raise ModelError(
+            f"No adapter at {os.fspath(adapter)!r}: there is no adapter_config.json. Give the folder that "
+            "save_pretrained() of peft wrote, or a hub id of one."
+        )
+    return beside
+
+
+def _own_adapter(name: str, hub: Mapping[str, Any]) -> Adapter | None:
+    return None if name == DEFAULT_MODEL or name.endswith(".gguf") else adapter_of(name, hub)
 
 
 def adapter_of(name: str, hub: Mapping[str, Any]) -> Adapter | None:

@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 import torch
 
+from .devices import execution_device
 from .fingerprint import Fingerprint
 from .tokenizer import TransformersTokenizer
 
@@ -53,7 +54,7 @@ class LoadedModel:
 
     @property
     def device(self) -> torch.device:
-        return torch.device(self.model.device)
+        return execution_device(self.model)
 
     @property
     def dtype(self) -> str:

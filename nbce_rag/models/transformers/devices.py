@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from ...errors import InputError
 from .gguf import first_line
 
-__all__ = ["device_of", "dtype_of"]
+__all__ = ["device_of", "dtype_of", "execution_device"]
 
 _DTYPES = {
     "float32": torch.float32,
@@ -58,3 +60,17 @@ def dtype_of(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
         fast = any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
         return torch.bfloat16 if fast else torch.float32
     return torch.float32
+
+
+def execution_device(model: Any) -> torch.device:
+    """Where a transformers model wants its token ids."""
+    device = torch.device(model.device)
+    if device.type != "meta":
+        return device
+    # Its first weights lie elsewhere until they are needed; accelerate knows where that is.
+    hook = getattr(model, "_hf_hook", None)
+    for one in getattr(hook, "hooks", [hook]):
+        target = getattr(one, "execution_device", None)
+        if target is not None:
+            return torch.device(target)
+    return device

@@ -17,7 +17,7 @@ import torch
 from ...errors import InputError, ModelError
 from ..loading import DEFAULT_MODEL
 from ..weights import weights_hash
-from .adapters import Adapter, adapter_of, attach_adapter, without_wrapping
+from .adapters import adapter_to_lay, attach_adapter, without_wrapping
 from .attention import use_grouped_attention
 from .checkpoints import check_parts, damaged_part, weight_files
 from .devices import device_of, dtype_of
@@ -87,7 +87,7 @@ def load_model(
         "token": token,
         "cache_dir": cache_dir,
     }
-    laid = _adapter(name, adapter, hub)
+    laid = adapter_to_lay(name, adapter, hub)
     base = name
     if laid is not None and adapter is None:
         base, hub["revision"] = laid.base, laid.revision
@@ -199,27 +199,6 @@ def wrap_model(
         kv_bytes=2 * text.num_hidden_layers * kv_heads * head_dim * size,
         activation_bytes=4 * (3 * text.hidden_size + inner + heads * head_dim) * size,
     )
-
-
-def _adapter(name: str, adapter: str | os.PathLike[str] | None, hub: Mapping[str, Any]) -> Adapter | None:
-    """The adapter that is to be laid on a model: the one beside it, or that which the name itself is."""
-    own = None if name == DEFAULT_MODEL or name.endswith(".gguf") else adapter_of(name, hub)
-    if adapter is None:
-        if own is not None and not own.base:
-            raise ModelError(
-                f"The adapter {name!r} does not say which model it was trained on; give that as model=, and "
-                "the adapter as adapter=."
-            )
-        return own
-    if own is not None:
-        raise InputError(f"{name!r} is an adapter itself; give a base as model= and one adapter as adapter=.")
-    beside = adapter_of(os.fspath(adapter), {**hub, "revision": None})
-    if beside is None:
-        raise ModelError(
-            f"No adapter at {os.fspath(adapter)!r}: there is no adapter_config.json. Give the folder that "
-            "save_pretrained() of peft wrote, or a hub id of one."
-        )
-    return beside
 
 
 def _checkpoint(name: str, dtype: torch.dtype) -> str:

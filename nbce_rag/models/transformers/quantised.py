@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ...errors import MissingDependencyError, ModelError
+from .devices import execution_device
 from .gguf import first_line
 
 __all__ = ["arrange_weights", "missing_package", "quantisation", "unpacked_at_once"]
@@ -73,12 +74,13 @@ def arrange_weights(model: Any, name: str) -> None:
     method = quantisation(model.config)
     if not method:
         return
+    device = execution_device(model)
     try:
         with torch.no_grad():
-            model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False)
+            model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device), use_cache=False)
     except Exception as error:  # whatever the library behind it chose
         raise ModelError(
-            f"{name!r} is quantised by {method}, and cannot be run on {model.device}: {first_line(error)} "
+            f"{name!r} is quantised by {method}, and cannot be run on {device}: {first_line(error)} "
             "Its weights may be of another kind than its config.json says."
         ) from error
 
