@@ -17,8 +17,7 @@ from torch import Tensor
 
 from nbce_rag import NBCE
 from nbce_rag.errors import InputError, MissingDependencyError, ModelError
-from nbce_rag.models.loading import load_model
-from nbce_rag.models.transformers.loading import wrap_model
+from nbce_rag.models.transformers.loading import load_model, wrap_model
 from nbce_rag.models.transformers.packing import PackedLinear, pack_linear_layers
 from nbce_rag.models.transformers.quantised import quantisation
 
@@ -150,7 +149,7 @@ def test_mxfp4_becomes_plain_weights(dtype: str, tmp_path: Path) -> None:
         pad_token_id=2,
     )
     torch.manual_seed(0)
-    tf.GptOssForCausalLM(config).to(torch.bfloat16).save_pretrained(tmp_path / "plain")
+    tf.GptOssForCausalLM(config).bfloat16().save_pretrained(tmp_path / "plain")
     tokenizer.save_pretrained(tmp_path / "plain")
     quantised = crafted(tmp_path / "plain", tmp_path / "mxfp4", {"quant_method": "mxfp4"}, mxfp4)
     loaded = answers_alike(quantised, dtype=dtype)
@@ -162,9 +161,7 @@ def test_mxfp4_becomes_plain_weights(dtype: str, tmp_path: Path) -> None:
 
 
 def test_torchao(plain: Path, tmp_path: Path) -> None:
-    pytest.importorskip("torchao")
-    from torchao.quantization import Int8WeightOnlyConfig
-
+    Int8WeightOnlyConfig = pytest.importorskip("torchao.quantization").Int8WeightOnlyConfig
     for dtype in ("float32", "bfloat16"):
         how = tf.TorchAoConfig(Int8WeightOnlyConfig())
         loaded = answers_alike(plain, dtype=dtype, quantization_config=how)
@@ -238,10 +235,10 @@ def test_compressed_tensors(kind: str, plain: Path, tmp_path: Path) -> None:
         numbers = (weight / scale).round().to(torch.int8)
         if kind == "int-quantized":
             return {key: numbers, f"{key}_scale": scale}
-        from compressed_tensors.compressors.pack_quantized.base import pack_to_int32
-
+        # Eight of 4 bits a number, the first lowest, shifted to 0..15.
+        bits = (numbers.to(torch.int64) + 8).view(len(weight), -1, 8) << torch.arange(0, 32, 4)
         return {
-            f"{key}_packed": pack_to_int32(numbers, 4),
+            f"{key}_packed": bits.sum(-1).to(torch.int32),
             f"{key}_scale": scale,
             f"{key}_shape": torch.tensor(weight.shape),
         }
@@ -334,7 +331,7 @@ def test_nonsense_for_a_configuration(plain: Path, tiny_tokenizer: Any) -> None:
 
 def test_layers_with_another_forward_are_not_packed() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
-    model[0].forward = lambda x: x + 1  # type: ignore[method-assign,assignment]
+    model[0].forward = lambda x: x + 1
     model[1].register_forward_pre_hook(lambda module, arguments: (arguments[0] + 1,))
     x = torch.randn(2, 4)
     with torch.no_grad():
@@ -359,4 +356,4 @@ def test_how_weights_are_quantised_is_read_from_any_config() -> None:
     assert quantisation(plain, {"load_in_4bit": True}) == "bitsandbytes"
     assert quantisation(plain, tf.BitsAndBytesConfig(load_in_8bit=True)) == "bitsandbytes"
     assert quantisation(plain, tf.GPTQConfig(bits=4)) == "gptq"
-    assert quantisation(tf.LlamaConfig(quantization_config=dict(FP8))) == "fp8"
+    assert quantisation(tf.LlamaConfig.from_dict({"quantization_config": FP8})) == "fp8"

@@ -153,13 +153,13 @@ class NBCESettings(BaseModel):
             "revision": self.revision,
             "trust_remote_code": self.trust_remote_code,
             "local_files_only": self.local_files_only,
-            "adapter": self.adapter,
+            "adapter": self.adapter if name == self.model else None,  # it fits no other
             "quantization_config": self.quantization_config,
             "device_map": self.device_map,
             "attn_implementation": self.attn_implementation,
             "cache_dir": self.cache_dir,
         }
-        key = (name, repr(loading), _weights(name), _weights(self.adapter))
+        key = (name, repr(loading), _weights(name), _weights(loading["adapter"]))
         with _loading:
             engine = _engines.get(key)
             if engine is None:
