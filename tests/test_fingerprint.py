@@ -265,6 +265,24 @@ def test_a_model_that_is_offloaded(tiny_folder: Callable[..., Path], tiny_tokeni
         assert wrapped[0].fingerprint == wrapped[1].fingerprint
 
 
+def test_weights_that_are_in_their_place_for_one_pass(tiny_folder: Callable[..., Path]) -> None:
+    """That is no change, also when another thread asks during the pass."""
+    pytest.importorskip("accelerate")
+    loaded = load_model(tiny_folder("llama"), dtype="float32", device_map={"": "disk"})
+    first = loaded.fingerprint
+    layer = loaded.model.model.layers[1].mlp.up_proj
+    plain, seen = layer._old_forward, []
+
+    def forward(x: Tensor) -> Tensor:
+        seen.append((layer.weight.is_meta, loaded.fingerprint))
+        result: Tensor = plain(x)
+        return result
+
+    layer._old_forward = forward
+    loaded.model(torch.tensor([[3, 4]]))
+    assert seen == [(False, first)]
+
+
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
     """Files that count as large, an hour old, and an empty cache folder."""

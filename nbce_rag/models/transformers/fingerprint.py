@@ -100,13 +100,18 @@ def _fetched(module: nn.Module, key: str, value: Any) -> Any:
     """A weight that accelerate keeps elsewhere until its layer is run, from there."""
     if not isinstance(value, Tensor) or not value.is_meta:
         return value
-    hook = getattr(module, "_hf_hook", None)
-    for one in getattr(hook, "hooks", [hook]):
+    for hook in _hooks(module):
         try:
-            return one.weights_map[key]
+            return hook.weights_map[key]
         except (AttributeError, KeyError, TypeError):
             continue
     return value
+
+
+def _hooks(module: nn.Module) -> list[Any]:
+    """What accelerate does before and after a layer is run."""
+    hook = getattr(module, "_hf_hook", None)
+    return [] if hook is None else list(getattr(hook, "hooks", [hook]))
 
 
 def _holds_tensors(value: Any) -> bool:
@@ -160,11 +165,13 @@ def _state(model: nn.Module) -> tuple[str, list[tuple[int, int]]]:
         kind = type(module)
         switches.update(f"|{name} {kind.__qualname__}".encode())
         if not kind.__module__.startswith("torch.nn.modules."):  # those do as they are called
-            for key, value in vars(module).items():
+            for key, value in tuple(vars(module).items()):  # another thread may run the model
                 # How far rotary tables reach grows with use.
                 if key not in _NOISE and not key.endswith("seq_len_cached") and _is_plain(value):
                     text = sorted(map(repr, value)) if isinstance(value, (set, frozenset)) else value
                     switches.update(f"|{key}={text!r}".encode())
+        if any(getattr(hook, "offload", False) for hook in _hooks(module)):  # in its place while it is run
+            continue
         for tensor in (*module._parameters.values(), *module._buffers.values()):
             if tensor is not None and not tensor.is_meta and not hasattr(tensor, "__tensor_flatten__"):
                 version = 0 if tensor.is_inference() else tensor._version
