@@ -123,6 +123,76 @@ def test_tied_embeddings_are_not_missing(tmp_path: Path) -> None:
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
 
 
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    """A checkpoint with a tied output layer, in several files."""
+    tokenizer = build_tokenizer()
+    config = tf.LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(0)
+    tf.LlamaForCausalLM(config).save_pretrained(tmp_path / "shards", max_shard_size="40KB")
+    tokenizer.save_pretrained(tmp_path / "shards")
+    return tmp_path / "shards"
+
+
+def test_a_checkpoint_in_several_files(shards: Path) -> None:
+    files = sorted(shards.glob("model-*.safetensors"))
+    assert len(files) > 3
+    loaded = load(shards)
+    assert loaded.model.get_output_embeddings().weight is loaded.model.get_input_embeddings().weight
+    plain = tf.AutoModelForCausalLM.from_pretrained(shards, dtype=torch.float32)
+    assert torch.allclose(logits(loaded.model, loaded.tokenizer), logits(plain, loaded.tokenizer), atol=1e-4)
+    content = bytearray(files[-1].read_bytes())
+    content[-1] ^= 1
+    files[-1].write_bytes(bytes(content))
+    assert load(shards).fingerprint != loaded.fingerprint  # the last file counts too
+
+
+def test_a_checkpoint_without_one_of_its_files(shards: Path) -> None:
+    files = sorted(shards.glob("model-*.safetensors"))
+    content = files[1].read_bytes()
+    files[1].write_bytes(content[: len(content) // 2])
+    with pytest.raises(ModelError, match=f"{files[1].name} is damaged"):
+        load(shards)
+    files[1].unlink()
+    files[3].unlink()
+    with pytest.raises(ModelError, match="is not complete") as caught:
+        load(shards)
+    assert f"{files[1].name}, {files[3].name} of the files" in str(caught.value)
+    for text in ("", "[]", '{"weight_map": 3}', "{}"):
+        (shards / "model.safetensors.index.json").write_text(text)
+        with pytest.raises(ModelError, match=r"Cannot read '.*model\.safetensors\.index\.json'"):
+            load(shards)
+
+
+def test_what_transformers_takes_goes_through(
+    tiny_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: dict[Any, dict[str, Any]] = {}
+    for kind in (tf.AutoConfig, tf.AutoModelForCausalLM, tf.AutoTokenizer):
+        plain = kind.from_pretrained
+
+        def recorded(*args: Any, kind: Any = kind, plain: Any = plain, **options: Any) -> Any:
+            asked.setdefault(kind, options)
+            return plain(*args, **options)
+
+        monkeypatch.setattr(kind, "from_pretrained", recorded)
+    given = {"token": "hf_x", "cache_dir": tmp_path, "revision": "main", "trust_remote_code": False}
+    loaded = load(tiny_folder("llama"), attn_implementation="eager", device_map="cpu", device=None, **given)
+    assert loaded.model.config._attn_implementation == "eager"
+    assert len(asked) == 3
+    for options in asked.values():
+        assert {name: options[name] for name in given} == given
+    assert asked[tf.AutoModelForCausalLM]["device_map"] == "cpu"
+
+
 def test_a_tokenizer_without_a_pad_token(folder: Path) -> None:
     tokenizer = tf.AutoTokenizer.from_pretrained(folder)
     tokenizer.pad_token = None
@@ -139,6 +209,8 @@ def test_a_tokenizer_without_a_pad_token(folder: Path) -> None:
         ({"dtype": "bfloat16"}, torch.bfloat16),
         ({"dtype": "float16"}, torch.float16),
         ({"dtype": torch.float64}, torch.float64),
+        ({"dtype": "float64"}, torch.float64),
+        ({"dtype": "torch.float32"}, torch.float32),
     ],
 )
 def test_dtypes(options: dict[str, Any], dtype: torch.dtype, tiny_folder: Callable[..., Path]) -> None:
@@ -600,6 +672,69 @@ def test_a_gguf_file_without_an_output_layer_ties_it(cache: Path, tmp_path: Path
     for _ in range(2):  # from the file, then from the folder
         model = load(path).model
         assert torch.equal(model.get_output_embeddings().weight, model.get_input_embeddings().weight)
+
+
+def split_gguf(whole: Path, folder: Path, tensors: int = 9) -> list[Path]:
+    """The same in several files, as llama.cpp splits them: the first says what the model is."""
+    reader = gguf.GGUFReader(whole)
+    writer = gguf.GGUFWriter(folder / "split.gguf", "llama", split_max_tensors=tensors)
+    for field in reader.fields.values():
+        if not field.name.startswith(("GGUF.", "general.architecture")):
+            element = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+            writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=element)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return sorted(folder.glob("split-*.gguf"))
+
+
+def test_a_gguf_model_in_several_files(tiny_gguf: Path, cache: Path, tmp_path: Path) -> None:
+    parts = split_gguf(tiny_gguf, tmp_path)
+    assert [part.name for part in parts] == [f"split-0000{n}-of-00004.gguf" for n in (1, 2, 3, 4)]
+    whole = load(tiny_gguf)
+    for part in (parts[0], parts[2]):  # any of them names the model
+        loaded = load(part)
+        assert torch.equal(logits(loaded.model, loaded.tokenizer), logits(whole.model, whole.tokenizer))
+    assert len(list((cache / "models").iterdir())) == 2
+    assert not list((cache / "models").rglob("*.gguf"))
+
+
+def test_every_file_of_a_gguf_model_counts(tiny_gguf: Path, cache: Path, tmp_path: Path) -> None:
+    parts = split_gguf(tiny_gguf, tmp_path)
+    first = load(parts[0]).fingerprint
+    content = bytearray(parts[3].read_bytes())
+    content[-3] ^= 1  # within the last weight
+    parts[3].write_bytes(bytes(content))
+    assert load(parts[0]).fingerprint != first
+    assert len(list((cache / "models").iterdir())) == 2
+
+
+def test_a_gguf_model_without_one_of_its_files(tiny_gguf: Path, cache: Path, tmp_path: Path) -> None:
+    parts = split_gguf(tiny_gguf, tmp_path)
+    parts[1].unlink()
+    parts[3].unlink()
+    for named in (parts[0], parts[1], parts[2]):
+        with pytest.raises(ModelError, match="is in 4 files, of which") as caught:
+            load(named)
+        assert f"{parts[1].name}, {parts[3].name} cannot be found" in str(caught.value)
+    parts[0].unlink()
+    with pytest.raises(ModelError, match="No GGUF file at"):
+        load(parts[0])
+    assert not cache.exists()
+
+
+def test_a_damaged_file_of_a_gguf_model(tiny_gguf: Path, cache: Path, tmp_path: Path) -> None:
+    parts = split_gguf(tiny_gguf, tmp_path)
+    parts[2].write_bytes(parts[2].read_bytes()[:100])
+    with pytest.raises(ModelError, match="Cannot read the GGUF file"):
+        load(parts[0])
+    shutil.copy(parts[1], parts[2])  # the same tensors twice
+    with pytest.raises(ModelError, match="Cannot read the GGUF file"):
+        load(parts[0])
+    assert list((cache / "models").iterdir()) == []
 
 
 @pytest.mark.parametrize("package", ["gguf", "accelerate"])

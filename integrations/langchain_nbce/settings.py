@@ -45,6 +45,15 @@ class NBCESettings(BaseModel):
     revision: str | None = None
     trust_remote_code: bool = False
     local_files_only: bool = False
+    adapter: str | None = None
+    """Folder or hub id of a LoRA adapter laid on the model (extra `[lora]`)."""
+    quantization_config: Any = None
+    """As transformers takes it, an object or a dict: how weights are quantised while they are loaded."""
+    device_map: Any = None
+    attn_implementation: str | None = None
+    token: SecretStr | None = Field(default=None, exclude=True)
+    """To log in to the hub."""
+    cache_dir: str | None = None
 
     fusion: Any = None
     """Name or object of the fusion rule."""
@@ -138,25 +147,26 @@ class NBCESettings(BaseModel):
             made: NBCE = self.engine
             return made
         name = model or self.model
-        key: tuple[Any, ...] = (
-            name,
-            self.device,
-            self.dtype,
-            self.revision,
-            self.trust_remote_code,
-            self.local_files_only,
-        )
-        key = (*key, _weights(name))
+        loading = {
+            "device": self.device,
+            "dtype": self.dtype,
+            "revision": self.revision,
+            "trust_remote_code": self.trust_remote_code,
+            "local_files_only": self.local_files_only,
+            "adapter": self.adapter if name == self.model else None,  # it fits no other
+            "quantization_config": self.quantization_config,
+            "device_map": self.device_map,
+            "attn_implementation": self.attn_implementation,
+            "cache_dir": self.cache_dir,
+        }
+        key = (name, repr(loading), _weights(name), _weights(loading["adapter"]))
         with _loading:
             engine = _engines.get(key)
             if engine is None:
                 engine = _engines[key] = NBCE.from_pretrained(
                     None if name == DEFAULT_MODEL else name,
-                    device=self.device,
-                    dtype=self.dtype,
-                    revision=self.revision,
-                    trust_remote_code=self.trust_remote_code,
-                    local_files_only=self.local_files_only,
+                    token=None if self.token is None else self.token.get_secret_value(),
+                    **loading,
                 )
             self._held.pop(name, None)
             self._held[name] = engine
@@ -199,9 +209,11 @@ class NBCESettings(BaseModel):
     @property
     def identity(self) -> dict[str, Any]:
         """All that changes an answer: the key of caches, and what traces show. Loads nothing."""
-        plain = {"device", "dtype", "revision", "score_key", "score_scale", "history_contexts"}
+        plain = {"device", "dtype", "revision", "adapter", "score_key", "score_scale", "history_contexts"}
         made: dict[str, Any] = {name: getattr(self, name) for name in sorted({*plain, *OPTION_NAMES})}
         made["fusion"] = None if self.fusion is None else _name_of_rule(self.fusion)
+        if self.quantization_config is not None:
+            made["quantization_config"] = repr(self.quantization_config)
         made["model"] = self.name_of()
         made["nbce_rag"] = __version__
         if self.key is not None:
@@ -213,7 +225,7 @@ class NBCESettings(BaseModel):
                 "prompt": repr(self.engine.prompt),
             }
         else:
-            made["weights"] = _weights(self.model)
+            made["weights"] = [_weights(self.model), _weights(self.adapter)]
         return made
 
 
@@ -233,8 +245,10 @@ def _name_of_rule(rule: Any) -> str:
     return rule if isinstance(rule, str) else repr(rule)
 
 
-def _weights(model: str) -> str | None:
+def _weights(model: str | None) -> str | None:
     """What tells the files of a local model from those that lie there at another time; None for a hub id."""
+    if model is None:
+        return None
     path = Path(model)
     try:
         if not path.exists():

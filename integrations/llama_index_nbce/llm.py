@@ -53,13 +53,13 @@ class NBCELLM(StructuredPrediction, StockPrompts, ToolCalling):
     llm.engine.model.tokenizer` lets LlamaIndex's own parts count with the model's tokens too.
 
     Args:
-        model: hub id, folder or GGUF file; None is the packaged default (extra `[local]`).
+        model: hub id, folder, GGUF file or LoRA adapter; None is the packaged default (extra `[local]`).
         engine: an `NBCE` that is loaded already, instead of `model`.
         context_window: a smaller window than the model's own, in tokens of one row.
         system_prompt, messages_to_prompt, completion_to_prompt, callback_manager, pydantic_program_mode,
             output_parser: as in every LlamaIndex LLM. Special tokens count in what the two functions
             return, and nowhere else.
-        load: arguments of `NBCE.from_pretrained`, such as `{"dtype": "bfloat16", "device": "cpu"}`.
+        load: arguments of `NBCE.from_pretrained`, such as `{"dtype": "bfloat16", "adapter": folder}`.
         **options: see `nbce_rag.options.Options`, such as `max_tokens=256` and `fusion="posterior"`. They
             can be changed in each call.
 

@@ -100,6 +100,11 @@ class NBCE:
         trust_remote_code: bool = False,
         local_files_only: bool = False,
         device_map: Any = None,
+        adapter: str | os.PathLike[str] | None = None,
+        quantization_config: Any = None,
+        attn_implementation: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
         prompt: PromptTemplate | None = None,
         kv_store: StoreLike = None,
         window: int | None = None,
@@ -109,19 +114,22 @@ class NBCE:
         """Load a model and make an engine.
 
         Args:
-            model: hub id, folder, or GGUF file; None is the packaged default (extra `[local]`); or a
-                transformers model that is already loaded, with `tokenizer=`.
+            model: hub id, folder, GGUF file, or the folder or hub id of a LoRA adapter (extra `[lora]`);
+                None is the packaged default (extra `[local]`); or a transformers model or `PeftModel` that
+                is already loaded, with `tokenizer=`.
             tokenizer: only for a model that is already loaded.
             backend: what reads the model; None takes what fits it (`nbce_rag.models.loading.BACKENDS`).
             fusion: a rule's name or instance.
-            device, dtype, revision, trust_remote_code, local_files_only, device_map: see
-                `load_model` in `nbce_rag.models.transformers.loading`.
+            device, dtype, revision, trust_remote_code, local_files_only, device_map, adapter,
+                quantization_config, attn_implementation, token, cache_dir: see `load_model` in
+                `nbce_rag.models.transformers.loading`.
             prompt, kv_store, window, max_batch_tokens, **options: see the class.
 
         Raises:
             ModelError: the model cannot be found, loaded or used.
             InputError: unknown or impossible options.
-            MissingDependencyError: the packaged default or GGUF support is not installed.
+            MissingDependencyError: the packaged default, or what reads GGUF, an adapter or quantised
+                weights, is not installed.
         """
         # Before a model is loaded for nothing.
         check_engine_arguments(
@@ -138,6 +146,11 @@ class NBCE:
             trust_remote_code=trust_remote_code,
             local_files_only=local_files_only,
             device_map=device_map,
+            adapter=adapter,
+            quantization_config=quantization_config,
+            attn_implementation=attn_implementation,
+            token=token,
+            cache_dir=cache_dir,
         )
         return cls(
             loaded,

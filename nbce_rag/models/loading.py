@@ -32,8 +32,9 @@ def load_model(
     """Load a causal language model.
 
     Args:
-        model: hub id, folder, or GGUF file; None is the packaged default of the `[local]` extra; or a
-            model that its library has loaded, with `tokenizer=`.
+        model: hub id, folder, GGUF file, or folder or hub id of an adapter (extra `[lora]`); None is the
+            packaged default of the `[local]` extra; or a model that its library has loaded, with
+            `tokenizer=`.
         backend: one of `BACKENDS`; None takes the one that fits.
         tokenizer: only for a model that is already loaded.
         **options: of the backend; see `load_model` in `nbce_rag.models.transformers.loading`.
@@ -41,7 +42,8 @@ def load_model(
     Raises:
         ModelError: nothing there, weights in an unsafe format, or an architecture that cannot be used.
         InputError: an unknown backend or option, or a value that cannot be used.
-        MissingDependencyError: a package for the packaged default or for GGUF is not installed.
+        MissingDependencyError: a package for the packaged default, GGUF, adapters or quantised weights is
+            not installed.
     """
     check_backend(backend)
     loading = import_module(f".{backend or BACKENDS[0]}.loading", __package__)

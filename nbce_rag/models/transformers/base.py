@@ -10,6 +10,8 @@ from typing import Any
 import psutil
 import torch
 
+from .devices import execution_device
+from .fingerprint import Fingerprint
 from .tokenizer import TransformersTokenizer
 
 __all__ = ["LoadedModel"]
@@ -25,7 +27,7 @@ class LoadedModel:
         name: what the user called it.
         window: the most tokens that one row may hold, prompt and answer together.
         eos_ids: every token id that ends an answer.
-        fingerprint: changes with the weights' identity, dtype and configuration; part of KV keys.
+        identity: makes the fingerprint.
         layers: number of layers with keys and values.
         vocab_size: width of the logits.
         kv_bytes: bytes that one token's keys and values take.
@@ -38,7 +40,7 @@ class LoadedModel:
     name: str
     window: int
     eos_ids: frozenset[int]
-    fingerprint: str
+    identity: Fingerprint
     layers: int
     vocab_size: int
     kv_bytes: int
@@ -46,8 +48,13 @@ class LoadedModel:
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
+    def fingerprint(self) -> str:
+        """Changes with the weights, their dtype, the configuration and adapters; part of KV keys."""
+        return str(self.identity)
+
+    @property
     def device(self) -> torch.device:
-        return torch.device(self.model.device)
+        return execution_device(self.model)
 
     @property
     def dtype(self) -> str:
@@ -70,7 +77,11 @@ class LoadedModel:
         weight = getattr(head, "weight", None)
         if not isinstance(weight, torch.Tensor) or not weight.is_floating_point():
             return None
+        if type(weight.data) is not torch.Tensor:  # quantised
+            return None
         if getattr(head, "bias", None) is not None:
+            return None
+        if type(head).__module__.startswith("peft."):  # an adapter that is off now may be on later
             return None
         with self.lock, torch.no_grad():
             try:

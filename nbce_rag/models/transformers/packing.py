@@ -51,7 +51,8 @@ def pack_linear_layers(model: nn.Module) -> int:
     """Replace the linear layers of a model by packed ones, in place; the old weights are freed.
 
     The output layer keeps its weight beside the packed copy; in models that tie it to the embedding it
-    would stay anyway. Nothing is done on other devices, in other dtypes, or where torch has no oneDNN.
+    would stay anyway. Nothing is done on other devices, in other dtypes, with quantised weights, or where
+    torch has no oneDNN.
 
     Args:
         model: a model that only this program uses, in evaluation mode.
@@ -61,17 +62,37 @@ def pack_linear_layers(model: nn.Module) -> int:
     """
     if not _works(next(model.parameters())):
         return 0
+    apart = _read_by_adapters(model)
     output = getattr(model, "get_output_embeddings", lambda: None)()
     replaced = 0
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
-            packed = _packed(layer)
+            packed = None if layer in apart else _packed(layer)
             if packed is not None:
                 if layer is output:
                     packed.weight = layer.weight  # for scores over a part of the vocabulary
                 setattr(parent, name, packed)
                 replaced += 1
     return replaced
+
+
+def _read_by_adapters(model: nn.Module) -> set[nn.Module]:
+    """Layers inside adapters whose weights are looked at, not only multiplied: packed ones have none.
+
+    Plain LoRA asks of the layer beneath only what it computes; what it adds to that is small.
+    """
+    apart: set[nn.Module] = set()
+    for adapter in model.modules():
+        if not hasattr(adapter, "base_layer"):
+            continue
+        kind = type(adapter)
+        adds_only = (kind.__module__, kind.__name__) == ("peft.tuners.lora.layer", "Linear")
+        if adds_only and not getattr(adapter, "lora_variant", True):
+            own = [child for name, child in adapter.named_children() if name != "base_layer"]
+        else:
+            own = [adapter]
+        apart.update(layer for child in own for layer in child.modules())
+    return apart
 
 
 def _packed(layer: Any) -> PackedLinear | None:
@@ -82,8 +103,16 @@ def _packed(layer: Any) -> PackedLinear | None:
         weight = layer.weight.t()
     else:
         return None
-    plain = weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16)
-    return PackedLinear(weight, layer.bias) if plain and not layer._forward_hooks else None
+    # Quantised weights are tensors of kinds of their own, or have another forward put on their layer.
+    if type(weight.data) is not Tensor or weight.device.type != "cpu" or "forward" in vars(layer):
+        return None
+    if (
+        weight.dtype not in (torch.float32, torch.bfloat16)
+        or layer._forward_hooks
+        or layer._forward_pre_hooks
+    ):
+        return None
+    return PackedLinear(weight, layer.bias)
 
 
 def _works(sample: Tensor) -> bool:

@@ -88,8 +88,8 @@ class Stretched:
                 for name in ("inv_freq", "original_inv_freq"):
                     module._buffers[f"{prefix}{name}"] = inverse
                 setattr(module, f"{prefix}attention_scaling", scale)
-        fingerprint = f"{model.fingerprint}|{self.kind}|{factor}"
-        return replace(model, model=self._model, window=length, fingerprint=fingerprint)
+        identity = model.identity.marked(f"{self.kind}|{factor}")
+        return replace(model, model=self._model, window=length, identity=identity)
 
 
 def _rotary(model: Any) -> list[Any]:
