@@ -15,6 +15,7 @@ from nbce_rag import NBCE
 from nbce_rag.evidence.blocks import blocks, code_blocks
 from nbce_rag.evidence.citations import cite
 from nbce_rag.evidence.evidence import Citation, TokenEvidence
+from nbce_rag.evidence.identifiers import identifiers
 from nbce_rag.evidence.marks import citation_marks
 from nbce_rag.evidence.units import LONG, units
 from nbce_rag.evidence.words import word_count, words
@@ -214,6 +215,34 @@ def test_headings_fragments_and_invented_code_are_not_cited() -> None:
     assert len(cited([(code, A, 1.0)])) == 1  # passages whose text is not known
 
 
+@pytest.mark.parametrize(
+    ("sentence", "is_cited"),
+    [
+        ("You can turn it on with `http2=True` when you make the client.", True),
+        ("You can turn it on by calling client.enable_http2() before you ask.", False),
+        ("You can turn it on with `client.enable_http2()` on the `httpx.Client` that asks.", False),
+        ("You can turn it on with the flag --enable-http2 of the command line.", False),
+        ("You can turn it on with the flag --http2 of the command line.", True),
+        ("- You can turn it on with the `responses` library, as it is called.", False),
+        ("| call | `client.mock_everything()` makes all of the responses up, be they long or short |", False),
+        ("Httpx.Client is what you make, once for the whole of your program.", True),
+        ("The `AsyncClient` is the one to take where there is much to wait for.", True),
+        ("You can turn it on, and no name of code is needed to say that.", True),
+    ],
+)
+def test_sentences_with_invented_names_of_code_are_not_cited(sentence: str, is_cited: bool) -> None:
+    passage = "client = httpx.Client(http2=True)\nclient.get(url)\nOr `httpx --http2 URL`.\n"
+    text, tokens = answered([(sentence, A, 1.0)])
+    passages = [
+        Passage(passage, title="AsyncClient", id="0"),
+        Passage("enable_http2", id="1"),
+        Passage("", id="2"),
+    ]
+    assert [c.passage for c in cite(text, tokens, passages)] == [0] * is_cited
+    unknown = [Passage("", id=str(place)) for place in range(3)]
+    assert [c.passage for c in cite(text, tokens, unknown)] == [0]
+
+
 def test_lines_of_code_of_one_passage_are_one_citation() -> None:
     code = "```\nclient = httpx.Client(\n    http2=True,\n)\n\nclient.get(url)\n```"
     passage = code.replace("`", "")
@@ -373,7 +402,11 @@ def check_against_a_slow_account(
         if unit.kind == "heading" or not gained or enough < threshold:
             assert by == set()
         elif unit.kind in ("item", "row") or (unit.kind == "prose" and unit.size >= 4):
-            assert by == expected
+            held = [f"{p.title or ''} {p.text}".casefold() for p in passages if p.id in expected]
+            firsts_have_text = all(next(p.text for p in passages if p.id == id_) for id_ in expected)
+            named = {name.casefold() for name in identifiers(text[unit.start : unit.end])}
+            standing = {name for name in named if any(re.search(rf"(?<!\w){name}(?!\w)", t) for t in held)}
+            assert by == (expected if standing == named or not firsts_have_text else set())
         else:
             assert by in (set(), expected)  # fragments, and code that is invented
 

@@ -66,7 +66,8 @@ def cite(
     if _is_short(text):
         stretches = cited_words(text, tokens, owners, threshold)
     else:
-        stretches = cited_units(text, tokens, owners, [passage.text for passage in passages], threshold)
+        texts = [passage.text and f"{passage.title or ''}\n{passage.text}" for passage in passages]
+        stretches = cited_units(text, tokens, owners, texts, threshold)
     folded: dict[int, FoldedText] = {}
     return tuple(_citation(text, stretch, passages, folded) for stretch in stretches)
 
