@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ["identifiers", "names_in"]
+__all__ = ["identifiers", "names_in", "names_stand"]
 
 _NAME = re.compile(r"--[A-Za-z][\w-]*|[A-Za-z_]\w+", re.ASCII)
 _SPAN = re.compile(r"`([^`\n]+)`")
@@ -42,6 +42,16 @@ def identifiers(text: str) -> list[str]:
             if any(start <= name.start() and name.end() <= end for start, end in spans)
         )
     )
+
+
+def names_stand(text: str, sources: Iterable[str]) -> bool:
+    """Whether all names of code in a text stand in its sources, in whatever case: one may begin a sentence.
+
+    >>> names_stand("Call `client.enable_http2()`.", ["client = Client(http2=True)"])
+    False
+    """
+    names = {name.casefold() for name in identifiers(text)}
+    return not names or names <= names_in(source.casefold() for source in sources)
 
 
 def names_in(texts: Iterable[str]) -> frozenset[str]:

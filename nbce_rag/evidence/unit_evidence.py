@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from .blocks import Kind
 from .evidence import TokenEvidence
-from .identifiers import identifiers, names_in
+from .identifiers import names_stand
 from .stretch import Stretch
 from .units import LONG, Unit, units
 
@@ -138,14 +138,13 @@ def _is_invented(part: str, kind: Kind, texts: Sequence[str]) -> bool:
     """Whether a unit has names of code that do not stand in the texts that it would cite.
 
     Code is put together anew, with variables of its own. A sentence says what there is, and with one name
-    that there is not it is wrong; how the name is capitalised is no matter, as it may begin the sentence.
+    that there is not it is wrong.
     """
-    if kind == "code":
-        written = set(_NAME.findall(part))
-        standing = {name for text in texts for name in _NAME.findall(text)}
-        return len(written & standing) < _NAMES_STANDING * len(written)
-    of_code = {name.casefold() for name in identifiers(part)}
-    return bool(of_code) and not of_code <= names_in(text.casefold() for text in texts)
+    if kind != "code":
+        return not names_stand(part, texts)
+    written = set(_NAME.findall(part))
+    standing = {name for text in texts for name in _NAME.findall(text)}
+    return len(written & standing) < _NAMES_STANDING * len(written)
 
 
 def _shares(cited: _Cited) -> tuple[tuple[int, float], ...]:
