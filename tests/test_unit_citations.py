@@ -243,6 +243,32 @@ def test_sentences_with_invented_names_of_code_are_not_cited(sentence: str, is_c
     assert [c.passage for c in cite(text, tokens, unknown)] == [0]
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Client.limit_connections()", []),
+        ("It is limit_connections", []),
+        ("httpx.Client", ["httpx.Client"]),
+        ("`http2=True`", ["http2=True"]),
+        ("AsyncClient, run by Ada", ["AsyncClient, run by Ada"]),
+        ("Ada", ["Ada"]),
+        ("```python", []),
+    ],
+)
+def test_a_short_fact_is_not_cited_for_a_name_of_code_that_is_invented(
+    text: str, expected: list[str]
+) -> None:
+    _, tokens = answered([(text, A, 1.0)])
+    passages = [
+        Passage("client = httpx.Client(http2=True)", title="AsyncClient", id="0"),
+        Passage("limit_connections"),
+        Passage("other"),
+    ]
+    assert [c.text for c in cite(text, tokens, passages)] == expected
+    unknown = [Passage("", id=str(place)) for place in range(3)]
+    assert bool(cite(text, tokens, unknown)) == (text != "```python")
+
+
 def test_lines_of_code_of_one_passage_are_one_citation() -> None:
     code = "```\nclient = httpx.Client(\n    http2=True,\n)\n\nclient.get(url)\n```"
     passage = code.replace("`", "")
@@ -266,6 +292,10 @@ def test_chinese() -> None:
         ("one two", ["one", "two"], "one[0] two[1]"),
         ("so `a b` is", ["a", "a b"], "so `a b`[0][1] is"),
         ("so `a b is", ["a"], "so `a[0] b is"),
+        ("- ``>= a``, so", [">= a"], "- ``>= a``[0], so"),
+        ("``a ` b`` is", ["a", "b"], "``a ` b``[0][1] is"),
+        ("``a `b` is", ["a", "b"], "``a[0] `b`[1] is"),
+        ("`a` b `c`", ["a", "b", "c"], "`a`[0] b[1] `c`[2]"),
         ("a\n```\nx\ny\n```\nb", ["x", "y", "b"], "a\n```\nx\ny\n```\n[0][1]\nb[2]"),
         ("```\nx\ny", ["x"], "```\nx\ny\n[0]"),
         ("```\nx\n", ["x"], "```\nx\n[0]"),
