@@ -1,10 +1,13 @@
-r"""A folder of real documentation for how-to questions: the docstrings of click, a page for each public name.
+r"""A folder of real documentation for how-to questions: a package's docstrings, a page for each public name.
 
-click comes with nbce-rag, so that nothing is downloaded. Then:
+click comes with nbce-rag, and hypothesis with its tests, so that nothing is downloaded. Then:
 
     python examples/make_howto_corpus.py howto-corpus
     nbce-rag eval --passages howto-corpus --questions examples/howto-questions.jsonl \
         --style long --json howto.json
+    python examples/make_howto_corpus.py hypothesis-corpus --package hypothesis
+    nbce-rag eval --passages hypothesis-corpus --questions examples/hypothesis-questions.jsonl \
+        --style long --json hypothesis.json
 """
 
 from __future__ import annotations
@@ -12,28 +15,38 @@ from __future__ import annotations
 import argparse
 import inspect
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
-
-import click
-import click.testing
 
 LEAST_PAGE, LEAST_SECTION = 60, 80
 """Characters; shorter docstrings say nothing that a question could be about."""
 MOST_SIGNATURE = 400
 
+STATE_MACHINES = "Bundle RuleBasedStateMachine consumes initialize invariant multiple precondition rule"
+PACKAGES: dict[str, dict[str, str]] = {
+    "click": {"click": "", "click.testing": "CliRunner Result"},
+    "hypothesis": {"hypothesis": "", "hypothesis.strategies": "", "hypothesis.stateful": STATE_MACHINES},
+}
+"""The modules of each package, with the names that get a page; all public ones where none is named."""
 
-def pages() -> dict[str, str]:
+
+def pages(package: str) -> dict[str, str]:
     """Markdown by file name."""
-    objects = {name: getattr(click, name) for name in sorted(vars(click)) if not name.startswith("_")}
-    objects |= {f"testing.{name}": getattr(click.testing, name) for name in ("CliRunner", "Result")}
     found: dict[str, str] = {}
     seen: set[int] = set()  # some objects have two names
-    for name, value in objects.items():
-        text = inspect.getdoc(value) if callable(value) and not inspect.ismodule(value) else None
-        if text and len(text) >= LEAST_PAGE and id(value) not in seen:
+    for module_name, names in PACKAGES[package].items():
+        module = import_module(module_name)
+        within = module_name.removeprefix(package).removeprefix(".")
+        for name in names.split() or sorted(vars(module)):
+            value = getattr(module, name)
+            text = inspect.getdoc(value) if callable(value) and not inspect.ismodule(value) else None
+            if name.startswith("_") or not text or len(text) < LEAST_PAGE or id(value) in seen:
+                continue
             seen.add(id(value))
-            found[f"{name}.md"] = "\n\n".join([*_head(name, value), text, *_sections(name, value)]) + "\n"
+            page = f"{within}.{name}" if within else name
+            parts = [*_head(f"{package}.{page}", value), text, *_sections(page, value)]
+            found[f"{page}.md"] = "\n\n".join(parts) + "\n"
     return found
 
 
@@ -45,11 +58,11 @@ def _head(name: str, value: Any) -> list[str]:
         signature = "(...)"
     if len(signature) >= MOST_SIGNATURE:
         signature = "(...)"
-    return [f"# click.{name}", f"```python\nclick.{name}{signature}\n```"]
+    return [f"# {name}", f"```python\n{name}{signature}\n```"]
 
 
 def _sections(name: str, value: Any) -> list[str]:
-    """The methods of a class."""
+    """The methods and properties of a class."""
     members = sorted(vars(value).items()) if inspect.isclass(value) else []
     texts = {
         member: inspect.getdoc(part) or ""
@@ -61,13 +74,15 @@ def _sections(name: str, value: Any) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Writes the pages into a folder, which is made if it is not there."""
-    parser = argparse.ArgumentParser(description="Write click's docstrings as a folder of Markdown pages.")
+    parser = argparse.ArgumentParser(description="Write a package's docstrings as Markdown pages.")
     parser.add_argument("folder", type=Path)
-    folder: Path = parser.parse_args(arguments).folder
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in pages().items():
-        (folder / name).write_text(text, encoding="utf-8")
-    print(f"{len(pages())} pages in {folder}")
+    parser.add_argument("--package", choices=PACKAGES, default="click")
+    options = parser.parse_args(arguments)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    texts = pages(options.package)
+    for name, text in texts.items():
+        (options.folder / name).write_text(text, encoding="utf-8")
+    print(f"{len(texts)} pages in {options.folder}")
 
 
 if __name__ == "__main__":

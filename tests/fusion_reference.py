@@ -241,9 +241,11 @@ class ReferencePosterior(Reference, rule="posterior"):
         alpha: float,
         epsilon: float,
         cutoff: float,
+        opening: float | None,
     ) -> None:
         super().__init__(known)
         self.beta, self.gamma, self.tau = beta, gamma, tau
+        self.opening = 1.0 if opening is None else opening
         self.alpha, self.epsilon, self.cutoff = alpha, epsilon, cutoff
 
     def prior(self, n: int) -> list[float]:
@@ -268,17 +270,18 @@ class ReferencePosterior(Reference, rule="posterior"):
         p = [math.fsum(weights[k] * math.exp(passages[k][v]) for k in range(n)) for v in range(vocab)]
         best = max(range(vocab), key=lambda v: p[v])
         fused = []
+        contrasts = self.opening if self.evidence is None else 1.0
         for v in range(vocab):
             ratio = p[v] / p[best]
             same = all(row[v] == row[best] for row in passages)
             if self.cutoff > 0 and not same and abs(ratio - self.cutoff) < CLOSE:
                 raise CloseCall
             log_p = math.log(p[v]) if p[v] > 0 else NEG_INF
-            score = contrast(log_p, baseline[v], self.beta)
+            score = contrast(log_p, baseline[v], contrasts * self.beta)
             if n > 1 and self.evidence is None:
                 others = [math.fsum(weights[:k] + weights[k + 1 :]) for k in range(n)]
                 b = math.fsum(others[k] * math.exp(passages[k][v]) for k in range(n)) / (n - 1)
                 if b > 0 and p[v] > 0:
-                    score += self.gamma * (log_p - math.log(b))
+                    score += contrasts * self.gamma * (log_p - math.log(b))
             fused.append(score if ratio >= self.cutoff else NEG_INF)
         return fused, weights

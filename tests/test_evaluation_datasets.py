@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from evaluation_tools import TOPICS, write_dataset, write_jsonl
+from index_tools import bag_of_words
 
 from nbce_rag.errors import InputError, ReadError
 from nbce_rag.evaluation import load_dataset
@@ -201,7 +202,7 @@ def test_a_folder_of_documents_is_split_and_files_are_gold(tmp_path: Path) -> No
         {"question": "What is in the log?", "answers": ["nobody knows"], "gold": ["log.txt"]},
     ]
     questions = write_jsonl(tmp_path / "q.jsonl", records)
-    data = load_dataset(folder, questions)
+    data = load_dataset(folder, questions, bag_of_words)
     ferry, bread, log = data.questions
     held = [id_ for id_, passage in data.passages.items() if "Ada" in passage.text]
     assert ferry.gold_ids == tuple(held)
@@ -209,18 +210,20 @@ def test_a_folder_of_documents_is_split_and_files_are_gold(tmp_path: Path) -> No
     assert set(log.gold_ids) == {p.id for p in data.passages.values() if p.source == "log.txt"}
     assert len(log.gold_ids) > len(ferry.gold_ids) >= 1
     moved = folder.rename(tmp_path / "elsewhere")
-    assert load_dataset(moved, questions).sha256 == data.sha256
+    assert load_dataset(moved, questions, bag_of_words).sha256 == data.sha256
     (one,) = load_dataset(
-        moved / "deep" / "bread.md", write_jsonl(questions, [records[1] | {"gold_ids": ["bread.md"]}])
+        moved / "deep" / "bread.md",
+        write_jsonl(questions, [records[1] | {"gold_ids": ["bread.md"]}]),
+        bag_of_words,
     ).questions
     assert one.gold_ids
     with pytest.raises(InputError, match=r"q1: gold passage 'none\.txt' is not in"):
-        load_dataset(moved, write_jsonl(questions, [records[0] | {"gold": ["none.txt"]}]))
+        load_dataset(moved, write_jsonl(questions, [records[0] | {"gold": ["none.txt"]}]), bag_of_words)
 
 
 def test_the_example_corpus() -> None:
     examples = Path(__file__).resolve().parent.parent / "examples"
-    data = load_dataset(examples / "corpus", examples / "corpus-questions.jsonl")
+    data = load_dataset(examples / "corpus", examples / "corpus-questions.jsonl", bag_of_words)
     assert len(data.questions) >= 120
     for question in data.questions:
         assert bool(question.gold_ids) == bool(question.answers)

@@ -16,20 +16,21 @@ from index_tools import bag_of_words
 from typer.testing import CliRunner
 
 from nbce_rag.cli.main import app
+from nbce_rag.embedding.function import CallableEmbedder
 from nbce_rag.errors import InputError
 from nbce_rag.evaluation import evaluate, load_dataset, paired_differences, rescore
 from nbce_rag.evaluation.data.dataset import Dataset
 from nbce_rag.evaluation.log import RunLog
 from nbce_rag.evaluation.long_metrics import (
     groups_found,
-    identifiers,
-    names_in,
     precision,
     repetition,
     word_count,
 )
 from nbce_rag.evaluation.metrics import bootstrap_ci, score_method, score_row
 from nbce_rag.evaluation.studies.study import Study, run_study
+from nbce_rag.evidence.identifiers import identifiers, names_in
+from nbce_rag.index import PassageIndex
 from nbce_rag.prompts.template import PromptTemplate
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -197,7 +198,7 @@ def manual(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_questions_with_keys(manual: tuple[Path, Path]) -> None:
-    data = load_dataset(*manual)
+    data = load_dataset(*manual, bag_of_words)
     http, ssl = data.questions
     assert http.keys == (("http2=True",), ("Client", "AsyncClient"))
     assert (http.answers, ssl.keys) == ((), (("verify=False",),))
@@ -227,7 +228,7 @@ def test_what_is_wrong_with_keys_is_said(
     folder, questions = manual
     write_jsonl(questions, [{"question": "How?"} | changes])
     with pytest.raises(InputError, match=message):
-        load_dataset(folder, questions)
+        load_dataset(folder, questions, bag_of_words)
 
 
 def test_from_questions_to_report(
@@ -243,10 +244,12 @@ def test_from_questions_to_report(
         assert set(scores["ci95"]) >= {"keys_share", "identifier_precision", "repetition", "words"}
     assert "repetition" in report["differences"]["posterior - concat"]
     assert rescore(log) == report
+    keys = {
+        question.id: [list(group) for group in question.keys]
+        for question in load_dataset(*manual, bag_of_words).questions
+    }
     for (_, id_), line in RunLog.read(log).rows.items():
-        assert line["keys"] == [
-            list(group) for q in load_dataset(*manual).questions if q.id == id_ for group in q.keys
-        ]
+        assert line["keys"] == keys[id_]
         assert set(line["identifiers"]) == set(identifiers(line["answer"]))
     with pytest.raises(InputError, match="style is 'long' there and 'short' here"):
         evaluate(*manual, model=make_nbce(), max_tokens=8, **options)
@@ -271,7 +274,7 @@ def test_styles_and_their_lengths(manual: tuple[Path, Path], make_nbce: Callable
 
 
 def test_the_study(manual: tuple[Path, Path], make_nbce: Callable[..., Any], tmp_path: Path) -> None:
-    data = load_dataset(*manual)
+    data = load_dataset(*manual, bag_of_words)
     given: dict[str, Any] = {"methods": "concat,posterior", "max_tokens": 6, "embedder": bag_of_words}
     study = Study(tmp_path / "out", data, make_nbce(), **given)
     concat, default = run_study("long", study).rows
@@ -311,8 +314,40 @@ def test_the_table_of_the_command(tmp_path: Path, tiny_folder: Callable[..., Pat
     assert "style='tall'" in result.stderr
 
 
+class Small(CallableEmbedder):
+    """An embedder that reads little, and counts by words."""
+
+    max_tokens = 12
+
+    def __init__(self) -> None:
+        super().__init__(bag_of_words)
+
+    def count_tokens(self, text: str) -> int:
+        return len(text.split())
+
+
+def test_documents_are_split_as_an_index_splits_them(tmp_path: Path, make_nbce: Callable[..., Any]) -> None:
+    text = " ".join(f"client_{number}(http2=True, proxy={number})" for number in range(100))
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "long.txt").write_text(text)
+    questions = write_jsonl(tmp_path / "q.jsonl", [{"question": "How?", "keys": [["client_99"]]}])
+    data = load_dataset(folder, questions, Small())
+    with PassageIndex.create(tmp_path / "index", Small()) as index:
+        index.add_files([folder])
+        assert sorted(p.text for p in data.passages.values()) == sorted(p.text for p in index)
+    assert max(len(p.text.split()) for p in data.passages.values()) == 12
+
+    log = tmp_path / "log.jsonl"
+    options: dict[str, Any] = {"methods": "closed-book", "k": 2, "model": make_nbce(), "log": log}
+    evaluate(folder, questions, embedder=Small(), **options)
+    header = RunLog.read(log).header
+    assert header is not None
+    assert header["dataset_sha256"] == data.sha256
+
+
 def check_howto(documents: Path, questions: Path, least: int) -> None:
-    data = load_dataset(documents, questions)
+    data = load_dataset(documents, questions, bag_of_words)
     assert len(data.questions) >= least
     for question in data.questions:
         texts = [data.passages[id_].text for id_ in question.gold_ids]
@@ -322,7 +357,14 @@ def check_howto(documents: Path, questions: Path, least: int) -> None:
 def test_how_to_questions_over_docstrings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runpy.run_path(str(EXAMPLES / "make_howto_corpus.py"))["main"]([str(tmp_path / "howto")])
     assert f"{len(list((tmp_path / 'howto').iterdir()))} pages" in capsys.readouterr().out
-    check_howto(tmp_path / "howto", EXAMPLES / "howto-questions.jsonl", 20)
+    check_howto(tmp_path / "howto", EXAMPLES / "howto-questions.jsonl", 30)
+
+
+def test_how_to_questions_over_docstrings_of_another_package(tmp_path: Path) -> None:
+    folder = tmp_path / "hypothesis"
+    main = runpy.run_path(str(EXAMPLES / "make_howto_corpus.py"))["main"]
+    main([str(folder), "--package", "hypothesis"])
+    check_howto(folder, EXAMPLES / "hypothesis-questions.jsonl", 30)
 
 
 def test_how_to_questions_over_the_chinese_handbook() -> None:

@@ -36,7 +36,7 @@ from nbce_rag.fusion import (
     responsibilities,
     truncate,
 )
-from nbce_rag.fusion.numbers import grid_of, ranges_of
+from nbce_rag.fusion.numbers import grid_of, ranges_of, values_of
 
 NEG_INF = -math.inf
 
@@ -190,6 +190,8 @@ ALL_RULES: list[FusionRule] = [
     Posterior(beta=0.0, gamma=0.0, epsilon=0.0, cutoff=0.0),
     Posterior(beta=-0.5, epsilon=1.0, cutoff=1.0),
     Posterior(cutoff=0.0),
+    Posterior(opening=0.0),
+    Posterior(gamma=3.0, cutoff=0.0, opening=0.5),
 ]
 each_rule = pytest.mark.parametrize("rule", ALL_RULES, ids=repr)
 
@@ -910,6 +912,7 @@ OUT_OF_RANGE: dict[str, list[float]] = {
     "tau": [0.0, -0.1],
     "epsilon": [-0.01, 1.01],
     "cutoff": [-0.01, 1.01],
+    "opening": [-0.01, 1.01],
 }
 
 
@@ -933,6 +936,37 @@ def test_numbers_at_the_edge_of_their_range_are_fine() -> None:
     log_probs = torch.randn(1, 4, 9).log_softmax(-1)
     smallest = Posterior(cutoff=math.ulp(0.0)).fuse(log_probs, FusionState()).log_probs
     assert_close(smallest, Posterior(cutoff=0.0).fuse(log_probs, FusionState()).log_probs, 1e-5)
+
+
+@given(case=cases())
+@settings(max_examples=50, deadline=None)
+def test_a_long_answer_opens_without_contrast_and_goes_on_with_it(case: Case) -> None:
+    long = Posterior().for_long()
+    assert long == Posterior(opening=0.0)
+    log_probs = case.tensor()
+    plain = Posterior(beta=0.0, gamma=0.0)
+    first, later = case.state(), case.state()
+    first.evidence = None
+    assert_close(long.fuse(log_probs, first).log_probs, plain.fuse(log_probs, first).log_probs)
+    later.evidence = torch.full_like(log_probs[:, 1:, 0], 1 / case.n)
+    assert_close(long.fuse(log_probs, later).log_probs, Posterior().fuse(log_probs, later).log_probs)
+
+
+@each_rule
+def test_a_number_that_is_given_stays_in_long_answers(rule: FusionRule) -> None:
+    numbers = values_of(rule)
+    assert {
+        name: values_of(rule.for_long())[name] for name, value in numbers.items() if value is not None
+    } == {name: value for name, value in numbers.items() if value is not None}
+    assert rule.for_long().for_long() == rule.for_long()
+    assert Posterior(opening=0.5).for_long() == Posterior(opening=0.5)
+
+
+def test_a_label_has_the_numbers_that_are_not_the_usual_ones() -> None:
+    assert [kind().label for kind in RULES.values()] == list(RULES)
+    assert Posterior(epsilon=0.2, focus=0).label == "posterior(epsilon=0.2,focus=0)"
+    assert Posterior().for_long().label == "posterior(opening=0)"
+    assert Mean(beta=0).label == "mean(beta=0)"
 
 
 def test_what_a_rule_needs_is_known_beforehand() -> None:

@@ -11,6 +11,7 @@ from plain_tokenizer import PlainTokenizer
 
 from nbce_rag.engine.nbce import NBCE
 from nbce_rag.errors import InputError, ModelError, NbceWarning
+from nbce_rag.fusion import Posterior
 from nbce_rag.noncharacters import PASSAGES
 from nbce_rag.options import Options
 from nbce_rag.prompts.binding import Encoders, bind
@@ -292,6 +293,31 @@ class TestStyle:
         if chat:
             assert short.usage.row_tokens != long.usage.row_tokens
         assert nbce.prompt == nbce.updated(style="long" if chat else "short").prompt
+
+    @pytest.mark.parametrize("chat", [False, True])
+    def test_the_rule_knows_how_long_an_answer_is_asked_for(
+        self, make_nbce: Callable[..., NBCE], chat: bool
+    ) -> None:
+        nbce = make_nbce(chat=chat, max_tokens=2)
+        passages = ["It is run by Ada.", "It leaves at nine."]
+
+        def shown(**options: Any) -> str:
+            return nbce.answer("Who?", passages, **options).fusion
+
+        assert shown(style="long") == "posterior(opening=0)"
+        assert shown(style="short") == "posterior"
+        assert shown() == ("posterior(opening=0)" if chat else "posterior")
+        assert shown(style="long", fusion=Posterior(opening=1)) == "posterior(opening=1)"
+        assert shown(style="long", fusion=Posterior(epsilon=0.2)) == "posterior(epsilon=0.2,opening=0)"
+        assert shown(style="long", fusion="experts") == "experts"
+        own = make_nbce(chat=chat, max_tokens=2, prompt=PromptTemplate.for_chat("short") if chat else None)
+        assert own.answer("Who?", passages).fusion == "posterior"
+        pinned = [nbce.answer("Who?", passages, style="long", fusion=Posterior(opening=n)) for n in (0, 1)]
+        usual = nbce.answer("Who?", passages, style="long")
+        assert [token.id for token in usual.tokens] == [token.id for token in pinned[0].tokens]
+        streamed = list(nbce.stream("Who?", passages, style="long"))[-1].answer
+        assert streamed is not None
+        assert streamed.fusion == "posterior(opening=0)"
 
     def test_another_engine_keeps_the_wording_and_what_else_is_not_named(
         self, make_nbce: Callable[..., NBCE]

@@ -15,6 +15,7 @@ from nbce_rag import NBCE
 from nbce_rag.evidence.blocks import blocks, code_blocks
 from nbce_rag.evidence.citations import cite
 from nbce_rag.evidence.evidence import Citation, TokenEvidence
+from nbce_rag.evidence.identifiers import identifiers
 from nbce_rag.evidence.marks import citation_marks
 from nbce_rag.evidence.units import LONG, units
 from nbce_rag.evidence.words import word_count, words
@@ -214,6 +215,60 @@ def test_headings_fragments_and_invented_code_are_not_cited() -> None:
     assert len(cited([(code, A, 1.0)])) == 1  # passages whose text is not known
 
 
+@pytest.mark.parametrize(
+    ("sentence", "is_cited"),
+    [
+        ("You can turn it on with `http2=True` when you make the client.", True),
+        ("You can turn it on by calling client.enable_http2() before you ask.", False),
+        ("You can turn it on with `client.enable_http2()` on the `httpx.Client` that asks.", False),
+        ("You can turn it on with the flag --enable-http2 of the command line.", False),
+        ("You can turn it on with the flag --http2 of the command line.", True),
+        ("- You can turn it on with the `responses` library, as it is called.", False),
+        ("| call | `client.mock_everything()` makes all of the responses up, be they long or short |", False),
+        ("Httpx.Client is what you make, once for the whole of your program.", True),
+        ("The `AsyncClient` is the one to take where there is much to wait for.", True),
+        ("You can turn it on, and no name of code is needed to say that.", True),
+    ],
+)
+def test_sentences_with_invented_names_of_code_are_not_cited(sentence: str, is_cited: bool) -> None:
+    passage = "client = httpx.Client(http2=True)\nclient.get(url)\nOr `httpx --http2 URL`.\n"
+    text, tokens = answered([(sentence, A, 1.0)])
+    passages = [
+        Passage(passage, title="AsyncClient", id="0"),
+        Passage("enable_http2", id="1"),
+        Passage("", id="2"),
+    ]
+    assert [c.passage for c in cite(text, tokens, passages)] == [0] * is_cited
+    unknown = [Passage("", id=str(place)) for place in range(3)]
+    assert [c.passage for c in cite(text, tokens, unknown)] == [0]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Client.limit_connections()", []),
+        ("It is limit_connections", []),
+        ("httpx.Client", ["httpx.Client"]),
+        ("`http2=True`", ["http2=True"]),
+        ("AsyncClient, run by Ada", ["AsyncClient, run by Ada"]),
+        ("Ada", ["Ada"]),
+        ("```python", []),
+    ],
+)
+def test_a_short_fact_is_not_cited_for_a_name_of_code_that_is_invented(
+    text: str, expected: list[str]
+) -> None:
+    _, tokens = answered([(text, A, 1.0)])
+    passages = [
+        Passage("client = httpx.Client(http2=True)", title="AsyncClient", id="0"),
+        Passage("limit_connections"),
+        Passage("other"),
+    ]
+    assert [c.text for c in cite(text, tokens, passages)] == expected
+    unknown = [Passage("", id=str(place)) for place in range(3)]
+    assert bool(cite(text, tokens, unknown)) == (text != "```python")
+
+
 def test_lines_of_code_of_one_passage_are_one_citation() -> None:
     code = "```\nclient = httpx.Client(\n    http2=True,\n)\n\nclient.get(url)\n```"
     passage = code.replace("`", "")
@@ -237,6 +292,10 @@ def test_chinese() -> None:
         ("one two", ["one", "two"], "one[0] two[1]"),
         ("so `a b` is", ["a", "a b"], "so `a b`[0][1] is"),
         ("so `a b is", ["a"], "so `a[0] b is"),
+        ("- ``>= a``, so", [">= a"], "- ``>= a``[0], so"),
+        ("``a ` b`` is", ["a", "b"], "``a ` b``[0][1] is"),
+        ("``a `b` is", ["a", "b"], "``a[0] `b`[1] is"),
+        ("`a` b `c`", ["a", "b", "c"], "`a`[0] b[1] `c`[2]"),
         ("a\n```\nx\ny\n```\nb", ["x", "y", "b"], "a\n```\nx\ny\n```\n[0][1]\nb[2]"),
         ("```\nx\ny", ["x"], "```\nx\ny\n[0]"),
         ("```\nx\n", ["x"], "```\nx\n[0]"),
@@ -373,7 +432,11 @@ def check_against_a_slow_account(
         if unit.kind == "heading" or not gained or enough < threshold:
             assert by == set()
         elif unit.kind in ("item", "row") or (unit.kind == "prose" and unit.size >= 4):
-            assert by == expected
+            held = [f"{p.title or ''} {p.text}".casefold() for p in passages if p.id in expected]
+            firsts_have_text = all(next(p.text for p in passages if p.id == id_) for id_ in expected)
+            named = {name.casefold() for name in identifiers(text[unit.start : unit.end])}
+            standing = {name for name in named if any(re.search(rf"(?<!\w){name}(?!\w)", t) for t in held)}
+            assert by == (expected if standing == named or not firsts_have_text else set())
         else:
             assert by in (set(), expected)  # fragments, and code that is invented
 

@@ -42,7 +42,7 @@ class Answer:
             reached) or "no_evidence" (no passage supports an answer, and the text says so).
         grounding: Mean of the tokens' gains, in nats a token: how far the passages raised the answer
             over no passage. None without passages.
-        fusion: Name of the fusion rule.
+        fusion: The fusion rule, with the numbers that are not at their defaults: "posterior(opening=0)".
         warnings: What the reader should know, in sentences.
         thought: What the model thought before it answered (`nbce_rag.options.Options.thinking`); "" where it
             did not. It is no part of `text`, and nothing in it is cited.

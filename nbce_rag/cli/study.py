@@ -93,7 +93,7 @@ def study_command(
             require_matplotlib()
             if methods is not None:
                 parse_methods(methods)
-            data = load_dataset(passages, questions)
+            data = load_dataset(passages, questions, embedder or DEFAULT_EMBEDDER)
             # Without a store, which below float32 would make a study that goes on round otherwise.
             options = given(style=style, device=device, dtype=dtype)
             nbce = NBCE.from_pretrained(model, kv_store=False, **options)

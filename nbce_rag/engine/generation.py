@@ -18,6 +18,7 @@ from ..decoding.turn import TurnSampler, turn_sampler
 from ..errors import warn
 from ..evidence.citations import cite
 from ..evidence.evidence import Timings, TokenEvidence, Usage
+from ..fusion import Rule
 from ..models.model import Decoder, Step
 from ..request import Request
 
@@ -183,7 +184,7 @@ class _Run:
             ),
             finish_reason=finish_reason,
             grounding=grounding,
-            fusion=_rule_name(self.request),
+            fusion=_label(options.rule),
             warnings=(*_notes(self.request, prompted.plan), *self._notes_of_course()),
             thought=self.sampler.reader.thought,
         )
@@ -221,14 +222,9 @@ def _abstention(request: Request) -> Answer:
         timings=Timings(retrieve=None, prefill=0.0, first_token=None, decode=0.0, total=0.0),
         finish_reason="no_evidence",
         grounding=None,
-        fusion=_rule_name(request),
+        fusion=_label(request.options.rule),
         warnings=(NOTHING_RETRIEVED,),
     )
-
-
-def _rule_name(request: Request) -> str:
-    rule = request.options.rule
-    return getattr(rule, "name", "") or type(rule).__name__
 
 
 def _generate_batch(
@@ -325,6 +321,11 @@ def _sampler(engine: Engine, request: Request) -> TurnSampler:
     return turn_sampler(
         engine.encoder_of(request), options, engine.window, model.tokenizer, model.eos_ids, constraint
     )
+
+
+def _label(rule: Rule) -> str:
+    """What an answer calls a rule: its label, or of one of the user's the name of it or its class."""
+    return str(getattr(rule, "label", "") or getattr(rule, "name", "") or type(rule).__name__)
 
 
 def _notes(request: Request, plan: RowPlan) -> list[str]:

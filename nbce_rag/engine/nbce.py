@@ -15,7 +15,7 @@ from ..answers.comparison import Comparison
 from ..decoding.reader import Engine
 from ..documents.splitting import split_document
 from ..errors import InputError
-from ..fusion import Rule
+from ..fusion import FusionRule, Rule
 from ..kv.store import PassageKVStore, StoreLike, resolve_store
 from ..models.loading import load_model
 from ..models.model import Model
@@ -284,7 +284,7 @@ class NBCE:
 
     def stream_batch(self, requests: Sequence[AnyRequest]) -> Iterator[tuple[int, Piece]]:
         """`batch`, piece by piece: (index of the request, piece). Closing the iterator stops the work."""
-        return generate(self._engine, [self._coerce(request) for request in requests])
+        return generate(self._engine, [self._sized(self._coerce(request)) for request in requests])
 
     def batch(self, requests: Sequence[AnyRequest]) -> list[Answer]:
         """Answer several questions in one decoding batch, as far as memory allows.
@@ -388,6 +388,19 @@ class NBCE:
             f"{request!r} is no request; give NBCE.request(...), a mapping of its arguments, "
             "(question, passages), or a question."
         )
+
+    def _sized(self, request: Request) -> Request:
+        """With the fusion rule's numbers for long answers, where one is asked for.
+
+        Of a wording of the user's it is not known, and the rule stays as it is.
+        """
+        rule, style = request.options.rule, request.options.style
+        prompt = request.prompt
+        own = self.has_own_prompt if prompt is None else prompt.is_template
+        long = style == "long" or (style is None and not own and self.model.tokenizer.has_chat_template)
+        if not long or not isinstance(rule, FusionRule) or (sized := rule.for_long()) is rule:
+            return request
+        return dataclasses.replace(request, options=request.options.updated(fusion=sized))
 
     def _windows(self, document: str) -> list[Passage]:
         # Windows of a quarter of the model's, at most 512 tokens: whole paragraphs, which NBCE reads best.

@@ -11,6 +11,7 @@ from ..answers.answer import Answer
 from ..engine.generation import NO_PASSAGES
 from ..engine.nbce import NBCE
 from ..errors import ContextLengthError, NbceWarning
+from ..evidence.identifiers import identifiers, names_in
 from ..evidence.passage_evidence import cited_by_number
 from ..models.transformers.rope import why_not
 from ..passages import Passage
@@ -19,7 +20,6 @@ from ..request import Request
 from .data.dataset import Dataset
 from .data.questions import Question
 from .log import Row
-from .long_metrics import identifiers, names_in
 from .methods.long_context import LongContext
 from .methods.method import Exchange, Method, RequestFields
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
-__all__ = ["Keys", "groups_found", "identifiers", "names_in", "precision", "repetition", "word_count"]
+__all__ = ["Keys", "groups_found", "precision", "repetition", "word_count"]
 
 Keys: TypeAlias = Sequence[Sequence[str]]
 """Groups of strings; a right answer holds one string of each group."""
@@ -19,19 +19,6 @@ Keys: TypeAlias = Sequence[Sequence[str]]
 _GRAM = 4
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _WORD = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+")
-_NAME = re.compile(r"--[A-Za-z][\w-]*|[A-Za-z_]\w+", re.ASCII)
-_SPAN = re.compile(r"`([^`\n]+)`")
-_LOOKS_LIKE_CODE = re.compile(
-    r"""--[A-Za-z][\w-]*                     # a flag
-    | [A-Za-z_]\w+(?:\.[A-Za-z_]\w+)+        # a dotted name
-    | [A-Za-z]*_\w+                          # snake_case
-    | [A-Za-z_]\w+(?=\()                     # a call
-    | [A-Za-z_]\w+(?==[^\s=])                # an argument by name
-    | [A-Z]?[a-z0-9]+[A-Z]\w*                # CamelCase
-    | [A-Z]{2,}[a-z]{2}\w*                   # HTTPTransport, but not URLs
-    """,
-    re.ASCII | re.VERBOSE,
-)
 
 
 def groups_found(answer: str, keys: Keys) -> float:
@@ -52,39 +39,12 @@ def groups_found(answer: str, keys: Keys) -> float:
     return sum(any(_fold(key) in text for key in group) for group in keys) / len(keys)
 
 
-def identifiers(text: str) -> list[str]:
-    """Names of code in a text, each once, in the order in which they stand.
-
-    They are all names (two or more of A-Z, a-z, 0-9, _) in Markdown's code spans, and elsewhere those that
-    look like code: flags, dotted names, snake_case, calls, arguments by name, CamelCase. A dotted name counts
-    by its parts. Nor does all of a fenced block count: there are comments in it, and where a model leaves a
-    fence open or begins with a closing one, prose.
-
-    >>> identifiers("Call `client.get()` or HTTPTransport with retries=1 and --verbose.")
-    ['client', 'get', 'HTTPTransport', 'retries', '--verbose']
-    """
-    spans = [span.span(1) for span in _SPAN.finditer(text)]
-    spans += [look.span() for look in _LOOKS_LIKE_CODE.finditer(text)]
-    return list(
-        dict.fromkeys(
-            name[0]
-            for name in _NAME.finditer(text)
-            if any(start <= name.start() and name.end() <= end for start, end in spans)
-        )
-    )
-
-
-def names_in(texts: Iterable[str]) -> frozenset[str]:
-    """Every name that stands in some texts, whether it looks like code or not."""
-    return frozenset(name for text in texts for name in _NAME.findall(text))
-
-
 def precision(names: Iterable[bool]) -> float | None:
     """Share of names that stand in the passages, in [0, 1]; None where there are no names.
 
     Args:
-        names: for each of an answer's `identifiers` whether it is among the `names_in` the passages, with
-            case and as a whole. A name that is not was made up, or comes from the model's memory.
+        names: for each of an answer's `nbce_rag.evidence.identifiers` whether it stands in the passages, with
+            case and as a whole. A name that does not was made up, or comes from the model's memory.
     """
     stands = list(names)
     return sum(stands) / len(stands) if stands else None

@@ -101,7 +101,7 @@ def evaluate(
     for name, value in (("k", k), ("batch_size", batch_size), ("max_tokens", max_tokens)):
         if value is not None:
             COUNT.check(name, value)
-    whole = questions if isinstance(questions, Dataset) else load_dataset(passages, questions)
+    whole = questions if isinstance(questions, Dataset) else load_dataset(passages, questions, embedder)
     data = whole.sample(limit, seed=seed, half=half)
     if isinstance(model, NBCE):
         nbce = model

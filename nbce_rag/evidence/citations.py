@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from ..errors import InputError
 from ..passages import Passage
 from .evidence import Citation, Support, TokenEvidence
+from .identifiers import names_stand
 from .stretch import Stretch
 from .unit_evidence import cited_units
-from .units import LONG
+from .units import LONG, units
 from .verbatim import FoldedText
 from .word_evidence import cited_words
 from .words import word_count
@@ -32,7 +33,8 @@ def cite(
     """The citations of an answer, from the evidence for its tokens.
 
     An answer of one line and fewer than 12 words (of Chinese and Japanese, 24 characters) is short: it is
-    cited by words, as `cited_words` says, each citation naming one passage. Any other is cited by
+    cited by words, as `cited_words` says, each citation naming one passage; none if a name of code in it does
+    not stand in the passage. Any other is cited by
     sentences, clauses of long sentences, list items and lines of code, as `cited_units` says, and a
     citation may name several passages.
 
@@ -58,15 +60,21 @@ def cite(
                 f"token {token.text!r} has {len(token.weights)} weights for {len(passages)} passages; "
                 "give the passages that the answer was decoded with, in their order"
             )
-    if not passages:
+    # An answer that is one fence has a word, the code's language, and says nothing.
+    if not passages or not units(text):
         return ()
 
     first_of_id: dict[str, int] = {}
     owners = [first_of_id.setdefault(passage.id, place) for place, passage in enumerate(passages)]
+    texts = [passage.text and f"{passage.title or ''}\n{passage.text}" for passage in passages]
     if _is_short(text):
-        stretches = cited_words(text, tokens, owners, threshold)
+        stretches = [
+            stretch
+            for stretch in cited_words(text, tokens, owners, threshold)
+            if _stands(text[stretch.start : stretch.end], [texts[place] for place, _ in stretch.shares])
+        ]
     else:
-        stretches = cited_units(text, tokens, owners, [passage.text for passage in passages], threshold)
+        stretches = cited_units(text, tokens, owners, texts, threshold)
     folded: dict[int, FoldedText] = {}
     return tuple(_citation(text, stretch, passages, folded) for stretch in stretches)
 
@@ -74,6 +82,11 @@ def cite(
 def _is_short(text: str) -> bool:
     """Whether an answer is cited by words: one line of fewer than `LONG` words."""
     return len(text.splitlines()) <= 1 and word_count(text) < LONG
+
+
+def _stands(part: str, texts: Sequence[str]) -> bool:
+    """Whether no name of code is held against a stretch; of a passage without text nothing is known."""
+    return not all(texts) or names_stand(part, texts)
 
 
 def _citation(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from .blocks import CodeBlock, code_blocks
 
 __all__ = ["Mark", "citation_marks"]
+
+_TICKS = re.compile("`+")
 
 
 class Mark(NamedTuple):
@@ -54,6 +57,20 @@ def _outside_code(text: str, at: int, code: Sequence[CodeBlock]) -> tuple[int, b
         if block.start < at <= block.end:
             return block.end, text[block.end - 1] != "\n"
     end = text.find("\n", at)
-    if text.count("`", line, at) % 2 and (closing := text.find("`", at, end if end >= 0 else len(text))) >= 0:
-        return closing + 1, False
-    return at, False
+    return _span_end(text, line, end if end >= 0 else len(text), at), False
+
+
+def _span_end(text: str, start: int, end: int, at: int) -> int:
+    """Where the code span around `at` ends in the line text[start:end]; `at` where there is none.
+
+    A span goes from a run of backticks to the next one of the same length, as Markdown has it.
+    """
+    runs = [run.span() for run in _TICKS.finditer(text, start, end)]
+    while runs and runs[0][0] < at:
+        opens, opened = runs.pop(0)
+        closing = (number for number, run in enumerate(runs) if run[1] - run[0] == opened - opens)
+        if (number := next(closing, None)) is not None:
+            if at < runs[number][1]:
+                return runs[number][1]
+            del runs[: number + 1]
+    return at

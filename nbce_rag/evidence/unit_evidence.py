@@ -7,7 +7,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from .blocks import Kind
 from .evidence import TokenEvidence
+from .identifiers import names_stand
 from .stretch import Stretch
 from .units import LONG, Unit, units
 
@@ -54,6 +56,7 @@ def cited_units(
     - if it gained less than 0.3 nats a token, or less than 1 nat in all;
     - if it is a heading;
     - if it is a line of code of whose names less than half stand in these passages: it is invented;
+    - if it is of prose, a list or a table and has a name of code that stands in none of these passages;
     - if it is of a paragraph and has fewer than 4 words, in an answer of 12 words or more.
 
     Neighbouring units of one paragraph, list item, table or code block that cite the same passages are one.
@@ -62,7 +65,8 @@ def cited_units(
         text: The answer.
         tokens: Its tokens, whose spans are in `text`, ordered. Their `weights` are over the passages.
         owners: For each passage the place of the one that has its evidence.
-        texts: The passages' texts. One that is "" is unknown, and no code is held against it.
+        texts: What the passages hold, titles too. One that is "" is unknown, and no name of code is held
+            against it.
         threshold: Least share of the evidence that the passages of a unit must have together, in [0, 1].
 
     Returns:
@@ -70,15 +74,13 @@ def cited_units(
         the stretch's evidence.
     """
     parts = units(text)
-    names = [set(_NAME.findall(passage)) for passage in texts]
     cited: list[_Cited] = []
     before: _Cited | None = None
     for unit, evidence, count in _by_unit(parts, tokens, owners):
         places = frozenset(_places(unit, evidence, count, threshold))
-        if unit.kind == "code" and places and all(texts[place] for place in places):
-            standing = set().union(*(names[k] for k, owner in enumerate(owners) if owner in places))
-            written = set(_NAME.findall(text[unit.start : unit.end]))
-            if len(written & standing) < _NAMES_STANDING * len(written):
+        if places and all(texts[place] for place in places):
+            held = [texts[k] for k, owner in enumerate(owners) if owner in places]
+            if _is_invented(text[unit.start : unit.end], unit.kind, held):
                 places = frozenset()
         if not places:
             before = None
@@ -130,6 +132,19 @@ def _places(unit: Unit, evidence: Sequence[float], count: int, threshold: float)
     least = min(_EACH, threshold) * total
     places = [place for place, nats in enumerate(evidence) if nats > 0 and nats >= least]
     return places if math.fsum(evidence[place] for place in places) >= threshold * total else []
+
+
+def _is_invented(part: str, kind: Kind, texts: Sequence[str]) -> bool:
+    """Whether a unit has names of code that do not stand in the texts that it would cite.
+
+    Code is put together anew, with variables of its own. A sentence says what there is, and with one name
+    that there is not it is wrong.
+    """
+    if kind != "code":
+        return not names_stand(part, texts)
+    written = set(_NAME.findall(part))
+    standing = {name for text in texts for name in _NAME.findall(text)}
+    return len(written & standing) < _NAMES_STANDING * len(written)
 
 
 def _shares(cited: _Cited) -> tuple[tuple[int, float], ...]:

@@ -144,9 +144,19 @@ class FusionRule(ABC):
     def __post_init__(self) -> None:
         numbers.check(self)
 
+    @property
+    def label(self) -> str:
+        """The name with the numbers that are not at their defaults: "posterior(epsilon=0.2)"."""
+        changed = ",".join(f"{name}={value:g}" for name, value in numbers.changed(self).items())
+        return f"{self.name}({changed})" if changed else self.name
+
     @abstractmethod
     def fuse(self, log_probs: Tensor, state: FusionState) -> Fused:
         """Fuse one step; see `Rule.fuse`."""
+
+    def for_long(self) -> FusionRule:
+        """The same rule for answers of several sentences: with the numbers for them that were left open."""
+        return self
 
     def untruncated(self) -> FusionRule:
         """The same rule with every token allowed, for scoring given texts."""

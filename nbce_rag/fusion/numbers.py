@@ -17,6 +17,7 @@ __all__ = [
     "NUCLEUS",
     "SHARE",
     "WEIGHT",
+    "changed",
     "check",
     "grid_of",
     "number",
@@ -66,6 +67,12 @@ def ranges_of(rule: type) -> dict[str, Range]:
 def values_of(rule: object) -> dict[str, float | None]:
     """The numbers of a rule."""
     return {one.name: getattr(rule, one.name) for one in _fields(type(rule))}
+
+
+def changed(rule: object) -> dict[str, float]:
+    """The numbers of a rule that are not at their defaults."""
+    values = ((one, getattr(rule, one.name)) for one in _fields(type(rule)))
+    return {one.name: value for one, value in values if value is not None and value != one.default}
 
 
 def grid_of(rule: type) -> dict[str, tuple[float, ...]]:

@@ -27,6 +27,9 @@ class Posterior(FusionRule):
                 answer would begin over the other passages, such as with an echo of the question, gains
                 nothing. Not so later on: the end of an answer is likely in every row, and would lose to a
                 continuation that is made up. With one passage there is no such term.
+                Both contrasts count `opening` times at the first token: 1 in short answers, where it is the
+                fact itself, and 0 in long ones, where it is form. "To" and "You can" are likely in every
+                row, so that a contrast leaves a code fence or a heading to begin with.
     Update:     w_k <- w_k p_k(y) for the token y that was chosen, normalised (the evidence for y);
                 then w <- (1 - epsilon) w + epsilon pi.
 
@@ -39,6 +42,8 @@ class Posterior(FusionRule):
         gamma: contrast of the first token with the other passages, >= 0.
         tau: temperature of the retrieval scores, >= 0.0001.
         alpha: weight of the question likelihood, >= 0.
+        opening: share of the contrasts that counts at the first token, in [0, 1]; None is 0 where a long
+            answer is asked for (`for_long`), and 1 elsewhere.
         epsilon: probability of moving on to a passage drawn from the prior, in [0, 1].
         cutoff: tokens less probable than cutoff times the best are excluded, in [0, 1].
         focus: share of the prior whose passages are read by sentences too, in [0, 1].
@@ -51,6 +56,7 @@ class Posterior(FusionRule):
     epsilon: float = number(0.05, SHARE, grid=(0.0, 0.02, 0.05, 0.2, 1.0))
     cutoff: float = number(0.05, SHARE, grid=(0.0, 0.05, 0.1, 0.3))
     focus: float = number(0.5, FOCUS, grid=(0.0, 0.3, 0.5, 0.8))
+    opening: float | None = number(None, SHARE, grid=(0.0, 0.5, 1.0))
 
     name = "posterior"
     uses_refusal = True
@@ -62,6 +68,9 @@ class Posterior(FusionRule):
     def untruncated(self) -> Posterior:
         # Without the cutoff a ratio of two mixtures is mostly noise from their tails.
         return replace(self, gamma=0.0, cutoff=0.0)
+
+    def for_long(self) -> Posterior:
+        return replace(self, opening=0.0) if self.opening is None else self
 
     def log_prior(self, state: FusionState, like: Tensor) -> Tensor:
         """log pi, shape and dtype of `like` [G, n]."""
@@ -84,12 +93,14 @@ class Posterior(FusionRule):
         if state.evidence is not None:
             weights = (1 - self.epsilon) * state.evidence + self.epsilon * weights
         joint = rows + weights.log()[..., None]
-        lifts = self.gamma > 0 and state.evidence is None and rows.shape[1] > 1
+        share = 1.0 if self.opening is None or state.evidence is not None else self.opening
+        beta, gamma = share * self.beta, share * self.gamma
+        lifts = gamma > 0 and state.evidence is None and rows.shape[1] > 1
         if self.cutoff == 0:
             log_p = joint.logsumexp(1)
-            fused = contrast(log_p, baseline, self.beta)
+            fused = contrast(log_p, baseline, beta)
             if lifts:
-                fused = fused + self._lift(log_p, rows.movedim(1, -1), weights[:, None])
+                fused = fused + gamma * _lift(log_p, rows.movedim(1, -1), weights[:, None])
             return Fused(fused, weights)
         # p(v) lies between max_k and n * max_k of the joint, so the few tokens that can pass the cutoff
         # are found without an exponential over the vocabulary; only they get their logsumexp.
@@ -101,17 +112,18 @@ class Posterior(FusionRule):
         keep = log_p >= best[g] + math.log(self.cutoff)
         g, v, log_p = g[keep], v[keep], log_p[keep]
         fused = torch.full_like(baseline, NEG_INF)
-        scores = contrast(log_p, baseline[g, v], self.beta)
+        scores = contrast(log_p, baseline[g, v], beta)
         if lifts:
-            scores = scores + self._lift(log_p, rows[g, :, v], weights[g])
+            scores = scores + gamma * _lift(log_p, rows[g, :, v], weights[g])
         fused[g, v] = scores
         return Fused(fused, weights)
 
-    def _lift(self, log_p: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
-        """gamma (log p - log b), shape of log_p; passages are the last dimension of `rows` and `weights`."""
-        n = weights.shape[-1]
-        # 1 - w as the sum of the others' weights: where w is all but 1, the difference is mostly rounding.
-        others = (weights @ (1 - torch.eye(n, dtype=weights.dtype, device=weights.device))).log()
-        log_b = (rows + others - math.log(n - 1)).logsumexp(-1)
-        unknown = (log_p == NEG_INF) | (log_b == NEG_INF)
-        return torch.where(unknown, 0.0, self.gamma * (log_p - log_b))
+
+def _lift(log_p: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+    """log p - log b, shape of log_p; passages are the last dimension of `rows` and `weights`."""
+    n = weights.shape[-1]
+    # 1 - w as the sum of the others' weights: where w is all but 1, the difference is mostly rounding.
+    others = (weights @ (1 - torch.eye(n, dtype=weights.dtype, device=weights.device))).log()
+    log_b = (rows + others - math.log(n - 1)).logsumexp(-1)
+    unknown = (log_p == NEG_INF) | (log_b == NEG_INF)
+    return torch.where(unknown, 0.0, log_p - log_b)

@@ -13,16 +13,15 @@ from numpy.typing import ArrayLike
 
 from ..documents.document import OnError
 from ..documents.folders import find_files, read_files
-from ..documents.splitting import check_window
 from ..errors import InputError, ReadError
 from ..passages import Passage
 from .encoder import Encoder, Vector
 from .sqlite.storage import Row, Storage, json_metadata
+from .window import Window, window_of
 
 __all__ = ["AddReport", "Ingestion"]
 
 _BATCH = 256  # passages that are embedded, then committed, together
-_MAX_TOKENS = 200
 
 Progress = Callable[[int, int, str], None]
 
@@ -103,12 +102,7 @@ class Ingestion:
         """As `PassageIndex.add_files`, without writing FAISS files."""
         if isinstance(paths, str | os.PathLike):
             paths = [paths]
-        if max_tokens is None:
-            limit = getattr(self._encoder.embedder, "max_tokens", None)
-            max_tokens = min(limit or _MAX_TOKENS, _MAX_TOKENS)
-            overlap = min(overlap, max_tokens // 2)
-        check_window(max_tokens, overlap)
-        count_tokens = getattr(self._encoder.embedder, "count_tokens", None)
+        window = window_of(self._encoder.embedder, max_tokens, overlap)
         report = progress or _no_progress
         failures: dict[str, list[str]] = {}
         warnings: list[str] = []
@@ -125,9 +119,7 @@ class Ingestion:
             collect(ReadError(failures[path][-1]))
 
         def read(path: Path) -> list[Passage]:
-            batches = read_files(
-                [path], max_tokens=max_tokens, overlap=overlap, count_tokens=count_tokens, on_error=collect
-            )
+            batches = read_files([path], on_error=collect, **window._asdict())
             return [passage for _, passages in batches for passage in passages]
 
         files = list(_unique(find_files([os.fspath(path) for path in paths], fail)))
@@ -136,7 +128,7 @@ class Ingestion:
         for number, path in enumerate(files):
             report(number, len(files), str(path))
             key = os.path.realpath(path)
-            fingerprint = _fingerprint(path, max_tokens, overlap, count_tokens is not None)
+            fingerprint = _fingerprint(path, window)
             with self._storage.read():
                 if fingerprint is not None and self._storage.fingerprint(key) == fingerprint:
                     unchanged += 1
@@ -257,14 +249,15 @@ def _unique(paths: Iterable[Path]) -> Iterator[Path]:
             yield path
 
 
-def _fingerprint(path: Path, max_tokens: int, overlap: int, exact: bool) -> str | None:
+def _fingerprint(path: Path, window: Window) -> str | None:
     """Changes with the content of a file and with how it is split; None when it cannot be read."""
     try:
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError:
         return None
-    return f"{digest} {max_tokens} {overlap} {'embedder' if exact else 'approximate'}"
+    counter = "approximate" if window.count_tokens is None else "embedder"
+    return f"{digest} {window.max_tokens} {window.overlap} {counter}"
 
 
 def _no_progress(number: int, total: int, label: str) -> None:

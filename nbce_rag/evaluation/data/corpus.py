@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from ...documents.folders import read_files
+from ...embedding.resolve import EmbedderLike, resolve_embedder
 from ...errors import InputError
+from ...index.window import window_of
 from ...passages import Passage
 from ..long_metrics import Keys, groups_found
 from ..metrics import answer_found, is_cjk
@@ -23,8 +25,8 @@ def is_documents(path: str | os.PathLike[str]) -> bool:
     return Path(path).is_dir() or not os.fspath(path).lower().endswith((*_RECORDS, ".gz"))
 
 
-def read_documents(path: str | os.PathLike[str]) -> list[Passage]:
-    """Passages of a folder or file of documents.
+def read_documents(path: str | os.PathLike[str], embedder: EmbedderLike) -> list[Passage]:
+    """Passages of a folder or file of documents, split for an embedder as an index splits them.
 
     Their `source` is the path within the folder, so that ids do not depend on where the folder lies.
 
@@ -33,7 +35,7 @@ def read_documents(path: str | os.PathLike[str]) -> list[Passage]:
     """
     whole = Path(path)
     corpus: list[Passage] = []
-    for file, passages in read_files([whole]):
+    for file, passages in read_files([whole], **window_of(resolve_embedder(embedder))._asdict()):
         source = file.relative_to(whole if whole.is_dir() else whole.parent).as_posix()
         for passage in passages:
             is_derived = replace(passage, id="").id == passage.id

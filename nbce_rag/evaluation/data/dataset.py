@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...checks import Range
+from ...embedding.resolve import EmbedderLike
+from ...embedding.sentence_transformer import DEFAULT_EMBEDDER
 from ...errors import InputError
 from ...passages import Passage
 from .corpus import holding, is_documents, passages_by_file, read_documents
@@ -80,7 +82,11 @@ class Dataset:
         return digest.hexdigest()
 
 
-def load_dataset(passages: str | os.PathLike[str] | None, questions: str | os.PathLike[str]) -> Dataset:
+def load_dataset(
+    passages: str | os.PathLike[str] | None,
+    questions: str | os.PathLike[str],
+    embedder: EmbedderLike = DEFAULT_EMBEDDER,
+) -> Dataset:
     """Read questions and their corpus.
 
     Questions are jsonl with `question`, `answers`, `gold_ids` (and `id`), jsonl with `question`,
@@ -90,14 +96,15 @@ def load_dataset(passages: str | os.PathLike[str] | None, questions: str | os.Pa
     Questions that want a long answer have `keys`, groups of strings of which the answer must hold one each,
     beside `answers` or in their place.
 
-    Documents are split as `nbce-rag index` does. A question's `gold_sources`, `gold` or `gold_ids` may then
-    name files, by path within the folder or by name; it means those passages of the file that hold an answer,
-    or strings of most of the groups of `keys`, and all of them where none does.
+    Documents are split for the embedder, as `nbce-rag index` does. A question's `gold_sources`, `gold` or
+    `gold_ids` may then name files, by path within the folder or by name; it means those passages of the file
+    that hold an answer, or strings of most of the groups of `keys`, and all of them where none does.
 
     Args:
         passages: the corpus. None takes the paragraphs of a SQuAD file as corpus, or asks each question
             over its own `ctxs` or `documents` in their order.
         questions: the questions.
+        embedder: as in `PassageIndex.create`; nothing but documents is split for it, or loads it.
 
     Raises:
         ReadError: a file cannot be read.
@@ -111,7 +118,7 @@ def load_dataset(passages: str | os.PathLike[str] | None, questions: str | os.Pa
         return Dataset(name, tuple(raw), {passage.id: passage for passage in paragraphs})
     if passages is None:
         return _over_own_contexts(name, raw, questions)
-    corpus = read_documents(passages) if is_documents(passages) else read_passages(passages)
+    corpus = read_documents(passages, embedder) if is_documents(passages) else read_passages(passages)
     by_id = index_by_id(corpus, passages)
     by_text = {passage.text: passage.id for passage in reversed(corpus)}
     by_file = passages_by_file(corpus) if is_documents(passages) else {}
