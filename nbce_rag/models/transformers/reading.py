@@ -9,9 +9,12 @@ from torch import Tensor
 from ...kv.store import ContextStore
 from ..model import Reading, RowPrompt
 from .base import LoadedModel
+from .cache import RowCache
 from .contexts import read_contexts
 from .forward import forward
-from .rows import CachedRows, RowCache, RowMemory
+from .memory import RowMemory
+from .rows import CachedRows
+from .state_rows import StateRows
 from .suffix import read_suffix
 
 __all__ = ["open_rows"]
@@ -31,7 +34,7 @@ def open_rows(
     end = max(prompt.longest for prompt in prompts)
     begins = [end - len(prompt.suffix) - len(ids) for prompt in prompts for ids in prompt.contexts]
     capacity = end + max(room, *(len(prompt.refusal) for prompt in prompts))
-    memory = RowMemory(begins, capacity, model.layers)
+    memory = RowMemory(begins, capacity, model.layout)
     for row, ids in enumerate(contexts):
         if ids:
             memory.place(row, packed[ids], len(ids))
@@ -49,4 +52,5 @@ def open_rows(
         return forward(model, cache, ids)[0]
 
     ends = [end] * len(contexts)
-    return CachedRows(memory, ends, ends, read), readings
+    rows_of = StateRows if model.layout.has_states else CachedRows
+    return rows_of(memory, ends, ends, read), readings

@@ -7,9 +7,11 @@ from torch import Tensor
 
 from ..model import Reading, RowPrompt
 from .base import LoadedModel
+from .cache import RowCache
+from .caches import row_cache
 from .forward import forward
 from .likelihood import QuestionEstimate, worth_estimating
-from .rows import RowCache, RowMemory
+from .memory import RowMemory
 
 __all__ = ["read_suffix"]
 
@@ -28,9 +30,9 @@ def read_suffix(
     """Read one question's suffix in all of its rows.
 
     The refusal's tokens, if any, are read behind the suffix to see how probable they are; their columns
-    are written over afterwards. So is the output layer run only where something is asked: at the
-    question's tokens, at the last one, and along the refusal. Over a large vocabulary the question is
-    scored on a shortlist (`nbce_rag.models.transformers.likelihood`).
+    are written over afterwards, and states go back to what they were. The output layer is run only where
+    something is asked: at the question's tokens, at the last one, and along the refusal. Over a large
+    vocabulary the question is scored on a shortlist (`nbce_rag.models.transformers.likelihood`).
 
     Args:
         model: the model.
@@ -60,10 +62,11 @@ def read_suffix(
     next_log_probs, likelihoods, refusals = [], [], []
     for first in range(0, len(rows), step):
         some = rows[first : first + step]
-        log_probs, hidden = forward(
+        log_probs, hidden = _read(
             model,
-            RowCache(memory, some, start),
+            row_cache(memory, some, start),
             ids.expand(len(some), -1),
+            len(suffix),
             positions,
             before if weight is not None else None,
         )
@@ -90,6 +93,24 @@ def read_suffix(
         torch.cat(refusals) if refusal else None,
         reused,
     )
+
+
+def _read(
+    model: LoadedModel,
+    cache: RowCache,
+    ids: Tensor,
+    suffix: int,
+    positions: Tensor,
+    hidden: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """`forward` of a suffix of so many tokens and what is read behind it, which leaves no trace in states."""
+    if suffix == ids.shape[1] or not model.layout.has_states:
+        return forward(model, cache, ids, positions, hidden)
+    log_probs, states = forward(model, cache, ids[:, :suffix], positions[positions < suffix], hidden)
+    cache.mark()
+    behind, _ = forward(model, cache, ids[:, suffix:])
+    cache.restore()
+    return torch.cat([log_probs, behind], 1), states
 
 
 def _of_tokens(log_probs: Tensor, tokens: Tensor) -> Tensor:
