@@ -22,6 +22,8 @@ from .memory import RowMemory
 
 __all__ = ["read_contexts"]
 
+_STATE_BYTES = 1 << 20  # of states a token, at most; a shorter context is read again sooner than it is stored
+
 
 def read_contexts(
     model: LoadedModel, contexts: Iterable[TokenIds], store: ContextStore | None, batch_tokens: int
@@ -31,7 +33,8 @@ def read_contexts(
     Args:
         model: the model.
         contexts: token ids; empty ones are skipped.
-        store: asked first, and given what was computed.
+        store: asked first, and given what was computed; but not contexts of a few tokens whose states
+            take many times what their columns take, such as sentences.
         batch_tokens: rows times length of one forward pass, at most (a longer row goes alone).
 
     Returns:
@@ -53,7 +56,8 @@ def read_contexts(
     reused = set(by_ids)
     for chunk in _chunks(sorted(unread, key=len), batch_tokens):
         for ids, packed in zip(chunk, _prefill(model, chunk), strict=True):
-            by_ids[ids] = packed if store is None else store.put(ids, packed)
+            worth = model.state_bytes <= _STATE_BYTES * len(ids)
+            by_ids[ids] = store.put(ids, packed) if store is not None and worth else packed
     return by_ids, reused
 
 

@@ -39,7 +39,7 @@ _EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_n
 _EXPERTS_USED = ("num_experts_per_tok", "moe_topk", "top_k_experts", "moe_k")
 _GROUPS = ("n_group", "topk_group")
 _WINDOWS = ("sliding_window", "sliding_window_size", "attention_chunk_size", "local_attention")
-_DEPTHS = ("num_hidden_layers", "depth", "num_layers", "n_layers")
+_DEPTHS = ("num_hidden_layers", "depth", "num_layers", "n_layers", "n_layer")
 
 
 def twins(model: Any, layout: Layout) -> Iterator[Any]:
@@ -65,7 +65,7 @@ def twins(model: Any, layout: Layout) -> Iterator[Any]:
                 yield twin
 
 
-def layer_kinds(model: nn.Module, layout: Layout) -> list[str]:
+def layer_kinds(model: Any, layout: Layout) -> list[str]:
     """What tells the layers of a model apart: what they keep, and of what they are made."""
     count = len(layout.layers)
     made_of: list[list[str]] = [[]] * count
@@ -77,9 +77,11 @@ def layer_kinds(model: nn.Module, layout: Layout) -> list[str]:
                 for layer in module
             ]
             break
+    types = getattr(model.config.get_text_config(decoder=True), "layer_types", None) or ()
+    types = types if len(types) == count else [""] * count
     return [
-        f"{[(name, part.shape) for name, part in kind.parts.items()]} {kind.window is None} {names}"
-        for kind, names in zip(layout.layers, made_of, strict=True)
+        f"{[(name, part.shape) for name, part in kind.parts.items()]} {kind.window is None} {type_} {names}"
+        for kind, type_, names in zip(layout.layers, types, made_of, strict=True)
     ]
 
 
@@ -107,7 +109,8 @@ def _configs(model: Any, text: Any, layers: list[int], widths: bool) -> Iterator
 
 def _small(config: Mapping[str, Any], layers: list[int], widths: bool) -> dict[str, Any]:
     """A configuration of these layers only."""
-    count, vocabulary = int(config.get("num_hidden_layers") or len(layers)), config.get("vocab_size")
+    count = next((int(config[name]) for name in _DEPTHS if config.get(name)), len(layers))
+    vocabulary = config.get("vocab_size")
     small = {}
     for name, value in config.items():
         if name in _DROPPED:
@@ -119,7 +122,10 @@ def _small(config: Mapping[str, Any], layers: list[int], widths: bool) -> dict[s
         elif name == "num_kv_shared_layers" and value:
             value = sum(layer >= count - value for layer in layers)
         elif name == "per_layer_config" and value:
-            value = {str(new): value[str(old)] for new, old in enumerate(layers) if str(old) in value}
+            of_layer = {int(layer): own for layer, own in value.items()}
+            value = {str(new): of_layer[old] for new, old in enumerate(layers) if old in of_layer}
+        elif name == "first_k_dense_replace" and value:
+            value = sum(layer < value for layer in layers)
         elif name.endswith("token_id"):
             value = _token(value)
         elif isinstance(value, int) and value == vocabulary:
@@ -168,7 +174,7 @@ def _build(architecture: Any, config: Any) -> Any | None:
             with torch.no_grad():
                 for parameter in twin.parameters():
                     if parameter.dim() >= 2 and float(parameter.std()) < _FLAT:
-                        parameter.normal_(0.0, min(_STD, 2 / math.sqrt(parameter.shape[-1])))
+                        parameter.normal_(0.0, min(_STD, 1 / math.sqrt(parameter.shape[-1])))
     except Exception:  # whatever foreign code raises, it is no twin
         return None
     return twin
