@@ -11,7 +11,7 @@ from contract import ModelContract
 from engine_reference import full_log_probs
 from tiny_models import FAMILIES, build_model, build_tokenizer
 from torch import Tensor
-from unusual_models import ATTENDING, RECURRENT, build_unusual
+from unusual_models import ATTENDING, BY_COLUMNS, RECURRENT, build_unusual
 
 from nbce_rag.models.model import Model, TokenIds
 from nbce_rag.models.transformers import suffix
@@ -52,7 +52,7 @@ class TestFamilies(OfTransformers):
 class TestUnusual(OfTransformers):
     """States beside columns or alone, heads of several sizes, shared keys, latent keys, an indexer."""
 
-    @pytest.fixture(params=(*RECURRENT, *ATTENDING))
+    @pytest.fixture(params=(*RECURRENT, *ATTENDING, *BY_COLUMNS))
     def model(self, request: pytest.FixtureRequest, unusual: Callable[..., Any]) -> Model:
         model: Model = unusual(request.param)
         return model

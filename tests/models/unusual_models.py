@@ -16,6 +16,9 @@ RECURRENT = (*HYBRID, *BY_STEPS, "mamba2")
 ATTENDING = ("gemma4", "gemma3n", "deepseek_v3", "deepseek_v32", "gpt_oss", "llama4")
 """Heads of several sizes, layers that share keys and values, latent keys, an indexer, sinks, chunks."""
 
+BY_COLUMNS = ("bart", "roberta")
+"""They take the length of the cache for a position, or begin behind the padding token's place."""
+
 _STATES: dict[str, Any] = {
     "mamba_n_heads": 8,
     "mamba_d_head": 8,
@@ -126,6 +129,22 @@ def _config(tf: Any, common: dict[str, Any], window: int) -> dict[str, Callable[
         ),
         "gpt_oss": lambda: tf.GptOssConfig(
             **common, head_dim=8, num_local_experts=4, num_experts_per_tok=2, sliding_window=7
+        ),
+        "bart": lambda: tf.BartConfig(
+            vocab_size=common["vocab_size"],
+            d_model=32,
+            encoder_layers=2,
+            decoder_layers=2,
+            encoder_attention_heads=4,
+            decoder_attention_heads=4,
+            decoder_ffn_dim=48,
+            max_position_embeddings=window,
+            pad_token_id=2,
+            init_std=0.3,
+        ),
+        "roberta": lambda: tf.RobertaConfig(
+            **{name: value for name, value in common.items() if name != "num_key_value_heads"},
+            is_decoder=True,
         ),
         "llama4": lambda: tf.Llama4TextConfig(
             **common, head_dim=8, intermediate_size_mlp=48, num_local_experts=4, attention_chunk_size=16

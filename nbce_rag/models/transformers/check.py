@@ -6,7 +6,7 @@ without a word. Two rows of unequal length show it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from ...errors import ModelError
 from .attention import use_grouped_attention
 from .comparison import CONTEXTS, row_errors
+from .layers import Layout
 from .model import TransformersModel
 from .probe import probe
 from .twin import layer_kinds, twins
@@ -22,6 +23,7 @@ from .verdicts import Verdict, read_verdict, verdict_key, write_verdict
 
 __all__ = ["checked", "judge"]
 
+_WAY = ("at_once", "in_step", "first_position")
 _TOLERANCE = 1e-3  # in float32: what is right was below 1e-4 in every model tried, what is wrong above 0.02
 _ROUNDED_TOLERANCE = 0.25  # where only a model in half precision can be had, a lost context alone is seen
 
@@ -38,7 +40,9 @@ def checked(model: TransformersModel) -> TransformersModel:
         verdict = judge(model)
         write_verdict(key, verdict)
     if verdict.right:
-        return replace(model, layout=replace(model.layout, at_once=verdict.at_once))
+        way = {name: getattr(verdict, name) for name in _WAY}
+        window = model.window - verdict.first_position  # places in the table of positions that no row reaches
+        return replace(model, layout=replace(model.layout, **way), window=window)
     raise ModelError(
         f"{model.name!r} ({model.model.config.model_type}) cannot be read as rows of unequal length: "
         f"{_difference(verdict)}. Its answers would be wrong without a word. Use another model; "
@@ -64,12 +68,29 @@ def judge(model: TransformersModel) -> Verdict:
 
 def _judge(model: TransformersModel, tolerance: float) -> Verdict:
     verdicts = []
-    for at_once in (True, False) if model.layout.has_states else (True,):
-        verdict = _compare(replace(model, layout=replace(model.layout, at_once=at_once)), tolerance)
+    for layout in _ways(model):
+        verdict = _compare(replace(model, layout=layout), tolerance)
         if verdict.right:
             return verdict
         verdicts.append(verdict)
-    return verdicts[-1]
+    return verdicts[0]
+
+
+def _ways(model: TransformersModel) -> Iterator[Layout]:
+    """How rows may be read, the fastest first."""
+    for in_step in (True, False):
+        for first in (0, *_first_positions(model.model)):
+            for at_once in (True, False) if model.layout.has_states else (True,):
+                yield replace(model.layout, at_once=at_once, in_step=in_step, first_position=first)
+
+
+def _first_positions(model: Any) -> set[int]:
+    """RoBERTa and its kin begin behind the place of the padding token in their table of positions."""
+    return {
+        module.padding_idx + 1
+        for module in model.modules()
+        if hasattr(module, "position_embeddings") and isinstance(getattr(module, "padding_idx", None), int)
+    }
 
 
 def _compare(model: TransformersModel, tolerance: float) -> Verdict:
@@ -79,7 +100,8 @@ def _compare(model: TransformersModel, tolerance: float) -> Verdict:
         reason = str(error).strip().split("\n")[0]
         return Verdict(False, problem=f"{type(error).__name__}: {reason}")
     right = all(error < tolerance for error in errors)  # False for NaN
-    return Verdict(right, model.layout.at_once, [round(error, 9) for error in errors])
+    way = {name: getattr(model.layout, name) for name in _WAY}
+    return Verdict(right, errors=[round(error, 9) for error in errors], **way)
 
 
 def _difference(verdict: Verdict) -> str:

@@ -68,7 +68,7 @@ def row_arguments(model: LoadedModel, cache: RowCache, tokens: int) -> dict[str,
     if model.layout.has_columns:  # elsewhere there is nothing to mask, and no position
         arguments["attention_mask"] = cache.attention_mask(tokens).to(model.device)
         # Rows of finished questions run along, maybe past the window, where some models have no position.
-        positions = cache.position_ids(tokens).clamp(max=model.window - 1)
+        positions = cache.position_ids(tokens).clamp(max=model.window - 1) + model.layout.first_position
         arguments["position_ids"] = positions.to(model.device)
     return arguments
 

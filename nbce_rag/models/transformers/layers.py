@@ -70,11 +70,16 @@ class Layout:
         layers: of each layer.
         argument: by which a forward pass is given it.
         at_once: whether several tokens may be read over a state in one pass; else one by one.
+        in_step: whether rows of unequal length may end at one column and share a pass; else they all begin at
+            the first column, which a model takes for a position, and those of one length share a pass.
+        first_position: of a row's first token.
     """
 
     layers: tuple[LayerKind, ...]
     argument: str = "past_key_values"
     at_once: bool = True
+    in_step: bool = True
+    first_position: int = 0
 
     @property
     def has_columns(self) -> bool:

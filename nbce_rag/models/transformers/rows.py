@@ -86,7 +86,7 @@ class CachedRows:
         if not isinstance(other, type(self)):
             raise InputError(f"{type(other).__name__} are rows of another backend; they cannot be joined.")
         end, other_end = max(self._ends), max(other._ends)
-        shifts = (max(0, other_end - end), max(0, end - other_end))
+        shifts = (max(0, other_end - end), max(0, end - other_end)) if self.memory.layout.in_step else (0, 0)
         capacity = max(end, other_end) + max(self.room, other.room)
 
         def moved(mine: list[int], others: list[int]) -> list[int]:

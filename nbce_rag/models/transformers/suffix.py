@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,7 @@ from .caches import row_cache
 from .forward import forward
 from .likelihood import QuestionEstimate, worth_estimating
 from .memory import RowMemory
+from .rows import in_order
 
 __all__ = ["read_suffix"]
 
@@ -22,7 +25,7 @@ def read_suffix(
     model: LoadedModel,
     memory: RowMemory,
     rows: range,
-    start: int,
+    starts: Sequence[int],
     prompt: RowPrompt,
     batch_tokens: int,
     reused: tuple[int, ...],
@@ -38,7 +41,7 @@ def read_suffix(
         model: the model.
         memory: with the contexts of these rows in place.
         rows: the question's rows, row 0 first.
-        start: the column where the suffix begins.
+        starts: the column where the suffix begins, of each row.
         prompt: suffix, question, refusal and vocabulary are used.
         batch_tokens: as in `read_contexts`.
         reused: goes into the reading.
@@ -60,11 +63,12 @@ def read_suffix(
     step = max(1, min(batch_tokens // len(ids), LOGITS_BYTES // (4 * model.vocab_size * len(positions))))
     estimate: QuestionEstimate | None = None
     next_log_probs, likelihoods, refusals = [], [], []
-    for first in range(0, len(rows), step):
-        some = rows[first : first + step]
+    parts = list(_passes(starts, step))
+    for places in parts:
+        some = [rows[place] for place in places]
         log_probs, hidden = _read(
             model,
-            row_cache(memory, some, start),
+            row_cache(memory, some, starts[places[0]]),
             ids.expand(len(some), -1),
             len(suffix),
             positions,
@@ -84,15 +88,25 @@ def read_suffix(
                 weight, hidden[0], model.output(hidden[0]), targets, prompt.vocabulary
             )
         values = estimate.rows(hidden)
-        if first == 0:
+        if places[0] == 0:
             values[0] = estimate.row_0
         likelihoods.append(values.sum(-1))
     return Reading(
-        torch.cat(next_log_probs),
-        torch.cat(likelihoods) if question is not None else None,
-        torch.cat(refusals) if refusal else None,
+        in_order(next_log_probs, parts),
+        in_order(likelihoods, parts) if question is not None else None,
+        in_order(refusals, parts) if refusal else None,
         reused,
     )
+
+
+def _passes(starts: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Places of rows that one pass reads: at most so many, which start at one column. Row 0 comes first."""
+    places_by_start: dict[int, list[int]] = {}
+    for place, start in enumerate(starts):
+        places_by_start.setdefault(start, []).append(place)
+    for places in places_by_start.values():
+        for first in range(0, len(places), most):
+            yield places[first : first + most]
 
 
 def _read(

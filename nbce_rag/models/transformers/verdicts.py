@@ -30,13 +30,15 @@ class Verdict:
 
     Attributes:
         right: whether they do.
-        at_once: whether several tokens may be read over a state at once.
+        at_once, in_step, first_position: how they are read then, as in `Layout`.
         errors: of each row that was compared (`comparison.row_errors`); empty where nothing came out.
         problem: what the model raised instead, or "".
     """
 
     right: bool
     at_once: bool = True
+    in_step: bool = True
+    first_position: int = 0
     errors: Sequence[float] = ()
     problem: str = ""
 
