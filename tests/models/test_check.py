@@ -107,6 +107,25 @@ def test_what_is_wrong_in_every_way_is_refused(cache: Path, tiny_tokenizer: Any,
     assert load_model(tmp_path / "model", device="cpu", dtype="float32", check=False).window == 16
 
 
+def test_both_adapters_hand_it_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    from langchain_nbce import ChatNBCE
+    from llama_index_nbce import NBCELLM
+
+    given: list[Any] = []
+
+    def from_pretrained(model: Any, **options: Any) -> Any:
+        given.append(options.get("check"))
+        raise ModelError("enough")
+
+    monkeypatch.setattr(NBCE, "from_pretrained", from_pretrained)
+    for value in (False, True):
+        with pytest.raises(ModelError, match="enough"):
+            ChatNBCE(model="some/model", check=value).nbce()
+        with pytest.raises(ModelError, match="enough"):
+            NBCELLM(model="some/model", load={"check": value})
+    assert given == [False, False, True, True]
+
+
 @pytest.mark.parametrize("kind", ["mamba", "jamba"])
 def test_a_state_that_is_forgotten_under_several_tokens(kind: str, cache: Path, tiny_tokenizer: Any) -> None:
     loaded = wrap_model(build_unusual(kind), tiny_tokenizer)

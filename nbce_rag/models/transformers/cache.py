@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin, DummyLayer, LinearAttentionLayer
 
-from .memory import RowMemory, Run
+from .memory import RowMemory, Run, run_of
 
 __all__ = ["RowCache"]
 
@@ -116,8 +116,7 @@ class RowCache(Cache):
     """
 
     def __init__(self, memory: RowMemory, rows: Sequence[int], length: int, *, fresh: bool = False) -> None:
-        run = bool(rows) and list(rows) == list(range(rows[0], rows[0] + len(rows)))
-        self.rows: Run = slice(rows[0], rows[0] + len(rows)) if run else torch.tensor(list(rows))
+        self.rows = run_of(rows)
         self.memory, self.fresh = memory, fresh
         self.begins = memory.begins[self.rows]
         self.length = length

@@ -22,10 +22,17 @@ from torch import Tensor
 from ...kv.context import Packed
 from .layers import Layout, Part
 
-__all__ = ["RowMemory", "Run"]
+__all__ = ["RowMemory", "Run", "run_of"]
 
 Run = slice | Tensor
 """Some of the rows: a run of them, which can be seen in place, or indexes."""
+
+
+def run_of(rows: Sequence[int]) -> Run:
+    """These rows, as a run where they are one."""
+    if rows and list(rows) == list(range(rows[0], rows[0] + len(rows))):
+        return slice(rows[0], rows[0] + len(rows))
+    return torch.tensor(list(rows))
 
 
 class RowMemory:

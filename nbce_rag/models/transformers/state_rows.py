@@ -15,7 +15,7 @@ from torch import Tensor
 from ...errors import InputError
 from ..model import Rows
 from .caches import row_cache
-from .memory import RowMemory
+from .memory import RowMemory, run_of
 from .rows import CachedRows, Forward, in_order
 
 __all__ = ["StateRows"]
@@ -43,7 +43,7 @@ class StateRows(CachedRows):
         places_by_state: dict[tuple[int, int], list[int]] = {}
         for place, row in enumerate(chosen):
             places_by_state.setdefault((self._state_ends[row], len(waiting[place])), []).append(place)
-        self.memory.mark(torch.tensor(chosen))
+        self.memory.mark(run_of(chosen))
         parts = []
         try:
             for (read, _), places in places_by_state.items():
@@ -51,7 +51,7 @@ class StateRows(CachedRows):
                 cache = row_cache(self.memory, [chosen[place] for place in places], read)
                 parts.append(self._forward(cache, tokens)[:, -ids.shape[1] :])
         except BaseException:
-            self.memory.restore(torch.tensor(chosen))
+            self.memory.restore(run_of(chosen))
             raise
         for row, before, new in zip(chosen, waiting, ids.tolist(), strict=True):
             self._marks[row] = self._state_ends[row]
@@ -73,7 +73,7 @@ class StateRows(CachedRows):
             return
         behind = [row for row in chosen if self._state_ends[row] > self._marks[row]]
         if behind:
-            self.memory.restore(torch.tensor(behind))
+            self.memory.restore(run_of(behind))
         for row in chosen:
             self._ends[row] -= tokens
             self._tails[row] = self._tails[row][:-tokens]

@@ -111,6 +111,7 @@ def _small(config: Mapping[str, Any], layers: list[int], widths: bool) -> dict[s
     """A configuration of these layers only."""
     count = next((int(config[name]) for name in _DEPTHS if config.get(name)), len(layers))
     vocabulary = config.get("vocab_size")
+    positions = config.get("max_position_embeddings") or math.inf
     small = {}
     for name, value in config.items():
         if name in _DROPPED:
@@ -130,8 +131,8 @@ def _small(config: Mapping[str, Any], layers: list[int], widths: bool) -> dict[s
             value = _token(value)
         elif isinstance(value, int) and value == vocabulary:
             value = min(value, _VOCABULARY)
-        elif widths:
-            value = _narrow(name, value)
+        elif widths and not (name in _WINDOWS and isinstance(value, int) and value >= positions):
+            value = _narrow(name, value)  # but a window that no row leaves
         small[name] = value
     return small
 
