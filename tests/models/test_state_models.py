@@ -16,9 +16,10 @@ from unusual_models import build_unusual
 
 from nbce_rag import NBCE, Passage
 from nbce_rag.engine.prefill import _stored_bytes
-from nbce_rag.errors import InputError
+from nbce_rag.errors import InputError, NbceWarning
 from nbce_rag.fusion import Mean, MinEntropy
 from nbce_rag.fusion.base import FusionState
+from nbce_rag.kv.codec import HalfStatesCodec
 from nbce_rag.kv.context import nbytes
 from nbce_rag.kv.format import read_label
 from nbce_rag.kv.store import PassageKVStore
@@ -168,6 +169,38 @@ def test_eight_bits_leave_states_alone(loaded: Callable[[str], Any]) -> None:
         columns = name.endswith((".keys", ".values"))
         assert torch.equal(rounded[name], tensor) == (not columns)
         assert rounded[name].dtype == tensor.dtype
+
+
+def test_states_of_sixteen_bits_are_said_and_stay_within_their_bound(
+    loaded: Callable[[str], Any], tmp_path: Path
+) -> None:
+    model = loaded("granitemoehybrid")
+    ids = tuple(range(3, 30))
+    packed = read_contexts(model, [ids], None, 1000)[0][ids]
+    store = PassageKVStore(0, tmp_path, codec="half")
+    first = read_contexts(model, [ids], store.of(model), 1000)[0][ids]
+    store.flush()
+    second, reused = read_contexts(model, [ids], store.of(model), 1000)
+    assert reused == {ids}
+    for name, tensor in packed.items():
+        assert torch.equal(first[name], second[ids][name])
+        assert first[name].dtype == tensor.dtype
+        bound = tensor.abs() / 2048 + 2**-25 if ".rec." in name or ".conv." in name else torch.zeros(())
+        assert bool(((first[name] - tensor).abs() <= bound).all())
+    [path] = tmp_path.glob("*.half.safetensors")
+    assert read_label(path)[1] == model.state_bytes // 2
+    with pytest.warns(NbceWarning, match="rounded to 16 bits"):
+        answer = NBCE(model, kv_store=PassageKVStore(codec="half"), max_tokens=3).answer(QUESTION, PASSAGES)
+    assert "rounded to 16 bits" in answer.warnings[0]
+
+
+@pytest.mark.parametrize("largest", [1e6, float("inf"), float("nan")])
+def test_states_that_sixteen_bits_cannot_hold_stay(largest: float) -> None:
+    state = torch.tensor([1.0, largest])
+    codec = HalfStatesCodec()
+    again = codec.decode(codec.encode({"0.rec.0": state, "0.keys": torch.ones(1, 1, 1)}))
+    assert torch.equal(again["0.rec.0"].nan_to_num(7), state.nan_to_num(7))
+    assert again["0.keys"].dtype == torch.float32
 
 
 def test_short_contexts_with_large_states_are_read_again(
