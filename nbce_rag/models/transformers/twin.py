@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import psutil
 import torch
 from torch import nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
@@ -25,7 +26,6 @@ _EXPERTS = 8
 _WINDOW = 16
 _FLAT = 0.05
 _STD = 0.12
-_MOST_PARAMETERS = 2_000_000_000  # 8 GB in float32
 
 _DROPPED = (
     "quantization_config",
@@ -163,12 +163,10 @@ def _tower(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _build(architecture: Any, config: Any) -> Any | None:
-    """None where the code refuses the configuration, or where it would be too large."""
+    """None where the code refuses the configuration, or where there is no memory for it."""
+    if _float32_bytes(architecture, config) > psutil.virtual_memory().available // 2:
+        return None
     try:
-        with torch.device("meta"):
-            count = sum(parameter.numel() for parameter in architecture(config).parameters())
-        if count > _MOST_PARAMETERS:
-            return None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             twin = architecture(config).float().eval()
@@ -179,3 +177,12 @@ def _build(architecture: Any, config: Any) -> Any | None:
     except Exception:  # whatever foreign code raises, it is no twin
         return None
     return twin
+
+
+def _float32_bytes(architecture: Any, config: Any) -> int:
+    """Of the weights; 0 where they cannot be counted without being made."""
+    try:
+        with torch.device("meta"):
+            return 4 * sum(parameter.numel() for parameter in architecture(config).parameters())
+    except Exception:
+        return 0
