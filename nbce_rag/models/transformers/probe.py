@@ -79,9 +79,9 @@ def probe(model: Any, name: str) -> tuple[Layout, int]:
             f"{kind} keeps something in its layers ({layer}) that belongs to no single token and no row, so "
             f"that rows of unequal length cannot be read together. {way_out}"
         )
-    width = model.get_input_embeddings().weight.shape[-1] * model.dtype.itemsize
+    width = _width(model) * model.dtype.itemsize
     layout = Layout(tuple(kind for kind in kinds if kind is not None), argument)
-    return layout, 4 * (4 * width + widest[0])
+    return layout, max(1, 4 * (4 * width + widest[0]))
 
 
 def _kind_of(layer: Any) -> LayerKind | None:
@@ -117,6 +117,14 @@ def _part(tensor: Tensor, tokens: int | None) -> Part:
     if tokens is not None:
         shape[tokens] = 1
     return Part(tuple(shape), tensor.dtype, tensor.device, tokens)
+
+
+def _width(model: Any) -> int:
+    """Of a token's vector between layers; 0 where the model does not show what makes vectors of tokens."""
+    try:
+        return int(model.get_input_embeddings().weight.shape[-1])
+    except (AttributeError, NotImplementedError):
+        return 0
 
 
 @contextmanager

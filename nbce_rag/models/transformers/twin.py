@@ -183,6 +183,7 @@ def _float32_bytes(architecture: Any, config: Any) -> int:
     """Of the weights; 0 where they cannot be counted without being made."""
     try:
         with torch.device("meta"):
-            return 4 * sum(parameter.numel() for parameter in architecture(config).parameters())
+            numbers: int = sum(parameter.numel() for parameter in architecture(config).parameters())
+            return 4 * numbers
     except Exception:
         return 0
