@@ -18,6 +18,7 @@ from transformers.cache_utils import (
 )
 
 from ...errors import ModelError
+from .devices import execution_device
 from .layers import LayerKind, Layout, Part
 
 __all__ = ["probe"]
@@ -45,7 +46,7 @@ def probe(model: Any, name: str) -> tuple[Layout, int]:
         raise ModelError(
             f"{kind} is recurrent and keeps its state in its modules, which all rows would share. {way_out}"
         )
-    ids = torch.zeros(1, 2, dtype=torch.long, device=model.device)
+    ids = torch.zeros(1, 2, dtype=torch.long, device=execution_device(model))
     try:
         with _widest_output(model) as widest, torch.no_grad():
             output = model(input_ids=ids, use_cache=True)
