@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, PreTrainedModel
+from transformers import DynamicCache, LlamaConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 REFUSAL = "I don't know."
@@ -59,6 +59,7 @@ class ScriptedModel(PreTrainedModel):
         logits_to_keep: Any = 0,
     ) -> CausalLMOutputWithPast:
         self.passes += 1
+        past_key_values = DynamicCache() if past_key_values is None else past_key_values
         keys = input_ids[:, None, :, None].float()
         seen = past_key_values.update(keys, keys, 0)[0][:, 0, :, 0].long()
         rows, length = input_ids.shape

@@ -21,8 +21,8 @@ from nbce_rag.errors import InputError, NbceWarning
 from nbce_rag.fusion import Posterior
 from nbce_rag.kv.context import nbytes
 from nbce_rag.kv.store import PassageKVStore
-from nbce_rag.models.transformers.contexts import context_bytes, read_contexts
-from nbce_rag.models.transformers.rows import RowMemory
+from nbce_rag.models.transformers.contexts import read_contexts
+from nbce_rag.models.transformers.memory import RowMemory
 from nbce_rag.passages import Passage
 
 Make = Callable[..., NBCE]
@@ -95,7 +95,7 @@ def test_sliding_layers_keep_their_window_alone(
         found, _ = read_contexts(loaded, [ids], None, 100)
         lengths = [found[ids][f"{layer}.keys"].shape[-2] for layer in range(len(windows))]
         assert lengths == [tokens if w is None else min(tokens, w - 1) for w in windows]
-        assert context_bytes(loaded, tokens) == nbytes(found[ids])
+        assert loaded.context_bytes(tokens) == nbytes(found[ids])
 
 
 @pytest.mark.parametrize("family", ["mistral", "gemma3"])

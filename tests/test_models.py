@@ -362,42 +362,24 @@ UNUSABLE: dict[str, tuple[Callable[[], Any], str]] = {
         ),
         "encoder-decoder",
     ),
-    "mamba": (
-        lambda: tf.MambaForCausalLM(
-            tf.MambaConfig(vocab_size=20, hidden_size=8, num_hidden_layers=1, state_size=2)
-        ),
-        "recurrent",
-    ),
     "rwkv": (
         lambda: tf.RwkvForCausalLM(
             tf.RwkvConfig(vocab_size=20, hidden_size=8, num_hidden_layers=2, attention_hidden_size=8)
         ),
         "recurrent",
     ),
-    "jamba": (
-        lambda: tf.JambaForCausalLM(
-            tf.JambaConfig(
+    "recurrent-gemma": (
+        lambda: tf.RecurrentGemmaForCausalLM(
+            tf.RecurrentGemmaConfig(
                 **SMALL,
-                intermediate_size=8,
-                num_key_value_heads=2,
-                num_experts=2,
-                attn_layer_period=2,
-                attn_layer_offset=1,
-                use_mamba_kernels=False,
+                intermediate_size=24,
+                num_key_value_heads=1,
+                lru_width=8,
+                attention_window_size=16,
+                block_types=("recurrent", "attention"),
             )
         ),
-        "recurrent",
-    ),
-    "lfm2": (
-        lambda: tf.Lfm2ForCausalLM(
-            tf.Lfm2Config(
-                **SMALL,
-                intermediate_size=8,
-                num_key_value_heads=2,
-                layer_types=["conv", "full_attention"],
-            )
-        ),
-        "recurrent",
+        "recurrent and keeps its state in its modules",
     ),
     "bert": (lambda: tf.BertLMHeadModel(tf.BertConfig(**SMALL, intermediate_size=8)), "both directions"),
     "openai-gpt": (
@@ -429,12 +411,12 @@ def test_architectures_that_cannot_be_used(kind: str, tmp_path: Path, tiny_token
 
 
 @pytest.mark.parametrize("kind", ["linear_attention", "conv", "mamba"])
-def test_one_recurrent_layer_is_too_many(kind: str, tiny_tokenizer: Any) -> None:
+def test_a_configuration_that_is_not_the_models(kind: str, tiny_tokenizer: Any) -> None:
     model = build_model("llama", len(tiny_tokenizer))
-    model.config.layer_types = ["full_attention", "sliding_attention", "full_attention"]
+    model.config.layer_types = ["full_attention"] * 3
     assert wrap_model(model, tiny_tokenizer).window == 512
     model.config.layer_types = ["full_attention", kind, "full_attention"]
-    with pytest.raises(ModelError, match="recurrent"):
+    with pytest.raises(ModelError, match="cannot read two tokens"):
         wrap_model(model, tiny_tokenizer)
 
 
@@ -791,7 +773,7 @@ def test_the_packaged_default_is_put_together_once(package: Any, cache: Path) ->
     assert load(DEFAULT_MODEL).fingerprint == first.fingerprint
     assert len(package.assembled) == 1
     assert not package.assembled[0].exists()
-    assert [path.name for path in cache.iterdir()] == ["models"]
+    assert {path.name for path in cache.iterdir()} == {"checks", "models"}
 
 
 def test_a_packaged_file_that_cannot_be_put_together(package: Any, cache: Path) -> None:

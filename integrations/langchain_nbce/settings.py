@@ -54,6 +54,8 @@ class NBCESettings(BaseModel):
     token: SecretStr | None = Field(default=None, exclude=True)
     """To log in to the hub."""
     cache_dir: str | None = None
+    check: bool = True
+    """Refuse a model whose rows do not give what whole passes give."""
 
     fusion: Any = None
     """Name or object of the fusion rule."""
@@ -158,6 +160,7 @@ class NBCESettings(BaseModel):
             "device_map": self.device_map,
             "attn_implementation": self.attn_implementation,
             "cache_dir": self.cache_dir,
+            "check": self.check,
         }
         key = (name, repr(loading), _weights(name), _weights(loading["adapter"]))
         with _loading:

@@ -144,8 +144,11 @@ def _report(folder: KVFolder) -> dict[str, Any]:
     counts = folder.counts()
     models: dict[tuple[str, str, str], Counter[str]] = {}
     for entry in folder.entries():
-        found = models.setdefault(_model_of(entry.path), Counter())
+        key, states = _model_of(entry.path)
+        found = models.setdefault(key, Counter())
         found.update(contexts=1, bytes=entry.size)
+        if states:
+            found["state_bytes"] = states  # of each context
     names = ("model", "dtype", "codec")
     return {
         "folder": str(folder.path),
@@ -161,16 +164,15 @@ def _report(folder: KVFolder) -> dict[str, Any]:
     }
 
 
-def _model_of(path: Path) -> tuple[str, str, str]:
-    """(model, dtype, codec) as a file says; only its header is read."""
-    from safetensors import SafetensorError, safe_open
+def _model_of(path: Path) -> tuple[tuple[str, str, str], int]:
+    """(model, dtype, codec) as a file says, and the bytes of its states; only its header is read."""
+    from ..kv.format import DamagedContextError, read_label
 
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError):
-        metadata = {}
-    return metadata.get("model", "?"), metadata.get("dtype", "?"), path.name.split(".")[1]
+        label, states = read_label(path)
+    except (DamagedContextError, OSError):
+        label, states = {}, 0
+    return (label.get("model", "?"), label.get("dtype", "?"), path.name.split(".")[1]), states
 
 
 def _show(report: dict[str, Any], removed: int | None) -> None:
@@ -184,7 +186,10 @@ def _show(report: dict[str, Any], removed: int | None) -> None:
     )
     for model in report["models"]:
         name = one_line(f"{model['model']} {model['dtype']} {model['codec']}")
-        typer.echo(f"  {name}: {model['contexts']:,} contexts, {_size(model['bytes'])}")
+        states = ""
+        if "state_bytes" in model:
+            states = f", {_size(model['state_bytes'])} of each are states, however short it is"
+        typer.echo(f"  {name}: {model['contexts']:,} contexts, {_size(model['bytes'])}{states}")
     for tier in ("memory", "disk"):
         hits = report[tier]["hits"]
         asked = hits + report[tier]["misses"]

@@ -105,6 +105,7 @@ class NBCE:
         attn_implementation: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
+        check: bool = True,
         prompt: PromptTemplate | None = None,
         kv_store: StoreLike = None,
         window: int | None = None,
@@ -121,7 +122,7 @@ class NBCE:
             backend: what reads the model; None takes what fits it (`nbce_rag.models.loading.BACKENDS`).
             fusion: a rule's name or instance.
             device, dtype, revision, trust_remote_code, local_files_only, device_map, adapter,
-                quantization_config, attn_implementation, token, cache_dir: see `load_model` in
+                quantization_config, attn_implementation, token, cache_dir, check: see `load_model` in
                 `nbce_rag.models.transformers.loading`.
             prompt, kv_store, window, max_batch_tokens, **options: see the class.
 
@@ -151,6 +152,7 @@ class NBCE:
             attn_implementation=attn_implementation,
             token=token,
             cache_dir=cache_dir,
+            check=check,
         )
         return cls(
             loaded,

@@ -123,6 +123,7 @@ def _context(engine: Engine, passage: Passage, options: Options) -> tuple[int, .
 
 
 def _stored_bytes(model: Model, store: PassageKVStore, tokens: int) -> int:
-    size, bits = model.context_bytes(tokens), store.codec.bits
-    exact_bits = 8 * getattr(torch, model.dtype).itemsize
-    return round(_OVERHEAD * (size if bits is None else size * bits / exact_bits))
+    whole, states, bits = model.context_bytes(tokens), model.context_bytes(0), store.codec.bits
+    exact_bits: int = 8 * getattr(torch, model.dtype).itemsize
+    # Codecs round columns alone.
+    return round(_OVERHEAD * (states + (whole - states) * (bits or exact_bits) / exact_bits))

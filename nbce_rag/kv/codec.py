@@ -1,4 +1,4 @@
-"""How keys and values are kept: as they are, or rounded to 8 bits.
+"""How contexts are kept: as they are, with keys and values of 8 bits, or with states of 16.
 
 A codec turns a context's tensors into others and back. What it makes is what both tiers of the store hold;
 a codec that is not exact is off by default, and answers made with it say so.
@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .context import Packed
+from .context import STATES, Packed
 
-__all__ = ["CODECS", "Codec", "ExactCodec", "Int8Codec", "resolve_codec"]
+__all__ = ["CODECS", "Codec", "ExactCodec", "HalfStatesCodec", "Int8Codec", "resolve_codec"]
 
 _ROUNDED = (".keys", ".values")
 _SCALE = ".scale"
+_HALF = ".half"
 
 
 class Codec(Protocol):
@@ -112,8 +113,37 @@ def _round(tensor: Tensor) -> tuple[Tensor, Tensor]:
     return (numbers / steps).round_().nan_to_num_(0).clamp_(-127, 127).to(torch.int8), scale
 
 
-CODECS: dict[str, type[ExactCodec] | type[Int8Codec]] = {
-    codec.name: codec for codec in (ExactCodec, Int8Codec)
+class HalfStatesCodec:
+    """States of recurrent layers in float32 as float16; all else as it was.
+
+    Models keep them in float32 whatever their own dtype is, so that they are most of what a context takes.
+    Each number is off by at most a 2048th of it, or 2**-25 where it is smaller than 2**-14. A state with a
+    number beyond 65,504, or that is not finite, stays as it is.
+    """
+
+    name = "half"
+    bits: int | None = None
+    note = "States of passages were rounded to 16 bits (codec='half')."
+
+    def encode(self, context: Packed) -> Packed:
+        packed: dict[str, Tensor] = {}
+        for name, tensor in context.items():
+            is_state = any(part in name for part in STATES) and tensor.dtype == torch.float32
+            if is_state and bool(tensor.abs().amax() <= torch.finfo(torch.float16).max):
+                packed[name + _HALF] = tensor.to(torch.float16)
+            else:
+                packed[name] = tensor
+        return packed
+
+    def decode(self, packed: Packed) -> Packed:
+        return {
+            name.removesuffix(_HALF): tensor.float() if name.endswith(_HALF) else tensor
+            for name, tensor in packed.items()
+        }
+
+
+CODECS: dict[str, type[ExactCodec] | type[Int8Codec] | type[HalfStatesCodec]] = {
+    codec.name: codec for codec in (ExactCodec, Int8Codec, HalfStatesCodec)
 }
 
 

@@ -9,11 +9,15 @@ from typing import TypeAlias
 
 from torch import Tensor
 
-__all__ = ["Packed", "context_key", "nbytes"]
+__all__ = ["STATES", "Packed", "context_key", "nbytes"]
 
 Packed: TypeAlias = Mapping[str, Tensor]
-"""A context as named tensors. What they mean is known to the backend that made them; the store knows the
-endings of the names: `.keys` and `.values` are [heads, tokens, dim] and may be rounded by a codec."""
+"""A context as named tensors, each with a dtype of its own. What they mean is known to the backend that made
+them; the store knows the endings of the names: `.keys` and `.values` are [heads, tokens, dim] and may be
+rounded by a codec."""
+
+STATES = (".conv.", ".rec.", ".linear")
+"""Parts of the names of tensors that are as large for one token as for a thousand."""
 
 
 def context_key(fingerprint: str, ids: Sequence[int]) -> str:

@@ -9,9 +9,13 @@ shapes and every byte. It runs at the speed of memory, so that every read checks
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,9 +23,9 @@ from safetensors.torch import save
 from torch import Tensor
 from xxhash import xxh3_128
 
-from .context import Packed
+from .context import STATES, Packed
 
-__all__ = ["DamagedContextError", "read_context", "write_context"]
+__all__ = ["DamagedContextError", "read_context", "read_label", "write_context"]
 
 _FORMAT = {"format": "nbce-rag context", "version": "2"}
 _CHECKSUM = "checksum"
@@ -90,6 +94,34 @@ def read_context(path: Path, label: Mapping[str, str]) -> Packed:
     # What the checksum covers was written by `write_context`.
     parts = {name: iter(group.unbind(0)) for name, group in groups.items()}
     return {name: next(parts[str(number)]) for name, number in json.loads(metadata[_LAYOUT]).items()}
+
+
+def read_label(path: Path) -> tuple[dict[str, str], int]:
+    """(what a file says of itself, bytes of its states), from its header alone.
+
+    Raises:
+        OSError: it cannot be opened.
+        DamagedContextError: it has no header that can be read.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            layout: dict[str, int] = json.loads(metadata.pop(_LAYOUT, "{}"))
+            states = Counter(
+                str(number) for name, number in layout.items() if any(state in name for state in STATES)
+            )
+            sizes = {name: _nbytes(file.get_slice(name)) for name in states}
+            counts = {name: file.get_slice(name).get_shape()[0] for name in states}
+    except (SafetensorError, ValueError) as error:
+        raise DamagedContextError(str(error)) from error
+    return metadata, sum(sizes[name] * number // counts[name] for name, number in states.items())
+
+
+def _nbytes(tensor: Any) -> int:
+    """Bytes of a slice of a safetensors file, whose dtypes are called F32, BF16, I8."""
+    bits = re.search(r"\d+", tensor.get_dtype())
+    size: int = math.prod(tensor.get_shape()) * (int(bits[0]) if bits else 8) // 8
+    return size
 
 
 def _checksum(metadata: Mapping[str, str], groups: Mapping[str, Tensor]) -> str:

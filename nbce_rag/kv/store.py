@@ -96,8 +96,9 @@ class PassageKVStore:
         folder: where to keep contexts from process to process; None keeps them in memory alone.
         max_disk_bytes: most bytes of the folder; None takes the limit kept in it (`nbce-rag kv
             --max-bytes`), 16 GiB if there is none.
-        codec: "int8" rounds to 8 bits, in both tiers (`nbce_rag.kv.codec` gives the
-            bound); answers then differ, and say so. None keeps every bit.
+        codec: "int8" rounds keys and values to 8 bits, "half" the states of recurrent layers to 16, in both
+            tiers (`nbce_rag.kv.codec` gives the bounds); answers then differ, and say so. None keeps every
+            bit.
 
     Raises:
         InputError: a negative size, an unknown codec, or the folder is a file.

@@ -57,12 +57,13 @@ def load_model(
             raise InputError("tokenizer= goes with a model that is already loaded; a name brings its own.")
         loaded = loading.load_model(DEFAULT_MODEL if model is None else os.fspath(model), **options)
         return loaded
+    check = options.pop("check", True)  # the one that is about how a model is read, not how it is loaded
     if set_options := [name for name, value in options.items() if value != defaults[name]]:
         raise InputError(
             f"{', '.join(set_options)}: a model that is already loaded stays as it is; leave this out, or "
             "give its name or folder."
         )
-    loaded = loading.wrap_model(model, tokenizer)
+    loaded = loading.wrap_model(model, tokenizer, check=check)
     return loaded
 
 

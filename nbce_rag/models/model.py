@@ -109,10 +109,12 @@ class Rows(Protocol):
         ...
 
     def rewind(self, tokens: int, rows: Sequence[int] | None = None) -> None:
-        """Take the last tokens of rows (None: of all) back, as far as they were appended by `step`.
+        """Take the last tokens of rows (None: of all) back: those of a row's last `step` can be, and those of
+        earlier ones where nothing but columns is kept of them. States go back to where that step began, and
+        what of it stays is read again with the tokens of the next one.
 
         Raises:
-            InputError: more than were appended.
+            InputError: more than can be taken back, which is never more than were appended.
         """
         ...
 
@@ -185,7 +187,8 @@ class Model(Protocol):
         ...
 
     def context_bytes(self, tokens: int) -> int:
-        """About the bytes that what is kept of a context of so many tokens takes."""
+        """About the bytes that what is kept of a context of so many tokens takes; of 0, what it takes however
+        short it is."""
         ...
 
     def free(self) -> int:

@@ -28,7 +28,7 @@ from nbce_rag.evaluation import evaluate
 from nbce_rag.kv.store import PassageKVStore
 from nbce_rag.models.transformers.contexts import read_contexts
 from nbce_rag.models.transformers.loading import load_model
-from nbce_rag.models.transformers.rows import RowMemory
+from nbce_rag.models.transformers.memory import RowMemory
 from nbce_rag.prompts.encoder import PromptEncoder
 
 WORDS = (
@@ -84,7 +84,7 @@ def measure_reading(arguments: argparse.Namespace) -> None:
                 loaded, contexts, None if store is None else store.of(loaded), loaded.batch_tokens
             )
             longest = max(map(len, contexts))
-            memory = RowMemory([longest - len(ids) for ids in contexts], longest + 64, loaded.layers)
+            memory = RowMemory([longest - len(ids) for ids in contexts], longest + 64, loaded.layout)
             for row, ids in enumerate(contexts):
                 memory.place(row, packed[ids], len(ids))
 

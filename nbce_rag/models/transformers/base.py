@@ -12,6 +12,7 @@ import torch
 
 from .devices import execution_device
 from .fingerprint import Fingerprint
+from .layers import Layout
 from .tokenizer import TransformersTokenizer
 
 __all__ = ["LoadedModel"]
@@ -28,10 +29,9 @@ class LoadedModel:
         window: the most tokens that one row may hold, prompt and answer together.
         eos_ids: every token id that ends an answer.
         identity: makes the fingerprint.
-        layers: number of layers with keys and values.
+        layout: what its layers keep of a row.
         vocab_size: width of the logits.
-        kv_bytes: bytes that one token's keys and values take.
-        activation_bytes: about what one token takes in a forward pass beside them.
+        activation_bytes: about what one token takes in a forward pass beside what is kept of it.
         lock: held during each forward pass, so that threads share the machine instead of thrashing it.
     """
 
@@ -41,9 +41,8 @@ class LoadedModel:
     window: int
     eos_ids: frozenset[int]
     identity: Fingerprint
-    layers: int
+    layout: Layout
     vocab_size: int
-    kv_bytes: int
     activation_bytes: int
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -60,6 +59,16 @@ class LoadedModel:
     def dtype(self) -> str:
         """Of weights, keys and values, such as "bfloat16"."""
         return str(self.model.dtype).removeprefix("torch.")
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes that one token's columns take in all layers."""
+        return self.layout.token_bytes
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes that one row's states take in all layers; 0 where every layer attends."""
+        return self.layout.state_bytes
 
     def free(self) -> int:
         """Bytes that can be allocated on the model's device now."""

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ...errors import NumericalError
 from .base import LoadedModel
-from .rows import RowCache
+from .cache import RowCache
 
-__all__ = ["forward"]
+__all__ = ["forward", "row_arguments"]
 
 
 def forward(
@@ -37,23 +37,18 @@ def forward(
     Raises:
         NumericalError: NaN among the logits.
     """
+    if ids.shape[1] > 1 and not model.layout.at_once:
+        return _one_by_one(model, cache, ids, positions, hidden)
     device, tokens = model.device, ids.shape[1]
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = row_arguments(model, cache, tokens)
     whole = positions is None or "logits_to_keep" not in inspect.signature(model.model.forward).parameters
     if not whole and positions is not None:
         arguments["logits_to_keep"] = positions.to(device)
     if hidden is not None:
         arguments["output_hidden_states"] = True
     with model.lock, torch.no_grad():
-        output = model.model(
-            input_ids=ids.to(device),
-            attention_mask=cache.attention_mask(tokens).to(device),
-            # Rows of finished questions run along, maybe past the window, where some models have no position.
-            position_ids=cache.position_ids(tokens).clamp(max=model.window - 1).to(device),
-            past_key_values=cache,
-            use_cache=True,
-            **arguments,
-        )
+        output = model.model(input_ids=ids.to(device), use_cache=True, **arguments)
+        cache.advance(tokens)
         logits = output.logits
         if whole and positions is not None:
             logits = logits[:, positions.to(device)]
@@ -65,3 +60,28 @@ def forward(
             "load it with dtype='float32', or check its weights."
         )
     return log_probs, None if hidden is None else output.hidden_states[-1][:, hidden.to(device)]
+
+
+def row_arguments(model: LoadedModel, cache: RowCache, tokens: int) -> dict[str, Any]:
+    """Arguments of a forward pass of so many new tokens that say which rows they go into."""
+    arguments: dict[str, Any] = {model.layout.argument: cache}
+    if model.layout.has_columns:  # elsewhere there is nothing to mask, and no position
+        arguments["attention_mask"] = cache.attention_mask(tokens).to(model.device)
+        # Rows of finished questions run along, maybe past the window, where some models have no position.
+        positions = cache.position_ids(tokens).clamp(max=model.window - 1) + model.layout.first_position
+        arguments["position_ids"] = positions.to(model.device)
+    return arguments
+
+
+def _one_by_one(
+    model: LoadedModel, cache: RowCache, ids: Tensor, positions: Tensor | None, hidden: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """For models that forget their state when they are given several tokens."""
+    first = None if hidden is None else torch.zeros(1, dtype=torch.long)
+    passes = [forward(model, cache, token[:, None], None, first) for token in ids.unbind(1)]
+    places = range(len(passes)) if positions is None else positions.tolist()
+    log_probs = torch.cat([passes[place][0] for place in places], 1)
+    if hidden is None:
+        return log_probs, None
+    states = [state for _, state in passes if state is not None]
+    return log_probs, torch.cat([states[place] for place in hidden.tolist()], 1)

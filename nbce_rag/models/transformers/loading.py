@@ -19,13 +19,16 @@ from ..loading import DEFAULT_MODEL
 from ..weights import weights_hash
 from .adapters import adapter_to_lay, attach_adapter, without_wrapping
 from .attention import use_grouped_attention
+from .check import checked
 from .checkpoints import check_parts, damaged_part, weight_files
 from .devices import device_of, dtype_of
 from .fingerprint import Fingerprint
 from .gguf import first_line, packaged_folder, quietly, require_all_weights, unpacked_folder
 from .model import TransformersModel
 from .packing import pack_linear_layers
+from .probe import probe
 from .quantised import arrange_weights, missing_package, quantisation, unpacked_at_once
+from .thresholds import most_tokens
 from .tokenizer import TransformersTokenizer
 
 __all__ = ["load_model", "wrap_model"]
@@ -46,6 +49,7 @@ def load_model(
     token: str | bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     optimize: bool = True,
+    check: bool = True,
 ) -> TransformersModel:
     """Load a causal language model.
 
@@ -68,6 +72,8 @@ def load_model(
         optimize: on the CPU, keep the weights of linear layers in the layout that a decoding step
             multiplies fastest (see `packing`; they can then neither be read nor trained), and attend to
             cached tokens without repeating their heads (see `attention`).
+        check: refuse a model whose rows do not give what whole passes give (see `check`). The verdict is
+            kept in the user's cache folder, so that it takes time (seconds at most) once.
 
     Raises:
         ModelError: nothing there, weights in an unsafe format, or an architecture that cannot be used.
@@ -143,7 +149,7 @@ def load_model(
         loaded.to(target)
     files = weight_files(path, hub)
     weights = weights_hash([*files, *(laid.files if laid else ())]) if files else None
-    ready = wrap_model(loaded, tokenizer, name=name, weights=weights)
+    ready = wrap_model(loaded, tokenizer, name=name, weights=weights, check=check)
     if optimize and device_map is None and target.type == "cpu":
         pack_linear_layers(loaded)
         use_grouped_attention(loaded)
@@ -152,7 +158,7 @@ def load_model(
 
 
 def wrap_model(
-    model: Any, tokenizer: Any, *, name: str | None = None, weights: str | None = None
+    model: Any, tokenizer: Any, *, name: str | None = None, weights: str | None = None, check: bool = True
 ) -> TransformersModel:
     """A model and tokenizer that are already loaded.
 
@@ -161,10 +167,11 @@ def wrap_model(
         tokenizer: a transformers tokenizer, or the one of a `LoadedModel`.
         name: what to call the model; None is what it calls itself.
         weights: hash of the files that its weights came from; None hashes the weights.
+        check: as in `load_model`.
 
     Raises:
-        ModelError: an architecture without a causal, per-token key-value cache, an adapter that cannot be
-            used, or no tokenizer.
+        ModelError: an architecture that cannot be read as rows, an adapter that cannot be used, or no
+            tokenizer.
         InputError: no model.
     """
     if not hasattr(model, "config"):
@@ -180,25 +187,22 @@ def wrap_model(
     window = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
     if not isinstance(window, int):
         window = tokenizer.native.model_max_length
+    window = min(window, most_tokens(text) or window)
     model.eval()
     arrange_weights(model, name)
-    size = model.dtype.itemsize
-    heads = text.num_attention_heads
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
-    kv_heads = getattr(text, "num_key_value_heads", None) or heads
-    inner = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
-    return TransformersModel(
+    layout, activation_bytes = probe(model, name)
+    ready = TransformersModel(
         model=model,
         tokenizer=tokenizer,
         name=name,
         window=int(min(window, 2**31 - 1)),
         eos_ids=_eos_ids(model, tokenizer.native),
         identity=Fingerprint(model, name, weights),
-        layers=int(text.num_hidden_layers),
+        layout=layout,
         vocab_size=int(text.vocab_size),
-        kv_bytes=2 * text.num_hidden_layers * kv_heads * head_dim * size,
-        activation_bytes=4 * (3 * text.hidden_size + inner + heads * head_dim) * size,
+        activation_bytes=activation_bytes,
     )
+    return checked(ready) if check else ready
 
 
 def _checkpoint(name: str, dtype: torch.dtype) -> str:
@@ -251,18 +255,14 @@ def _refuse_unusable(config: Any, name: str, model: Any = None) -> None:
             return  # remote code; judged once it is loaded
         raise ModelError(f"{name!r} ({config.model_type}) is not a causal language model. {way_out}")
     architecture: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)] if known else type(model)
-    layers = set(getattr(config.get_text_config(decoder=True), "layer_types", None) or ())
-    recurrent = {kind for kind in layers if "attention" not in kind or "linear" in kind}
-    if getattr(architecture, "_is_stateful", False) or recurrent:
-        raise ModelError(
-            f"{name!r} ({config.model_type}) is recurrent: its state is not a key-value cache, so rows "
-            f"cannot be laid out beside each other. {way_out}"
-        )
     # BERT and its kin pass for causal models that were told so, and then read no further than they should.
     if type(config) in MODEL_FOR_MASKED_LM_MAPPING and getattr(config, "is_decoder", None) is False:
         raise ModelError(f"{name!r} ({config.model_type}) reads in both directions. {way_out}")
-    if known and "past_key_values" not in inspect.signature(architecture.forward).parameters:
-        raise ModelError(f"{name!r} ({config.model_type}) keeps no keys and values. {way_out}")
+    parameters = inspect.signature(architecture.forward).parameters
+    if known and not {"past_key_values", "cache_params"} & parameters.keys():
+        recurrent = getattr(architecture, "_is_stateful", False)
+        why = "is recurrent and keeps its state in no cache" if recurrent else "keeps no keys and values"
+        raise ModelError(f"{name!r} ({config.model_type}) {why}. {way_out}")
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:

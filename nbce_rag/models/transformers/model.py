@@ -8,7 +8,7 @@ from functools import cached_property
 from ...kv.store import ContextStore
 from ..model import Can, Reading, RowPrompt, TokenIds
 from .base import LoadedModel
-from .contexts import context_bytes, read_contexts
+from .contexts import read_contexts
 from .reading import open_rows
 from .rows import CachedRows
 
@@ -29,12 +29,12 @@ class TransformersModel(LoadedModel):
         return int(min(8192, max(256, self.free() // 8 // self.activation_bytes)))
 
     def cost(self, rows: int, tokens: int) -> int:
-        """Keys and values, all rows as long as the longest, and a few sets of log-probs."""
-        return rows * (tokens * self.kv_bytes + 4 * 4 * self.vocab_size)
+        """Columns as long as the longest row, states and their marks, and a few sets of log-probs."""
+        return rows * (tokens * self.kv_bytes + 2 * self.state_bytes + 4 * 4 * self.vocab_size)
 
     def context_bytes(self, tokens: int) -> int:
-        """About what the keys and values of a context of so many tokens take."""
-        return context_bytes(self, tokens)
+        """What is kept of a context of so many tokens; of none, what its states take."""
+        return self.layout.context_bytes(tokens)
 
     def open(
         self,

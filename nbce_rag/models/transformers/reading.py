@@ -9,9 +9,12 @@ from torch import Tensor
 from ...kv.store import ContextStore
 from ..model import Reading, RowPrompt
 from .base import LoadedModel
+from .cache import RowCache
 from .contexts import read_contexts
 from .forward import forward
-from .rows import CachedRows, RowCache, RowMemory
+from .memory import RowMemory
+from .rows import CachedRows
+from .state_rows import StateRows
 from .suffix import read_suffix
 
 __all__ = ["open_rows"]
@@ -27,11 +30,13 @@ def open_rows(
     """See `nbce_rag.models.model.Model.open`."""
     contexts = [ids for prompt in prompts for ids in prompt.contexts]
     packed, reused = read_contexts(model, contexts, store, batch_tokens)
-    # All rows end at one column, where the longest prompt ends.
-    end = max(prompt.longest for prompt in prompts)
-    begins = [end - len(prompt.suffix) - len(ids) for prompt in prompts for ids in prompt.contexts]
-    capacity = end + max(room, *(len(prompt.refusal) for prompt in prompts))
-    memory = RowMemory(begins, capacity, model.layers)
+    longest = max(prompt.longest for prompt in prompts)
+    lengths = [len(ids) + len(prompt.suffix) for prompt in prompts for ids in prompt.contexts]
+    # All rows end at one column, where the longest prompt ends; or begin at one.
+    ends = [longest] * len(contexts) if model.layout.in_step else lengths
+    begins = [end - length for end, length in zip(ends, lengths, strict=True)]
+    capacity = longest + max(room, *(len(prompt.refusal) for prompt in prompts))
+    memory = RowMemory(begins, capacity, model.layout)
     for row, ids in enumerate(contexts):
         if ids:
             memory.place(row, packed[ids], len(ids))
@@ -42,11 +47,11 @@ def open_rows(
         rows = range(first, first + len(prompt.contexts))
         first = rows.stop
         spared = tuple(len(ids) if ids in reused else 0 for ids in prompt.contexts)
-        start = end - len(prompt.suffix)
-        readings.append(read_suffix(model, memory, rows, start, prompt, batch_tokens, spared))
+        starts = [ends[row] - len(prompt.suffix) for row in rows]
+        readings.append(read_suffix(model, memory, rows, starts, prompt, batch_tokens, spared))
 
     def read(cache: RowCache, ids: Tensor) -> Tensor:
         return forward(model, cache, ids)[0]
 
-    ends = [end] * len(contexts)
-    return CachedRows(memory, ends, ends, read), readings
+    rows_of = StateRows if model.layout.has_states else CachedRows
+    return rows_of(memory, ends, ends, read), readings

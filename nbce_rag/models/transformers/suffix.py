@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import Tensor
 
 from ..model import Reading, RowPrompt
 from .base import LoadedModel
+from .cache import RowCache
+from .caches import row_cache
 from .forward import forward
 from .likelihood import QuestionEstimate, worth_estimating
-from .rows import RowCache, RowMemory
+from .memory import RowMemory
+from .rows import in_order
 
 __all__ = ["read_suffix"]
 
@@ -20,7 +25,7 @@ def read_suffix(
     model: LoadedModel,
     memory: RowMemory,
     rows: range,
-    start: int,
+    starts: Sequence[int],
     prompt: RowPrompt,
     batch_tokens: int,
     reused: tuple[int, ...],
@@ -28,15 +33,15 @@ def read_suffix(
     """Read one question's suffix in all of its rows.
 
     The refusal's tokens, if any, are read behind the suffix to see how probable they are; their columns
-    are written over afterwards. So is the output layer run only where something is asked: at the
-    question's tokens, at the last one, and along the refusal. Over a large vocabulary the question is
-    scored on a shortlist (`nbce_rag.models.transformers.likelihood`).
+    are written over afterwards, and states go back to what they were. The output layer is run only where
+    something is asked: at the question's tokens, at the last one, and along the refusal. Over a large
+    vocabulary the question is scored on a shortlist (`nbce_rag.models.transformers.likelihood`).
 
     Args:
         model: the model.
         memory: with the contexts of these rows in place.
         rows: the question's rows, row 0 first.
-        start: the column where the suffix begins.
+        starts: the column where the suffix begins, of each row.
         prompt: suffix, question, refusal and vocabulary are used.
         batch_tokens: as in `read_contexts`.
         reused: goes into the reading.
@@ -58,12 +63,14 @@ def read_suffix(
     step = max(1, min(batch_tokens // len(ids), LOGITS_BYTES // (4 * model.vocab_size * len(positions))))
     estimate: QuestionEstimate | None = None
     next_log_probs, likelihoods, refusals = [], [], []
-    for first in range(0, len(rows), step):
-        some = rows[first : first + step]
-        log_probs, hidden = forward(
+    parts = list(_passes(starts, step))
+    for places in parts:
+        some = [rows[place] for place in places]
+        log_probs, hidden = _read(
             model,
-            RowCache(memory, some, start),
+            row_cache(memory, some, starts[places[0]]),
             ids.expand(len(some), -1),
+            len(suffix),
             positions,
             before if weight is not None else None,
         )
@@ -81,15 +88,43 @@ def read_suffix(
                 weight, hidden[0], model.output(hidden[0]), targets, prompt.vocabulary
             )
         values = estimate.rows(hidden)
-        if first == 0:
+        if places[0] == 0:
             values[0] = estimate.row_0
         likelihoods.append(values.sum(-1))
     return Reading(
-        torch.cat(next_log_probs),
-        torch.cat(likelihoods) if question is not None else None,
-        torch.cat(refusals) if refusal else None,
+        in_order(next_log_probs, parts),
+        in_order(likelihoods, parts) if question is not None else None,
+        in_order(refusals, parts) if refusal else None,
         reused,
     )
+
+
+def _passes(starts: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Places of rows that one pass reads: at most so many, which start at one column. Row 0 comes first."""
+    places_by_start: dict[int, list[int]] = {}
+    for place, start in enumerate(starts):
+        places_by_start.setdefault(start, []).append(place)
+    for places in places_by_start.values():
+        for first in range(0, len(places), most):
+            yield places[first : first + most]
+
+
+def _read(
+    model: LoadedModel,
+    cache: RowCache,
+    ids: Tensor,
+    suffix: int,
+    positions: Tensor,
+    hidden: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """`forward` of a suffix of so many tokens and what is read behind it, which leaves no trace in states."""
+    if suffix == ids.shape[1] or not model.layout.has_states:
+        return forward(model, cache, ids, positions, hidden)
+    log_probs, states = forward(model, cache, ids[:, :suffix], positions[positions < suffix], hidden)
+    cache.mark()
+    behind, _ = forward(model, cache, ids[:, suffix:])
+    cache.restore()
+    return torch.cat([log_probs, behind], 1), states
 
 
 def _of_tokens(log_probs: Tensor, tokens: Tensor) -> Tensor:
