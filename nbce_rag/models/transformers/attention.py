@@ -57,10 +57,8 @@ def grouped_attention(
 
 def _masked(scores: Tensor, mask: Tensor) -> Tensor:
     """Scores [R, kv_heads, group, T, L] under a mask as above, in place."""
-    if mask.shape[1] == 1:
-        mask = mask[:, :, None]
-    else:
-        mask = mask.reshape(len(mask), *scores.shape[1:])
+    shared = mask.shape[1] == 1
+    mask = mask[:, :, None] if shared else mask.reshape(len(mask), *scores.shape[1:])
     if mask.dtype == torch.bool:
         # Not -inf: a padded query may look nowhere, and NaN would spread from it.
         return scores.masked_fill_(~mask, torch.finfo(scores.dtype).min)
