@@ -29,7 +29,7 @@ __all__ = ["TOLERANCE", "Sleepers"]
 TOLERANCE = 5e-5
 """How far the evidence for any passages together may be off while rows sleep."""
 
-_ENTERING = 1e-6  # rows fall asleep only together with so much weight at most, so that they sleep for long
+_ENTERING = 1e-7  # rows fall asleep only together with so much weight at most, so that they sleep for long
 _LEAVING = (
     TOLERANCE / 50
 )  # and where the bound is too wide, the heaviest wake until what is left is below this
@@ -61,6 +61,19 @@ class _Belief:
         return self.asleep + math.tanh(self.spread / 4)
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What rows give a token.
+
+    Attributes:
+        log_probs: [n]; 0 of a row that has not read it.
+        is_read: [n] bool.
+    """
+
+    log_probs: Tensor
+    is_read: Tensor
+
+
 class Sleepers:
     """What is known of the weights of one question's passage rows while some of them sleep.
 
@@ -71,7 +84,7 @@ class Sleepers:
 
     Attributes:
         asleep: [n] bool.
-        tokens: of the answer that each row has read or, if it is not asleep, will have read.
+        read: of each row that sleeps, how many tokens of the answer it has read.
     """
 
     def __init__(self, drift: tuple[float, Tensor], evidence: Tensor, tokens: int) -> None:
@@ -80,7 +93,7 @@ class Sleepers:
         exact = evidence.double().cpu()
         self._first = self._belief = _Belief(exact, torch.zeros_like(exact))
         self._tokens_before = tokens
-        self._history: list[Tensor] = []  # [n] log p_k of each token since then, NaN where a row slept
+        self._history: list[_Seen] = []  # of each token since then
         self.asleep = torch.zeros(len(exact), dtype=torch.bool)
         self.read: dict[int, int] = {}
 
@@ -138,6 +151,8 @@ class Sleepers:
         self._fall_asleep(torch.zeros_like(self.asleep).index_fill_(0, torch.tensor(rows), True))
 
     def _fall_asleep(self, rows: Tensor) -> None:
+        if not bool(rows.any()):
+            return
         belief = self._belief
         most = torch.where(rows, belief.evidence * math.exp(belief.spread), belief.most)
         evidence = belief.evidence.masked_fill(rows, 0.0)
@@ -149,11 +164,11 @@ class Sleepers:
 
         Those of rows that sleep are not looked at.
         """
-        return self._after(log_probs.double().cpu()).error <= TOLERANCE
+        return self._after(self._unread(log_probs)).error <= TOLERANCE
 
     def heaviest(self, log_probs: Tensor) -> list[int]:
         """The rows to wake where it is not."""
-        most = self._after(log_probs.double().cpu()).most
+        most = self._after(self._unread(log_probs)).most
         rows: list[int] = []
         rest = float(most.sum())
         for row in most.argsort(descending=True).tolist():
@@ -165,34 +180,40 @@ class Sleepers:
 
     def take(self, log_probs: Tensor) -> None:
         """A token was chosen that the rows give these log-probs [n]."""
-        log_probs = log_probs.double().cpu().masked_fill(self.asleep, math.nan)
-        self._belief = self._after(log_probs)
-        self._history.append(log_probs)
+        values = self._unread(log_probs)
+        self._belief = self._after(values)
+        self._history.append(_Seen(values, ~self.asleep))
 
     def wake(self, rows: list[int], log_probs: Tensor) -> None:
         """Rows have read what they lacked.
 
         Args:
-            rows: those that wake; all of them have read equally many tokens.
+            rows: those that wake; all of them have read equally many tokens before.
             log_probs: [n', T] theirs, of all but the first of the tokens that they lacked.
         """
-        for row, values in zip(rows, log_probs.double().cpu(), strict=True):
+        for row, values in zip(rows, log_probs.double().cpu().tolist(), strict=True):
             first = self.read.pop(row) + 1 - self._tokens_before
-            for place, value in enumerate(values.tolist()):
-                self._history[first + place][row] = value
+            for seen, value in zip(self._history[first:], values, strict=True):
+                seen.log_probs[row] = value
+                seen.is_read[row] = True
         asleep = self.asleep.clone()
         asleep[rows] = False
-        # From the last token behind which all was known.
+        self._replay(asleep)
+
+    def _replay(self, asleep: Tensor) -> None:
+        """Follow all tokens anew from the last one behind which all was known."""
         self._belief, self.asleep = self._first, torch.zeros_like(asleep)
-        for of_token in self._history:
-            if bool((newly := of_token.isnan() & ~self.asleep).any()):
-                self._fall_asleep(newly)
-            self._belief = self._after(of_token)
-        if bool((newly := asleep & ~self.asleep).any()):
-            self._fall_asleep(newly)  # before any token was chosen
+        for seen in self._history:
+            self._fall_asleep(~seen.is_read & ~self.asleep)
+            self._belief = self._after(seen.log_probs)
+        self._fall_asleep(asleep & ~self.asleep)  # before any token was chosen
+
+    def _unread(self, log_probs: Tensor) -> Tensor:
+        """[n] log-probs of a token; those of rows that sleep are 0 at most."""
+        return log_probs.double().cpu().masked_fill(self.asleep, 0.0)
 
     def _after(self, log_probs: Tensor) -> _Belief:
-        """What is known behind a token of these log-probs [n]."""
+        """What is known behind a token of these log-probs [n]; those of rows that sleep are not looked at."""
         doubt, most = self.doubt, self.most.masked_fill(~self.asleep, 0.0)
         joint = torch.where(self.asleep, 0.0, self.weights * log_probs.exp())
         total = float(joint.sum())
