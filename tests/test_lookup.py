@@ -109,9 +109,9 @@ def answer_with(
     notice = Group.notice
     nbce, model = watched(nbce)
 
-    def noticed(self: Any, token: int, evidence: torch.Tensor) -> tuple[float, ...]:
+    def noticed(self: Any, token: int, *of_token: Any) -> tuple[float, ...]:
         chosen.append(token)
-        return notice(self, token, evidence)
+        return notice(self, token, *of_token)
 
     with monkeypatch.context() as patch:
         patch.setattr(Group, "notice", noticed)

@@ -140,7 +140,7 @@ SAMPLED: tuple[dict[str, Any], ...] = (
     cutoff=st.sampled_from([0.05, 0.3, 0.0]),
     beta=st.sampled_from([0.25, 0.0, -0.5]),
     sampling=st.sampled_from(SAMPLED),
-    entering=st.sampled_from([1e-6, 2e-5]),
+    night=st.sampled_from([1, 4]),
 )
 def test_sleep_changes_no_token(
     seed: int,
@@ -150,12 +150,12 @@ def test_sleep_changes_no_token(
     cutoff: float,
     beta: float,
     sampling: dict[str, Any],
-    entering: float,
+    night: int,
 ) -> None:
     rule = Posterior(epsilon=epsilon, cutoff=cutoff, beta=beta)
     arguments = (seed, questions, passages, 30)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sleepers, "_ENTERING", entering)
+        patch.setattr(sleepers, "_NIGHT", night)
         slept, steps = answers(*arguments, True, rule, Options(**sampling))
         awake, plain_steps = answers(*arguments, False, rule, Options(**sampling))
     assert_same(slept, awake)
@@ -166,10 +166,15 @@ def test_sleep_changes_no_token(
 
 @pytest.mark.parametrize("sampling", [SAMPLED[0], SAMPLED[3], SAMPLED[7]], ids=str)
 def test_rows_do_sleep_and_wake(sampling: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sleepers, "_ENTERING", 1e-5)
-    woken: list[int] = []
+    monkeypatch.setattr(sleepers, "_NIGHT", 2)
+    woken: list[Group] = []
     wake = Group.wake
-    monkeypatch.setattr(Group, "wake", lambda self, rows: (woken.append(1), wake(self, rows))[1])
+
+    def counted(self: Group, rows: Any) -> None:
+        woken.append(self)
+        wake(self, rows)
+
+    monkeypatch.setattr(Group, "wake", counted)
     spared = 0
     for seed in range(4):
         rule = Posterior(epsilon=0.001)
@@ -191,7 +196,7 @@ def test_rules_that_know_no_bounds_read_all_rows(rule: Any) -> None:
 def test_what_needs_every_row_reads_every_row(
     of_group: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sleepers, "_ENTERING", 1e-3)
+    monkeypatch.setattr(sleepers, "_NIGHT", 0)
     _, steps = answers(5, 1, 6, 20, True, Posterior(epsilon=0.0), Options(), **of_group)
     assert steps[0][1] == 0
 
@@ -200,8 +205,9 @@ def test_what_rows_that_sleep_may_say_is_bounded() -> None:
     evidence = torch.tensor([0.7, 0.3, 0.0, 0.0])
     restart = torch.tensor([0.025, 0.02, 0.005 - 1e-9, 1e-9])
     mine = Sleepers((0.95, restart), evidence, 1)
-    assert mine.drowsy(set()) == [3]
-    assert mine.drowsy({3}) == []
+    assert mine.drowsy(set(), 0.0) == [3]
+    assert mine.drowsy({3}, 0.0) == []
+    assert mine.drowsy(set(), 0.4) == []  # not for long
     mine.sleep([3], 0)
     assert mine.awake == [0, 1, 2]
     assert mine.weights[3] == 0.0
@@ -294,6 +300,7 @@ def test_sleep_changes_no_answer(
     family: str, sampled: bool, make_nbce: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     naps = counted_naps(monkeypatch)
+    monkeypatch.setattr(sleepers, "_NIGHT", 4)
     nbce = make_nbce(family, prompt=TEMPLATE)
     # A random model is sure of nothing, so rows sleep only if they begin far below the others.
     options: dict[str, Any] = {"max_tokens": 20, "fusion": Posterior(epsilon=1e-12, tau=0.01)}
@@ -329,15 +336,16 @@ def test_sleep_changes_no_answer(
 def test_a_model_that_takes_nothing_back_keeps_all_rows_awake(
     make_nbce: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sleepers, "_ENTERING", 0.5)
+    monkeypatch.setattr(sleepers, "_NIGHT", 0)
     naps = counted_naps(monkeypatch)
     nbce, model = watched(make_nbce("llama", prompt=TEMPLATE))
-    options: dict[str, Any] = {"max_tokens": 8, "fusion": Posterior(epsilon=0.0, focus=0.0)}
-    nbce.answer(QUESTION, PASSAGES, **options)
+    options: dict[str, Any] = {"max_tokens": 8, "fusion": Posterior(epsilon=0.0, tau=0.01, focus=0.0)}
+    passages = [Passage(p.text, score=score) for p, score in zip(PASSAGES, (0.9, 0.5, 0.2, 0.1), strict=True)]
+    nbce.answer(QUESTION, passages, **options)
     assert naps
     naps.clear()
-    model.can = Can(rewind=False)
-    nbce.answer(QUESTION, PASSAGES, **options)
+    monkeypatch.setattr(model, "can", Can(rewind=False), raising=False)
+    nbce.answer(QUESTION, passages, **options)
     assert not naps
 
 

@@ -269,11 +269,12 @@ class LockstepDecoder:
         gain = 0.0
         if len(of_token) > 1:
             gain = float((fused.weights.log() + of_token[1:]).logsumexp(-1) - of_token[0])
+        log_prob = float(fused.log_probs[token])
         return Step(
             question=index,
             token=token,
-            log_prob=float(fused.log_probs[token]),
-            evidence=group.notice(token, evidence),
+            log_prob=log_prob,
+            evidence=group.notice(token, evidence, log_prob),
             gain=gain if math.isfinite(gain) else 0.0,
             entropies=group.by_row(nucleus(rows, 1.0)[1]) if group.entropies else (),
         )

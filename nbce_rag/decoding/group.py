@@ -49,6 +49,7 @@ class Group:
     live_rows: list[int] = field(init=False)
     negligible: list[int] = field(init=False)
     sleepers: Sleepers | None = field(default=None, init=False)
+    surprise: float = field(default=0.0, init=False)  # nats that the answer's tokens cost
     watches: dict[int, tuple[int, int]] = field(default_factory=dict, init=False)  # until, and how long
 
     def __post_init__(self) -> None:
@@ -97,7 +98,8 @@ class Group:
             return []
         if self.passages < 2 or (sleepers := self._sleepers()) is None:
             return []
-        return sleepers.drowsy({row for row, (until, _) in self.watches.items() if until > len(self.answer)})
+        on_watch = {row for row, (until, _) in self.watches.items() if until > len(self.answer)}
+        return sleepers.drowsy(on_watch, self.surprise / len(self.answer))
 
     def fall_asleep(self, rows: list[int]) -> None:
         """Let passage rows sleep that have read all of the answer but its last token."""
@@ -130,8 +132,10 @@ class Group:
         first, *others = values.tolist()
         return (first, *self._in_place(others, math.nan))
 
-    def notice(self, token: int, evidence: Tensor) -> tuple[float, ...]:
-        """Take in a chosen token and its evidence over the kept rows; the evidence over all passages."""
+    def notice(self, token: int, evidence: Tensor, log_prob: float) -> tuple[float, ...]:
+        """Take in a chosen token, its evidence over the kept rows and its log-prob; the evidence over all
+        passages."""
+        self.surprise -= log_prob
         self.answer.append(token)
         shares = evidence.tolist()
         for row, share in zip(self.live_rows, shares, strict=True):

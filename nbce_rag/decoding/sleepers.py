@@ -29,7 +29,8 @@ __all__ = ["TOLERANCE", "Sleepers"]
 TOLERANCE = 5e-5
 """How far the evidence for any passages together may be off while rows sleep."""
 
-_ENTERING = 1e-7  # rows fall asleep only together with so much weight at most, so that they sleep for long
+_NIGHT = 24  # tokens that rows should sleep for: reading what they lack takes as long as having read it
+_LEAST_SURPRISE = 0.02  # nats a token
 _LEAVING = (
     TOLERANCE / 50
 )  # and where the bound is too wide, the heaviest wake until what is left is below this
@@ -127,14 +128,15 @@ class Sleepers:
         rest = float(self.most[self.asleep].sum())
         return Doubt(min(rest, 1 - 1e-9), spread + _ROUNDING)
 
-    def drowsy(self, barred: set[int]) -> list[int]:
-        """Rows that are read and weigh so little, together with those asleep, that they may sleep.
+    def drowsy(self, barred: set[int], surprise: float) -> list[int]:
+        """Rows that are read and weigh so little, together with those asleep, that they may sleep for long.
 
         Args:
             barred: rows that may not.
+            surprise: nats a token that bounds are expected to grow by, as the answer's tokens so far cost.
         """
-        most = self.most
-        room = _ENTERING - float(most[self.asleep].sum())
+        most = (self.most + _NIGHT * self._restart) * math.exp(_NIGHT * max(surprise, _LEAST_SURPRISE))
+        room = TOLERANCE - float(most[self.asleep].sum())
         rows: list[int] = []
         for row in most.argsort().tolist():
             if self.asleep[row] or row in barred:
