@@ -23,6 +23,8 @@ from nbce_rag.decoding.drafting import PromptLookup
 from nbce_rag.decoding.group import Group
 from nbce_rag.decoding.sampling import Sampler
 from nbce_rag.decoding.sleepers import Sleepers
+from nbce_rag.decoding.thought import ThoughtReader
+from nbce_rag.decoding.turn import TurnSampler
 from nbce_rag.errors import InputError
 from nbce_rag.fusion import Rule
 from nbce_rag.fusion.bounds import Doubt
@@ -282,6 +284,16 @@ def test_a_sure_choice_is_the_choice(seed: int, sampling: dict[str, Any], width:
         between = torch.where(scores == -torch.inf, scores, low + mix * (high - low))
         assert sampler().choose(between) == token
     assert mine.choose(scores) == token  # nothing was drawn to find it out
+
+
+def test_what_a_turn_has_to_write_is_sure(tiny_tokenizer: Any) -> None:
+    answer = Sampler(Options(), None, frozenset())  # type: ignore[arg-type]
+    turn = TurnSampler(ThoughtReader(tiny_tokenizer), answer, answer, frozenset({1}), opening=(5,))
+    scores = torch.arange(WORDS).float().log_softmax(-1)
+    assert turn.sure(scores - 9.0, scores, scores + 9.0) == 5
+    assert turn.choose(scores) == 5
+    assert turn.sure(scores - 9.0, scores, scores + 9.0) is None
+    assert turn.sure(scores - 0.1, scores, scores + 0.1) == WORDS - 1 == turn.choose(scores)
 
 
 def test_most_choices_are_sure_where_little_is_open() -> None:
