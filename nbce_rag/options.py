@@ -70,6 +70,10 @@ class Options:
             It costs a pass over all rows' probabilities a token, so it is off.
         prompt_lookup_num_tokens: most tokens that are drafted from the leading passage and verified in
             one pass; changes the speed alone. 0 is off.
+        sleep: leave rows unread for as long as they cannot change what is chosen; they read what they lack
+            when they might. Tokens are the same as without, weights within 0.0001. For rules that know such
+            bounds (`posterior`), where rows can be taken back; not beside a grammar, `entropies` or
+            `drop_rows_after`.
         drop_rows_after: stop reading passages that had less than a thousandth of the evidence for this many
             tokens in a row; 0 never does. Sooner, but what comes later cannot be drawn from them; the
             answer says so.
@@ -106,6 +110,7 @@ class Options:
     relevance: bool = False
     entropies: bool = False
     prompt_lookup_num_tokens: int = 8
+    sleep: bool = True
     drop_rows_after: int = 0
     citation_threshold: float = 0.5
 
@@ -179,6 +184,7 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "regex": ((str, type(None)), "a string, or None"),
     "thinking": ((bool, type(None)), "True, False or None"),
     "joint_row": ((bool,), "True or False"),
+    "sleep": ((bool,), "True or False"),
     "order_labels": ((bool,), "True or False"),
     "abstention": ((str,), "a string"),
     "answer_without_context": ((bool,), "True or False"),

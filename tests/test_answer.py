@@ -122,6 +122,8 @@ def test_to_dict_has_the_shape_that_the_command_line_prints() -> None:
             "total_tokens": 33,
             "row_tokens": [8, 11, 11],
             "row_passages": [],
+            "row_steps": 0,
+            "slept_row_steps": 0,
         },
         "timings": {"retrieve": None, "prefill": 0.5, "first_token": 0.6, "decode": 0.25, "total": 0.75},
         "finish_reason": "stop",

@@ -71,6 +71,35 @@ def test_grouped_is_repeated(
     torch.testing.assert_close(mixed.double(), exact, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_without_a_mask_every_query_looks_everywhere(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(3)
+    query = torch.randn(3, 4, 2, 8, generator=generator).to(dtype)
+    key, value = torch.randn(2, 3, 2, 7, 8, generator=generator).to(dtype)
+    everywhere = torch.ones(1, 1, 2, 7, dtype=torch.bool)
+    exact = repeated_attention(query, key, value, everywhere, 0.3)
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    mixed = grouped_attention(query, key, value, None, 0.3)
+    torch.testing.assert_close(mixed.double(), exact, atol=tolerance, rtol=tolerance)
+
+
+def test_a_step_of_rows_of_equal_length_is_grouped_too() -> None:
+    model: Any = build_model("llama", 60).eval()
+    plain: Any = build_model("llama", 60).eval()
+    plain.load_state_dict(model.state_dict())
+    assert use_grouped_attention(model)
+    ids = torch.arange(24).view(2, 12) + 2
+    with (
+        torch.no_grad(),
+        mock.patch.object(attention, "grouped_attention", wraps=attention.grouped_attention) as used,
+    ):
+        cache = model(ids, use_cache=True).past_key_values
+        ours = model(ids[:, :1], past_key_values=cache).logits
+        assert used.call_count == model.config.num_hidden_layers  # the step's alone
+        theirs = plain(torch.cat([ids, ids[:, :1]], 1)).logits[:, -1:]
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_model_gives_the_same_logits(family: str) -> None:
     plain: Any = build_model(family, 60).eval()

@@ -16,8 +16,8 @@ from watched_model import watched
 
 from nbce_rag import NBCE, Experts, Fused, FusionState, Max, Mean, MinEntropy, Posterior
 from nbce_rag.answers.answer import Answer
-from nbce_rag.decoding import decoder
 from nbce_rag.decoding.drafting import PromptLookup
+from nbce_rag.decoding.group import Group
 from nbce_rag.engine import generation
 from nbce_rag.errors import InputError
 
@@ -106,15 +106,15 @@ def answer_with(
 ) -> tuple[Answer, list[int], int]:
     """The answer, its token ids and the number of forward passes of the decoder."""
     chosen: list[int] = []
-    notice = decoder.Group.notice
+    notice = Group.notice
     nbce, model = watched(nbce)
 
-    def noticed(self: Any, token: int, evidence: torch.Tensor) -> tuple[float, ...]:
+    def noticed(self: Any, token: int, *of_token: Any) -> tuple[float, ...]:
         chosen.append(token)
-        return notice(self, token, evidence)
+        return notice(self, token, *of_token)
 
     with monkeypatch.context() as patch:
-        patch.setattr(decoder.Group, "notice", noticed)
+        patch.setattr(Group, "notice", noticed)
         patch.setattr(generation, "PromptLookup", lambda contexts, most: lookup)
         drafts = 0 if lookup is None else 8
         answer = nbce.answer(QUESTION, PASSAGES, prompt_lookup_num_tokens=drafts, **options)

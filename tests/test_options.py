@@ -34,6 +34,7 @@ IMPOSSIBLE: list[tuple[str, Any]] = [
     *[("relevance", value) for value in (1, "yes", None)],
     *[("entropies", value) for value in (1, "yes", None)],
     *[("prompt_lookup_num_tokens", value) for value in (-1, 0.5, True)],
+    *[("sleep", value) for value in (1, "yes", None)],
     *[("drop_rows_after", value) for value in (-1, 0.5, True)],
     *[("regex", value) for value in (5, b"a+")],
     *[("json_schema", value) for value in (5, ["type"], True)],

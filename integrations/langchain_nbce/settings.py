@@ -90,6 +90,7 @@ class NBCESettings(BaseModel):
     relevance: bool | None = None
     entropies: bool | None = None
     prompt_lookup_num_tokens: int | None = None
+    sleep: bool | None = None
     drop_rows_after: int | None = None
     citation_threshold: float | None = None
 

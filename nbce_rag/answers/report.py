@@ -105,6 +105,8 @@ class UsageReport(TypedDict):
         total_tokens: prompt and generated tokens.
         row_tokens: prompt tokens of each row, as in `nbce_rag.evidence.evidence.Usage`.
         row_passages: the contexts that each row reads; [] where that was not noted.
+        row_steps: tokens of the answer that rows were stepped by, over all rows.
+        slept_row_steps: those that rows were spared while they slept.
     """
 
     prompt_tokens: int
@@ -114,6 +116,8 @@ class UsageReport(TypedDict):
     total_tokens: int
     row_tokens: list[int]
     row_passages: list[list[int]]
+    row_steps: int
+    slept_row_steps: int
 
 
 class TimingsReport(TypedDict):
@@ -216,6 +220,8 @@ def report(answer: AnswerLike) -> Report:
             "total_tokens": int(usage.prompt_tokens) + int(usage.generated_tokens),
             "row_tokens": [int(count) for count in usage.row_tokens],
             "row_passages": [[int(place) for place in row] for row in usage.row_passages],
+            "row_steps": int(usage.row_steps),
+            "slept_row_steps": int(usage.slept_row_steps),
         },
         "timings": {
             "retrieve": _number(timings.retrieve),

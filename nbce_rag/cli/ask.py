@@ -112,6 +112,14 @@ def ask_command(
     ] = False,
     thinking: ThinkingOption = None,
     max_thought_tokens: ThoughtTokensOption = None,
+    sleep: Annotated[
+        bool | None,
+        typer.Option(
+            "--sleep/--no-sleep",
+            help="Leave passages unread for as long as they cannot change a token.",
+            show_default="sleep",
+        ),
+    ] = None,
     chat_template_kwargs: ChatTemplateOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     html: Annotated[
@@ -178,6 +186,7 @@ def ask_command(
                         answer_without_context=answer_without_context or None,
                         thinking=thinking,
                         max_thought_tokens=max_thought_tokens,
+                        sleep=sleep,
                         chat_template_kwargs=parse_kwargs(chat_template_kwargs, "--chat-template-kwargs"),
                         entropies=None if plot is None else True,
                         kv_store=kv,

@@ -1,14 +1,14 @@
 """The lock-step loop: all rows of all questions step together, each question fused apart.
 
 At every step the rows of a question give n + 1 distributions, a rule fuses them, one token is chosen,
-and that token is appended to every row of the question.
+and that token is appended to every row of the question. Rows that cannot change the choice may sleep: they
+are left unread, and read what they lack in one pass when they might matter (`nbce_rag.decoding.sleepers`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -16,80 +16,19 @@ from torch import Tensor
 from ..errors import InputError
 from ..fusion import Fused, FusionState, Rule, responsibilities
 from ..fusion.base import NEG_INF
+from ..fusion.bounds import BoundedRule
 from ..fusion.truncation import nucleus
 from ..models.model import Rows, Step
 from .drafting import PromptLookup
+from .group import Group
 from .sampling import TokenChooser
 
-__all__ = ["Group", "LockstepDecoder"]
+__all__ = ["LockstepDecoder"]
 
 # Rows of finished questions run along until they are this share of the batch; dropping them copies the rest.
 _DEAD_SHARE = 0.25
-_NEGLIGIBLE = 1e-3  # evidence below which a row does not matter
-_DRAFT_BYTES = 256 * 2**20  # of logits in a pass over a draft
-
-
-@dataclass(eq=False)
-class Group:
-    """One question in the batch.
-
-    Attributes:
-        rows: its n + 1 rows in the batch, row 0 first; n may be 0.
-        rule: fuses them; not used when n = 0.
-        chooser: picks its tokens.
-        state: what the rule may know, with G = 1 (n columns).
-        entropies: whether its steps carry the entropy of each row.
-        lookup: drafts tokens while this is the only question left, or None.
-        drop_after: rows with negligible evidence for this many tokens in a row are dropped; 0 keeps all.
-    """
-
-    rows: tuple[int, ...]
-    rule: Rule
-    chooser: TokenChooser
-    state: FusionState = field(default_factory=FusionState)
-    lookup: PromptLookup | None = None
-    drop_after: int = 0
-    entropies: bool = False
-    answer: list[int] = field(default_factory=list, init=False)
-    live_rows: list[int] = field(init=False)
-    negligible: list[int] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.passages = len(self.rows) - 1
-        self.live_rows = list(range(self.passages))  # passage rows that are still read
-        self.negligible = [0] * self.passages  # for how many tokens in a row
-
-    @property
-    def dropped(self) -> int:
-        """How many passage rows were dropped."""
-        return self.passages - len(self.live_rows)
-
-    def drop_negligible(self) -> None:
-        """Forget rows that have not mattered; the caller drops them from the batch."""
-        stay = [i for i, row in enumerate(self.live_rows) if self.negligible[row] < self.drop_after]
-        if not self.drop_after or len(stay) == len(self.live_rows) or not stay:
-            return
-        self.rows = (self.rows[0], *(self.rows[i + 1] for i in stay))
-        self.live_rows = [self.live_rows[i] for i in stay]
-        self.state = self.state.keep(torch.tensor(stay))
-
-    def by_row(self, values: Tensor) -> tuple[float, ...]:
-        """Values of the rows that are still read, row 0 first, in the places of all rows."""
-        first, *others = values.tolist()
-        return (first, *self._in_place(others, math.nan))
-
-    def notice(self, token: int, evidence: Tensor) -> tuple[float, ...]:
-        """Take in a chosen token and its evidence over the kept rows; the evidence over all passages."""
-        self.answer.append(token)
-        shares = evidence.tolist()
-        for row, share in zip(self.live_rows, shares, strict=True):
-            self.negligible[row] = self.negligible[row] + 1 if share < _NEGLIGIBLE else 0
-        return self._in_place(shares, 0.0)
-
-    def _in_place(self, values: Sequence[float], dropped: float) -> tuple[float, ...]:
-        """Values over the kept passage rows into one a passage row."""
-        of_row = dict(zip(self.live_rows, values, strict=True))
-        return tuple(of_row.get(row, dropped) for row in range(self.passages))
+_ASLEEP_SHARE = 0.25  # rows fall asleep where that spares so much of a step; it moves the rows that are read
+_LOGITS_BYTES = 256 * 2**20  # of logits in a pass over several tokens
 
 
 class LockstepDecoder:
@@ -107,6 +46,8 @@ class LockstepDecoder:
         self._log_probs: Tensor | None = log_probs
         self._groups = list(groups)
         self._active = dict.fromkeys(range(len(groups)))
+        self._read = len(rows)  # so many of the first rows are read at each step, the others sleep
+        self._lags = False  # whether rows have slept since rows were dropped
         self._draft: tuple[int, ...] = ()  # tokens that were read and are not yet chosen
         self._ahead: list[Tensor] = []  # [R, V] behind each of them
         self._proposed: tuple[PromptLookup, int] | None = None  # who drafted how many
@@ -124,14 +65,23 @@ class LockstepDecoder:
         """How many of a question's passage rows were dropped."""
         return self._groups[question].dropped
 
+    def row_steps(self, question: int) -> tuple[int, int]:
+        """Steps of a question's rows that were read, and that rows were spared while they slept."""
+        return self._groups[question].row_steps
+
     def step(self) -> list[Step]:
         """One token for every active question, in their order."""
         if not self._active:
             return []
         log_probs = self._log_probs if self._log_probs is not None else self._advance()
         self._log_probs = None
-        steps: list[Step] = []
-        for cohort in self._cohorts():
+        cohorts = list(self._cohorts())
+        steps = [
+            self._choose_bounded(index, log_probs)
+            for index in self._active
+            if self._groups[index].sleepers is not None
+        ]
+        for cohort in cohorts:
             steps += self._choose(cohort, log_probs)
         return sorted(steps, key=lambda step: step.question)
 
@@ -142,16 +92,20 @@ class LockstepDecoder:
             if self._groups[next(iter(self._active))].answer[-1] == expected:
                 self._draft = tuple(rest)
                 return self._ahead.pop(0)
-            self._rows.rewind(len(self._draft))
+            self._rows.rewind(len(self._draft), self._stepped())
         self._judge()
-        self._drop_rows()
+        self._arrange()
         self._draft = self._drafted()
-        ids = torch.zeros(len(self._rows), 1 + len(self._draft), dtype=torch.long)
+        ids = torch.zeros(self._read, 1 + len(self._draft), dtype=torch.long)
         for index in self._active:
             group = self._groups[index]
-            ids[list(group.rows)] = torch.tensor([group.answer[-1], *self._draft])
-        log_probs, *self._ahead = self._rows.step(ids).unbind(1)
+            ids[group.rows_awake] = torch.tensor([group.answer[-1], *self._draft])
+        log_probs, *self._ahead = self._rows.step(ids, self._stepped()).unbind(1)
         return log_probs
+
+    def _stepped(self) -> range | None:
+        """The rows that are read, None for all."""
+        return None if self._read == len(self._rows) else range(self._read)
 
     def _drafted(self) -> tuple[int, ...]:
         """Tokens to verify with the next pass.
@@ -165,8 +119,8 @@ class LockstepDecoder:
         if group.lookup is None or group.state.evidence is None or not group.live_rows:
             return ()
         leading = group.live_rows[int(group.state.evidence[0].argmax())]
-        logits = 4 * self._vocab_size * len(self._rows)
-        room = min(self._rows.room, _DRAFT_BYTES // logits) - 1
+        logits = 4 * self._vocab_size * self._read
+        room = min(self._rows.room, _LOGITS_BYTES // logits) - 1
         draft = group.lookup.draft(group.answer, leading, room)
         self._proposed = (group.lookup, len(draft)) if draft else None
         return draft
@@ -178,25 +132,41 @@ class LockstepDecoder:
             lookup.judge(count, count - len(self._draft))
         self._proposed, self._draft, self._ahead = None, (), []
 
-    def _drop_rows(self) -> None:
-        """Drop rows of finished questions and rows that do not matter."""
-        for index in self._active:
-            self._groups[index].drop_negligible()
-        alive = [row for index in self._active for row in self._groups[index].rows]
-        if len(alive) >= (1 - _DEAD_SHARE) * len(self._rows):
-            return
-        self._rows = self._rows.keep(alive)
-        first = 0
-        for index in self._active:
-            count = len(self._groups[index].rows)
-            self._groups[index].rows = tuple(range(first, first + count))
-            first += count
+    def _arrange(self) -> None:
+        """Drop rows of finished questions and rows that do not matter; let those sleep that may."""
+        groups = [self._groups[index] for index in self._active]
+        for group in groups:
+            group.drop_negligible()
+        drowsy = [group.drowsy() for group in groups]
+        if sum(map(len, drowsy)) >= _ASLEEP_SHARE * self._read:
+            for group, rows in zip(groups, drowsy, strict=True):
+                if rows:
+                    group.fall_asleep(rows)
+        awake = [row for group in groups for row in group.rows_awake]
+        asleep = [row for group in groups for row in group.rows_asleep]
+        alive = len(awake) + len(asleep)
+        # Rows in a run are read where they lie, and together if none of them lags behind.
+        is_scattered = asleep and awake != list(range(len(awake)))
+        has_laggards = self._lags and not asleep and alive < len(self._rows)
+        if alive < (1 - _DEAD_SHARE) * len(self._rows) or is_scattered or has_laggards:
+            self._rows = self._rows.keep([*awake, *asleep])
+            place = {row: at for at, row in enumerate([*awake, *asleep])}
+            for group in groups:
+                group.rows = tuple(place[row] for row in group.rows)
+            self._lags = False
+        self._lags = self._lags or bool(asleep)
+        self._read = len(awake) if asleep else len(self._rows)
 
     def _cohorts(self) -> Iterable[list[int]]:
-        """Active questions that one call of a rule can fuse: same rule, same rows, same things known."""
+        """Active questions that one call of a rule can fuse: same rule, same rows, same things known.
+
+        Those of which rows sleep are not among them.
+        """
         cohorts: dict[Hashable, list[int]] = {}
         for index in self._active:
             group = self._groups[index]
+            if group.sleepers is not None:
+                continue
             rule = group.rule
             key = (rule if isinstance(rule, Hashable) else id(rule), len(group.rows), group.state.presence())
             cohorts.setdefault(key, []).append(index)
@@ -204,12 +174,8 @@ class LockstepDecoder:
 
     def _choose(self, cohort: list[int], log_probs: Tensor) -> list[Step]:
         groups = [self._groups[index] for index in cohort]
-        rows = [row for group in groups for row in group.rows]
-        width = len(groups[0].rows)
-        # Rows in a run are a view; only scattered ones are copied.
-        run = rows == list(range(rows[0], rows[0] + len(rows)))
-        block = log_probs[rows[0] : rows[0] + len(rows)] if run else log_probs[rows]
-        block = block.view(len(groups), width, -1)
+        block = _rows_of(log_probs, [row for group in groups for row in group.rows])
+        block = block.view(len(groups), len(groups[0].rows), -1)
         masks = [group.chooser.allowed() for group in groups]
         if any(mask is not None for mask in masks):
             block = torch.stack([_restrict(part, mask) for part, mask in zip(block, masks, strict=True)])
@@ -221,6 +187,59 @@ class LockstepDecoder:
             self._choose_one(index, block[i], Fused(fused.log_probs[i], fused.weights[i]))
             for i, index in enumerate(cohort)
         ]
+
+    def _choose_bounded(self, index: int, log_probs: Tensor) -> Step:
+        """A token of a question of which rows sleep; those that could change it wake first."""
+        group = self._groups[index]
+        by_row = {row: log_probs[row] for row in group.rows_awake}  # views
+        while (sleepers := group.sleepers) is not None and isinstance(group.rule, BoundedRule):
+            awake = group.rows_awake
+            run = all(row < len(log_probs) for row in awake)
+            block = _rows_of(log_probs, awake) if run else torch.stack([by_row[row] for row in awake])
+            weights = sleepers.weights[sleepers.awake].to(block)
+            bounded = group.rule.bounded(block[None], weights[None], sleepers.doubt)
+            normalised = bounded.fused.log_probs[0].log_softmax(-1)
+            token = _sure(group.chooser, normalised, bounded.low[0], bounded.high[0])
+            of_token = torch.full((group.passages,), NEG_INF)
+            if token is not None:
+                of_token[sleepers.awake] = block[1:, token].float().cpu()
+                if sleepers.holds(of_token):
+                    group.chooser.choose(group.chooser.process(normalised))
+                    sleepers.take(of_token)
+                    fused = Fused(normalised, weights)
+                    return self._step(index, token, block, fused, sleepers.evidence.to(block))
+            waking = sorted(sleepers.read) if token is None else sleepers.heaviest(of_token)
+            by_row |= self._wake(group, waking)
+        block = torch.stack([by_row[row] for row in group.rows])
+        fused = _fuse(group.rule, block[None], group.state)
+        return self._choose_one(index, block, Fused(fused.log_probs[0], fused.weights[0]))
+
+    def _wake(self, group: Group, passages: Sequence[int]) -> dict[int, Tensor]:
+        """Let passage rows read what they lack; by row of the batch, what they say of the next token."""
+        assert group.sleepers is not None
+        if self._draft:  # they would have to read it too, to no avail where they change the choice
+            self._rows.rewind(len(self._draft), self._stepped())
+            self._proposed, self._draft, self._ahead = None, (), []
+        behind: dict[int, list[int]] = {}
+        for passage in passages:
+            behind.setdefault(group.sleepers.read[passage], []).append(passage)
+        by_row: dict[int, Tensor] = {}
+        woken: list[tuple[list[int], Tensor]] = []
+        for read, some in behind.items():
+            rows = [group.rows[passage + 1] for passage in some]
+            lacking = group.answer[read:]
+            most = max(1, _LOGITS_BYTES // (4 * self._vocab_size * len(rows)))
+            parts = []
+            for first in range(0, len(lacking), most):
+                ids = torch.tensor(lacking[first : first + most]).expand(len(rows), -1)
+                log_probs = self._rows.step(ids, rows)
+                following = torch.tensor(lacking[first + 1 : first + 1 + most], device=log_probs.device)
+                wide = following.expand(len(rows), -1)[..., None]
+                parts.append(log_probs[:, : len(following)].gather(-1, wide)[..., 0])
+            woken.append((some, torch.cat(parts, 1)))
+            by_row |= dict(zip(rows, log_probs[:, -1].clone(), strict=True))
+        group.wake(woken)
+        return by_row
 
     def _choose_one(self, index: int, rows: Tensor, fused: Fused) -> Step:
         group = self._groups[index]
@@ -239,20 +258,47 @@ class LockstepDecoder:
             normalised = again.log_probs[0].log_softmax(-1)
             fused, scores = Fused(normalised, again.weights[0]), group.chooser.process(normalised)
         token = group.chooser.choose(scores)
-        of_token = rows[:, token]
-        evidence = responsibilities(fused.weights, of_token[1:])
+        evidence = responsibilities(fused.weights, rows[1:, token])
+        return self._step(index, token, rows, Fused(normalised, fused.weights), evidence)
+
+    def _step(self, index: int, token: int, rows: Tensor, fused: Fused, evidence: Tensor) -> Step:
+        """A token that was chosen from some rows [R, V]; evidence [n] over all passage rows."""
+        group = self._groups[index]
         group.state.evidence = evidence[None]
+        of_token = rows[:, token]
         gain = 0.0
         if len(of_token) > 1:
             gain = float((fused.weights.log() + of_token[1:]).logsumexp(-1) - of_token[0])
+        log_prob = float(fused.log_probs[token])
         return Step(
             question=index,
             token=token,
-            log_prob=float(normalised[token]),
-            evidence=group.notice(token, evidence),
+            log_prob=log_prob,
+            evidence=group.notice(token, evidence, log_prob),
             gain=gain if math.isfinite(gain) else 0.0,
             entropies=group.by_row(nucleus(rows, 1.0)[1]) if group.entropies else (),
         )
+
+
+def _rows_of(log_probs: Tensor, rows: Sequence[int]) -> Tensor:
+    """Some rows of log-probs; those in a run are a view, only scattered ones are copied."""
+    is_run = list(rows) == list(range(rows[0], rows[0] + len(rows)))
+    return log_probs[rows[0] : rows[0] + len(rows)] if is_run else log_probs[list(rows)]
+
+
+def _sure(chooser: TokenChooser, scores: Tensor, low: Tensor, high: Tensor) -> int | None:
+    """The token that is chosen whatever the scores [V] are between two bounds, if there is one.
+
+    Args:
+        chooser: chooses from scores that were normalised, and processed by itself.
+        scores: as they are now, normalised.
+        low, high: bounds of them before they are normalised.
+    """
+    if bool((low == NEG_INF).all()):
+        return None
+    bounds = low - high.logsumexp(-1), high - low.logsumexp(-1)
+    processed = [chooser.process(values) for values in (bounds[0], scores, bounds[1])]
+    return None if bool((processed[0] == NEG_INF).all()) else chooser.sure(*processed)
 
 
 def _fuse(rule: Rule, log_probs: Tensor, state: FusionState) -> Fused:

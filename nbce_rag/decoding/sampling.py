@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -39,6 +40,15 @@ class TokenChooser(Protocol):
 
     def choose(self, scores: Tensor) -> int:
         """A token from processed scores [V] with at least one finite entry; it counts as chosen."""
+
+    def sure(self, low: Tensor, scores: Tensor, high: Tensor) -> int | None:
+        """The token that `choose` would take from any scores between two bounds, None if it may be several.
+
+        Args:
+            low: [V] processed lower bounds, at least one of them finite.
+            scores: [V] some processed scores between them.
+            high: [V] processed upper bounds.
+        """
 
 
 class Sampler:
@@ -121,6 +131,74 @@ class Sampler:
             self._constraint.accept(token)
         return token
 
+    def sure(self, low: Tensor, scores: Tensor, high: Tensor) -> int | None:
+        support = (high > NEG_INF).nonzero()[:, 0]
+        low, scores, high = (values[support].double().cpu() for values in (low, scores, high))
+        if self._greedy:
+            best = int(scores.argmax())
+            others = torch.cat([high[:best], high[best + 1 :]])
+            return int(support[best]) if not len(others) or bool(low[best] > others.max()) else None
+        # Which token is drawn depends on how many there are to draw from.
+        if bool((low == NEG_INF).any() | (high == math.inf).any()):
+            return None
+        off = float(torch.maximum(high - scores, scores - low).max())
+        ids: Any = torch.tensor([self.ids], dtype=torch.long)
+        warped = scores.float()[None]
+        for warper in self._warpers:
+            before, warped = warped, warper(ids, warped)
+            if isinstance(warper, TemperatureLogitsWarper):
+                off /= warper.temperature
+            elif not _is_settled(warper, before[0].double(), warped[0] > NEG_INF, off):
+                return None
+        drawn = _drawn(warped.softmax(-1), self._generator, off)
+        return None if drawn is None else int(support[drawn])
+
+
+def _is_settled(warper: Any, scores: Tensor, kept: Tensor, off: float) -> bool:
+    """Whether a warper keeps the same tokens of all scores that are off by so much at most.
+
+    Args:
+        warper: cuts off the least probable tokens.
+        scores: [N] before it, -inf for what was cut already.
+        kept: [N] what it keeps of them.
+        off: nats.
+    """
+    p = scores.softmax(-1)
+    cut = ~kept & (scores > NEG_INF)
+    if isinstance(warper, MinPLogitsWarper):
+        distance = (p.log() - p.max().log() - math.log(warper.min_p)).abs()
+        return bool((distance[scores > NEG_INF] > 2 * off).all())
+    if bool(cut.any()) and not bool(scores[kept].min() - scores[cut].max() > 2 * off):
+        return False
+    if isinstance(warper, TopPLogitsWarper):
+        # It keeps a token if what is below it, and the token itself, is more than 1 - top_p.
+        below, slack = float(p[cut].sum()), math.expm1(2 * off) + 1e-6
+        is_enough = not bool(cut.any()) or below + slack < 1 - warper.top_p
+        return is_enough and (int(kept.sum()) == 1 or below + float(p[kept].min()) - slack > 1 - warper.top_p)
+    return isinstance(warper, TopKLogitsWarper)
+
+
+def _drawn(p: Tensor, generator: torch.Generator, off: float) -> int | None:
+    """The index that the generator's next draw from p [1, N] takes, None if it may be another one.
+
+    torch draws one number of an exponential distribution a token, and takes the token with the largest
+    p over that number. Where it does not, nothing is known. The generator stays as it is.
+
+    Args:
+        p: probabilities.
+        generator: on the CPU.
+        off: nats by which the log of each may be off, before they are normalised.
+    """
+    first, second = torch.Generator(), torch.Generator()
+    for copy in (first, second):
+        copy.set_state(generator.get_state())
+    drawn = int(torch.multinomial(p, 1, generator=first))
+    race = (p.log() - torch.empty_like(p).exponential_(1, generator=second).log())[0].double()
+    order = race.argsort(descending=True)
+    if int(order[0]) != drawn:
+        return None
+    return drawn if len(order) == 1 or bool(race[order[0]] - race[order[1]] > 2 * off + 1e-5) else None
+
 
 class ForcedTokens:
     """Chooses given tokens one after the other, whatever their scores: for scoring a given text."""
@@ -134,6 +212,9 @@ class ForcedTokens:
 
     def process(self, log_probs: Tensor) -> Tensor:
         return log_probs
+
+    def sure(self, low: Tensor, scores: Tensor, high: Tensor) -> int | None:
+        return self._ids[self._next]
 
     def choose(self, scores: Tensor) -> int:
         self._next += 1

@@ -104,6 +104,14 @@ class TurnSampler:
         chooser = self._thought if self.reader.part == "thought" else self._answer
         return chooser.process(log_probs)
 
+    def sure(self, low: Tensor, scores: Tensor, high: Tensor) -> int | None:
+        if self._due:
+            return self._due[0]
+        if self.reader.part != "thought":
+            return self._answer.sure(low, scores, high)
+        token = self._thought.sure(low, scores, high)
+        return self._closing[0] if token in self._eos_ids and self._closing else token
+
     def choose(self, scores: Tensor) -> int:
         before = self.reader.part
         if self._due:

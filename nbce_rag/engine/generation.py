@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..answers.answer import Answer, Piece
-from ..decoding.budget import batches, check_rows
-from ..decoding.decoder import Group, LockstepDecoder
+from ..decoding.budget import Size, batches, check_rows, fits
+from ..decoding.decoder import LockstepDecoder
 from ..decoding.detokenizer import TextBuilder
 from ..decoding.drafting import PromptLookup
+from ..decoding.group import Group
 from ..decoding.plan import RowPlan
 from ..decoding.reader import Engine, Prompted, read_prompts
 from ..decoding.thought import Share
@@ -87,11 +88,14 @@ class _Run:
     first_token: float | None = None
     read: int = 0  # steps that `collect` has seen
     dropped: int = 0  # rows that did not matter
+    row_steps: tuple[int, int] = (0, 0)  # read, and slept
 
     def push(self, step: Step, eos_ids: frozenset[int]) -> tuple[str, str, str | None]:
         """Take a step in: text and thought that are now certain, and why the answer ends, if it does."""
         self.first_token = self.first_token or time.perf_counter()
-        share = self.sampler.shares.popleft()
+        # A decoder that holds the loop itself chooses without the sampler.
+        shares = self.sampler.shares
+        share = shares.popleft() if shares else self.sampler.reader.push(step.token)
         if step.token in eos_ids:
             return "", share.thought, "stop"
         if share.tokens and step.token in self.ends:
@@ -174,6 +178,8 @@ class _Run:
                 row_passages=tuple(row.members for row in prompted.plan.rows),
                 sentence_rows=prompted.plan.sentences,
                 thought_tokens=self.sampler.reader.tokens,
+                row_steps=self.row_steps[0],
+                slept_row_steps=self.row_steps[1],
             ),
             timings=Timings(
                 retrieve=None,
@@ -246,9 +252,7 @@ def _generate_batch(
         )
         for (index, request, _, sampler), ready in zip(batch, prompted, strict=True)
     ]
-    decoder: Decoder = LockstepDecoder(
-        rows, log_probs, [_group(run, engine.model.can.rewind) for run in runs]
-    )
+    decoder: Decoder = LockstepDecoder(rows, log_probs, [_group(run, engine, len(rows)) for run in runs])
     del rows, log_probs  # the decoder drops them as rows finish
     for place, run in enumerate(runs):
         if run.prompted.refused:
@@ -264,6 +268,7 @@ def _generate_batch(
             if reason is not None:
                 decoder.finish(step.question)
                 run.dropped = decoder.dropped(step.question)
+                run.row_steps = decoder.row_steps(step.question)
             piece = _piece(run, text, thought, reason)
             if piece is not None:
                 yield run.index, piece
@@ -284,8 +289,12 @@ def _piece(run: _Run, text: str, thought: str, reason: str | None) -> Piece | No
     return Piece(text + rest[0], last, answer, thought + rest[1])
 
 
-def _group(run: _Run, can_rewind: bool) -> Group:
+def _group(run: _Run, engine: Engine, rows: int) -> Group:
     options, plan = run.request.options, run.prompted.plan
+    can_rewind = engine.model.can.rewind
+    has_grammar = options.json_schema is not None or options.regex is not None
+    # Rows that fall asleep are moved behind the others, which takes a copy of all.
+    copy = Size(rows, engine.size(run.request, plan).tokens)
     contexts = [row.context for row in plan.rows[1:]]
     drafts = options.prompt_lookup_num_tokens
     return Group(
@@ -296,6 +305,7 @@ def _group(run: _Run, can_rewind: bool) -> Group:
         lookup=PromptLookup(contexts, drafts) if drafts and contexts and can_rewind else None,
         drop_after=options.drop_rows_after,
         entropies=options.entropies,
+        sleep=options.sleep and can_rewind and not has_grammar and fits(engine.model, copy),
     )
 
 

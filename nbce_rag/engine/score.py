@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..answers.choices import ChoiceScores
 from ..decoding.budget import copies
-from ..decoding.decoder import Group, LockstepDecoder
+from ..decoding.decoder import LockstepDecoder
+from ..decoding.group import Group
 from ..decoding.reader import Engine, Prompted, read_prompts
 from ..decoding.sampling import ForcedTokens
 from ..errors import InputError, warn

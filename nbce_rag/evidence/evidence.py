@@ -111,6 +111,8 @@ class Usage:
         row_passages: Which passages each row reads, by their places in `Answer.passages`.
         sentence_rows: How many rows, the last ones, read sentences of passages that have rows already.
         thought_tokens: How many of the generated tokens are the thought's, with its marks.
+        row_steps: Tokens of the answer that rows were stepped by, over all rows; the last token is not read.
+        slept_row_steps: Those that rows were spared, since they slept and could not change what was chosen.
     """
 
     prompt_tokens: int
@@ -120,6 +122,8 @@ class Usage:
     row_passages: tuple[tuple[int, ...], ...] = ()
     sentence_rows: int = 0
     thought_tokens: int = 0
+    row_steps: int = 0
+    slept_row_steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)

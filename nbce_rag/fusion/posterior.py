@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..checks import Range
 from .base import NEG_INF, Fused, FusionRule, FusionState
+from .bounds import Bounded, Doubt
 from .numbers import CONTRAST, FOCUS, SHARE, WEIGHT, number
 from .truncation import contrast
 
@@ -88,27 +89,19 @@ class Posterior(FusionRule):
         rows, baseline = log_probs[:, 1:], log_probs[:, 0]
         if "log_prior" not in state.memory:
             state.memory["log_prior"] = self.log_prior(state, rows[..., 0])
-        log_prior = state.memory["log_prior"].log_softmax(-1)  # anew where passages were dropped
-        weights = log_prior.exp()
+        weights = state.memory["log_prior"].softmax(-1)  # anew where passages were dropped
         if state.evidence is not None:
             weights = (1 - self.epsilon) * state.evidence + self.epsilon * weights
-        joint = rows + weights.log()[..., None]
         share = 1.0 if self.opening is None or state.evidence is not None else self.opening
         beta, gamma = share * self.beta, share * self.gamma
         lifts = gamma > 0 and state.evidence is None and rows.shape[1] > 1
         if self.cutoff == 0:
-            log_p = joint.logsumexp(1)
+            log_p = (rows + weights.log()[..., None]).logsumexp(1)
             fused = contrast(log_p, baseline, beta)
             if lifts:
                 fused = fused + gamma * _lift(log_p, rows.movedim(1, -1), weights[:, None])
             return Fused(fused, weights)
-        # p(v) lies between max_k and n * max_k of the joint, so the few tokens that can pass the cutoff
-        # are found without an exponential over the vocabulary; only they get their logsumexp.
-        peak = joint.amax(1)
-        floor = peak.amax(-1, keepdim=True) + math.log(self.cutoff) - math.log(rows.shape[1]) - 1e-3
-        g, v = (peak >= floor).nonzero(as_tuple=True)
-        log_p = joint[g, :, v].logsumexp(-1)
-        best = torch.full_like(peak[:, 0], NEG_INF).scatter_reduce(0, g, log_p, "amax")
+        g, v, log_p, best = self._likely(rows, weights, self.cutoff)
         keep = log_p >= best[g] + math.log(self.cutoff)
         g, v, log_p = g[keep], v[keep], log_p[keep]
         fused = torch.full_like(baseline, NEG_INF)
@@ -117,6 +110,59 @@ class Posterior(FusionRule):
             scores = scores + gamma * _lift(log_p, rows[g, :, v], weights[g])
         fused[g, v] = scores
         return Fused(fused, weights)
+
+    def drift(self, state: FusionState) -> tuple[float, Tensor]:
+        """See `nbce_rag.fusion.bounds.BoundedRule.drift`."""
+        return 1 - self.epsilon, self.epsilon * state.memory["log_prior"].softmax(-1)
+
+    def bounded(self, log_probs: Tensor, weights: Tensor, doubt: Doubt) -> Bounded:
+        """See `nbce_rag.fusion.bounds.BoundedRule.bounded`."""
+        rows, baseline = log_probs[:, 1:], log_probs[:, 0]
+        log_rest = math.log(doubt.rest) if doubt.rest else NEG_INF
+        # A token whose mixture is below this share of the best one's cannot pass the cutoff in truth either.
+        share = self.cutoff * math.exp(doubt.low - doubt.spread) / 2
+        if self.cutoff == 0:
+            log_p = (rows + weights.log()[..., None]).logsumexp(1)
+            g, v = (log_p < math.inf).nonzero(as_tuple=True)
+            log_p, best = log_p[g, v], log_p.amax(-1)
+        else:
+            g, v, log_p, best = self._likely(rows, weights, share)
+        lowest, highest = log_p + doubt.low, _log_add(log_p + doubt.spread, log_rest)
+        best_low, best_high = best + doubt.low, _log_add(best + doubt.spread, log_rest)
+        cut = math.log(self.cutoff) if self.cutoff else NEG_INF
+        there = baseline[g, v]
+
+        def scattered(values: Tensor, stays: Tensor) -> Tensor:
+            scores = contrast(values, there, self.beta).masked_fill(~stays, NEG_INF)
+            return torch.full_like(baseline, NEG_INF).index_put_((g, v), scores)
+
+        fused = scattered(log_p, log_p >= best[g] + cut)
+        low = scattered(lowest, lowest >= best_high[g] + cut)
+        high = scattered(highest, highest >= best_low[g] + cut)
+        if self.cutoff:
+            # What the rows that are not read may say alone: where that could pass the cutoff, all is open.
+            unknown = log_rest + math.log(2) >= best_low + cut
+            low = low.masked_fill(unknown[:, None], NEG_INF)
+            high = high.masked_fill(unknown[:, None], math.inf)
+        return Bounded(Fused(fused, weights), low, high)
+
+    @staticmethod
+    def _likely(rows: Tensor, weights: Tensor, share: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Questions [N] and tokens [N] that may have this share of the best p, their log p, the best one [G].
+
+        p(v) lies between max_k and n * max_k of w_k p_k(v), so these few tokens are found without an
+        exponential over the vocabulary; only they get their logsumexp.
+        """
+        joint = rows + weights.log()[..., None]
+        peak = joint.amax(1)
+        floor = peak.amax(-1, keepdim=True) + math.log(share) - math.log(rows.shape[1]) - 1e-3
+        g, v = (peak >= floor).nonzero(as_tuple=True)
+        log_p = joint[g, :, v].logsumexp(-1)
+        return g, v, log_p, torch.full_like(peak[:, 0], NEG_INF).scatter_reduce(0, g, log_p, "amax")
+
+
+def _log_add(log_p: Tensor, log_rest: float) -> Tensor:
+    return torch.logaddexp(log_p, torch.full_like(log_p, log_rest))
 
 
 def _lift(log_p: Tensor, rows: Tensor, weights: Tensor) -> Tensor:

@@ -271,3 +271,8 @@ class Decoder(Protocol):
     def dropped(self, question: int) -> int:
         """How many of a question's passage rows are no longer read."""
         ...
+
+    def row_steps(self, question: int) -> tuple[int, int]:
+        """Steps of a question's rows behind its first token: those that were read, and those that were
+        spared since the row slept."""
+        ...

@@ -59,6 +59,7 @@ CHANGES: dict[str, Any] = {
     "relevance": True,
     "entropies": True,
     "prompt_lookup_num_tokens": 2,
+    "sleep": False,
     "drop_rows_after": 3,
     "citation_threshold": 0.2,
 }
