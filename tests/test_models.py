@@ -811,3 +811,21 @@ def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_dir() == tmp_path / ".cache" / "nbce-rag"
+
+
+def test_what_counts_passes_changes_no_fingerprint(tiny_tokenizer: Any) -> None:
+    """Contexts would never be found again; a switch that is thrown afterwards still counts."""
+    model = build_model("llama", len(tiny_tokenizer))
+    model.passes = 0
+
+    def count(*_: Any) -> None:
+        model.passes += 1
+
+    model.register_forward_hook(count)
+    loaded = wrap_model(model, tiny_tokenizer, check=False)
+    before, passes = loaded.fingerprint, model.passes
+    model(torch.zeros(1, 2, dtype=torch.long))
+    assert model.passes == passes + 1
+    assert loaded.fingerprint == before
+    model.model.layers[0].self_attn.scaling *= 2
+    assert loaded.fingerprint != before

@@ -11,13 +11,15 @@ from __future__ import annotations
 import copy
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import xxhash
 from torch import Tensor, nn
 
-__all__ = ["Fingerprint", "tensors_hash"]
+__all__ = ["Fingerprint", "counters_of", "tensors_hash"]
 
 _BLOCK = 64 << 20  # numbers that are copied from a device at once
 
@@ -39,11 +41,20 @@ class Fingerprint:
         model: the transformers model, in evaluation mode, as it was loaded.
         label: what else changes a context, such as the name it was loaded by.
         weights: hash of the files that the weights came from; None hashes the tensors.
+        counters: attributes that a pass itself changes (`counters_of`), which say nothing of a context.
     """
 
-    def __init__(self, model: Any, label: str, weights: str | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        label: str,
+        weights: str | None = None,
+        counters: frozenset[tuple[str, str]] = frozenset(),
+    ) -> None:
+        self._counters = counters
         digest = xxhash.xxh3_128(model.config.to_json_string(use_diff=False).encode())
-        digest.update(f"{label}|{model.dtype}|{_state(model)[0]}|{weights or tensors_hash(model)}".encode())
+        switches = _state(model, counters)[0]
+        digest.update(f"{label}|{model.dtype}|{switches}|{weights or tensors_hash(model)}".encode())
         self._as_loaded = digest.hexdigest()
         self._mark = ""
         self._lock = threading.Lock()
@@ -52,7 +63,7 @@ class Fingerprint:
     def settle(self, model: Any) -> None:
         """Take the model as it is now for the one that was loaded; its layers may have been packed since."""
         self._model = model
-        self._own = _state(model)
+        self._own = _state(model, self._counters)
         self._other: tuple[object, str] = (None, "")
 
     def marked(self, mark: str) -> Fingerprint:
@@ -64,7 +75,7 @@ class Fingerprint:
 
     def __str__(self) -> str:
         """32 hex digits, and marks: of the model as it is now."""
-        switches, stamps = now = _state(self._model)
+        switches, stamps = now = _state(self._model, self._counters)
         if now == self._own:
             return self._as_loaded + self._mark
         with self._lock:
@@ -73,6 +84,16 @@ class Fingerprint:
                 changed = xxhash.xxh3_128(f"{self._as_loaded}|{switches}|{tensors}".encode())
                 self._other = (now, changed.hexdigest())
             return self._other[1] + self._mark
+
+
+@contextmanager
+def counters_of(model: nn.Module) -> Iterator[set[tuple[str, str]]]:
+    """Takes down (module, attribute) of what a pass inside changes, such as a count of passes."""
+    counters: set[tuple[str, str]] = set()
+    before = {(name, key): text for name, key, text in _switches(model)}
+    yield counters
+    after = {(name, key): text for name, key, text in _switches(model)}
+    counters.update(place for place in {**before, **after} if before.get(place) != after.get(place))
 
 
 def tensors_hash(model: nn.Module) -> str:
@@ -153,7 +174,22 @@ def _add(digest: Any, name: str, value: Any) -> None:
             _add(digest, f"{name}.{key}", item)
 
 
-def _state(model: nn.Module) -> tuple[str, list[tuple[int, int]]]:
+def _switches(model: nn.Module) -> Iterator[tuple[str, str, str]]:
+    """(module, attribute, value) of the plain attributes of all modules, in their order."""
+    for name, module in model.named_modules():
+        if type(module).__module__.startswith("torch.nn.modules."):  # those do as they are called
+            continue
+        for key, value in tuple(vars(module).items()):  # another thread may run the model
+            # How far rotary tables reach grows with use.
+            if key not in _NOISE and not key.endswith("seq_len_cached") and _is_plain(value):
+                yield (
+                    name,
+                    key,
+                    repr(sorted(map(repr, value)) if isinstance(value, (set, frozenset)) else value),
+                )
+
+
+def _state(model: nn.Module, counters: frozenset[tuple[str, str]]) -> tuple[str, list[tuple[int, int]]]:
     """(switches, stamps) of a model as it is now; a few milliseconds.
 
     Switches are a hash of the plain attributes of all modules: an adapter that is on, its scale, what was
@@ -161,15 +197,11 @@ def _state(model: nn.Module) -> tuple[str, list[tuple[int, int]]]:
     """
     switches = xxhash.xxh3_128()
     stamps = []
+    for name, key, text in _switches(model):
+        if (name, key) not in counters:
+            switches.update(f"|{name}.{key}={text}".encode())
     for name, module in model.named_modules():
-        kind = type(module)
-        switches.update(f"|{name} {kind.__qualname__}".encode())
-        if not kind.__module__.startswith("torch.nn.modules."):  # those do as they are called
-            for key, value in tuple(vars(module).items()):  # another thread may run the model
-                # How far rotary tables reach grows with use.
-                if key not in _NOISE and not key.endswith("seq_len_cached") and _is_plain(value):
-                    text = sorted(map(repr, value)) if isinstance(value, (set, frozenset)) else value
-                    switches.update(f"|{key}={text!r}".encode())
+        switches.update(f"|{name} {type(module).__qualname__}".encode())
         if any(getattr(hook, "offload", False) for hook in _hooks(module)):  # in its place while it is run
             continue
         for tensor in (*module._parameters.values(), *module._buffers.values()):

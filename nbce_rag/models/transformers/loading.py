@@ -22,7 +22,7 @@ from .attention import use_grouped_attention
 from .check import checked
 from .checkpoints import check_parts, damaged_part, weight_files
 from .devices import device_of, dtype_of
-from .fingerprint import Fingerprint
+from .fingerprint import Fingerprint, counters_of
 from .gguf import first_line, packaged_folder, quietly, require_all_weights, unpacked_folder
 from .model import TransformersModel
 from .packing import pack_linear_layers
@@ -190,14 +190,15 @@ def wrap_model(
     window = min(window, most_tokens(text) or window)
     model.eval()
     arrange_weights(model, name)
-    layout, activation_bytes = probe(model, name)
+    with counters_of(model) as counters:
+        layout, activation_bytes = probe(model, name)
     ready = TransformersModel(
         model=model,
         tokenizer=tokenizer,
         name=name,
         window=int(min(window, 2**31 - 1)),
         eos_ids=_eos_ids(model, tokenizer.native),
-        identity=Fingerprint(model, name, weights),
+        identity=Fingerprint(model, name, weights, frozenset(counters)),
         layout=layout,
         vocab_size=int(text.vocab_size),
         activation_bytes=activation_bytes,
