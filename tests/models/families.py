@@ -76,8 +76,9 @@ SIZES: dict[str, Any] = {
     "is_decoder": True,
     "is_encoder_decoder": False,
     "type_vocab_size": 2,
-    # Encoders beside the decoder, which nobody asks here; of other sizes, so that nothing is counted by them.
-    "encoder_layers": 3,
+    # An encoder beside the decoder, which nobody asks here. As deep as that, as in most checkpoints:
+    # transformers counts the layers of a cache by it. With other heads, so that nothing is counted by them.
+    "encoder_layers": _LAYERS,
     "encoder_attention_heads": 2,
     "logit_scale": 1.0,
 }
@@ -224,6 +225,8 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "mamba2": {"num_heads": 8, "head_dim": 16, "n_groups": 2},
     "mellum": {"layer_types": [_SLIDING, _FULL] * 2},
     "minimax": {"layer_types": [_LINEAR, _FULL] * 2},
+    # Its cache has a window and its mask has none; in its checkpoints the window is all that there is.
+    "moshi": {"sliding_window": 512},
     "moss_transcribe_diarize": {"audio_config": {"num_hidden_layers": 1}},
     "musicgen": {"decoder": {}},
     "nemotron_h": {
@@ -275,6 +278,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "gemma4_text",
         {"attention_k_eq_v": True, "num_global_key_value_heads": 1, "enable_moe_block": True},
     ),
+    "bart, an encoder of another depth": ("bart", {"encoder_layers": 3}),
     "granitemoehybrid, dense": (
         "granitemoehybrid",
         {"num_local_experts": 0, "num_experts_per_tok": 0, "position_embedding_type": "rope"},

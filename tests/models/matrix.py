@@ -25,6 +25,9 @@ from torch import Tensor
 from nbce_rag.errors import ModelError, NbceError
 from nbce_rag.kv.store import PassageKVStore
 from nbce_rag.models.model import Model, RowPrompt, Rows, TokenIds
+from nbce_rag.models.transformers.description import what_is_kept
+from nbce_rag.models.transformers.loading import load_model, wrap_model
+from nbce_rag.models.transformers.model import TransformersModel
 
 __all__ = ["LENGTHS", "RIGHT", "Verdict", "judge"]
 
@@ -126,14 +129,12 @@ def judge(name: str) -> Verdict:
     share = witness.error / witness.effect
     if not share <= RIGHT:
         return verdict("wrong", error=share, reason=f"{witness.worst}: {witness.error:.3g} nats")
-    return verdict("right", way=_way(model), keeps=_keeps(model), error=share)
+    return verdict("right", way=_way(model), keeps=what_is_kept(model.layout), error=share)
 
 
-def _load(plain: Any, folder: Path) -> Model:
+def _load(plain: Any, folder: Path) -> TransformersModel:
     """By its folder; a model that transformers itself does not read back as it was, as an object."""
     from transformers import AutoModelForCausalLM
-
-    from nbce_rag.models.loading import load_model
 
     tokenizer = build_tokenizer()
     try:
@@ -147,7 +148,7 @@ def _load(plain: Any, folder: Path) -> Model:
         same = False
     if same:
         return load_model(folder, device="cpu", dtype="float32")
-    return load_model(copy.deepcopy(plain), tokenizer=tokenizer)
+    return wrap_model(copy.deepcopy(plain), tokenizer, name=type(plain).__name__)
 
 
 def _read(model: Model, witness: _Witness) -> None:
@@ -248,33 +249,15 @@ def _new(rows: Iterable[int], tokens: int, seed: int) -> Tensor:
     return torch.tensor([_ids(tokens, 1000 * seed + row) for row in rows])
 
 
-def _way(model: Any) -> str:
-    layout = getattr(model, "layout", None)
-    return "rows" if layout is None or layout.at_once else "steps"
-
-
-def _keeps(model: Any) -> str:
-    """What its layers keep, in words."""
-    layout = getattr(model, "layout", None)
-    if layout is None:
-        return ""
-    names = {name for _, name, _ in layout.parts()}
-    windows = {kind.window for kind in layout.layers if "keys" in kind.parts}
-    words = []
-    if "keys" in names:
-        words.append("keys and values" + (", some of a window" if windows - {None} else ""))
-    if "index" in names:
-        words.append("an index of keys")
-    if layout.has_states:
-        words.append("states")
-    return ", ".join(words)
+def _way(model: TransformersModel) -> str:
+    return "rows" if model.layout.at_once else "steps"
 
 
 def _reason(error: Exception, folder: str) -> str:
     """A refusal without the model's name and without the way out, which are not the table's."""
     text = " ".join(str(error).replace(folder, "").split())
     text = re.sub(r"^'[^']*' \([\w-]+\) ", "", text)
-    return text.partition(". Use ")[0].rstrip(".")
+    return re.split(r"\. Use |: the row with |\. Its answers ", text)[0].rstrip(".")
 
 
 def _place(error: Exception) -> str:

@@ -31,7 +31,7 @@ from .quantised import arrange_weights, missing_package, quantisation, unpacked_
 from .thresholds import most_tokens
 from .tokenizer import TransformersTokenizer
 
-__all__ = ["load_model", "wrap_model"]
+__all__ = ["load_model", "window_of", "wrap_model"]
 
 
 def load_model(
@@ -184,10 +184,6 @@ def wrap_model(
     if not isinstance(tokenizer, TransformersTokenizer):
         tokenizer = TransformersTokenizer(tokenizer)
     text = model.config.get_text_config(decoder=True)
-    window = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
-    if not isinstance(window, int):
-        window = tokenizer.native.model_max_length
-    window = min(window, most_tokens(text) or window)
     model.eval()
     arrange_weights(model, name)
     layout, activation_bytes = probe(model, name)
@@ -195,7 +191,7 @@ def wrap_model(
         model=model,
         tokenizer=tokenizer,
         name=name,
-        window=int(min(window, 2**31 - 1)),
+        window=window_of(text, tokenizer),
         eos_ids=_eos_ids(model, tokenizer.native),
         identity=Fingerprint(model, name, weights),
         layout=layout,
@@ -203,6 +199,19 @@ def wrap_model(
         activation_bytes=activation_bytes,
     )
     return checked(ready) if check else ready
+
+
+def window_of(text: Any, tokenizer: TransformersTokenizer) -> int:
+    """The most tokens that a row may hold.
+
+    Args:
+        text: configuration of the text part.
+        tokenizer: asked where the configuration has no number.
+    """
+    window = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
+    if not isinstance(window, int):
+        window = tokenizer.native.model_max_length
+    return int(min(window, most_tokens(text) or window, 2**31 - 1))
 
 
 def _checkpoint(name: str, dtype: torch.dtype) -> str:
