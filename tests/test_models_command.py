@@ -17,10 +17,10 @@ from nbce_rag.models.description import ModelDescription, describe_model
 from nbce_rag.models.families import WAYS, families
 from nbce_rag.models.transformers.loading import load_model
 
-_THINKER = (
-    "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}{{ eos_token }}\n{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>\n"
-    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+_THINKER = CHAT_TEMPLATE.replace(
+    "<|assistant|>\n",
+    "<|assistant|>\n"
+    "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}",
 )
 
 

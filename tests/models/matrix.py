@@ -72,14 +72,14 @@ class _Witness:
     Attributes:
         effect: the most that a context has changed a log-prob so far, nats.
         error: the largest difference so far, nats.
-        worst: where that was.
+        fault: where the first one was that cannot be rounding, or "".
     """
 
     def __init__(self, plain: Any) -> None:
         self._plain = plain
         self.effect = 0.0
         self.error = 0.0
-        self.worst = ""
+        self.fault = ""
 
     @torch.no_grad()
     def whole(self, ids: TokenIds) -> Tensor:
@@ -97,8 +97,10 @@ class _Witness:
         self.differ(what, float((ours.cpu() - plain).abs().max()))
 
     def differ(self, what: str, error: float) -> None:
-        if not error <= self.error:  # NaN counts
-            self.error, self.worst = error, what
+        if not error <= RIGHT * max(self.effect, 0.1):  # NaN counts
+            self.fault = self.fault or what
+        if not error <= self.error:
+            self.error = error
 
 
 def judge(name: str) -> Verdict:
@@ -128,7 +130,7 @@ def judge(name: str) -> Verdict:
         return verdict("crash", reason=f"the context changes {witness.effect:.3f} nats only: nothing is seen")
     share = witness.error / witness.effect
     if not share <= RIGHT:
-        return verdict("wrong", error=share, reason=f"{witness.worst}: {witness.error:.3g} nats")
+        return verdict("wrong", error=share, reason=f"{witness.fault}: {witness.error:.3g} nats")
     return verdict("right", way=_way(model), keeps=what_is_kept(model.layout), error=share)
 
 

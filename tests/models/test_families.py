@@ -100,7 +100,7 @@ def test_rows_that_are_wrong_are_called_wrong(monkeypatch: pytest.MonkeyPatch) -
     assert verdict.outcome == "wrong"
     assert verdict.error is not None
     assert verdict.error > 0.03
-    assert "draft" in verdict.reason or "step" in verdict.reason
+    assert verdict.reason.startswith("a step after a rejected draft")
 
 
 def test_what_is_refused_and_what_crashes_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What a model of transformers is, keeps and needs, from its configuration alone: its weights stand nowhere."""
+"""What a model of transformers is, keeps and needs, from its configuration: its weights stand nowhere."""
 
 from __future__ import annotations
 
@@ -197,7 +197,8 @@ def _probed(text: Any, name: str, kind: torch.dtype) -> tuple[Layout | None, int
 
 def _quantisation(config: Any) -> str:
     packed = getattr(config, "quantization_config", None) or {}
-    method = packed.get("quant_method", "") if isinstance(packed, dict) else getattr(packed, "quant_method", "")
+    values = packed if isinstance(packed, dict) else vars(packed)
+    method = values.get("quant_method", "")
     return str(getattr(method, "value", method))
 
 
