@@ -13,7 +13,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -159,8 +159,9 @@ def _read(model: Model, witness: _Witness) -> None:
     lengths = [max(1, length * most // max(LENGTHS)) for length in LENGTHS]
     contexts = tuple(_ids(length, place) for place, length in enumerate(lengths))
     suffix, refusal = _ids(_SUFFIX, 10), _ids(3, 11)
-    asks = {"question": range(2, 6), "refusal": refusal} if model.can.likelihood else {}
-    prompt = RowPrompt(contexts, suffix, vocabulary=frozenset(range(VOCABULARY)), **asks)
+    prompt = RowPrompt(contexts, suffix, vocabulary=frozenset(range(VOCABULARY)))
+    if model.can.likelihood:
+        prompt = replace(prompt, question=range(2, 6), refusal=refusal)
     rows, [reading] = model.open([prompt], _ROOM)
     for context, ours in zip(contexts, reading.log_probs, strict=True):
         witness.compare("the suffix", ours[None], context, suffix)

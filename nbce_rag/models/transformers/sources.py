@@ -28,7 +28,7 @@ def chooses_by_attention(model: nn.Module) -> bool:
     """
     from transformers import PreTrainedModel
 
-    kinds = {type(module) for module in model.modules() if not isinstance(module, PreTrainedModel)}
+    kinds: set[Any] = {type(module) for module in model.modules() if not isinstance(module, PreTrainedModel)}
     kinds = {kind for kind in kinds if _BY_NAME.search(_module(kind.__module__))}
     return any(_BY_NAME.search(_class(kind)) for kind in kinds)
 
