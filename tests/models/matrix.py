@@ -253,6 +253,8 @@ def _new(rows: Iterable[int], tokens: int, seed: int) -> Tensor:
 
 
 def _way(model: TransformersModel) -> str:
+    if not model.layout.in_step:
+        return "groups"
     return "rows" if model.layout.at_once else "steps"
 
 

@@ -1,4 +1,4 @@
-"""What the code of an architecture does with its parts, as its source says: questions that no pass answers."""
+"""What the code of an architecture does with its parts, as its source says: what no pass would tell."""
 
 from __future__ import annotations
 
