@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from test_cli import run
+from test_models import write_gguf
 from tiny_models import CHAT_TEMPLATE, TOOL_TEMPLATE, build_model, build_tokenizer
 
 from nbce_rag.errors import InputError, ModelError
@@ -69,8 +70,7 @@ def test_numbers_are_those_of_the_loaded_model(
     plain = build_model(family, loaded.vocab_size)
     assert model.parameters == sum(parameter.numel() for parameter in plain.parameters())
     assert model.weight_bytes == 4 * model.parameters
-    assert model.needed_bytes is not None
-    assert model.needed_bytes > model.weight_bytes + loaded.cost(9, 700)
+    assert model.needed_bytes == model.weight_bytes + loaded.cost(9, 700) + 700 * loaded.activation_bytes
     assert model.fits
 
 
@@ -148,6 +148,17 @@ def test_one_model_in_the_terminal(tiny_folder: Callable[..., Path]) -> None:
     data = json.loads(run("models", folder, "--json").stdout)
     assert data["fits"] is True
     assert data["window"] == 512
+
+
+def test_a_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its header tells; nothing is unpacked."""
+    monkeypatch.setenv("NBCE_CACHE", str(tmp_path / "cache"))
+    tokenizer = build_tokenizer(bos=False)
+    file = write_gguf(tmp_path / "tiny.gguf", build_model("llama", len(tokenizer)), tokenizer)
+    model = described(file)
+    assert (model.architecture, model.window, model.has_chat_template) == ("LlamaForCausalLM", 512, False)
+    assert model.token_bytes == 4 * 2 * 3 * 2 * 8  # float32, keys and values, layers, heads, their dimension
+    assert not (tmp_path / "cache").exists()
 
 
 def test_weights_are_not_read(tiny_folder: Callable[..., Path], tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from ..loading import DEFAULT_MODEL
 from .gguf import first_line, packaged_folder
 from .layers import Layout
 from .loading import _device, _dtype, _refuse_unusable, window_of
-from .model import TransformersModel
+from .model import rows_cost
 from .probe import probe
 from .tokenizer import TransformersTokenizer
 
@@ -66,19 +66,8 @@ def describe(
     needed = None
     window = window_of(text, tokenizer)
     if layout is not None:
-        assert model is not None
-        sketch = TransformersModel(
-            model=model,
-            tokenizer=tokenizer,
-            name=name,
-            window=window,
-            eos_ids=frozenset(),
-            fingerprint="",
-            layout=layout,
-            vocab_size=int(text.vocab_size),
-            activation_bytes=activation_bytes,
-        )
-        needed = weight_bytes + sketch.cost(rows, tokens) + activation_bytes * tokens
+        needed = weight_bytes + rows_cost(layout, int(text.vocab_size), rows, tokens)
+        needed += activation_bytes * tokens
     return ModelDescription(
         name=name,
         model_type=config.model_type,
