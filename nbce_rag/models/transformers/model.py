@@ -57,5 +57,5 @@ class TransformersModel(LoadedModel):
 
 
 def rows_cost(layout: Layout, vocab_size: int, rows: int, tokens: int) -> int:
-    """Bytes of columns as long as the longest row, of states and their marks, and of a few sets of log-probs."""
+    """Bytes of columns as long as the longest row, states and their marks, and a few sets of log-probs."""
     return rows * (tokens * layout.token_bytes + 2 * layout.state_bytes + 4 * 4 * vocab_size)
