@@ -262,7 +262,9 @@ def _reason(error: Exception, folder: str) -> str:
     """A refusal without the model's name and without the way out, which are not the table's."""
     text = " ".join(str(error).replace(folder, "").split())
     text = re.sub(r"^'[^']*' \([\w-]+\) ", "", text)
-    return re.split(r"\. Use |: the row with |\. Its answers ", text)[0].rstrip(".")
+    return re.split(r"\. Use |: the row with |: it raises |\. Its answers | \(\w*Error: ", text)[0].rstrip(
+        "."
+    )
 
 
 def _place(error: Exception) -> str:
