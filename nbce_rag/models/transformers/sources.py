@@ -17,7 +17,9 @@ _BY_NAME = re.compile(r'_attn_implementation.*"sdpa"')
 
 def reads_weight(parent: nn.Module, name: str) -> bool:
     """Whether the code around a module looks at the weight of one of its layers, beside multiplying by it."""
-    return re.search(rf"\.{re.escape(name)}\.weight\b", _module(type(parent).__module__)) is not None
+    # Of `self`: what draws the first weights goes over modules of any kind.
+    look = rf"\bself(\.\w+)*\.{re.escape(name)}\.weight\b"
+    return re.search(look, _module(type(parent).__module__)) is not None
 
 
 def chooses_by_attention(model: nn.Module) -> bool:
