@@ -16,11 +16,13 @@ from ...prompts.thinking import thinking_of
 from ..description import ModelDescription
 from ..families import families
 from ..loading import DEFAULT_MODEL
+from .devices import device_of, dtype_of
 from .gguf import first_line, packaged_folder
 from .layers import Layout
-from .loading import _device, _dtype, _refuse_unusable, window_of
+from .loading import refuse_unusable, window_of
 from .model import rows_cost
 from .probe import probe
+from .quantised import quantisation
 from .tokenizer import TransformersTokenizer
 
 __all__ = ["describe", "what_is_kept"]
@@ -47,8 +49,8 @@ def describe(
     local_files_only: bool = False,
 ) -> ModelDescription:
     """See `nbce_rag.models.description.describe_model`."""
-    target = _device(device)
-    kind = _dtype(dtype, target)
+    target = device_of(device)
+    kind = dtype_of(dtype, target)
     hub = {"revision": revision, "trust_remote_code": trust_remote_code, "local_files_only": local_files_only}
     path = packaged_folder(kind) if name == DEFAULT_MODEL else name
     config, tokenizer = _read(path, name, hub)
@@ -58,7 +60,7 @@ def describe(
     layout, activation_bytes = None, 0
     if not reason:
         layout, activation_bytes = _probed(text, name, kind)
-    method = _quantisation(config)
+    method = quantisation(config)
     parameters = 0 if model is None else sum(parameter.numel() for parameter in model.parameters())
     files = _file_bytes(Path(path))
     weight_bytes = files if method and files else parameters * kind.itemsize
@@ -143,7 +145,7 @@ def _without_weights(config: Any, name: str, kind: torch.dtype, remote: bool) ->
     from transformers import AutoModelForCausalLM
 
     try:
-        _refuse_unusable(config, name)
+        refuse_unusable(config, name)
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, dtype=kind, trust_remote_code=remote), ""
     except ModelError as error:
@@ -182,13 +184,6 @@ def _probed(text: Any, name: str, kind: torch.dtype) -> tuple[Layout | None, int
         for layer in layout.layers
     )
     return replace(layout, layers=layers), activation_bytes * kind.itemsize // torch.bfloat16.itemsize
-
-
-def _quantisation(config: Any) -> str:
-    packed = getattr(config, "quantization_config", None) or {}
-    values = packed if isinstance(packed, dict) else vars(packed)
-    method = values.get("quant_method", "")
-    return str(getattr(method, "value", method))
 
 
 def _file_bytes(folder: Path) -> int:

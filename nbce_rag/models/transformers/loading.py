@@ -31,7 +31,7 @@ from .quantised import arrange_weights, missing_package, quantisation, unpacked_
 from .thresholds import most_tokens
 from .tokenizer import TransformersTokenizer
 
-__all__ = ["load_model", "window_of", "wrap_model"]
+__all__ = ["load_model", "refuse_unusable", "window_of", "wrap_model"]
 
 
 def load_model(
@@ -101,7 +101,7 @@ def load_model(
     method = ""
     try:
         config = AutoConfig.from_pretrained(path, **hub)
-        _refuse_unusable(config, name)
+        refuse_unusable(config, name)
         method = quantisation(config, quantization_config)
         # Scales of quantised weights are of the dtype that the weights were made for.
         if (
@@ -178,7 +178,7 @@ def wrap_model(
         raise InputError(f"{model!r} is no model; give a hub id, a folder, a .gguf file, or a loaded model.")
     name = name or getattr(model, "name_or_path", "") or type(model).__name__
     model = without_wrapping(model, name)
-    _refuse_unusable(model.config, name, model)
+    refuse_unusable(model.config, name, model)
     if tokenizer is None:
         raise ModelError(f"The model {name!r} came without a tokenizer; pass tokenizer=.")
     if not isinstance(tokenizer, TransformersTokenizer):
@@ -250,7 +250,7 @@ def _failure(error: Exception, name: str, method: str, path: str, hub: Mapping[s
     )
 
 
-def _refuse_unusable(config: Any, name: str, model: Any = None) -> None:
+def refuse_unusable(config: Any, name: str, model: Any = None) -> None:
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
     way_out = (
