@@ -6,7 +6,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet
 DEMO = .demo
 WORKERS ?= 2
 
-.PHONY: demo test lint types contracts unit clean
+.PHONY: demo test lint types contracts unit matrix clean
 
 demo: $(VENV)/local.stamp
 	$(BIN)/nbce-rag index examples/corpus --index $(DEMO)/index
@@ -29,6 +29,10 @@ contracts: $(VENV)/dev.stamp
 
 unit: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+# Every architecture of transformers, tried anew; MODELS="llama gpt2" tries these and writes nothing.
+matrix: $(VENV)/dev.stamp
+	PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/models/matrix_table.py $(MODELS)
 
 clean:
 	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .hypothesis

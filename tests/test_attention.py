@@ -127,6 +127,36 @@ def test_other_attention_stays(tiny_folder: Callable[..., Path]) -> None:
     assert model.config._attn_implementation == "eager"
 
 
+def test_sparse_attention_stays() -> None:
+    """DeepSeek V3.2 hides what its index does not choose only where the attention is called sdpa or eager."""
+    from transformers import AutoModelForCausalLM, DeepseekV32Config
+
+    config = DeepseekV32Config(
+        vocab_size=50,
+        hidden_size=32,
+        intermediate_size=32,
+        moe_intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        q_lora_rank=8,
+        kv_lora_rank=8,
+        qk_rope_head_dim=8,
+        qk_nope_head_dim=8,
+        v_head_dim=8,
+        n_routed_experts=2,
+        num_experts_per_tok=1,
+        n_group=1,
+        topk_group=1,
+        index_topk=4,
+        index_head_dim=8,
+        index_n_heads=4,
+    )
+    model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    assert not use_grouped_attention(model)
+    assert model.config._attn_implementation == "sdpa"
+
+
 def test_prompts_and_unusual_arguments_go_the_usual_way() -> None:
     model: Any = build_model("llama", 60).eval()
     assert use_grouped_attention(model)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -90,6 +91,22 @@ def test_what_may_do_more_than_multiply_stays() -> None:
         assert pack_linear_layers(model) == 1
         assert isinstance(model[1], PackedLinear)
         torch.testing.assert_close(model(x), before)
+
+
+def test_a_layer_whose_weight_is_read_stays() -> None:
+    """Mamba multiplies by the weight of `dt_proj` itself."""
+    from transformers import AutoModelForCausalLM, MambaConfig
+
+    config = MambaConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, state_size=4, time_step_rank=4)
+    model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    ids = torch.tensor([[3, 5, 7]])
+    with torch.no_grad():
+        plain = model(ids).logits
+        assert pack_linear_layers(model) > 0
+        torch.testing.assert_close(model(ids).logits, plain)
+    mixer = model.backbone.layers[0].mixer
+    assert isinstance(mixer.dt_proj, nn.Linear)
+    assert isinstance(mixer.in_proj, PackedLinear)
 
 
 def test_without_onednn_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The command line: `nbce-rag index`, `ask`, `eval`, `study`, `kv` and `bench`.
+"""The command line: `nbce-rag index`, `ask`, `eval`, `study`, `kv`, `models` and `bench`.
 
 Nothing heavy is imported before a command needs it, so that `--help` answers at once.
 """
@@ -16,6 +16,7 @@ from .bench import bench_command
 from .evaluate import eval_command
 from .index import index_command
 from .kv import kv_command
+from .models import models_command
 from .study import study_command
 
 __all__ = ["app", "main"]
@@ -61,4 +62,5 @@ app.command("ask")(ask_command)
 app.command("eval")(eval_command)
 app.command("study")(study_command)
 app.command("kv")(kv_command)
+app.command("models")(models_command)
 app.command("bench")(bench_command)

@@ -20,6 +20,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from .sources import chooses_by_attention
+
 __all__ = ["NAME", "grouped_attention", "use_grouped_attention"]
 
 NAME = "nbce_grouped"
@@ -70,12 +72,12 @@ def use_grouped_attention(model: Any) -> bool:
 
     Args:
         model: a model whose attention is the one by `torch.nn.functional.scaled_dot_product_attention`;
-            others are left alone.
+            others are left alone, and so are those that do more than that by its name.
 
     Returns:
         Whether the model was changed.
     """
-    if getattr(model.config, "_attn_implementation", None) != "sdpa":
+    if getattr(model.config, "_attn_implementation", None) != "sdpa" or chooses_by_attention(model):
         return False
     AttentionInterface.register(NAME, _attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -31,7 +31,7 @@ from .quantised import arrange_weights, missing_package, quantisation, unpacked_
 from .thresholds import most_tokens
 from .tokenizer import TransformersTokenizer
 
-__all__ = ["load_model", "wrap_model"]
+__all__ = ["load_model", "refuse_unusable", "window_of", "wrap_model"]
 
 
 def load_model(
@@ -101,7 +101,7 @@ def load_model(
     method = ""
     try:
         config = AutoConfig.from_pretrained(path, **hub)
-        _refuse_unusable(config, name)
+        refuse_unusable(config, name)
         method = quantisation(config, quantization_config)
         # Scales of quantised weights are of the dtype that the weights were made for.
         if (
@@ -178,16 +178,12 @@ def wrap_model(
         raise InputError(f"{model!r} is no model; give a hub id, a folder, a .gguf file, or a loaded model.")
     name = name or getattr(model, "name_or_path", "") or type(model).__name__
     model = without_wrapping(model, name)
-    _refuse_unusable(model.config, name, model)
+    refuse_unusable(model.config, name, model)
     if tokenizer is None:
         raise ModelError(f"The model {name!r} came without a tokenizer; pass tokenizer=.")
     if not isinstance(tokenizer, TransformersTokenizer):
         tokenizer = TransformersTokenizer(tokenizer)
     text = model.config.get_text_config(decoder=True)
-    window = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
-    if not isinstance(window, int):
-        window = tokenizer.native.model_max_length
-    window = min(window, most_tokens(text) or window)
     model.eval()
     arrange_weights(model, name)
     with counters_of(model) as counters:
@@ -196,7 +192,7 @@ def wrap_model(
         model=model,
         tokenizer=tokenizer,
         name=name,
-        window=int(min(window, 2**31 - 1)),
+        window=window_of(text, tokenizer),
         eos_ids=_eos_ids(model, tokenizer.native),
         identity=Fingerprint(model, name, weights, frozenset(counters)),
         layout=layout,
@@ -204,6 +200,19 @@ def wrap_model(
         activation_bytes=activation_bytes,
     )
     return checked(ready) if check else ready
+
+
+def window_of(text: Any, tokenizer: TransformersTokenizer) -> int:
+    """The most tokens that a row may hold.
+
+    Args:
+        text: configuration of the text part.
+        tokenizer: asked where the configuration has no number.
+    """
+    window = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
+    if not isinstance(window, int):
+        window = tokenizer.native.model_max_length
+    return int(min(window, most_tokens(text) or window, 2**31 - 1))
 
 
 def _checkpoint(name: str, dtype: torch.dtype) -> str:
@@ -242,7 +251,7 @@ def _failure(error: Exception, name: str, method: str, path: str, hub: Mapping[s
     )
 
 
-def _refuse_unusable(config: Any, name: str, model: Any = None) -> None:
+def refuse_unusable(config: Any, name: str, model: Any = None) -> None:
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
     way_out = (

@@ -9,10 +9,11 @@ from ...kv.store import ContextStore
 from ..model import Can, Reading, RowPrompt, TokenIds
 from .base import LoadedModel
 from .contexts import read_contexts
+from .layers import Layout
 from .reading import open_rows
 from .rows import CachedRows
 
-__all__ = ["TransformersModel"]
+__all__ = ["TransformersModel", "rows_cost"]
 
 _AT_ONCE = 64
 
@@ -29,8 +30,8 @@ class TransformersModel(LoadedModel):
         return int(min(8192, max(256, self.free() // 8 // self.activation_bytes)))
 
     def cost(self, rows: int, tokens: int) -> int:
-        """Columns as long as the longest row, states and their marks, and a few sets of log-probs."""
-        return rows * (tokens * self.kv_bytes + 2 * self.state_bytes + 4 * 4 * self.vocab_size)
+        """See `rows_cost`."""
+        return rows_cost(self.layout, self.vocab_size, rows, tokens)
 
     def context_bytes(self, tokens: int) -> int:
         """What is kept of a context of so many tokens; of none, what its states take."""
@@ -53,3 +54,8 @@ class TransformersModel(LoadedModel):
         unread = [ids for ids in contexts if ids and ids not in store]
         for first in range(0, len(unread), _AT_ONCE):  # what was read is let go of before more is
             read_contexts(self, unread[first : first + _AT_ONCE], store, batch_tokens or self.batch_tokens)
+
+
+def rows_cost(layout: Layout, vocab_size: int, rows: int, tokens: int) -> int:
+    """Bytes of columns as long as the longest row, states and their marks, and a few sets of log-probs."""
+    return rows * (tokens * layout.token_bytes + 2 * layout.state_bytes + 4 * 4 * vocab_size)

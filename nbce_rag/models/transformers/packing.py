@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from .sources import reads_weight
+
 __all__ = ["PackedLinear", "pack_linear_layers"]
 
 _ROWS = 11  # what oneDNN is told to expect; other numbers of rows work as well
@@ -51,8 +53,8 @@ def pack_linear_layers(model: nn.Module) -> int:
     """Replace the linear layers of a model by packed ones, in place; the old weights are freed.
 
     The output layer keeps its weight beside the packed copy; in models that tie it to the embedding it
-    would stay anyway. Nothing is done on other devices, in other dtypes, with quantised weights, or where
-    torch has no oneDNN.
+    would stay anyway. Layers whose weights an architecture's own code reads stay as they are. Nothing is
+    done on other devices, in other dtypes, with quantised weights, or where torch has no oneDNN.
 
     Args:
         model: a model that only this program uses, in evaluation mode.
@@ -67,7 +69,8 @@ def pack_linear_layers(model: nn.Module) -> int:
     replaced = 0
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
-            packed = None if layer in apart else _packed(layer)
+            stays = layer in apart or reads_weight(parent, name)
+            packed = None if stays else _packed(layer)
             if packed is not None:
                 if layer is output:
                     packed.weight = layer.weight  # for scores over a part of the vocabulary
