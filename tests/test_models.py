@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import gguf
 import pytest
 import torch
 import transformers as tf
+from gguf_tools import write_gguf
 from tiny_models import FAMILIES, build_model, build_tokenizer
 
 from nbce_rag.errors import InputError, MissingDependencyError, ModelError
@@ -518,49 +518,6 @@ def test_loading_again_gives_the_same_fingerprint(tiny_folder: Callable[..., Pat
 
 # ---------------------------------------------------------------------------------------------------------
 # GGUF
-
-
-def write_gguf(path: Path, model: Any, tokenizer: Any, leave_out: str = "") -> Path:
-    """A Llama as llama.cpp would write it: its names, and its order of the rotary halves."""
-    config = model.config
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_dimension_count(config.head_dim)
-    writer.add_vocab_size(config.vocab_size)
-    spec = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
-    tokens = sorted(spec["vocab"], key=spec["vocab"].__getitem__)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("default")
-    writer.add_token_list(tokens)
-    control, normal = gguf.TokenType.CONTROL, gguf.TokenType.NORMAL
-    writer.add_token_types([control if token in tokenizer.all_special_tokens else normal for token in tokens])
-    writer.add_token_merges([" ".join(merge) for merge in spec["merges"]])
-    writer.add_bos_token_id(0)
-    writer.add_eos_token_id(1)
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
-    for name, tensor in model.state_dict().items():
-        if leave_out and leave_out in name:
-            continue
-        heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(
-            name.split(".")[-2]
-        )
-        if heads:
-            rows, columns = tensor.shape
-            tensor = (
-                tensor.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
-            )
-        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), tensor.contiguous().numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
 
 
 @pytest.fixture(scope="module")
