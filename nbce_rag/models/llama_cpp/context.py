@@ -17,7 +17,7 @@ from ...errors import ModelError
 from .library import complaint, forget_complaints, library
 from .weights import Weights
 
-__all__ = ["KV_TYPES", "PASS_TOKENS", "Context", "ContextSettings"]
+__all__ = ["KV_TYPES", "MOST_SEQUENCES", "PASS_TOKENS", "Context", "ContextSettings"]
 
 PASS_TOKENS = 512
 """The most tokens of one pass."""

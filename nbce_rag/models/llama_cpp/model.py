@@ -10,7 +10,7 @@ import torch
 from ...errors import InputError
 from ...kv.store import ContextStore
 from ..model import Can, Reading, RowPrompt, TokenIds
-from .context import PASS_TOKENS, ContextSettings
+from .context import MOST_SEQUENCES, PASS_TOKENS, ContextSettings
 from .contexts import read_contexts
 from .library import build_name, free_bytes
 from .reading import open_rows
@@ -93,10 +93,10 @@ class LlamaCppModel:
     ) -> tuple[SequenceRows, list[Reading]]:
         """See `nbce_rag.models.model.Model.open`."""
         for prompt in prompts:
-            if len(prompt.contexts) >= 255:
+            if len(prompt.contexts) >= MOST_SEQUENCES:
                 raise InputError(
-                    f"{len(prompt.contexts)} rows of a question are more than llama.cpp has room for (254). Read "
-                    "fewer passages, or several in one row (passages_per_row)."
+                    f"{len(prompt.contexts)} rows of one question are more than the {MOST_SEQUENCES - 1} that "
+                    "llama.cpp has room for; read fewer passages, or several in one row (passages_per_row)."
                 )
         with self.lock:
             return open_rows(self, prompts, room, store, batch_tokens or self.batch_tokens)

@@ -78,6 +78,8 @@ class GgufTokenizer:
         spans = self._spans(raw, ids)
         if spans is None:
             return None
+        if not raw:
+            return ids, []
         # Bytes that go on with a character are 0b10......
         starts = [place for place, byte in enumerate(raw) if byte & 0xC0 != 0x80]
         character = [0] * (len(raw) + 1)
