@@ -6,7 +6,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet
 DEMO = .demo
 WORKERS ?= 2
 
-.PHONY: demo test lint types contracts unit clean
+.PHONY: demo test lint types contracts unit llama clean
 
 demo: $(VENV)/local.stamp
 	$(BIN)/nbce-rag index examples/corpus --index $(DEMO)/index
@@ -30,6 +30,10 @@ contracts: $(VENV)/dev.stamp
 unit: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
+# llama.cpp is built for this machine, which takes some minutes; GGUF=FILE tries a file of yours too.
+llama: $(VENV)/llama.stamp
+	$(BIN)/python -m pytest tests/models/test_llama_cpp.py tests/models/test_llama_cpp_contract.py
+
 clean:
 	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
@@ -48,4 +52,8 @@ $(VENV)/local.stamp: $(VENV)/torch.stamp pyproject.toml
 
 $(VENV)/dev.stamp: $(VENV)/torch.stamp pyproject.toml
 	$(PIP) --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(VENV)/llama.stamp: $(VENV)/dev.stamp
+	$(PIP) --constraint constraints.txt --editable '.[dev,llama-cpp]'
 	touch $@

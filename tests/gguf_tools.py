@@ -108,7 +108,7 @@ def _add_tokenizer(writer: Any, tokenizer: Any, bos: bool | None, chat: str) -> 
     spec = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     tokens = sorted(spec["vocab"], key=spec["vocab"].__getitem__)
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("default")
+    writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)
     control, normal = gguf.TokenType.CONTROL, gguf.TokenType.NORMAL
     writer.add_token_types([control if token in tokenizer.all_special_tokens else normal for token in tokens])

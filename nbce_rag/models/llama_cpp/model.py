@@ -95,8 +95,8 @@ class LlamaCppModel:
         for prompt in prompts:
             if len(prompt.contexts) >= MOST_SEQUENCES:
                 raise InputError(
-                    f"{len(prompt.contexts)} rows of one question are more than the {MOST_SEQUENCES - 1} that "
-                    "llama.cpp has room for; read fewer passages, or several in one row (passages_per_row)."
+                    f"One question has {len(prompt.contexts)} rows and llama.cpp has room for "
+                    f"{MOST_SEQUENCES - 1}; read fewer passages, or several in one row (passages_per_row)."
                 )
         with self.lock:
             return open_rows(self, prompts, room, store, batch_tokens or self.batch_tokens)
