@@ -141,6 +141,12 @@ def test_a_large_context_is_given_up_when_little_is_needed(model: LlamaCppModel)
     assert large > 10_000
     model.open([prompt(0, 5)], 4)
     assert model._sessions[0].cells < large / 4
+    # What answers will grow to is there from the beginning, however little stands in it yet.
+    rows, _ = model.open([prompt(0, 5)], 9000)
+    cells = model._sessions[0].cells
+    assert cells > 18_000
+    rows.step(new(2, 1, 1))
+    assert model._sessions[0].cells == cells
 
 
 def test_more_rows_than_one_context_has_room_for(model: LlamaCppModel) -> None:

@@ -15,7 +15,7 @@ from .contexts import read_contexts
 from .library import build_name, free_bytes
 from .reading import open_rows
 from .rows import SequenceRows
-from .session import Part, Session
+from .session import SPARE, Part, Session
 from .tokenizer import GgufTokenizer
 from .weights import Weights
 
@@ -67,8 +67,9 @@ class LlamaCppModel:
             self._weights.close()
 
     def cost(self, rows: int, tokens: int) -> int:
-        """Cells, a state a row of recurrent layers, and a few sets of log-probs."""
-        return rows * (tokens * self._token_bytes + self._row_bytes + 4 * 4 * self.vocab_size)
+        """Cells and some to spare, a state a row of recurrent layers, and a few sets of log-probs."""
+        cells = round(SPARE * tokens * self._token_bytes)
+        return rows * (cells + self._row_bytes + 4 * 4 * self.vocab_size)
 
     def context_bytes(self, tokens: int) -> int:
         """What a state of so many tokens takes; layers with a sliding window keep their window."""
@@ -124,6 +125,7 @@ class LlamaCppModel:
         else:
             session = Session(self._weights, self._settings)
             self._sessions.append(session)
+        session.shrink(cells)
         session.prepare(cells, sequences)
         return session
 

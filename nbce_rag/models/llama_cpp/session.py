@@ -19,9 +19,11 @@ from .weights import Weights
 if TYPE_CHECKING:
     from .rows import SequenceRows
 
-__all__ = ["Part", "Session", "TokenSequence"]
+__all__ = ["SPARE", "Part", "Session", "TokenSequence"]
 
-_SPARE = 1.25  # of the cells that are needed, so that few contexts are made
+SPARE = 1.25
+"""Of the cells that are needed, so many times are made, so that contexts are seldom replaced."""
+
 _LARGE = 8192  # cells beyond which a context that is mostly unused is made anew
 
 
@@ -117,31 +119,30 @@ class Session:
         """
         self._sweep()
         context = self._open_context
-        is_idle = not self._used and context is not None and len(self._free) == context.sequences
-        too_large = is_idle and self.cells > max(_LARGE, 4 * cells)
-        if (
-            context is not None
-            and not too_large
-            and cells <= self.free_cells
-            and sequences <= len(self._free)
-        ):
+        if context is not None and cells <= self.free_cells and sequences <= len(self._free):
             return
-        if context is None or is_idle:
-            self.close()
-            self._context, self._free = None, []
-            made = self._made(round(_SPARE * cells), sequences)
+        if context is None or self._is_idle:
+            least = self.cells
+            self._give_up()
+            made = self._made(max(least, round(SPARE * cells)), sequences)
             self._free = list(range(made.sequences))
             self._context = made
             return
         most = context.sequences
         larger = self._made(
-            max(context.cells, round(_SPARE * (self._used + cells))), most - len(self._free) + sequences
+            max(context.cells, round(SPARE * (self._used + cells))), most - len(self._free) + sequences
         )
         larger.take_over(context)
         for number in range(most, larger.sequences):
             heapq.heappush(self._free, number)
         self._context = larger
         context.close()
+
+    def shrink(self, cells: int) -> None:
+        """Give a context up that nothing is in and that is far larger than so many cells."""
+        self._sweep()
+        if self._is_idle and self.cells > max(_LARGE, 4 * cells):
+            self._give_up()
 
     def empty(self) -> TokenSequence:
         """A sequence without tokens."""
@@ -262,6 +263,15 @@ class Session:
         if context is None:
             raise ModelError(f"The model {self._weights.name!r} has no context; load it again.")
         return context
+
+    @property
+    def _is_idle(self) -> bool:
+        context = self._context
+        return not self._used and context is not None and len(self._free) == context.sequences
+
+    def _give_up(self) -> None:
+        self.close()
+        self._context, self._free = None, []
 
     def _made(self, cells: int, sequences: int) -> Context:
         # States of recurrent layers take room for every sequence that there may be; keys and values do not.
