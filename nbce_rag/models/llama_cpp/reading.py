@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ...kv.store import ContextStore
 from ..model import Reading, RowPrompt
+from .base import LoadedGguf
 from .context import MOST_SEQUENCES
 from .contexts import read_contexts
 from .rows import SequenceRows, log_probs_of
 from .session import Part, Session, TokenSequence
 
-if TYPE_CHECKING:
-    from .model import LlamaCppModel
-
 __all__ = ["open_rows"]
 
 
 def open_rows(
-    model: LlamaCppModel,
+    model: LoadedGguf,
     prompts: Sequence[RowPrompt],
     room: int,
     store: ContextStore | None,
@@ -69,7 +66,7 @@ def _groups(prompts: Sequence[RowPrompt]) -> list[list[RowPrompt]]:
 
 
 def _read_suffix(
-    model: LlamaCppModel,
+    model: LoadedGguf,
     session: Session,
     rows: Sequence[TokenSequence],
     prompt: RowPrompt,

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ...errors import InputError, NumericalError
 from ..model import Rows
+from .base import LoadedGguf
 from .context import PASS_TOKENS
 from .session import Part, Session, TokenSequence
-
-if TYPE_CHECKING:
-    from .model import LlamaCppModel
 
 __all__ = ["SequenceRows", "log_probs_of"]
 
@@ -31,7 +28,7 @@ class SequenceRows:
 
     def __init__(
         self,
-        model: LlamaCppModel,
+        model: LoadedGguf,
         sequences: Sequence[TokenSequence],
         opened: Sequence[int],
         most: Sequence[int],
@@ -148,7 +145,7 @@ class SequenceRows:
                 raise InputError(f"Row {row} is not there; the rows are 0 to {len(self) - 1}.")
 
 
-def log_probs_of(model: LlamaCppModel, logits: Tensor) -> Tensor:
+def log_probs_of(model: LoadedGguf, logits: Tensor) -> Tensor:
     """[N, V] log-probs of logits, in memory of their own.
 
     Raises:

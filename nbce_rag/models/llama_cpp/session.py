@@ -6,7 +6,6 @@ import heapq
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from torch import Tensor
@@ -15,9 +14,6 @@ from ...errors import ModelError
 from .cells import Held
 from .context import MOST_SEQUENCES, PASS_TOKENS, Context, ContextSettings
 from .weights import Weights
-
-if TYPE_CHECKING:
-    from .rows import SequenceRows
 
 __all__ = ["SPARE", "Part", "Session", "TokenSequence"]
 
@@ -46,7 +42,7 @@ class TokenSequence:
         self.number = number
         self.ids = list(ids)
         self.held = held
-        self.holders: WeakSet[SequenceRows] = WeakSet()
+        self.holders: WeakSet[object] = WeakSet()
         self.in_doubt = False
 
     def __del__(self) -> None:
