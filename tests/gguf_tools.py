@@ -9,7 +9,7 @@ from typing import Any
 import gguf
 import numpy as np
 
-__all__ = ["write_gguf", "write_mamba_gguf"]
+__all__ = ["split_gguf", "write_gguf", "write_mamba_gguf"]
 
 _ARCHITECTURES = {"llama": gguf.MODEL_ARCH.LLAMA, "gemma3_text": gguf.MODEL_ARCH.GEMMA3}
 
@@ -102,6 +102,23 @@ def write_mamba_gguf(path: Path, tokenizer: Any, *, layers: int = 2, seed: int =
         writer.add_tensor(f"{name}.ssm_d", weights(inner))
         writer.add_tensor(f"{name}.ssm_out.weight", weights(hidden, inner))
     return _written(writer, path)
+
+
+def split_gguf(whole: Path, folder: Path, tensors: int = 9) -> list[Path]:
+    """The same in several files, as llama.cpp splits them: the first says what the model is."""
+    reader = gguf.GGUFReader(whole)
+    writer = gguf.GGUFWriter(folder / "split.gguf", "llama", split_max_tensors=tensors)
+    for field in reader.fields.values():
+        if not field.name.startswith(("GGUF.", "general.architecture")):
+            element = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+            writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=element)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return sorted(folder.glob("split-*.gguf"))
 
 
 def _add_tokenizer(writer: Any, tokenizer: Any, bos: bool | None, chat: str) -> None:

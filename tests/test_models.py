@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 import transformers as tf
-from gguf_tools import write_gguf
+from gguf_tools import split_gguf, write_gguf
 from tiny_models import FAMILIES, build_model, build_tokenizer
 
 from nbce_rag.errors import InputError, MissingDependencyError, ModelError
@@ -629,23 +629,6 @@ def test_a_gguf_file_without_an_output_layer_ties_it(cache: Path, tmp_path: Path
     for _ in range(2):  # from the file, then from the folder
         model = load(path).model
         assert torch.equal(model.get_output_embeddings().weight, model.get_input_embeddings().weight)
-
-
-def split_gguf(whole: Path, folder: Path, tensors: int = 9) -> list[Path]:
-    """The same in several files, as llama.cpp splits them: the first says what the model is."""
-    reader = gguf.GGUFReader(whole)
-    writer = gguf.GGUFWriter(folder / "split.gguf", "llama", split_max_tensors=tensors)
-    for field in reader.fields.values():
-        if not field.name.startswith(("GGUF.", "general.architecture")):
-            element = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
-            writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=element)
-    for tensor in reader.tensors:
-        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return sorted(folder.glob("split-*.gguf"))
 
 
 def test_a_gguf_model_in_several_files(tiny_gguf: Path, cache: Path, tmp_path: Path) -> None:

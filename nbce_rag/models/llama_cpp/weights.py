@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from xxhash import xxh3_128
-
 from ...errors import InputError, ModelError
+from ..weights import weights_hash
 from .library import complaint, forget_complaints, library
 
 __all__ = ["Weights", "file_digest", "gguf_files"]
@@ -42,15 +41,11 @@ def file_digest(files: Sequence[Path]) -> str:
     Raises:
         ModelError: one cannot be read.
     """
-    digest = xxh3_128()
-    for file in files:
-        try:
-            with file.open("rb") as opened:
-                while block := opened.read(1 << 22):
-                    digest.update(block)
-        except OSError as error:
-            raise ModelError(f"Cannot read the GGUF file {str(file)!r}: {error.strerror}.") from error
-    return digest.hexdigest()
+    try:
+        return weights_hash(files)
+    except OSError as error:
+        name = error.filename or files[0]
+        raise ModelError(f"Cannot read the GGUF file {str(name)!r}: {error.strerror}.") from error
 
 
 class Weights:
