@@ -6,7 +6,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet
 DEMO = .demo
 WORKERS ?= 2
 
-.PHONY: demo test lint types contracts unit matrix clean
+.PHONY: demo test lint types contracts unit matrix llama clean
 
 demo: $(VENV)/local.stamp
 	$(BIN)/nbce-rag index examples/corpus --index $(DEMO)/index
@@ -34,6 +34,10 @@ unit: $(VENV)/dev.stamp
 matrix: $(VENV)/dev.stamp
 	PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/models/matrix_table.py $(MODELS)
 
+# llama.cpp is built for this machine, which takes some minutes; GGUF=FILE tries a file of yours too.
+llama: $(VENV)/llama.stamp
+	$(BIN)/python -m pytest tests/models/test_llama_cpp.py tests/models/test_llama_cpp_contract.py
+
 clean:
 	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
@@ -52,4 +56,8 @@ $(VENV)/local.stamp: $(VENV)/torch.stamp pyproject.toml
 
 $(VENV)/dev.stamp: $(VENV)/torch.stamp pyproject.toml
 	$(PIP) --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(VENV)/llama.stamp: $(VENV)/dev.stamp
+	$(PIP) --constraint constraints.txt --editable '.[dev,llama-cpp]'
 	touch $@

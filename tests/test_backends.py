@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+import sys
 from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +30,8 @@ from nbce_rag import (
 )
 from nbce_rag.decoding.decoder import LockstepDecoder
 from nbce_rag.engine import generation
-from nbce_rag.errors import InputError, NumericalError
+from nbce_rag.errors import InputError, MissingDependencyError, NumericalError
+from nbce_rag.models.loading import BACKENDS
 from nbce_rag.models.model import Can, Model, Step
 from nbce_rag.models.transformers.tokenizer import TransformersTokenizer
 
@@ -152,6 +158,63 @@ def test_backends_and_tokenizers_by_name(tiny_tokenizer: Any) -> None:
         NBCE.from_pretrained("x", backend="nope")
     with pytest.raises(InputError, match="tokenizer= goes with a model"):
         NBCE.from_pretrained("x", tokenizer=tiny_tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("model", "backend", "options", "is_installed", "expected"),
+    [
+        ("x.gguf", None, {}, True, "llama.cpp"),
+        (Path("x.gguf"), None, {"n_threads": 2}, True, "llama.cpp"),
+        ("x.gguf", None, {"dtype": "auto", "device": None}, True, "llama.cpp"),
+        ("x.gguf", None, {}, False, "transformers"),
+        ("x.gguf", None, {"kv_type": "q8_0"}, False, "llama.cpp"),  # to say that it is not installed
+        ("x.gguf", None, {"dtype": "float32"}, True, "transformers"),
+        ("x.gguf", "transformers", {}, True, "transformers"),
+        ("x", None, {}, True, "transformers"),
+        (None, None, {}, True, "transformers"),
+        (None, "llama.cpp", {}, True, "llama.cpp"),
+    ],
+)
+def test_which_backend_reads_a_model(
+    model: Any,
+    backend: str | None,
+    options: dict[str, Any],
+    is_installed: bool,
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[tuple[str, dict[str, Any]]] = []
+    for name in BACKENDS:
+        loader = import_module(f"nbce_rag.models.{name.replace('.', '_')}.loading")
+        made = functools.wraps(loader.load_model)(lambda model, _name=name, **o: calls.append((_name, o)))
+        monkeypatch.setattr(loader, "load_model", made)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if is_installed else None)
+    load_model(model, backend=backend, **options)
+    [(chosen, passed)] = calls
+    assert chosen == expected
+    assert passed == {name: value for name, value in options.items() if value not in ("auto", None)}
+
+
+def test_options_of_another_backend_are_named() -> None:
+    with pytest.raises(
+        InputError, match=r"Unknown option kv_type; .* by transformers\. There is backend='llama.cpp'"
+    ):
+        load_model("x", kv_type="q8_0")
+    with pytest.raises(InputError, match=r"Unknown option dtype; .*n_gpu_layers.* by llama.cpp\. There is"):
+        NBCE.from_pretrained("x.gguf", backend="llama.cpp", dtype="float32")
+    with pytest.raises(InputError, match=r"Unknown option device, dtype; [^']*$"):
+        load_model("x.gguf", dtype="float32", kv_type="q8_0", backend="llama.cpp", device="cpu")
+
+
+def test_llama_cpp_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nbce_rag.models.llama_cpp.library import library
+
+    library.cache_clear()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "llama_cpp"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)
+    with pytest.raises(MissingDependencyError, match=r"nbce-rag\[llama-cpp\]"):
+        load_model("x.gguf", backend="llama.cpp")
 
 
 def test_steps_of_a_question_that_has_ended_are_passed_over(

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import gguf
 import pytest
 import torch
 import transformers as tf
+from gguf_tools import split_gguf, write_gguf
 from tiny_models import FAMILIES, build_model, build_tokenizer
 
 from nbce_rag.errors import InputError, MissingDependencyError, ModelError
@@ -502,49 +502,6 @@ def test_loading_again_gives_the_same_fingerprint(tiny_folder: Callable[..., Pat
 # GGUF
 
 
-def write_gguf(path: Path, model: Any, tokenizer: Any, leave_out: str = "") -> Path:
-    """A Llama as llama.cpp would write it: its names, and its order of the rotary halves."""
-    config = model.config
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_dimension_count(config.head_dim)
-    writer.add_vocab_size(config.vocab_size)
-    spec = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
-    tokens = sorted(spec["vocab"], key=spec["vocab"].__getitem__)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("default")
-    writer.add_token_list(tokens)
-    control, normal = gguf.TokenType.CONTROL, gguf.TokenType.NORMAL
-    writer.add_token_types([control if token in tokenizer.all_special_tokens else normal for token in tokens])
-    writer.add_token_merges([" ".join(merge) for merge in spec["merges"]])
-    writer.add_bos_token_id(0)
-    writer.add_eos_token_id(1)
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
-    for name, tensor in model.state_dict().items():
-        if leave_out and leave_out in name:
-            continue
-        heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(
-            name.split(".")[-2]
-        )
-        if heads:
-            rows, columns = tensor.shape
-            tensor = (
-                tensor.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
-            )
-        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), tensor.contiguous().numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
-
-
 @pytest.fixture(scope="module")
 def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = build_tokenizer(bos=False)
@@ -654,23 +611,6 @@ def test_a_gguf_file_without_an_output_layer_ties_it(cache: Path, tmp_path: Path
     for _ in range(2):  # from the file, then from the folder
         model = load(path).model
         assert torch.equal(model.get_output_embeddings().weight, model.get_input_embeddings().weight)
-
-
-def split_gguf(whole: Path, folder: Path, tensors: int = 9) -> list[Path]:
-    """The same in several files, as llama.cpp splits them: the first says what the model is."""
-    reader = gguf.GGUFReader(whole)
-    writer = gguf.GGUFWriter(folder / "split.gguf", "llama", split_max_tensors=tensors)
-    for field in reader.fields.values():
-        if not field.name.startswith(("GGUF.", "general.architecture")):
-            element = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
-            writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=element)
-    for tensor in reader.tensors:
-        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return sorted(folder.glob("split-*.gguf"))
 
 
 def test_a_gguf_model_in_several_files(tiny_gguf: Path, cache: Path, tmp_path: Path) -> None:

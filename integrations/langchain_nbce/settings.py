@@ -56,6 +56,10 @@ class NBCESettings(BaseModel):
     cache_dir: str | None = None
     check: bool = True
     """Refuse a model whose rows do not give what whole passes give."""
+    backend: str | None = None
+    """What reads the model: "transformers" or "llama.cpp"; None takes what fits it."""
+    load: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of `NBCE.from_pretrained`, such as `{"n_gpu_layers": 20}`."""
 
     fusion: Any = None
     """Name or object of the fusion rule."""
@@ -162,6 +166,8 @@ class NBCESettings(BaseModel):
             "attn_implementation": self.attn_implementation,
             "cache_dir": self.cache_dir,
             "check": self.check,
+            "backend": self.backend,
+            **self.load,
         }
         key = (name, repr(loading), _weights(name), _weights(loading["adapter"]))
         with _loading:
@@ -213,7 +219,8 @@ class NBCESettings(BaseModel):
     @property
     def identity(self) -> dict[str, Any]:
         """All that changes an answer: the key of caches, and what traces show. Loads nothing."""
-        plain = {"device", "dtype", "revision", "adapter", "score_key", "score_scale", "history_contexts"}
+        plain = {"device", "dtype", "revision", "adapter", "backend", "load"}
+        plain |= {"score_key", "score_scale", "history_contexts"}
         made: dict[str, Any] = {name: getattr(self, name) for name in sorted({*plain, *OPTION_NAMES})}
         made["fusion"] = None if self.fusion is None else _name_of_rule(self.fusion)
         if self.quantization_config is not None:

@@ -15,6 +15,7 @@ from ..files import check_writable, write_whole
 from ..fusion.registry import RULES
 from .console import errors_in_one_line, notes, say, spinner
 from .options import (
+    BackendOption,
     ChatTemplateOption,
     DeviceOption,
     DtypeOption,
@@ -147,6 +148,7 @@ def ask_command(
     ] = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
+    backend: BackendOption = None,
 ) -> None:
     """Answer a question from an index, and say which passages the answer rests on."""
     with errors_in_one_line():
@@ -192,6 +194,7 @@ def ask_command(
                         kv_store=kv,
                         device=device,
                         dtype=dtype,
+                        backend=backend,
                     ),
                 )
             with rag:  # leaving it says what could not be written

@@ -17,6 +17,7 @@ from .console import errors_in_one_line, notes, progress_shown, say, table_conso
 from .options import (
     AnswerStyleOption,
     AnswerTokensOption,
+    BackendOption,
     BatchSizeOption,
     DeviceOption,
     DtypeOption,
@@ -81,6 +82,7 @@ def eval_command(
     ] = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
+    backend: BackendOption = None,
 ) -> None:
     """Compare methods on questions with known answers: which finds more, and what does it cost?"""
     log = log or out.with_suffix(".log.jsonl")
@@ -111,7 +113,7 @@ def eval_command(
                         index=index,
                         log=log,
                         progress=progress,
-                        **given(style=style, embedder=embedder, device=device, dtype=dtype),
+                        **given(style=style, embedder=embedder, device=device, dtype=dtype, backend=backend),
                     )
         write_json(out, report)
         for note in found:

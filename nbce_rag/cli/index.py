@@ -90,12 +90,15 @@ def index_command(
     dtype: Annotated[
         str | None, typer.Option(metavar="NAME", help="With --kv: as in `ask`.", show_default=False)
     ] = None,
+    backend: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --kv: as in `ask`.", show_default=False)
+    ] = None,
 ) -> None:
     """Put documents into an index. Run again, it takes in only what has changed."""
     if check or rebuild or not documents:
         _maintain(path, documents, factory, check, rebuild)
         return
-    of_kv = given(kv_max_bytes=kv_max_bytes, model=model, device=device, dtype=dtype)
+    of_kv = given(kv_max_bytes=kv_max_bytes, model=model, device=device, dtype=dtype, backend=backend)
     with errors_in_one_line("what was finished is in the index; run the same command again to go on"):
         if of_kv and not kv:
             raise InputError(f"--{next(iter(of_kv)).replace('_', '-')} goes with --kv; add it")
@@ -124,7 +127,7 @@ def index_command(
         )
         if kv and size:
             with notes() as found, redirect_stdout(sys.stderr), _open_or_create(path, embedder) as index:
-                done, more = fill(index, model, limit, **given(device=device, dtype=dtype))
+                done, more = fill(index, model, limit, **given(device=device, dtype=dtype, backend=backend))
             for warning in (*more, *found):
                 say(f"warning: {warning}")
             typer.echo(done)

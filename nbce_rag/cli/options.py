@@ -13,6 +13,7 @@ from ..errors import InputError
 __all__ = [
     "AnswerStyleOption",
     "AnswerTokensOption",
+    "BackendOption",
     "BatchSizeOption",
     "ChatTemplateOption",
     "DeviceOption",
@@ -49,6 +50,15 @@ AnswerTokensOption = Annotated[
         min=1,
         help="Most tokens of an answer.",
         show_default="24, 120 in the style long",
+    ),
+]
+BackendOption = Annotated[
+    str | None,
+    typer.Option(
+        "--backend",
+        metavar="NAME",
+        help="What reads the model: transformers, or llama.cpp for GGUF files.",
+        show_default="what fits it",
     ),
 ]
 BatchSizeOption = Annotated[

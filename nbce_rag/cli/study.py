@@ -15,6 +15,7 @@ from .console import errors_in_one_line, notes, progress_shown, say
 from .options import (
     AnswerStyleOption,
     AnswerTokensOption,
+    BackendOption,
     BatchSizeOption,
     DeviceOption,
     DtypeOption,
@@ -73,6 +74,7 @@ def study_command(
     embedder: EmbedderOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
+    backend: BackendOption = None,
 ) -> None:
     """Write a table and a picture of how answers change with one thing."""
     with errors_in_one_line("what was answered is in the logs; run the same command again to go on"):
@@ -95,7 +97,7 @@ def study_command(
                 parse_methods(methods)
             data = load_dataset(passages, questions, embedder or DEFAULT_EMBEDDER)
             # Without a store, which below float32 would make a study that goes on round otherwise.
-            options = given(style=style, device=device, dtype=dtype)
+            options = given(style=style, device=device, dtype=dtype, backend=backend)
             nbce = NBCE.from_pretrained(model, kv_store=False, **options)
             with progress_shown() as progress:
                 study = Study(

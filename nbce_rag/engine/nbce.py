@@ -106,6 +106,11 @@ class NBCE:
         token: str | bool | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         check: bool = True,
+        n_gpu_layers: int | None = None,
+        n_threads: int | None = None,
+        flash_attn: bool | None = None,
+        kv_type: str = "f16",
+        use_mmap: bool = True,
         prompt: PromptTemplate | None = None,
         kv_store: StoreLike = None,
         window: int | None = None,
@@ -117,13 +122,16 @@ class NBCE:
         Args:
             model: hub id, folder, GGUF file, or the folder or hub id of a LoRA adapter (extra `[lora]`);
                 None is the packaged default (extra `[local]`); or a transformers model or `PeftModel` that
-                is already loaded, with `tokenizer=`.
+                is already loaded, with `tokenizer=`, or a `llama_cpp.Llama`.
             tokenizer: only for a model that is already loaded.
-            backend: what reads the model; None takes what fits it (`nbce_rag.models.loading.BACKENDS`).
+            backend: what reads the model, "transformers" or "llama.cpp"; None takes what fits it
+                (`nbce_rag.models.loading.load_model`).
             fusion: a rule's name or instance.
             device, dtype, revision, trust_remote_code, local_files_only, device_map, adapter,
                 quantization_config, attn_implementation, token, cache_dir, check: see `load_model` in
                 `nbce_rag.models.transformers.loading`.
+            n_gpu_layers, n_threads, flash_attn, kv_type, use_mmap: of llama.cpp, see `load_model` in
+                `nbce_rag.models.llama_cpp.loading`.
             prompt, kv_store, window, max_batch_tokens, **options: see the class.
 
         Raises:
@@ -153,6 +161,11 @@ class NBCE:
             token=token,
             cache_dir=cache_dir,
             check=check,
+            n_gpu_layers=n_gpu_layers,
+            n_threads=n_threads,
+            flash_attn=flash_attn,
+            kv_type=kv_type,
+            use_mmap=use_mmap,
         )
         return cls(
             loaded,

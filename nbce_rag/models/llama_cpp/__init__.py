@@ -1,0 +1,1 @@
+"""The backend over llama.cpp: GGUF files whose weights stay packed."""
