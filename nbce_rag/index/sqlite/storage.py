@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from ...errors import IndexDamagedError, InputError
 from ...passages import Passage
+from ...values import NotPlainError, plain
 from . import schema
 from .attributes import attribute_rows
 from .database import RESTORE, SqlRow
@@ -53,6 +54,8 @@ class Storage(VectorRows, Lookups):
     def meta(self) -> dict[str, str]:
         """What was given to `create`."""
         meta = dict(self._connection.execute("SELECT key, value FROM meta"))
+        if not all(isinstance(text, str) for pair in meta.items() for text in pair):
+            raise self.damage("says what is no text about its embedder")
         if not meta.keys() >= {"index", "embedder", "embedder_kind", "dimension"}:
             raise IndexDamagedError(f"{self.file} does not say which embedder it was made with: {RESTORE}")
         return meta
@@ -64,7 +67,7 @@ class Storage(VectorRows, Lookups):
     def state(self) -> State:
         """The newest state."""
         row = self._connection.execute("SELECT generation, count FROM state").fetchone()
-        if row is None:
+        if row is None or not all(isinstance(number, int) for number in row):
             raise self.damage("has no state")
         return State(*row)
 
@@ -230,6 +233,12 @@ class Storage(VectorRows, Lookups):
     def _forget(self, keys: Iterable[int]) -> None:
         query = "SELECT key, title, text, metadata FROM passages WHERE key"
         passages = {row[0]: row[1:] for row in self._select(query, keys)}
+        for key, (title, text, metadata) in passages.items():
+            try:
+                self.metadata(metadata)
+            except IndexDamagedError:  # a damaged passage can go: all attributes are looked through for it
+                self._connection.execute("DELETE FROM attributes WHERE key = ?", (key,))
+                passages[key] = (title, text, "{}")
         if passages:
             self._remove(passages)
             schema.bump(self._connection, -len(passages))
@@ -258,28 +267,33 @@ class Storage(VectorRows, Lookups):
     def metadata(self, data: str) -> dict[str, Any]:
         """Metadata of JSON as it is stored."""
         try:
-            metadata: dict[str, Any] = json.loads(data)
-        except ValueError as error:
+            metadata = json.loads(data)
+        except (ValueError, TypeError, RecursionError) as error:
             raise self.damage("holds metadata that is not JSON") from error
+        if not isinstance(metadata, dict):
+            raise self.damage("holds metadata that is no JSON object")
         return metadata
 
     def _passage(self, row: SqlRow) -> Passage:
         text, passage_id, title, source, start, end, metadata, content, crc = row
         if schema.checksum(passage_id, content, source, title, start, end, metadata, text) != crc:
             raise self.damage(f"holds a damaged passage ({passage_id!r})")
-        return Passage(text, passage_id, title, source, start, end, self.metadata(metadata))
+        try:
+            return Passage(text, passage_id, title, source, start, end, self.metadata(metadata))
+        except InputError as error:
+            raise self.damage(f"holds a damaged passage ({passage_id!r})") from error
 
 
 def json_metadata(passage: Passage) -> str:
     """Metadata as JSON.
 
     Raises:
-        InputError: It holds something that JSON does not, or is no mapping.
+        InputError: It holds something that JSON does not, which the message names by its key.
     """
     try:
-        return json.dumps(dict(passage.metadata), ensure_ascii=False, allow_nan=False, sort_keys=True)
-    except (TypeError, ValueError, RecursionError) as error:
+        return json.dumps(plain(passage.metadata), ensure_ascii=False, allow_nan=False, sort_keys=True)
+    except NotPlainError as error:
         raise InputError(
-            f"The metadata of passage {passage.id!r} cannot be stored ({error}): use strings, finite "
-            "numbers, booleans, None, and lists and dictionaries of these."
+            f"The metadata of passage {passage.id!r} cannot be stored: metadata{error}. Use texts, finite "
+            "numbers, booleans, None, dates, and lists and dictionaries of these."
         ) from error
