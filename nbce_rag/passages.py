@@ -76,14 +76,15 @@ class Passage:
             self._set("text", _text("text", self.text))
             self._set("id", _text("id", self.id))
         if self.title is not None and type(self.title) is not str:
-            self._set("title", _text("title", self.title))
+            self._set("title", self._optional("title", self.title))
         if self.source is not None and type(self.source) is not str:
             is_path = isinstance(self.source, PurePath)
-            self._set("source", mended(self.source.as_posix()) if is_path else _text("source", self.source))
+            source = mended(self.source.as_posix()) if is_path else self._optional("source", self.source)
+            self._set("source", source)
         if self.start is not None and type(self.start) is not int:
-            self._set("start", _place("start", self.start))
+            self._set("start", self._place("start", self.start))
         if self.end is not None and type(self.end) is not int:
-            self._set("end", _place("end", self.end))
+            self._set("end", self._place("end", self.end))
         if type(self.metadata) is not dict and not isinstance(self.metadata, Mapping):
             raise InputError(f"Passage metadata must be a mapping, got {shown(self.metadata)}: use a dict.")
         if self.score is not None and not (type(self.score) is float and math.isfinite(self.score)):
@@ -101,6 +102,19 @@ class Passage:
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
 
+    def _optional(self, name: str, value: object) -> str:
+        if not isinstance(value, str):
+            raise InputError(f"Passage {shown(self.id)}: {name} must be str or None, got {shown(value)}.")
+        return plain_text(value)
+
+    def _place(self, name: str, value: object) -> int:
+        try:
+            if not isinstance(value, bool):
+                return operator.index(value)  # type: ignore[arg-type]
+        except TypeError:
+            pass
+        raise InputError(f"Passage {shown(self.id)}: {name} must be int or None, got {shown(value)}.")
+
 
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
@@ -108,15 +122,6 @@ def _text(name: str, value: object) -> str:
             f"Passage {name} must be a string, got {type(value).__name__}: convert it with str()."
         )
     return plain_text(value)
-
-
-def _place(name: str, value: object) -> int:
-    try:
-        if not isinstance(value, bool):
-            return operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        pass
-    raise InputError(f"Passage {name} must be a whole number or None, got {shown(value)}.")
 
 
 def _score(value: object) -> float:

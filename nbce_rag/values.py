@@ -40,8 +40,8 @@ def plain(value: Any, *, infinite: bool = False) -> Any:
 
     Texts, numbers and booleans of subclasses (also NumPy's, and members of enums, by their values) become
     Python's own. Decimals become whole numbers where they are, else the nearest float. Dates and times become
-    text in ISO 8601, paths text with forward slashes, UUIDs text. Tuples, ranges, sets (sorted) and arrays
-    become lists. Names in mappings become text where they are text or whole numbers.
+    text in ISO 8601, paths text with forward slashes, UUIDs text. Tuples, ranges and arrays become lists.
+    Names in mappings become text where they are text or whole numbers.
 
     Args:
         value: Anything.
@@ -109,9 +109,6 @@ def _plain(value: Any, infinite: bool, path: Path) -> Any:
         return _mapping(value, infinite, path)
     if isinstance(value, list | tuple | range):
         return [_plain(one, infinite, (*path, place)) for place, one in enumerate(value)]
-    if isinstance(value, set | frozenset):
-        elements = [_plain(one, infinite, path) for one in value]
-        return sorted(elements, key=lambda one: (type(one).__name__, one) if _has_order(one) else ("", ""))
     return _foreign(value, infinite, path)
 
 
@@ -164,10 +161,6 @@ def _foreign(value: Any, infinite: bool, path: Path) -> Any:
     if type(inner) is type(value):  # numbers wider than Python's
         return _number(float(inner), infinite, path)
     return _plain(inner, infinite, path)
-
-
-def _has_order(value: object) -> bool:
-    return isinstance(value, str | int | float)
 
 
 def _deep(path: Path) -> Any:

@@ -88,7 +88,8 @@ class FieldTest:
                 bounds = tuple((op, plain(bound, infinite=True)) for op, bound in self.value)
                 object.__setattr__(self, "value", bounds)
             else:
-                value = plain(self.value, infinite=True)
+                is_set = self.op == "in" and isinstance(self.value, set | frozenset)
+                value = plain(list(self.value) if is_set else self.value, infinite=True)
                 object.__setattr__(self, "value", tuple(value) if self.op == "in" else value)
         except NotPlainError as error:
             name = ".".join(texts)

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from .attributes import attribute_rows
 from .words import index_text
 
-__all__ = ["APPLICATION_ID", "VERSION", "bump", "checksum", "create", "migrate", "name_id", "put_lookups"]
+__all__ = ["APPLICATION_ID", "READABLE", "VERSION", "bump", "checksum", "create", "migrate", "name_id", "put_lookups"]
 
 APPLICATION_ID = 0x4E424345  # "NBCE", in the header of the file
 VERSION = 2
+READABLE = (2,)
+"""Versions that can be read as they are where nothing can be written."""
 _PAGE_SIZE = 8192  # five vectors of 384 numbers fit; of SQLite's usual 4096 bytes a quarter stays empty
 
 _SCHEMA = """
