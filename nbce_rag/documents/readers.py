@@ -16,7 +16,7 @@ from typing import TypeAlias, TypeVar
 from ..errors import ReadError
 from ..passages import Passage
 from . import formats
-from .document import Document, OnError, Splitter, read_bytes, source_name
+from .document import Document, OnError, Splitter, check_regular, read_bytes, source_name
 
 __all__ = ["SUFFIXES", "DocumentReader", "RecordReader", "read_document", "read_passages"]
 
@@ -50,8 +50,8 @@ def read_document(path: str | Path) -> Document:
     """
     path = Path(path)
     reader = _reader_of(path, _DOCUMENTS)
-    if reader is None and not path.exists():
-        raise ReadError(f"{path}: there is no such file; check the path.")
+    if reader is None:
+        check_regular(path)
     if reader is None:
         raise ReadError(
             f"{path}: cannot read files of type {path.suffix or '(no suffix)'!r}; "
@@ -69,6 +69,13 @@ def read_passages(path: Path, splitter: Splitter, on_error: OnError) -> list[Pas
     Raises:
         ReadError: As in `read_document`. What is wrong with single records `on_error` gets.
     """
+    try:
+        return _read_passages(path, splitter, on_error)
+    except (MemoryError, RecursionError) as error:
+        raise ReadError(f"{path}: takes more memory or nests deeper than can be read; split it.") from error
+
+
+def _read_passages(path: Path, splitter: Splitter, on_error: OnError) -> list[Passage]:
     records = _reader_of(path, _RECORDS)
     if records is not None:
         return records(path, splitter, on_error)

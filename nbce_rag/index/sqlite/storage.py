@@ -93,10 +93,11 @@ class Storage(VectorRows, Lookups):
         """Ids of the passages of these keys."""
         return [row[0] for row in self._select("SELECT id FROM passages WHERE key", keys)]
 
-    def page(self, after: int, size: int) -> list[tuple[int, Passage]]:
-        """Up to `size` passages whose keys are above `after`, in the order in which they were added."""
+    def page(self, after: int, last: int, size: int) -> list[tuple[int, Passage]]:
+        """Up to `size` passages whose keys are above `after`, up to `last`, in the order of being added."""
         rows = self._connection.execute(
-            f"SELECT key, {_PASSAGE} FROM passages WHERE key > ? ORDER BY key LIMIT ?", (after, size)
+            f"SELECT key, {_PASSAGE} FROM passages WHERE key > ? AND key <= ? ORDER BY key LIMIT ?",
+            (after, last, size),
         )
         return [(row[0], self._passage(row[1:])) for row in rows]
 
@@ -113,6 +114,11 @@ class Storage(VectorRows, Lookups):
         """What `finish_file` recorded for a file."""
         row = self._connection.execute("SELECT fingerprint FROM files WHERE path = ?", (file,)).fetchone()
         return row[0] if row else None
+
+    def files_of(self, ids: Iterable[str]) -> dict[str, str]:
+        """The file that each of these passages comes from, by id, of those that come from one."""
+        rows = self._select("SELECT id, file FROM passages WHERE file IS NOT NULL AND id", ids)
+        return {row[0]: row[1] for row in rows}
 
     def new_ids(self, passages: Iterable[Passage]) -> set[str]:
         """Ids of those passages that are not stored with the same title and text."""
