@@ -87,7 +87,7 @@ def check_regular(path: Path) -> os.stat_result:
     try:
         status = path.stat()
     except FileNotFoundError:
-        raise ReadError(f"{path}: there is no such file (it does not exist); check the path.") from None
+        raise ReadError(f"{path}: does not exist; check the path.") from None
     except (OSError, ValueError) as error:  # too long a name, a NUL in it, a link into itself
         reason = getattr(error, "strerror", None) or error
         raise ReadError(f"{str(path)[:300]}: cannot be read: {reason}.") from error
@@ -108,7 +108,7 @@ def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise ReadError(f"{path}: there is no such file (it does not exist); check the path.") from None
+        raise ReadError(f"{path}: does not exist; check the path.") from None
     except OSError as error:
         raise ReadError(f"{path}: cannot be read: {error.strerror or error}.") from error
 

@@ -6,6 +6,7 @@ text formats (line ends included), and the extracted text for HTML and PDF.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import import_module
@@ -16,7 +17,7 @@ from typing import TypeAlias, TypeVar
 from ..errors import ReadError
 from ..passages import Passage
 from . import formats
-from .document import Document, OnError, Splitter, check_regular, read_bytes, source_name
+from .document import Document, OnError, Splitter, read_bytes, source_name
 
 __all__ = ["SUFFIXES", "DocumentReader", "RecordReader", "read_document", "read_passages"]
 
@@ -50,8 +51,8 @@ def read_document(path: str | Path) -> Document:
     """
     path = Path(path)
     reader = _reader_of(path, _DOCUMENTS)
-    if reader is None:
-        check_regular(path)
+    if reader is None and not os.path.exists(path):
+        raise ReadError(f"{str(path)[:300]}: there is no such file; check the path.")
     if reader is None:
         raise ReadError(
             f"{path}: cannot read files of type {path.suffix or '(no suffix)'!r}; "
