@@ -43,7 +43,8 @@ def ask_command(
         list[str] | None,
         typer.Option(
             metavar="CONDITION",
-            help="On metadata: year>=1900, language=en,de, tags~pet, or JSON. Repeat it for more.",
+            help="On metadata: year>=1900, language=en,de, tags~pet, place.town=Brill, or JSON. Repeat it "
+            "for more.",
             show_default=False,
         ),
     ] = None,

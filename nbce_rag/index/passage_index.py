@@ -372,6 +372,19 @@ class PassageIndex:
         words = texts or [query if isinstance(query, str) else None for query in queries]
         return self._searcher.search(self._encoder.queries(queries), words, request)
 
+    def explain(self, where: Where | None = None, **arguments: Unpack[SearchOptions]) -> str:
+        """Why a search with these arguments finds nothing: which condition excludes every passage.
+
+        Args:
+            where, **arguments: As in `search`.
+
+        Returns:
+            A sentence. Of a search that finds something it means nothing.
+        """
+        return self._searcher.explain(
+            SearchRequest(1, None if where is None else as_condition(where), **arguments)
+        )
+
     def find(self, where: Where | None = None, *, ids: Iterable[str] | None = None) -> Iterator[Passage]:
         """All passages that meet a condition, in the order in which they were added, without a query.
 

@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..passages import Passage
 from .encoder import embedding_text
 from .filters.conditions import GENERATED, AllOf, Condition, FieldTest, Negation, mentions
+from .filters.explanation import explain
 from .filters.lookup import KeyFinder, Keys
 from .ranking import mmr_order, reciprocal_ranks
 from .reranking import RerankerLike, rerank_scores, resolve_reranker
@@ -153,6 +154,25 @@ class Searcher:
         if condition is None:
             return view.keys() if among is None else among
         return KeyFinder(self._storage, view.keys).find(condition, among)
+
+    def explain(self, request: SearchRequest) -> str:
+        """Why a search finds nothing, in a sentence."""
+        with self._storage.read():
+            view = self._vectors.current()
+            if not len(view):
+                return "The index is empty."
+            if request.ids is not None and not len(self.matching(None, request.ids)):
+                return f"None of the {len(list(request.ids))} ids is in the index."
+            condition = request.condition
+            if condition is not None and not len(self.matching(condition, request.ids)):
+                reason = explain(condition, self._storage, view.keys)
+                return reason if request.ids is None else f"{reason[:-1]}, among the ids that were given."
+            candidates = self._candidates(view, request)
+            if candidates is not None and not len(candidates):
+                return "Only passages marked as generated would be left (origin: generated)."
+        if request.min_score is not None:
+            return f"No passage has a score of {request.min_score} or more (min_score)."
+        return "No passage has a word of the question."
 
     def _candidates(self, view: VectorView, request: SearchRequest) -> Keys | None:
         condition = request.condition

@@ -41,6 +41,18 @@ class Lookups(Database):
         )
         return int(cursor.fetchone()[0])
 
+    def kinds_of(self, name: str) -> list[str]:
+        """Kinds of values that a name has, but for elements of lists."""
+        rows = self._attributes("DISTINCT kind", name, "kind IN ('n','b','s','z','l','a','d')", ())
+        return [row[0] for row in rows]
+
+    def names(self, limit: int) -> list[str]:
+        """Some names of metadata, in their order."""
+        rows = self._connection.execute(
+            "SELECT name FROM names WHERE id IN (SELECT name FROM attributes) ORDER BY name LIMIT ?", (limit,)
+        )
+        return [row[0] for row in rows]
+
     def column(self, column: str) -> Iterator[tuple[int, str | None]]:
         """Key and `id`, `source` or `title` of every passage."""
         return iter(self._connection.execute(f"SELECT key, {column} FROM passages"))
