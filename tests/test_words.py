@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 import unicodedata
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from index_tools import ANIMALS, bag_of_words, ids
 
+from nbce_rag.errors import IndexDamagedError
 from nbce_rag.index import PassageIndex
 from nbce_rag.index.sqlite import schema
 from nbce_rag.index.sqlite.folding import folded
@@ -142,7 +143,7 @@ def test_both_parts_of_a_broken_word_are_found_too(written: PassageIndex) -> Non
 def test_any_text_is_found_by_any_of_its_words(before: str, after: str) -> None:
     text = f"{before} {after}"
     with closing(sqlite3.connect(":memory:")) as connection:
-        connection.execute(schema._WORDS)
+        schema.create_words(connection)
         schema.put_words(connection, 1, None, text)
         expression = match_expression(text)
         if expression is not None:
@@ -169,6 +170,33 @@ def test_a_query_of_many_words_is_cut() -> None:
     expression = match_expression(" ".join(f"word{n}" for n in range(5000)))
     assert expression is not None
     assert expression.count(" OR ") == 999
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "DELETE FROM words_data WHERE id > 10",
+        "UPDATE words_data SET block = zeroblob(length(block)) WHERE id > 10",
+        "DELETE FROM words_data",
+        "DROP TABLE words_data",
+        "DELETE FROM words_idx",
+        "DELETE FROM words_config",
+        "DELETE FROM words_docsize",
+    ],
+)
+def test_damaged_words_are_found_by_a_check_and_made_anew(tmp_path: Path, how: str) -> None:
+    with PassageIndex.create(tmp_path / "index", bag_of_words) as index:
+        index.add(Passage(f"the ferry number {n} word{n}", id=f"p{n}") for n in range(400))
+    with closing(sqlite3.connect(tmp_path / "index" / "passages.sqlite")) as connection, connection:
+        connection.execute(how)
+    with PassageIndex.open(tmp_path / "index", bag_of_words) as index:
+        (problem,) = index.check().problems
+        assert "--rebuild" in problem
+        with suppress(IndexDamagedError):
+            index.search("word7", mode="words")
+        index.rebuild()
+        assert index.check().ok
+        assert ids(index.search("word7", mode="words")) == ["p7"]
 
 
 def test_words_of_an_older_index_are_made_anew(tmp_path: Path) -> None:

@@ -208,7 +208,8 @@ class Database:
                 self._connection.execute(begin)
                 with self._frozen_errors():
                     yield self._connection
-                self._connection.execute("COMMIT")
+                # There is nothing to commit of what was read, and FTS5 may fail at it.
+                self._connection.execute("ROLLBACK" if begin == "BEGIN" else "COMMIT")
             except BaseException:
                 self._roll_back()
                 raise

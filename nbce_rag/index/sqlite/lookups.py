@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from ...errors import IndexDamagedError
 from .database import Database, SqlRow
 
 __all__ = ["Lookups"]
@@ -67,11 +68,16 @@ class Lookups(Database):
 
     def match_words(self, expression: str, limit: int) -> list[tuple[int, float]]:
         """Keys and BM25 scores, best first, of the passages that match an expression of FTS5."""
-        rows = self._connection.execute(
-            "SELECT rowid, -rank FROM words WHERE words MATCH ? ORDER BY rank, rowid LIMIT ?",
-            (expression, limit),
-        )
-        return rows.fetchall()
+        query = "SELECT rowid, -rank FROM words WHERE words MATCH ? ORDER BY rank, rowid LIMIT ?"
+        try:
+            return self._connection.execute(query, (expression, limit)).fetchall()
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 1) & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR):
+                raise
+            raise IndexDamagedError(
+                f"The words of the index at {self.file.parent} are damaged ({error}): `nbce-rag index --rebuild` "
+                "makes them anew."
+            ) from error
 
     def _attributes(self, columns: str, name: str, clause: str, values: SqlRow) -> sqlite3.Cursor:
         return self._connection.execute(

@@ -18,10 +18,12 @@ __all__ = [
     "bump",
     "checksum",
     "create",
+    "create_words",
+    "drop_words",
     "migrate",
     "name_id",
     "put_lookups",
-    "renew_words",
+    "put_words",
 ]
 
 APPLICATION_ID = 0x4E424345  # "NBCE", in the header of the file
@@ -100,7 +102,7 @@ def migrate(connection: sqlite3.Connection, version: int) -> None:
     if version == 1:
         _from_version_1(connection)
     if version == 2:
-        renew_words(connection)
+        _from_version_2(connection)
     connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
@@ -146,10 +148,27 @@ def put_attributes(connection: sqlite3.Connection, names: dict[str, int], key: i
     connection.executemany("INSERT OR IGNORE INTO attributes VALUES (?, ?, ?, ?)", rows)
 
 
-def renew_words(connection: sqlite3.Connection) -> None:
-    """Indexes the words of all passages anew. Version 2 folded marks of Latin letters only."""
-    connection.execute("DROP TABLE words")
+def create_words(connection: sqlite3.Connection) -> None:
+    """Makes the inverted index of words, empty."""
     connection.execute(_WORDS)
+
+
+def drop_words(connection: sqlite3.Connection) -> None:
+    """Removes the inverted index of words, whatever state it is in."""
+    try:
+        connection.execute("DROP TABLE words")
+    except sqlite3.DatabaseError:  # FTS5 removes nothing that it cannot read
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("DELETE FROM sqlite_master WHERE name = 'words'")
+        connection.execute("PRAGMA writable_schema = RESET")
+        for table in ("data", "idx", "content", "docsize", "config"):
+            connection.execute(f"DROP TABLE IF EXISTS words_{table}")
+
+
+def _from_version_2(connection: sqlite3.Connection) -> None:
+    """Version 2 folded marks of Latin letters only, so that words are indexed anew."""
+    drop_words(connection)
+    create_words(connection)
     for key, title, text in connection.execute("SELECT key, title, text FROM passages ORDER BY key"):
         put_words(connection, key, title, text)
 
