@@ -78,9 +78,7 @@ class Passage:
         if self.title is not None and type(self.title) is not str:
             self._set("title", self._optional("title", self.title))
         if self.source is not None and type(self.source) is not str:
-            is_path = isinstance(self.source, PurePath)
-            source = mended(self.source.as_posix()) if is_path else self._optional("source", self.source)
-            self._set("source", source)
+            self._set("source", self._source(self.source))
         if self.start is not None and type(self.start) is not int:
             self._set("start", self._place("start", self.start))
         if self.end is not None and type(self.end) is not int:
@@ -106,6 +104,9 @@ class Passage:
         if not isinstance(value, str):
             raise InputError(f"Passage {shown(self.id)}: {name} must be str or None, got {shown(value)}.")
         return plain_text(value)
+
+    def _source(self, value: object) -> str:
+        return mended(value.as_posix()) if isinstance(value, PurePath) else self._optional("source", value)
 
     def _place(self, name: str, value: object) -> int:
         try:

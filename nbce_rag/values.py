@@ -1,4 +1,4 @@
-"""Values as JSON has them: what NumPy, pandas, enums and dates give counts as the plain value that it stands for."""
+"""Values as JSON has them: what NumPy, pandas, enums and dates give is the plain value that it stands for."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _plain(value: Any, infinite: bool, path: Path) -> Any:
     if isinstance(value, Decimal):
         return _decimal(value, infinite, path)
     if isinstance(value, date | time):
-        if value != value:  # noqa: PLR0124  pandas.NaT
+        if value != value:
             raise NotPlainError(path, "is no time (NaT); leave it out, or use None")
         return value.isoformat()
     if isinstance(value, PurePath):
@@ -152,9 +152,11 @@ def _foreign(value: Any, infinite: bool, path: Path) -> Any:
     """Scalars and arrays of NumPy, and what is like them."""
     dtype = getattr(value, "dtype", None)
     if dtype is None or not callable(getattr(value, "tolist", None)):
-        raise NotPlainError(path, f"is {shown(value)} of type {type(value).__name__}, which JSON does not have")
+        raise NotPlainError(
+            path, f"is {shown(value)} of type {type(value).__name__}, which JSON does not have"
+        )
     if getattr(dtype, "kind", "") == "M":
-        if getattr(value, "ndim", 0) == 0 and value != value:  # noqa: PLR0124
+        if getattr(value, "ndim", 0) == 0 and value != value:
             raise NotPlainError(path, "is no time (NaT); leave it out, or use None")
         value = value.astype("datetime64[us]") if "[ns]" in str(dtype) else value
     inner = value.tolist()

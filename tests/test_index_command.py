@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +196,10 @@ def test_what_is_typed_finds_what_it_says(
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        (["year>=2030"], "Of 2 passages none meets year >= '2030' or year >= 2030 (values of year are numbers"),
+        (
+            ["year>=2030"],
+            "Of 2 passages none meets year >= '2030' or year >= 2030 (values of year are numbers",
+        ),
         (["yaer=2024"], "(no metadata have 'yaer'; they have a.b, author, "),
         (["id=43", "year=2024"], "none meets id = '43' or 43."),
         (["year=2024", "version=1.10", "none=null", "zip!=01234"], "none meets all conditions at once"),

@@ -36,7 +36,7 @@ def parse_where(expressions: Iterable[str]) -> dict[str, Any] | None:
     for expression in expressions:
         if len(expression) > _LONGEST:
             raise InputError(
-                f"--where {shown(expression)} has {len(expression):,} characters, over the limit of {_LONGEST:,}."
+                f"--where {shown(expression)} has {len(expression):,} characters; {_LONGEST:,} are the most."
             )
         parts.append(_json(expression) if expression.lstrip().startswith("{") else _comparison(expression))
     return {"$and": parts} if parts else None

@@ -54,7 +54,7 @@ def source_name(path: Path) -> str:
 
 
 def source_of(name: str | os.PathLike[str]) -> str:
-    """A source as text. Bytes of a file's name that are not UTF-8 stand as `\\xe9`, so that names stay apart."""
+    """A source as text. Bytes of a name that are not UTF-8 stand as `\\xe9`, so that names stay apart."""
     text = os.fsdecode(name)
     return text if text.isascii() else os.fsencode(text).decode("utf-8", "backslashreplace")
 

@@ -86,7 +86,7 @@ def _passages(
 
 
 def file_key(path: str | os.PathLike[str]) -> str:
-    """What tells one file from all others, however it is called: its real path, as text that can be stored."""
+    """What tells one file from others, however it is called: its real path, as text that can be stored."""
     try:
         real = os.path.realpath(path)
     except (OSError, ValueError):  # no file can be there

@@ -104,7 +104,9 @@ def fill_store(
 
 
 def _not_stored(problem: str, done: int, count: int) -> InputError:
-    return InputError(f"{problem} Reading ended after {done} of {count} passages, not all of which are stored.")
+    return InputError(
+        f"{problem} Reading ended after {done} of {count} passages, not all of which are stored."
+    )
 
 
 def _batches(

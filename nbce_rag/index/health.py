@@ -147,7 +147,7 @@ def _content_problems(
     ).fetchone()[0]
     if words != passages or strays:
         yield f"The words of {words} passages are indexed, of {passages}; --rebuild makes it anew."
-    elif not _has_words(connection):
+    elif not damaged and not _has_words(connection):
         yield "The words that are indexed are not those of the passages; --rebuild makes it anew."
 
 

@@ -125,6 +125,8 @@ class Ingestion:
             batches = read_files([path], on_error=collect, **window._asdict())
             return [passage for _, passages in batches for passage in passages]
 
+        unchanged = added = removed = stored = 0
+
         def take_in(files: Sequence[_File], place: tuple[int, int]) -> None:
             nonlocal added, removed, stored
             try:
@@ -140,7 +142,6 @@ class Ingestion:
 
         files = list(_unique(find_files(map(_path, paths), fail)))
         waiting: list[_File] = []
-        unchanged = added = removed = stored = 0
         for number, path in enumerate(files):
             report(number, len(files), str(path))
             key = file_key(path)
@@ -195,11 +196,9 @@ class Ingestion:
         read = {other.key for other in (file, *waiting)}
         with self._storage.read():
             stored = self._storage.files_of(ids)
-        for passage_id, other in stored.items():
-            # A file that is gone has been renamed, perhaps to this one.
-            if other not in read and os.path.exists(other):
-                clashes[passage_id] = other
-        return clashes
+        # A file that is gone has been renamed, perhaps to this one.
+        there = {other for other in {*stored.values()} - read if os.path.exists(other)}
+        return clashes | {passage_id: other for passage_id, other in stored.items() if other in there}
 
     def _store_files(
         self, files: Sequence[_File], place: tuple[int, int], progress: Progress
@@ -285,8 +284,8 @@ def _clash(file: _File, others: Mapping[str, str]) -> str:
     examples = ", ".join(f"{shown(name)} of {other}" for name, other in list(others.items())[:3])
     more = ", ..." if len(others) > 3 else ""
     return (
-        f"{file.label}: {len(others)} of its passages have ids of others ({examples}{more}) and were passed over; "
-        "give them others."
+        f"{file.label}: {len(others)} of its passages have ids of others ({examples}{more}) and were passed "
+        "over; give them others."
     )
 
 

@@ -529,7 +529,7 @@ class PassageIndex:
 def _as_passages(passages: Iterable[Passage]) -> Iterable[Passage]:
     if isinstance(passages, Passage):
         return [passages]
-    if isinstance(passages, str) or not isinstance(passages, Iterable):
+    if not isinstance(passages, Iterable):
         raise InputError(
             f"An index takes Passage objects, got {type(passages).__name__}: use Passage(text), or add_files "
             "for files."

@@ -157,8 +157,8 @@ class KVFolder:
 
     def counts(self) -> dict[str, int]:
         """All numbers; empty if there is no ledger that can be read."""
-        ledger = self.path / _LEDGER
-        if not ledger.is_file() or ledger.is_symlink():
+        file = self.path / _LEDGER
+        if not file.is_file() or file.is_symlink():
             return {}
         try:
             with closing(self._connect()) as ledger:

@@ -1,4 +1,4 @@
-"""Objects with locks and threads in a process that was forked: the threads are gone there, the locks may be held."""
+"""Locks and threads in a process that was forked: the threads are gone there, the locks may be held."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ def _quote(value: str) -> str:
 def _check_key(key: str | None) -> None:
     if key is not None and not key.strip():
         raise InputError(
-            "The key of passage marks is empty, so that anyone could sign them: give a secret, or None for none."
+            "The key of passage marks is empty, so that anyone could sign them: give a secret, or None."
         )
 
 

@@ -37,7 +37,7 @@ def _read_html(path: Path, data: bytes) -> Document:
 
 
 def _with_ends(markup: str) -> str:
-    """Markup in which what never ends begins nowhere: the parser looks for each end through all of the rest."""
+    """Markup in which what never ends does not begin: the parser looks for each end in all of the rest."""
     for begin, end in (("<!--", "-->"), ("<![CDATA[", "]]>"), ("<", ">")):
         last = markup.rfind(end) + len(end) if end in markup else 0
         markup = markup[:last] + markup[last:].replace(begin, begin.replace("<", "&lt;"))

@@ -190,9 +190,9 @@ def as_condition(where: Where, columns: Columns = "any") -> Condition:
             (a mapping, or a list of which none may be met). Its values are a value to equal, a list (tuple,
             set, range, array) of which one has to be equalled, a callable that is given the value, or
             operators: `{"$gte": 1900, "$lt": 2000}` with `$eq $ne $neq $in $nin $gt $gte $lt $lte $contains
-            $exists`. A missing key meets only `$ne`, `$nin` and `$exists: False`. `$contains` looks for a part
-            of a text or an element of a list. Numbers are ordered among themselves, and texts are. Values of
-            NumPy, dates and the like count as what an index stores of them.
+            $exists`. A missing key meets only `$ne`, `$nin` and `$exists: False`. `$contains` looks for a
+            part of a text or an element of a list. Numbers are ordered among themselves, and texts are.
+            Values of NumPy, dates and the like count as what an index stores of them.
         columns: See `FieldTest`.
 
     Raises:
@@ -253,9 +253,7 @@ def _check_size(condition: Condition) -> None:
         if depth > 3 * DEEPEST:  # of each level that is written, up to three are made
             raise InputError(f"where is nested deeper than {DEEPEST} levels: write it flatter.")
         if tests > _MOST_TESTS:
-            raise InputError(
-                f"where has more than {_MOST_TESTS:,} tests: give the values of one key as a list."
-            )
+            raise InputError(f"where has more than {_MOST_TESTS:,} tests: give values of one key as a list.")
         level = [part for one in level for part in _parts(one)]
 
 

@@ -144,7 +144,9 @@ class Database:
             with self.write() as connection:
                 version = connection.execute("PRAGMA user_version").fetchone()[0]
                 if version < schema.VERSION:  # no other process was faster
-                    logger.info("Bringing the index at %s up to version %d.", self.file.parent, schema.VERSION)
+                    logger.info(
+                        "Bringing the index at %s up to version %d.", self.file.parent, schema.VERSION
+                    )
                     schema.migrate(connection, version)
         except PassageIndexError as error:
             if version not in schema.READABLE or not _is_read_only(error):
@@ -167,9 +169,9 @@ class Database:
                 options = "immutable=1"
             elif not self.file.with_name(f"{self.file.name}-shm").exists():
                 raise PassageIndexError(
-                    f"The index at {self.file.parent} was copied, or its writer was ended, while changes were "
-                    f"still in its log ({self.file.name}-wal), and nothing can be written there: copy the "
-                    "folder to where it can be written, and open it there once."
+                    f"The index at {self.file.parent} was copied, or its writer was ended, while changes "
+                    f"were still in its log ({self.file.name}-wal), and nothing can be written there: copy "
+                    "the folder to where it can be written, and open it there once."
                 )
         self._identity = _identity(self.file)
         self._connection = sqlite3.connect(
@@ -243,8 +245,8 @@ class Database:
             problem = error
         if self._frozen is not None and self._frozen[:-1] != self._state_of_file()[:-1]:
             raise ChangedError(
-                f"Another process changed the index at {self.file.parent} while it was read, where nothing can "
-                "be written and so not be locked: try again."
+                f"Another process changed the index at {self.file.parent} while it was read, where nothing "
+                "can be written and so not be locked: try again."
             ) from problem
         if problem is not None:
             raise problem
@@ -290,7 +292,9 @@ def _errors(file: Path, timeout: float) -> Iterator[None]:
     try:
         yield
     except (sqlite3.ProgrammingError, sqlite3.InterfaceError) as error:
-        raise InputError(f"The index was asked with a value that is neither text nor number ({error}).") from error
+        raise InputError(
+            f"The index was asked with a value that is neither text nor number ({error})."
+        ) from error
     except UnicodeEncodeError as error:
         raise InputError("A text holds half a surrogate pair: decode it with errors='replace'.") from error
     except sqlite3.DatabaseError as error:

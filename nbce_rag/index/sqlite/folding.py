@@ -1,8 +1,8 @@
 """One form for all ways of writing a word: what is indexed and what is asked are folded alike.
 
-Unicode's compatibility forms (NFKC) and case folding take ligatures, widths, ß and SS, and the Greek final sigma
-together. What they would run together is set apart first: 10⁶ is not 106, 3½ not 31/2, and the number of a
-footnote no part of the word before it. Marks follow the rules of their script:
+Unicode's compatibility forms (NFKC) and case folding take ligatures, widths, ß and SS, and the Greek final
+sigma together. What they would run together is set apart first: 10⁶ is not 106, 3½ not 31/2, and the number
+of a footnote no part of the word before it. Marks follow the rules of their script:
 
 - Latin and Greek lose them, and ø, æ, ł, ı and the like become what they are typed as without them.
 - Cyrillic keeps letters of their own (й, ї, ќ), loses marks of stress, and has ё as е.
@@ -11,8 +11,8 @@ footnote no part of the word before it. Marks follow the rules of their script:
 - Indic scripts keep their vowel signs, which are no ornament; Devanagari loses the nukta and has the
   chandrabindu as anusvara; letters that were once written with a joiner are taken apart.
 
-Digits of all scripts are 0 to 9. What nobody sees (soft hyphens, zero-width characters, marks of direction) is
-gone, and of a word that a hyphen breaks at the end of a line both parts and the whole are kept.
+Digits of all scripts are 0 to 9. What nobody sees (soft hyphens, zero-width characters, marks of direction)
+is gone, and of a word that a hyphen breaks at the end of a line both parts and the whole are kept.
 """
 
 from __future__ import annotations
@@ -43,15 +43,32 @@ _HARD_BREAK = re.compile("-[ \t]*\r?\n[ \t]*")
 _LONGEST_PART = 40  # of a word that is broken at the end of a line
 
 _LETTERS = {
-    **{"ø": "o", "ł": "l", "đ": "d", "ħ": "h", "ŧ": "t", "ı": "i", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe"},
-    **{"ё": "е", "ѐ": "е", "ѝ": "и"},
+    "ø": "o",
+    "ł": "l",
+    "đ": "d",
+    "ħ": "h",
+    "ŧ": "t",
+    "ı": "i",
+    "ð": "d",
+    "þ": "th",
+    "æ": "ae",
+    "œ": "oe",
+    "ё": "е",
+    "ѐ": "е",
+    "ѝ": "и",
     **dict.fromkeys("أإآٱ", "ا"),
     **dict.fromkeys("ىی", "ي"),
     **dict.fromkeys("ةہە", "ه"),
     "ک": "ك",
     "\u093c": None,
     "\u0901": "\u0902",
-    **{"ൺ": "ണ്", "ൻ": "ന്", "ർ": "ര്", "ൽ": "ല്", "ൾ": "ള്", "ൿ": "ക്", "ৎ": "ত্"},
+    "ൺ": "ണ്",
+    "ൻ": "ന്",
+    "ർ": "ര്",
+    "ൽ": "ല്",
+    "ൾ": "ള്",
+    "ൿ": "ക്",
+    "ৎ": "ত্",
 }
 _MARKS = (
     range(0x0300, 0x0370),

@@ -72,11 +72,14 @@ class Lookups(Database):
         try:
             return self._connection.execute(query, (expression, limit)).fetchall()
         except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorcode", 1) & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR):
+            if getattr(error, "sqlite_errorcode", 1) & 0xFF not in (
+                sqlite3.SQLITE_CORRUPT,
+                sqlite3.SQLITE_ERROR,
+            ):
                 raise
             raise IndexDamagedError(
-                f"The words of the index at {self.file.parent} are damaged ({error}): `nbce-rag index --rebuild` "
-                "makes them anew."
+                f"The words of the index at {self.file.parent} are damaged ({error}): `nbce-rag index "
+                "--rebuild` makes them anew."
             ) from error
 
     def _attributes(self, columns: str, name: str, clause: str, values: SqlRow) -> sqlite3.Cursor:

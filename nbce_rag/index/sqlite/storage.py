@@ -157,6 +157,8 @@ class Storage(VectorRows, Lookups):
                         changed += old != fields
                         self._change_metadata(key, row, file, fields, old.metadata, names)
                     continue
+                if not isinstance(text, str) or not isinstance(old.title, str | None):
+                    raise self.damage(f"holds a damaged passage ({passage.id!r})")
                 self._remove({key: (old.title, text, old.metadata)})
                 added -= 1
             assert vector is not None
@@ -244,7 +246,9 @@ class Storage(VectorRows, Lookups):
                 self.metadata(metadata)
             except IndexDamagedError:  # a damaged passage can go: all attributes are looked through for it
                 self._connection.execute("DELETE FROM attributes WHERE key = ?", (key,))
-                passages[key] = (title, text, "{}")
+                metadata = "{}"
+            words = [part if isinstance(part, str) else "" for part in (title, text)]
+            passages[key] = (words[0], words[1], metadata)
         if passages:
             self._remove(passages)
             schema.bump(self._connection, -len(passages))

@@ -127,8 +127,8 @@ class VectorRows(Database):
         for segment in segments:
             if not _is_sound(segment):
                 raise IndexDamagedError(
-                    f"{self.file} names {shown(segment.name)} among its files of vectors, or says what cannot "
-                    f"be of it: {_REBUILD}."
+                    f"{self.file} names {shown(segment.name)} among its files of vectors, or says what "
+                    f"cannot be of it: {_REBUILD}."
                 )
         return segments
 

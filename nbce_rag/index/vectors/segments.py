@@ -190,7 +190,7 @@ def remove_files(folder: Path, names: Collection[str]) -> None:
 
 
 def remove_leftovers(folder: Path, names: Collection[str] = ()) -> None:
-    """Deletes unfinished files of processes that died, and, given the files that count, all others of an index.
+    """Deletes unfinished files of processes that died, and, given the files that count, all others of ours.
 
     What has another name than an index gives to its files is somebody else's.
     """
