@@ -45,14 +45,14 @@ class Passage:
         start: First character of the passage in the source's text, as the reader gave that text.
         end: One past the last character there: `source_text[start:end] == text`.
         metadata: Anything else. An index takes what `nbce_rag.values.plain` makes types of JSON of.
-        score: Retrieval score, cosine in [-1, 1]; None when it was not retrieved.
+        score: Retrieval score, cosine in [-1, 1]; None when it was not retrieved, or was not finite.
         relevance: log p(question | passage) - log p(question | no passage), nats; set by the engine.
         rank: Place in the retrieval that found it, the best is 1; None when that is not known. It counts
             where there is no score.
 
     Raises:
         InputError: `text`, `id`, `title` or `source` is not a string, `start` or `end` no whole number,
-            `metadata` no mapping, or `score` no finite number.
+            `metadata` no mapping, or `score` no number.
 
     Example:
         >>> Passage("Water boils at 100 °C at sea level.", id="water").id
@@ -125,10 +125,9 @@ def _text(name: str, value: object) -> str:
     return plain_text(value)
 
 
-def _score(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+def _score(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise InputError(
-            f"Passage score must be a finite number or None, got {shown(value)}: leave it out where it is "
-            "unknown."
+            f"Passage score must be a number or None, got {shown(value)}: leave it out where it is unknown."
         )
-    return float(value)
+    return float(value) if math.isfinite(value) else None
