@@ -195,6 +195,7 @@ def ask_command(
                         dtype=dtype,
                     ),
                 )
+            reason = ""
             with rag:  # leaving it says what could not be written
                 if as_json:
                     answer = rag.ask(question)
@@ -207,7 +208,11 @@ def ask_command(
 
                     thoughts = Console(file=sys.stderr) if thinking else None
                     answer = stream(rag.stream(question), Console(file=stdout), thoughts)
+                if not answer.passages:
+                    reason = rag.explain()
             _write_views(answer, html, plot)
+        if reason:
+            say(f"nothing was found: {reason}")
         for message in messages:
             # The answer's own warnings are part of what was printed.
             if message not in answer.warnings:

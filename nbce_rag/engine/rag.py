@@ -14,7 +14,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from ..errors import InputError, warn
+from ..errors import InputError
 from ..index.folder import IndexFolder
 from .option_groups import by_group
 
@@ -45,7 +45,7 @@ class Rag:
     Where nothing is found, because the index is empty or `where` and `min_score` leave nothing, the answer is
     the abstention, with `finish_reason` "no_evidence" and a warning, also in `Answer.warnings`; the model is
     not asked. With `answer_without_context=True` it answers from the question alone, and the warning says so.
-    Another warning names the condition that excluded everything.
+    `explain` names the condition that excluded everything.
 
     Example:
         >>> from nbce_rag import Rag
@@ -213,6 +213,12 @@ class Rag:
         search = by_group(_with(options, k=k, where=where), "search")["search"]
         return self.index.search(question, **{**self._search_defaults, **search})
 
+    def explain(self, where: Where | None = None, **options: Any) -> str:
+        """Why `ask` finds nothing with these options: `PassageIndex.explain`."""
+        search = {**self._search_defaults, **by_group(_with(options, where=where), "search")["search"]}
+        search.pop("k", None)
+        return self.index.explain(**search)
+
     def close(self) -> None:
         """Lets go of what `open` opened, once keys and values are on disk. Doing it twice does no harm.
 
@@ -259,9 +265,6 @@ class Rag:
         started = time.perf_counter()
         results = self.index.search_batch([request.question for request in requests], **search)
         seconds = time.perf_counter() - started
-        if requests and not all(results):
-            options = {name: value for name, value in search.items() if name not in ("k", "texts")}
-            warn(f"Nothing was found. {self.index.explain(**options)}")
         return [
             replace(r, passages=tuple(p), is_retrieved=True) for r, p in zip(requests, results, strict=True)
         ], seconds
