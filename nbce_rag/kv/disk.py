@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 
 from .context import Packed, nbytes
-from .folder import BYTES, KVFolder
+from .folder import KVFolder, check_bytes
 from .forks import renew_in_children
 from .format import DamagedContextError, read_context, write_context
 
@@ -44,7 +44,7 @@ class DiskTier:
 
     def __init__(self, folder: str | os.PathLike[str], codec: str, max_bytes: int | None = None) -> None:
         if max_bytes is not None:
-            BYTES.check("max_disk_bytes", max_bytes)
+            check_bytes("max_disk_bytes", max_bytes, "0 keeps nothing on disk")
         self.folder = KVFolder(folder)
         self._codec = codec
         self._max_bytes = max_bytes

@@ -25,21 +25,27 @@ from typing import NamedTuple
 from ..checks import Range
 from ..errors import InputError
 
-__all__ = ["BYTES", "DEFAULT_DISK_BYTES", "Entry", "KVFolder"]
+__all__ = ["DEFAULT_DISK_BYTES", "Entry", "KVFolder", "check_bytes"]
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_DISK_BYTES = 16 << 30
 """Limit of a folder that was given none: about 450,000 tokens of the packaged model in float32."""
 
-BYTES = Range(0, 2**63 - 1, whole=True, note="in bytes")
-"""Sizes of a store."""
+_BYTES = Range(0, 2**63 - 1, whole=True, note="in bytes")
 
 _NAME = re.compile(r"[0-9a-f]{64}\.[a-z0-9]+\.safetensors")
 _SCRATCH = re.compile(r"\.[0-9a-f]{64}\.[0-9a-f]{16}\.tmp")
 _SCRATCH_SECONDS = 600  # writing one context takes far less; what is older was left by a process that died
 _LEDGER = "ledger.sqlite"
 _LIMIT = "max_bytes"
+
+
+def check_bytes(name: str, value: object, zero: str) -> None:
+    """Raises InputError unless a value is a size of a store; `zero` says what 0 does."""
+    if isinstance(value, int) and value < 0:
+        raise InputError(f"{name}={value} is negative; {zero}.")
+    _BYTES.check(name, value)
 
 
 class Entry(NamedTuple):
@@ -145,7 +151,7 @@ class KVFolder:
         Raises:
             InputError: it is no size.
         """
-        BYTES.check("max_bytes", max_bytes)
+        check_bytes("max_bytes", max_bytes, "0 keeps nothing on disk")
         self._change("INSERT OR REPLACE INTO numbers VALUES (?, ?)", {_LIMIT: max_bytes})
 
     def add(self, counts: Mapping[str, int]) -> None:

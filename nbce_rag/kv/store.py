@@ -21,7 +21,7 @@ from ..files import cache_dir
 from .codec import Codec, resolve_codec
 from .context import Packed, context_key, nbytes
 from .disk import DiskTier
-from .folder import BYTES
+from .folder import check_bytes
 from .forks import renew_in_children
 
 __all__ = ["ContextStore", "ModelIdentity", "PassageKVStore", "StoreLike", "StoreStatistics", "resolve_store"]
@@ -114,7 +114,7 @@ class PassageKVStore:
         max_disk_bytes: int | None = None,
         codec: str | Codec | None = None,
     ) -> None:
-        BYTES.check("max_bytes", max_bytes)
+        check_bytes("max_bytes", max_bytes, "0 switches the store off")
         self.max_bytes = max_bytes
         self.codec = resolve_codec(codec)
         self._bytes = 0
