@@ -138,6 +138,9 @@ def _decimal(value: Decimal, infinite: bool, path: Path) -> int | float:
 def _mapping(value: Mapping[Any, Any], infinite: bool, path: Path) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, one in value.items():
+        if type(key) is str and key.isascii() and key not in result and _is_simple(one):
+            result[key] = one
+            continue
         name = key.value if isinstance(key, Enum) else key
         if isinstance(name, bool) or not isinstance(name, str | int):
             raise NotPlainError(path, f"has the key {shown(key)}, which is no text")
@@ -146,6 +149,14 @@ def _mapping(value: Mapping[Any, Any], infinite: bool, path: Path) -> dict[str, 
             raise NotPlainError(path, f"has the key {shown(name)} twice, as a text and as a number")
         result[name] = _plain(one, infinite, (*path, name))
     return result
+
+
+def _is_simple(value: Any) -> bool:
+    """Whether a value stays as it is, found out quickly for those that most are."""
+    kind = type(value)
+    if kind is str:
+        return bool(value.isascii())
+    return value is None or kind is bool or (kind is int and -(2**63) <= value < 2**63)
 
 
 def _foreign(value: Any, infinite: bool, path: Path) -> Any:

@@ -34,9 +34,12 @@ _FRACTIONS = "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞⅟"
 _BEFORE: dict[int, str | None] = {
     **dict.fromkeys(_INVISIBLE),
     **{ord(c): f" {c}" for c in _FRACTIONS},
-    **dict.fromkeys(map(ord, "\0©®℗℠™"), " "),
+    **dict.fromkeys(map(ord, "©®℗℠™"), " "),
     0x2010: "-",
 }
+# With the letter before them, which marks may stand upon. What is of ASCII alone needs no folding here.
+_FOREIGN = re.compile(r"[\x00-\x7f]?[^\x00-\x7f]+")
+_SUPERSCRIPT = re.compile("[⁰¹²³⁴-⁹]")
 _RAISED = re.compile(r"(?:(?<=[^\W\d_]{3})|(?<=\d))(?=[⁰¹²³⁴-⁹])")
 _SOFT_BREAK = re.compile("\u00ad[ \t]*\r?\n[ \t]*")
 _HARD_BREAK = re.compile("-[ \t]*\r?\n[ \t]*")
@@ -101,7 +104,7 @@ class _Folds(dict[int, str | None]):
 def folded(text: str) -> str:
     """A text with its words in one form; cases of ASCII, which SQLite folds itself, stay.
 
-    >>> folded("STRAßE  Ｆｅｒｒｙ ﬁne"), folded("ΟΔΟΣ") == folded("οδός")
+    >>> folded("straße  Ｆｅｒｒｙ ﬁne"), folded("ΟΔΟΣ") == folded("οδός")
     ('strasse  ferry fine', True)
     >>> folded("a fer-\\nry")
     'a fer-\\nry ferry'
@@ -109,11 +112,18 @@ def folded(text: str) -> str:
     if text.isascii():
         text = text.replace("\0", " ")
     else:
-        text = _RAISED.sub(" ", _SOFT_BREAK.sub("", text)).translate(_BEFORE)
-        text = unicodedata.normalize("NFC", unicodedata.normalize("NFKC", text).casefold())
-        text = text.translate(_folds)
+        if "\u00ad" in text:
+            text = _SOFT_BREAK.sub("", text)
+        if _SUPERSCRIPT.search(text):
+            text = _RAISED.sub(" ", text)
+        text = _FOREIGN.sub(_folded_run, text.replace("\0", " "))
     whole = [_joined(text, match) for match in _HARD_BREAK.finditer(text)]
     return " ".join([text, *filter(None, whole)])
+
+
+def _folded_run(run: re.Match[str]) -> str:
+    text = unicodedata.normalize("NFKC", run[0].translate(_BEFORE)).casefold()
+    return unicodedata.normalize("NFC", text).translate(_folds)
 
 
 def _joined(text: str, hyphen: re.Match[str]) -> str:
