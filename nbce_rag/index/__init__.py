@@ -13,8 +13,9 @@ thousand. A long tail becomes a small file of its own, and small files are merge
 share of the one before them. Removed keys are listed in SQLite until the file that has them is rewritten.
 Opening reads small files, and maps large ones, that are as their writer left them (size, times, inode); any
 other is checked against its checksum first, and looked through, and when it does not pass, the vectors come
-from SQLite. So they do when a mapped file changes under a reader. Nothing that the folder says leads out of it:
-names of files are those that an index gives, and links are not followed. Scores are always computed from the float32 vectors, whatever form the FAISS file keeps.
+from SQLite. So they do when a mapped file changes under a reader. Nothing that the folder says leads out of
+it: names of files are those that an index gives, and links are not followed. Scores are always computed from
+the float32 vectors, whatever form the FAISS file keeps.
 
 Importing this package loads nothing heavy; each name below loads what it needs when it is first used.
 """
