@@ -631,8 +631,9 @@ def test_sequences_of_all_kinds(make_nbce: Callable[..., NBCE]) -> None:
     texts = np.array(["Ada", "Bob"])
     assert len(nbce.answer("Who?", texts).passages) == 2
     assert nbce.prefill(texts).passages == 2
-    assert len(nbce.batch(question for question in ("Who?", "Where?"))) == 2
-    assert len(nbce.batch("Who?")) == 1
+    assert len(nbce.batch((question, ["Ada"]) for question in ("Who?", "Where?"))) == 2
+    with pytest.warns(NbceWarning, match="No passages"):
+        assert len(nbce.batch("Who?")) == 1
     with pytest.raises(InputError, match="requests must be several"):
         nbce.batch(5)  # type: ignore[arg-type]
     far = [Passage("Ada", score=1e308), Passage("Bob", score=-1e308), Passage("Eve", score=math.nan)]

@@ -90,7 +90,7 @@ def test_what_is_no_path_is_refused(index: PassageIndex, paths: Any) -> None:
 def test_names_in_any_bytes(index: PassageIndex, docs: Path) -> None:
     for number, name in enumerate((b"caf\xe9.txt", b"caf\xea.txt")):
         Path(os.fsdecode(os.fsencode(docs) + b"/" + name)).write_text(f"The cafe opens at {number}.")
-    report = index.add_files([os.fsencode(docs)])
+    report = index.add_files([os.fsencode(docs)])  # type: ignore[list-item]
     assert (report.files_added, report.files_failed) == (3, {})
     assert {os.path.basename(source) for source in index.sources()} == {
         "good.txt",

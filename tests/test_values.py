@@ -89,7 +89,7 @@ REFUSED = {
     "set": {1, 2},
     "object": object(),
     "function": len,
-    "generator": (n for n in ()),
+    "generator": iter([1]),
     "None as a key": {None: 1},
     "boolean as a key": {True: 1},
     "one key twice": {1: "a", "1": "b"},
