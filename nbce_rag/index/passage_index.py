@@ -255,17 +255,19 @@ class PassageIndex:
             How many passages were removed.
 
         Raises:
-            InputError: Nothing was given, or without ids a condition that asks nothing, such as `{}`.
+            InputError: Nothing was given, or without ids a mapping that asks nothing, such as `{}`;
+                `AllOf(())` means all.
             IndexLockedError: Another process was writing for too long.
         """
         if ids is None and source is None and where is None:
             raise InputError("delete() needs to know what: give ids or a source, or where.")
         chosen = None if ids is None else check_texts("ids", ids)
         condition = None if where is None else as_condition(where)
-        if condition is not None and chosen is None and asks_nothing(condition):
+        # A condition of classes says what it says; an empty mapping has often lost what was to be in it.
+        if isinstance(where, Mapping) and chosen is None and condition and asks_nothing(condition):
             raise InputError(
                 f"where={where!r} asks nothing, so that every passage would be removed: if that is what you "
-                "want, write where={'id': {'$exists': True}}."
+                "want, write where=AllOf(())."
             )
         name = None if source is None else source_of(source)
         file = None if source is None else file_key(source)
