@@ -33,7 +33,9 @@ faiss: Any = _faiss
 _MARK = b"NBCESEG2"
 _TAIL = struct.Struct("<QQII8s")  # bytes of FAISS, of keys, of JSON; CRC-32 of all; mark
 _READ = 1 << 20
-_COPIED_UP_TO = 64 << 20  # bytes: read in some 20 ms, and then nothing that happens to the file matters
+_COPIED_UP_TO = (
+    1 << 20
+)  # bytes. Of larger ones a copy takes memory, and FAISS is slower in it than in a mapping
 _LEFTOVER_AFTER_S = 3600.0
 
 _reading = threading.Lock()
