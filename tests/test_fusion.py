@@ -987,10 +987,10 @@ def test_what_a_rule_needs_is_known_beforehand() -> None:
 
 def test_posterior_lifts_by_all_others_without_a_matrix_of_them() -> None:
     torch.manual_seed(0)
-    rule, n = Posterior(gamma=1.0), 7
+    n = 7
     weights = torch.randn(3, n, dtype=torch.float64).mul(20).softmax(-1)
     rows = torch.randn(3, n, dtype=torch.float64)
     log_p = (rows + weights.log()).logsumexp(-1)
     others = (weights @ (1 - torch.eye(n, dtype=torch.float64))).log()
     expected = log_p - (rows + others - math.log(n - 1)).logsumexp(-1)
-    assert torch.allclose(rule._lift(log_p, rows, weights), expected, rtol=1e-9)
+    assert torch.allclose(_lift(log_p, rows, weights), expected, rtol=1e-9)
