@@ -37,6 +37,7 @@ from nbce_rag.fusion import (
     truncate,
 )
 from nbce_rag.fusion.numbers import grid_of, ranges_of, values_of
+from nbce_rag.fusion.posterior import _lift
 
 NEG_INF = -math.inf
 
