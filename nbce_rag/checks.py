@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, TypeGuard
 
 from .errors import InputError
+from .values import mended, plain_text, shown
 
-__all__ = ["COUNT", "Range", "check_argument", "check_count"]
+__all__ = ["COUNT", "Range", "check_argument", "check_count", "check_text", "check_texts"]
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,34 @@ def check_count(name: str, value: Any, advice: str = "") -> int:
     if number < 1 or isinstance(value, bool):
         raise InputError(f"{name} must be at least 1, got {value!r}{advice}.")
     return number
+
+
+def check_text(name: str, value: object) -> str:
+    """A text as Python's own `str`, with U+FFFD for half surrogate pairs.
+
+    Args:
+        name: of the text.
+        value: what was given for it.
+
+    Raises:
+        InputError: it is no text.
+    """
+    if not isinstance(value, str):
+        raise InputError(f"{name} must be a text, got {shown(value)} of type {type(value).__name__}.")
+    return mended(plain_text(value))
+
+
+def check_texts(name: str, values: object) -> list[str]:
+    """Several texts, as `check_text` gives each; one alone is a list of one, not of its characters.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    if isinstance(values, str):
+        return [check_text(name, values)]
+    if not isinstance(values, Iterable):
+        raise InputError(f"{name} must be a text or several, got {shown(values)}.")
+    return [check_text(f"Each of {name}", value) for value in values]
 
 
 def _is_number(value: object) -> TypeGuard[float]:

@@ -77,6 +77,6 @@ def write_json(path: Path, value: Any, *, make_folder: bool = False) -> None:
 def cache_dir() -> Path:
     """Where converted models are kept: $NBCE_CACHE, else nbce-rag under the user's cache folder."""
     if own := os.environ.get("NBCE_CACHE"):
-        return Path(own)
+        return Path(own).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "nbce-rag"

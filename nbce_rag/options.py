@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Number
 from typing import Any
 
 from .checks import COUNT, Range
@@ -12,6 +13,7 @@ from .errors import InputError
 from .fusion import Rule, resolve_rule
 from .prompts.chat_template import check_chat_template_kwargs
 from .prompts.template import STYLES, Style
+from .values import plain
 
 __all__ = ["Options"]
 
@@ -123,6 +125,9 @@ class Options:
             object.__setattr__(self, name, texts)
         for name, numbers in _RANGES.items():
             value = getattr(self, name)
+            if isinstance(value, Number) and not isinstance(value, int | float):
+                value = plain(value, infinite=True)  # a number of NumPy's
+                object.__setattr__(self, name, value)
             if value is not None or name not in _MAY_BE_NONE:
                 numbers.check(name, value)
         for name, (kinds, wording) in _KINDS.items():

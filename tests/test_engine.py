@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import itertools
 import json
+import math
 import re
 import warnings
 from collections import Counter
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from engine_reference import (
@@ -610,3 +612,30 @@ def test_no_warning_where_all_is_well(make_nbce: Make) -> None:
         answer = make_nbce(prompt=TEMPLATE, max_tokens=3).answer(QUESTION, PASSAGES)
     assert answer.warnings == ()
     assert len(prompt_ids(make_nbce(prompt=TEMPLATE), QUESTION, [])) == answer.usage.row_tokens[0]
+
+
+def test_halves_of_surrogate_pairs_are_read_as_a_replacement(make_nbce: Callable[..., NBCE]) -> None:
+    nbce = make_nbce("llama", max_tokens=2)
+    half = "Who \ud83d?"
+    whole = "Who \ufffd?"
+    for text in (half, whole):
+        nbce.answer(text, [Passage(text, title=text)])
+        nbce.prefill([text])
+        nbce.score("Who?", ["Ada"], [text, "Bob"])
+        nbce.answer("Who?", document=text)
+    assert nbce.answer(half, [half]).text == nbce.answer(whole, [whole]).text
+
+
+def test_sequences_of_all_kinds(make_nbce: Callable[..., NBCE]) -> None:
+    nbce = make_nbce("llama", max_tokens=np.int64(2))
+    texts = np.array(["Ada", "Bob"])
+    assert len(nbce.answer("Who?", texts).passages) == 2
+    assert nbce.prefill(texts).passages == 2
+    assert len(nbce.batch((question, ["Ada"]) for question in ("Who?", "Where?"))) == 2
+    with pytest.warns(NbceWarning, match="No passages"):
+        assert len(nbce.batch("Who?")) == 1
+    with pytest.raises(InputError, match="requests must be several"):
+        nbce.batch(5)  # type: ignore[arg-type]
+    far = [Passage("Ada", score=1e308), Passage("Bob", score=-1e308), Passage("Eve", score=math.nan)]
+    weights = [weight for token in nbce.answer("Who?", far).tokens for weight in token.weights]
+    assert all(map(math.isfinite, weights))

@@ -37,6 +37,7 @@ from nbce_rag.fusion import (
     truncate,
 )
 from nbce_rag.fusion.numbers import grid_of, ranges_of, values_of
+from nbce_rag.fusion.posterior import _lift
 
 NEG_INF = -math.inf
 
@@ -983,3 +984,14 @@ def test_what_a_rule_needs_is_known_beforehand() -> None:
     )
     assert MinEntropy(alpha=0.1).uses_relevance
     assert not Posterior(alpha=0.0).uses_relevance
+
+
+def test_posterior_lifts_by_all_others_without_a_matrix_of_them() -> None:
+    torch.manual_seed(0)
+    n = 7
+    weights = torch.randn(3, n, dtype=torch.float64).mul(20).softmax(-1)
+    rows = torch.randn(3, n, dtype=torch.float64)
+    log_p = (rows + weights.log()).logsumexp(-1)
+    others = (weights @ (1 - torch.eye(n, dtype=torch.float64))).log()
+    expected = log_p - (rows + others - math.log(n - 1)).logsumexp(-1)
+    assert torch.allclose(_lift(log_p, rows, weights), expected, rtol=1e-9)

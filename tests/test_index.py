@@ -158,8 +158,6 @@ class TestAdd:
             (Passage("a", id="odd", metadata={"x": {1, 2}}), "metadata of passage 'odd'"),
             (Passage("a", id="odd", metadata={"x": float("nan")}), "metadata of passage 'odd'"),
             (Passage("a \ud800", id="half"), "'half' holds half a surrogate"),
-            (Passage("a", id="odd", title=3), "'odd': title must be str"),  # type: ignore[arg-type]
-            (Passage("a", id="odd", start="3"), "'odd': start must be int"),  # type: ignore[arg-type]
             ("a text", "takes Passage objects, got str"),
             (Passage("...", id="dots"), "passage 'dots' is all zeros"),
         ],

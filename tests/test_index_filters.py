@@ -73,7 +73,7 @@ def test_looking_up_is_asking_each(index: PassageIndex, rows: Any, conditions: A
         Passage("text", id=str(n), metadata=metadata, source=column, title=column)
         for n, (metadata, column) in enumerate(rows)
     ]
-    index.delete(where={})
+    index.delete([p.id for p in index])
     index.add(passages)
     stored = {p.id: p for p in index}
     for condition in conditions:

@@ -367,3 +367,84 @@ def test_stores_by_what_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         resolve_store(7)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="max_disk_bytes=-1 is negative"):
         PassageKVStore(folder=tmp_path, max_disk_bytes=-1)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
+def test_a_forked_child_writes_and_flushes(tmp_path: Path) -> None:
+    store = filled(tmp_path, 1)  # its writer is at work here
+    assert store._disk is not None
+    read, write = os.pipe()
+    with store._lock, store._disk._lock:  # held by some thread while another forks
+        child = os.fork()
+        if child == 0:
+            store.put(KEYS[1], context(1), LABEL)
+            store.flush()
+            store.close()
+            os.write(write, b"done")
+            os._exit(0)
+    os.close(write)
+    end = time.monotonic() + 30
+    while time.monotonic() < end and os.waitpid(child, os.WNOHANG)[0] == 0:
+        time.sleep(0.05)
+    if time.monotonic() >= end:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+    with os.fdopen(read) as stream:
+        assert stream.read() == "done"
+    assert equal(store.get(KEYS[1], LABEL), context(1))
+    store.put(KEYS[2], context(2), LABEL)
+    store.close()
+    assert len(files(tmp_path)) == 3
+    assert KVFolder(tmp_path).counts()["written"] == 3
+
+
+def test_nothing_in_the_folder_leads_out_of_it(tmp_path: Path) -> None:
+    folder, outside = tmp_path / "kv", tmp_path / "outside"
+    filled(folder, 2).close()
+    outside.mkdir()
+    (folder / "ledger.sqlite").rename(outside / "ledger.sqlite")
+    (folder / "ledger.sqlite").symlink_to(outside / "ledger.sqlite")
+    one, two = files(folder)
+    two.rename(outside / two.name)
+    two.symlink_to(outside / two.name)
+    before = {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in outside.iterdir()}
+    store = PassageKVStore(0, folder)
+    found = [store.get(key, LABEL) for key in KEYS[:2]]
+    assert [equal(packed, context(number)) for number, packed in enumerate(found)].count(True) == 1
+    store.put(KEYS[3], context(3), LABEL)
+    store.close()
+    KVFolder(folder).set_limit(10**6)
+    KVFolder(folder).evict(0)
+    assert before == {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in outside.iterdir()}
+    assert not one.exists()
+
+
+def test_a_file_of_the_ledgers_name_is_not_removed(tmp_path: Path) -> None:
+    (tmp_path / "ledger.sqlite").write_text("my accounts of 2024, which are no database" * 100)
+    filled(tmp_path, 1).close()
+    assert KVFolder(tmp_path).counts()["written"] == 1
+    assert "my accounts" in (tmp_path / "ledger.sqlite.damaged").read_text()
+
+
+@pytest.mark.parametrize("size", ["1GB", -1, 1.5, None, True, 2**63, float("nan")])
+def test_what_is_no_size(tmp_path: Path, size: Any) -> None:
+    with pytest.raises(InputError, match="max_bytes"):
+        PassageKVStore(size)
+    with pytest.raises(InputError, match="max_bytes"):
+        KVFolder(tmp_path).set_limit(size)
+    if size is not None:
+        with pytest.raises(InputError, match="max_disk_bytes"):
+            PassageKVStore(folder=tmp_path, max_disk_bytes=size)
+
+
+@pytest.mark.parametrize("layout", ["[]", "{bad", '{"a": 7}', '{"a": 0, "b": 0, "c": 0, "d": 0}', "null"])
+def test_a_layout_that_does_not_fit_is_damage(tmp_path: Path, layout: str) -> None:
+    from safetensors.torch import save
+
+    groups = {"0": torch.zeros(2, 3)}
+    metadata = {**kv_format._FORMAT, **LABEL, kv_format._LAYOUT: layout}
+    metadata[kv_format._CHECKSUM] = kv_format._checksum(metadata, groups)
+    (tmp_path / "a").write_bytes(save(groups, metadata))
+    with pytest.raises(DamagedContextError):
+        read_context(tmp_path / "a", LABEL)

@@ -261,3 +261,21 @@ def test_two_processes_share_a_folder_and_one_is_killed(
 
     kill_while_writing(loaded, tiny_folder("gemma3"), tmp_path, share)
     assert sum(evicted) > 0
+
+
+def test_reading_ahead_ends_when_nothing_can_be_written(
+    make_nbce: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nbce_rag.engine.prefill._BATCH", 4)
+
+    def full(*args: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("nbce_rag.kv.disk.write_context", full)
+    nbce = make_nbce("llama", kv_store=PassageKVStore(0, tmp_path / "kv"))
+    done: list[int] = []
+    with pytest.raises(InputError, match=r"cannot be written.*Reading ended after"):
+        nbce.prefill([f"passage {n}" for n in range(200)], progress=lambda d, t, w: done.append(d))
+    assert len(done) < 40
+    with pytest.raises(InputError, match="No space left on device"):
+        make_nbce("llama", kv_store=PassageKVStore(0, tmp_path / "kv")).prefill(["one passage"])

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import pickle
+import re
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError, replace
+from enum import StrEnum
+from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,6 +53,38 @@ def test_content_hashes_are_equal_only_for_equal_title_and_text(a: str, b: str, 
 
 def test_title_and_text_do_not_run_together_in_the_hash() -> None:
     assert Passage("bc", title="a").content_hash != Passage("c", title="ab").content_hash
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"title": 3}, "'odd': title must be str or None, got 3"),
+        ({"source": 3}, "'odd': source must be str or None, got 3"),
+        ({"start": "3"}, "'odd': start must be int or None, got '3'"),
+        ({"start": True}, "'odd': start must be int or None, got True"),
+        ({"end": 3.0}, "'odd': end must be int or None, got 3.0"),
+        ({"metadata": [1]}, "metadata must be a mapping"),
+        ({"score": "0.5"}, "score must be a number"),
+        ({"score": True}, "score must be a number"),
+        ({"text": None}, "text must be a string"),
+    ],
+)
+def test_what_is_no_passage_is_named(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        Passage(**{"text": "a", "id": "odd", **fields})
+
+
+def test_subclasses_and_numpy_become_pythons_own() -> None:
+    class Kind(StrEnum):
+        A = "a.txt"
+
+    text, number = np.str_("cats"), np.int64(3)
+    passage = Passage(text, text, text, Kind.A, number, number, score=np.float32(0.5))  # type: ignore[arg-type]
+    assert passage == Passage("cats", "cats", "cats", "a.txt", 3, 3, score=0.5)
+    assert {type(value) for value in (passage.text, passage.id, passage.title, passage.source)} == {str}
+    assert (type(passage.start), type(passage.end), type(passage.score)) == (int, int, float)
+    assert Passage("a", score=np.float64("nan")).score is Passage("a", score=-np.inf).score is None
+    assert Passage("a", source=PurePosixPath("b") / "c").source == "b/c"  # type: ignore[arg-type]
 
 
 def test_a_lone_surrogate_can_be_hashed() -> None:

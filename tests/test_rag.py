@@ -563,3 +563,9 @@ def test_ctrl_c_leaves_it_whole(rag: Rag, monkeypatch: pytest.MonkeyPatch) -> No
             ask(QUESTION)
         pieces.fails_with = None
         assert_same_answer(rag.ask(QUESTION), wanted)
+
+
+def test_what_excluded_everything_is_said(rag: Rag, open_rag: Callable[..., Rag]) -> None:
+    assert "none meets year = 3000" in rag.explain({"year": 3000})
+    assert "score of 1.0 or more" in rag.explain(min_score=1.0)
+    assert "none meets year = 3000" in open_rag(where={"year": 3000}).explain()

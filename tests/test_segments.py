@@ -142,21 +142,24 @@ class TestFiles:
         (segment,) = index.check().segments
         assert (segment["vectors"], segment["removed"]) == (40, 0)
         assert len(index.search("word1", k=100)) == 40
-        index.delete(where={})
+        index.delete(where={"id": {"$exists": True}})
         index.compact()
         assert files(path) == []
         assert index.search("word1") == []
 
     def test_abandoned_files_are_removed(self, index: PassageIndex, path: Path) -> None:
-        for name in ("vectors-0.faiss", "vectors-1.faiss.tmp", "vectors.faiss"):
+        abandoned = {f"vectors-{0:032x}.faiss", f"vectors-{1:032x}.faiss.tmp"}
+        others = {"vectors.faiss", "vectors-backup-2024.faiss", "vectors_notes.tmp", "vectors-x.faiss.tmp"}
+        for name in abandoned | others:
             (path / name).write_bytes(b"")
             os.utime(path / name, (0, 0))
-        (path / "vectors-2.faiss").write_bytes(b"")
+        fresh = f"vectors-{2:032x}.faiss"
+        (path / fresh).write_bytes(b"")
         (path / "notes.txt").write_bytes(b"")
         index.add(ANIMALS)
         index.compact()
-        assert {file.name for file in path.iterdir()} >= {"vectors-2.faiss", "notes.txt"}
-        assert not {"vectors-0.faiss", "vectors-1.faiss.tmp", "vectors.faiss"} & set(os.listdir(path))
+        assert {file.name for file in path.iterdir()} >= {fresh, "notes.txt", *others}
+        assert not abandoned & set(os.listdir(path))
 
     @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
     def test_a_full_disk_loses_nothing(

@@ -205,3 +205,15 @@ def test_a_tokenizer_without_an_index_for_grammars_is_named() -> None:
     pytest.importorskip("llguidance")
     with pytest.raises(InputError, match="ByT5Tokenizer is not a fast tokenizer"):
         TransformersTokenizer(ByT5Tokenizer()).grammar_index([1])
+
+
+def test_control_tokens_that_are_not_called_special_count_too() -> None:
+    from tokenizers import AddedToken
+
+    native = byte_tokenizer()
+    names = ["</think>", "<tool_response>", "<|fim_middle|>", "[TOOL_CALLS]"]
+    plain = ["<table>", "</b>", "\n\n", "  ", "hello"]
+    native.add_tokens([AddedToken(name, special=False, normalized=False) for name in names + plain])
+    specials = TransformersTokenizer(native).specials
+    assert specials >= set(names)
+    assert not specials & set(plain)

@@ -14,7 +14,7 @@ from typing import Any, Self
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 
-from nbce_rag import IndexNotFoundError, InputError, Passage, PassageIndex, embedding_text, warn
+from nbce_rag import AllOf, IndexNotFoundError, InputError, Passage, PassageIndex, embedding_text, warn
 
 from .documents import to_passage
 from .embeddings import NBCEEmbeddings, as_embedder
@@ -157,9 +157,14 @@ class PassageVectorStore(PassageSearch):
         refuse(kwargs)
         if self._index is None:
             return True
+        if filter == {} and ids is None:
+            raise InputError(
+                "filter={} asks nothing, so that every document would go; call delete() for that."
+            )
+        where = None if filter is None else as_where(filter)
         if ids is None and source is None and filter is None:
-            filter = {}
-        self._index.delete(ids, source, where=None if filter is None else as_where(filter))
+            where = AllOf(())
+        self._index.delete(ids, source, where=where)
         return True
 
     # Making

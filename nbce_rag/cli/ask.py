@@ -44,7 +44,8 @@ def ask_command(
         list[str] | None,
         typer.Option(
             metavar="CONDITION",
-            help="On metadata: year>=1900, language=en,de, tags~pet, or JSON. Repeat it for more.",
+            help="On metadata: year>=1900, language=en,de, tags~pet, place.town=Brill, or JSON. Repeat it "
+            "for more.",
             show_default=False,
         ),
     ] = None,
@@ -197,6 +198,7 @@ def ask_command(
                         backend=backend,
                     ),
                 )
+            reason = ""
             with rag:  # leaving it says what could not be written
                 if as_json:
                     answer = rag.ask(question)
@@ -209,7 +211,11 @@ def ask_command(
 
                     thoughts = Console(file=sys.stderr) if thinking else None
                     answer = stream(rag.stream(question), Console(file=stdout), thoughts)
+                if not answer.passages:
+                    reason = rag.explain()
             _write_views(answer, html, plot)
+        if reason:
+            say(f"nothing was found: {reason}")
         for message in messages:
             # The answer's own warnings are part of what was printed.
             if message not in answer.warnings:

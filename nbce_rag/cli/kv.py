@@ -109,7 +109,10 @@ def parse_bytes(text: str) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?\s*", text.upper())
     if match is None or (match[3] and not match[2]):
         raise InputError(f"{text!r} is no size; write it like 2GB, 500MiB or a number of bytes.")
-    return int(float(match[1]) * (_BINARY if match[3] else _UNITS)[match[2]])
+    size = float(match[1]) * (_BINARY if match[3] else _UNITS)[match[2]]
+    if size >= 2**63:
+        raise InputError(f"{text[:40]!r} is more than any disk holds; write it like 2GB or 500MiB.")
+    return int(size)
 
 
 def _folder(path: Path | None) -> Path:

@@ -24,6 +24,8 @@ __all__ = ["Row", "RowPlan", "filled_scores", "passage_ids", "plan_rows"]
 
 _RANK_STEP = 0.1
 
+_MOST = 1e6  # of a score: no scale goes as far, and fusion rules divide by numbers below 1
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -72,7 +74,7 @@ class RowPlan:
     def scores(self) -> Tensor | None:
         """[1, n] retrieval scores, unknown ones filled in; None if neither scores nor ranks are known."""
         scores = filled_scores(self.rows[1:])
-        return None if scores is None else torch.tensor([scores])
+        return None if scores is None else torch.tensor([scores]).clamp(-_MOST, _MOST)
 
     def share(self, evidence: Sequence[float]) -> tuple[float, ...]:
         """Evidence over n passage rows into weights over the passages, with the same sum.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import os
+import stat
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +15,21 @@ from ..errors import ReadError
 from ..noncharacters import strip_marks
 from ..passages import Passage
 
-__all__ = ["Document", "OnError", "Splitter", "clean_title", "decode_text", "read_bytes", "source_name"]
+__all__ = [
+    "MOST_BYTES",
+    "Document",
+    "OnError",
+    "Splitter",
+    "check_regular",
+    "clean_title",
+    "decode_text",
+    "read_bytes",
+    "source_name",
+    "source_of",
+]
+
+MOST_BYTES = 1 << 30
+"""Of a file, or of what one unpacks to; a larger one is passed over."""
 
 OnError: TypeAlias = Callable[[ReadError], None]
 """Gets an error for each file or line that is passed over."""
@@ -33,9 +49,14 @@ class Splitter(Protocol):
 
 
 def source_name(path: Path) -> str:
-    """The source of a file's passages: its path with forward slashes."""
-    # Names of files may hold bytes that are not UTF-8, which nothing downstream can store.
-    return path.as_posix().encode("utf-8", "replace").decode()
+    """The source of a file's passages: its path with forward slashes, as `source_of` writes it."""
+    return source_of(path.as_posix())
+
+
+def source_of(name: str | os.PathLike[str]) -> str:
+    """A source as text. Bytes of a name that are not UTF-8 stand as `\\xe9`, so that names stay apart."""
+    text = os.fsdecode(name)
+    return text if text.isascii() else os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +78,37 @@ class Document:
         return bisect_right(self.page_starts, position) or None
 
 
+def check_regular(path: Path) -> os.stat_result:
+    """What a file is, before it is opened: opening a pipe or a device could wait for ever.
+
+    Raises:
+        ReadError: It is missing, not a regular file, too large, or nothing that could be.
+    """
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        raise ReadError(f"{path}: does not exist; check the path.") from None
+    except (OSError, ValueError) as error:  # too long a name, a NUL in it, a link into itself
+        reason = getattr(error, "strerror", None) or error
+        raise ReadError(f"{str(path)[:300]}: cannot be read: {reason}.") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise ReadError(f"{path}: is not a regular file.")
+    if status.st_size > MOST_BYTES:
+        raise ReadError(f"{path}: has {status.st_size:,} bytes, over the limit of {MOST_BYTES:,}; split it.")
+    return status
+
+
 def read_bytes(path: Path) -> bytes:
     """The content of a regular file.
 
     Raises:
-        ReadError: It is missing, not a regular file, or not readable.
+        ReadError: It is missing, not a regular file, too large, or not readable.
     """
+    check_regular(path)
     try:
-        # Opening a pipe or a device could wait for ever.
-        if path.exists() and not path.is_file():
-            raise ReadError(f"{path}: is not a regular file.")
         return path.read_bytes()
     except FileNotFoundError:
         raise ReadError(f"{path}: does not exist; check the path.") from None
-    except ReadError:
-        raise
     except OSError as error:
         raise ReadError(f"{path}: cannot be read: {error.strerror or error}.") from error
 

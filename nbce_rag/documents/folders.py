@@ -13,7 +13,7 @@ from .document import OnError, Splitter
 from .readers import SUFFIXES, read_passages
 from .splitting import TokenCounter, check_window, split_document
 
-__all__ = ["find_files", "read_files"]
+__all__ = ["file_key", "find_files", "read_files"]
 
 
 def read_files(
@@ -36,6 +36,10 @@ def read_files(
     `metadata`; all other keys are added to the metadata. Its passages have spans in that `text`. The
     id is kept when the text makes one passage; more get `#1`, `#2`, ... after it.
 
+    What is no regular file (a pipe, a device), and files of more than 1 GiB, also unpacked, are passed over,
+    and so are lines of JSON of more than 64 MiB or nested deeper than 64 levels. Bytes of a file's name that
+    are not UTF-8 stand in the source as `\\xe9`.
+
     Text loses the noncharacters U+FDD0 to U+FDD3, which mark passages in prompts.
 
     Args:
@@ -56,7 +60,6 @@ def read_files(
     check_window(max_tokens, overlap)
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
-
     splitter = partial(split_document, max_tokens=max_tokens, overlap=overlap, count_tokens=count_tokens)
     return _passages(paths, splitter, on_error or _warn)
 
@@ -70,10 +73,9 @@ def _passages(
 ) -> Iterator[tuple[Path, list[Passage]]]:
     seen: set[str] = set()
     for path in find_files(paths, lambda path, reason: on_error(ReadError(f"{path}: {reason}"))):
-        real = os.path.realpath(path)
-        if real in seen:
+        if (name := file_key(path)) in seen:
             continue
-        seen.add(real)
+        seen.add(name)
         try:
             passages = read_passages(path, splitter, on_error)
         except ReadError as error:
@@ -81,6 +83,19 @@ def _passages(
         else:
             if passages:
                 yield path, passages
+
+
+def file_key(path: str | os.PathLike[str]) -> str:
+    """What tells one file from others, however it is called: its real path, as text that can be stored."""
+    try:
+        real = os.path.realpath(path)
+    except (OSError, ValueError):  # no file can be there
+        real = os.fspath(path)
+    try:
+        real.encode()
+    except UnicodeEncodeError:
+        return f"bytes:{os.fsencode(real).hex()}"
+    return real
 
 
 def find_files(paths: Iterable[str | Path], on_failure: Callable[[str, str], None]) -> Iterator[Path]:
@@ -91,13 +106,20 @@ def find_files(paths: Iterable[str | Path], on_failure: Callable[[str, str], Non
         on_failure: told of each folder that gives none, or cannot be read, and why.
     """
     for path in map(Path, paths):
-        if not path.is_dir():
+        if not _is_folder(path):
             yield path
             continue
         files = sorted(_walk(path, on_failure))
         if not files:
             on_failure(str(path), f"this folder holds no file that ends in {', '.join(SUFFIXES)}.")
         yield from files
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a path that cannot be: too long, or with a NUL in it
+        return False
 
 
 def _walk(folder: Path, on_failure: Callable[[str, str], None]) -> Iterator[Path]:

@@ -6,6 +6,7 @@ text formats (line ends included), and the extracted text for HTML and PDF.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import import_module
@@ -50,8 +51,8 @@ def read_document(path: str | Path) -> Document:
     """
     path = Path(path)
     reader = _reader_of(path, _DOCUMENTS)
-    if reader is None and not path.exists():
-        raise ReadError(f"{path}: there is no such file; check the path.")
+    if reader is None and not os.path.exists(path):
+        raise ReadError(f"{str(path)[:300]}: there is no such file; check the path.")
     if reader is None:
         raise ReadError(
             f"{path}: cannot read files of type {path.suffix or '(no suffix)'!r}; "
@@ -69,6 +70,13 @@ def read_passages(path: Path, splitter: Splitter, on_error: OnError) -> list[Pas
     Raises:
         ReadError: As in `read_document`. What is wrong with single records `on_error` gets.
     """
+    try:
+        return _read_passages(path, splitter, on_error)
+    except (MemoryError, RecursionError) as error:
+        raise ReadError(f"{path}: takes more memory or nests deeper than can be read; split it.") from error
+
+
+def _read_passages(path: Path, splitter: Splitter, on_error: OnError) -> list[Passage]:
     records = _reader_of(path, _RECORDS)
     if records is not None:
         return records(path, splitter, on_error)

@@ -46,7 +46,7 @@ def passage_sequence(passages: Any) -> Iterator[Passage]:
         raise InputError("passages must be a sequence of passages, not a single one; put it into a list.")
     if passages is not None and not isinstance(passages, Iterable):
         raise InputError(f"passages must be a sequence of passages, got {type(passages).__name__}.")
-    for place, passage in enumerate(passages or ()):
+    for place, passage in enumerate(() if passages is None else passages):
         if isinstance(passage, Passage):
             yield passage
         elif isinstance(passage, str):

@@ -25,6 +25,7 @@ from ..prompts.binding import Encoders
 from ..prompts.prompt import Prompt
 from ..prompts.template import PromptTemplate
 from ..request import Request
+from ..values import mended
 from . import compare as _compare
 from . import score as _scoring
 from .arguments import check_engine_arguments, check_passages, passage_sequence
@@ -270,7 +271,7 @@ class NBCE:
             if not document.strip():
                 raise InputError("The document is empty.")
             options = {"order_labels": True, **options}
-            texts = self._windows(document)
+            texts = self._windows(mended(document))
         return Request(question, tuple(texts), self.options.updated(**options), prompt)
 
     def window_needed(self, request: Request) -> int:
@@ -297,20 +298,22 @@ class NBCE:
         """
         return (piece for _, piece in self.stream_batch([self._whole_request(question, passages, options)]))
 
-    def stream_batch(self, requests: Sequence[AnyRequest]) -> Iterator[tuple[int, Piece]]:
+    def stream_batch(self, requests: Iterable[AnyRequest]) -> Iterator[tuple[int, Piece]]:
         """`batch`, piece by piece: (index of the request, piece). Closing the iterator stops the work."""
-        return generate(self._engine, [self._sized(self._coerce(request)) for request in requests])
+        coerced = [self._sized(self._coerce(request)) for request in _as_list(requests)]
+        return generate(self._engine, coerced)
 
-    def batch(self, requests: Sequence[AnyRequest]) -> list[Answer]:
+    def batch(self, requests: Iterable[AnyRequest]) -> list[Answer]:
         """Answer several questions in one decoding batch, as far as memory allows.
 
         Args:
             requests: what `request` made, or its arguments as a mapping, a (question, passages) tuple,
-                or a question alone.
+                or a question alone; one question in place of several will do.
 
         Returns:
             One answer a request, the same as one by one.
         """
+        requests = _as_list(requests)
         answers = {index: piece.answer for index, piece in self.stream_batch(requests) if piece.answer}
         return [answers[index] for index in range(len(requests))]
 
@@ -318,8 +321,9 @@ class NBCE:
         """`answer` in a worker thread. Cancelling it stops the work after the step under way."""
         return (await self.abatch([self.request(question, passages, **options)]))[0]
 
-    async def abatch(self, requests: Sequence[AnyRequest]) -> list[Answer]:
+    async def abatch(self, requests: Iterable[AnyRequest]) -> list[Answer]:
         """`batch` in a worker thread. Cancelling it stops the work after the step under way."""
+        requests = _as_list(requests)
         answers: dict[int, Answer] = {}
         async with aclosing(self.astream_batch(requests)) as pieces:
             async for index, piece in pieces:
@@ -336,7 +340,7 @@ class NBCE:
             async for _, piece in pieces:
                 yield piece
 
-    def astream_batch(self, requests: Sequence[AnyRequest]) -> AsyncGenerator[tuple[int, Piece], None]:
+    def astream_batch(self, requests: Iterable[AnyRequest]) -> AsyncGenerator[tuple[int, Piece], None]:
         """`stream_batch` with every step in a worker thread."""
         return in_thread(self.stream_batch(requests))
 
@@ -426,3 +430,11 @@ class NBCE:
             overlap=size // 4,
             count_tokens=lambda text: len(self.model.tokenizer.encode(text)),
         )
+
+
+def _as_list(requests: Iterable[AnyRequest]) -> list[AnyRequest]:
+    if isinstance(requests, str | Request | Mapping):
+        return [requests]
+    if not isinstance(requests, Iterable):
+        raise InputError(f"requests must be several, got {type(requests).__name__}; put it into a list.")
+    return list(requests)

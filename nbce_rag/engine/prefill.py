@@ -60,7 +60,8 @@ def fill_store(
         progress: called with (passages done, passages in all, title of the last one).
 
     Raises:
-        InputError: there is no store, or the contexts do not fit into it or onto the disk.
+        InputError: there is no store, the contexts do not fit into it or onto the disk, or it cannot be
+            written, which ends the reading.
     """
     model, store, contexts = engine.model, engine.store, engine.contexts
     if store is None or contexts is None:
@@ -95,8 +96,17 @@ def fill_store(
         if progress is not None and batch:
             last = batch[-1][0]
             progress(min(done, count), count, last.title or last.id)
-    store.flush()
+        if problem := store.take_problem():
+            raise _not_stored(problem, done, count)
+    if problem := store.settle():
+        raise _not_stored(problem, done, count)
     return FillReport(count, read, kept, tuple(too_long))
+
+
+def _not_stored(problem: str, done: int, count: int) -> InputError:
+    return InputError(
+        f"{problem} Reading ended after {done} of {count} passages, not all of which are stored."
+    )
 
 
 def _batches(

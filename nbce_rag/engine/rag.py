@@ -45,6 +45,7 @@ class Rag:
     Where nothing is found, because the index is empty or `where` and `min_score` leave nothing, the answer is
     the abstention, with `finish_reason` "no_evidence" and a warning, also in `Answer.warnings`; the model is
     not asked. With `answer_without_context=True` it answers from the question alone, and the warning says so.
+    `explain` names the condition that excluded everything.
 
     Example:
         >>> from nbce_rag import Rag
@@ -211,6 +212,12 @@ class Rag:
         """The passages that `ask` would read, best first; arguments and errors: `PassageIndex.search`."""
         search = by_group(_with(options, k=k, where=where), "search")["search"]
         return self.index.search(question, **{**self._search_defaults, **search})
+
+    def explain(self, where: Where | None = None, **options: Any) -> str:
+        """Why `ask` finds nothing with these options: `PassageIndex.explain`."""
+        search = {**self._search_defaults, **by_group(_with(options, where=where), "search")["search"]}
+        search.pop("k", None)
+        return self.index.explain(**search)
 
     def close(self) -> None:
         """Lets go of what `open` opened, once keys and values are on disk. Doing it twice does no harm.

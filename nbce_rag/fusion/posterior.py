@@ -168,8 +168,11 @@ def _log_add(log_p: Tensor, log_rest: float) -> Tensor:
 def _lift(log_p: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
     """log p - log b, shape of log_p; passages are the last dimension of `rows` and `weights`."""
     n = weights.shape[-1]
-    # 1 - w as the sum of the others' weights: where w is all but 1, the difference is mostly rounding.
-    others = (weights @ (1 - torch.eye(n, dtype=weights.dtype, device=weights.device))).log()
+    # 1 - w as the sum of the others' weights, from both ends: where w is all but 1, the difference is mostly
+    # rounding.
+    before = torch.nn.functional.pad(weights, (1, 0))[..., :-1].cumsum(-1)
+    after = torch.nn.functional.pad(weights, (0, 1))[..., 1:].flip(-1).cumsum(-1).flip(-1)
+    others = (before + after).log()
     log_b = (rows + others - math.log(n - 1)).logsumexp(-1)
     unknown = (log_p == NEG_INF) | (log_b == NEG_INF)
     return torch.where(unknown, 0.0, log_p - log_b)

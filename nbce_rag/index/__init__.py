@@ -11,9 +11,11 @@ with its checksum, by a row of SQLite; a file that no row names counts for nothi
 last range (the tail) are read from SQLite, so that adding a thousand passages to a million writes those
 thousand. A long tail becomes a small file of its own, and small files are merged when they have grown to a
 share of the one before them. Removed keys are listed in SQLite until the file that has them is rewritten.
-Opening maps the files into memory and reads none of a file that is as its writer left it (size, times,
-inode); any other is checked against its checksum first, and when it does not pass, the vectors come from
-SQLite. Scores are always computed from the float32 vectors, whatever form the FAISS file keeps.
+Opening reads small files, and maps large ones, that are as their writer left them (size, times, inode); any
+other is checked against its checksum first, and looked through, and when it does not pass, the vectors come
+from SQLite. So they do when a mapped file changes under a reader. Nothing that the folder says leads out of
+it: names of files are those that an index gives, and links are not followed. Scores are always computed from
+the float32 vectors, whatever form the FAISS file keeps.
 
 Importing this package loads nothing heavy; each name below loads what it needs when it is first used.
 """

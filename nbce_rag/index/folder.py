@@ -15,12 +15,14 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import PassageIndexError
+from ..errors import IndexDamagedError, PassageIndexError
+from ..values import shown
 
 __all__ = ["Description", "IndexFolder"]
 
 _DATABASE = "passages.sqlite"
 _KV = "kv"
+_MOST_DIMENSIONS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,18 @@ class Description:
 
     @classmethod
     def of(cls, meta: Mapping[str, str]) -> Description:
-        """The description in what SQLite keeps."""
-        return cls(meta["embedder"], meta["embedder_kind"] != "object", int(meta["dimension"]))
+        """The description in what SQLite keeps.
+
+        Raises:
+            IndexDamagedError: it is none.
+        """
+        dimension = meta["dimension"]
+        if not (dimension.isdecimal() and 0 < int(dimension[:9]) <= _MOST_DIMENSIONS):
+            raise IndexDamagedError(
+                f"The index says that its vectors have {shown(dimension)} dimensions: restore it from a "
+                "backup, or delete the folder and index the documents again."
+            )
+        return cls(meta["embedder"], meta["embedder_kind"] != "object", int(dimension))
 
     def meta(self) -> dict[str, str]:
         """What SQLite keeps of it."""

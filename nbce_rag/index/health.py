@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import zlib
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from itertools import zip_longest
 
-from ..errors import IndexDamagedError
+from ..errors import IndexDamagedError, InputError
+from ..passages import Passage
 from .encoder import Encoder
 from .sqlite import schema
 from .sqlite.attributes import attribute_rows
@@ -75,7 +79,7 @@ def rebuild(storage: Storage, encoder: Encoder) -> None:
         by_id = encoder.passages(list(passages.values()))
         vectors.update({key: by_id[passage.id].astype("<f4").tobytes() for key, passage in passages.items()})
     with storage.write() as connection:
-        damaged = [row[1] for row in _passages(connection) if not _is_intact(row)]
+        damaged = [str(row[1]) for row in _passages(connection) if not _is_intact(row)]
         if damaged:
             raise IndexDamagedError(
                 f"{storage.file} holds {len(damaged)} damaged passages ({_examples(damaged)}), which nothing "
@@ -88,7 +92,8 @@ def rebuild(storage: Storage, encoder: Encoder) -> None:
         connection.execute("DELETE FROM vectors WHERE key NOT IN (SELECT key FROM passages)")
         for table in ("attributes", "names", "segments", "removed"):
             connection.execute(f"DELETE FROM {table}")
-        connection.execute("INSERT INTO words(words) VALUES ('delete-all')")
+        schema.drop_words(connection)
+        schema.create_words(connection)
         names: dict[str, int] = {}
         count = 0
         for key, _, _, _, title, _, _, metadata, text, _ in _passages(connection):
@@ -116,7 +121,7 @@ def _content_problems(
     for row in _passages(connection):
         passages += 1
         if not _is_intact(row):
-            damaged.append(row[1])
+            damaged.append(str(row[1]))
             continue
         for name, kind, value in set(attribute_rows(storage.metadata(row[7]))):
             attribute = connection.execute(
@@ -142,12 +147,51 @@ def _content_problems(
     ).fetchone()[0]
     if words != passages or strays:
         yield f"The words of {words} passages are indexed, of {passages}; --rebuild makes it anew."
+    elif not damaged and not _has_words(connection):
+        yield "The words that are indexed are not those of the passages; --rebuild makes it anew."
+
+
+_VOCABULARY = """
+SELECT term, count(*), sum(doc), sum(doc * offset)
+FROM temp.vocabulary GROUP BY term ORDER BY term
+"""
+
+
+def _has_words(connection: sqlite3.Connection) -> bool:
+    """Whether the inverted index of words is what the passages' words make: each, where it stands.
+
+    SQLite's own check does not know texts that it was not given to keep, so that they are indexed once more,
+    in a file of its own that goes when this is done.
+    """
+    with closing(sqlite3.connect("")) as other:
+        schema.create_words(other)
+        for key, _, _, _, title, _, _, _, text, _ in _passages(connection):
+            schema.put_words(other, key, title, text)
+        try:
+            for one in (connection, other):
+                one.execute("CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, words, instance)")
+            pairs = zip_longest(connection.execute(_VOCABULARY), other.execute(_VOCABULARY))
+            if not all(stored == expected for stored, expected in pairs):
+                return False
+            # Searches go by another way to a word than reading all of them.
+            looked_up = "SELECT 1 FROM temp.vocabulary WHERE term = ? LIMIT 1"
+            terms = other.execute("SELECT DISTINCT term FROM temp.vocabulary")
+            return all(connection.execute(looked_up, term).fetchone() for term in terms)
+        except sqlite3.DatabaseError:
+            return False
+        finally:
+            with suppress(sqlite3.DatabaseError):
+                connection.execute("DROP TABLE temp.vocabulary")
 
 
 def _without_vector(connection: sqlite3.Connection, dimension: int) -> list[int]:
     """Keys of passages without an intact vector."""
     rows = connection.execute("SELECT key, vector, crc FROM vectors ORDER BY key")
-    intact = {key for key, vector, crc in rows if len(vector) == 4 * dimension and zlib.crc32(vector) == crc}
+    intact = {
+        key
+        for key, vector, crc in rows
+        if isinstance(vector, bytes) and len(vector) == 4 * dimension and zlib.crc32(vector) == crc
+    }
     return [key for (key,) in connection.execute("SELECT key FROM passages") if key not in intact]
 
 
@@ -156,8 +200,15 @@ def _passages(connection: sqlite3.Connection) -> sqlite3.Cursor:
 
 
 def _is_intact(row: SqlRow) -> bool:
+    """Whether a passage is as it was written, and was written by an index."""
     _, passage_id, content, source, title, start, end, metadata, text, crc = row
-    return schema.checksum(passage_id, content, source, title, start, end, metadata, text) == int(crc)
+    if schema.checksum(passage_id, content, source, title, start, end, metadata, text) != crc:
+        return False
+    try:
+        Passage(text, passage_id, title, source, start, end)
+        return isinstance(json.loads(metadata), dict)
+    except (InputError, ValueError, TypeError, RecursionError):
+        return False
 
 
 def _examples(ids: list[str]) -> str:

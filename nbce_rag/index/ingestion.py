@@ -6,15 +6,16 @@ import hashlib
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from numpy.typing import ArrayLike
 
-from ..documents.document import OnError
-from ..documents.folders import find_files, read_files
+from ..documents.document import OnError, check_regular
+from ..documents.folders import file_key, find_files, read_files
 from ..errors import InputError, ReadError
 from ..passages import Passage
+from ..values import shown
 from .encoder import Encoder, Vector
 from .sqlite.storage import Row, Storage, json_metadata
 from .window import Window, window_of
@@ -100,8 +101,10 @@ class Ingestion:
         progress: Progress | None,
     ) -> AddReport:
         """As `PassageIndex.add_files`, without writing FAISS files."""
-        if isinstance(paths, str | os.PathLike):
+        if isinstance(paths, str | bytes | os.PathLike):
             paths = [paths]
+        if not isinstance(paths, Iterable):
+            raise InputError(f"paths must be files and folders, got {shown(paths)}.")
         window = window_of(self._encoder.embedder, max_tokens, overlap)
         report = progress or _no_progress
         failures: dict[str, list[str]] = {}
@@ -122,12 +125,26 @@ class Ingestion:
             batches = read_files([path], on_error=collect, **window._asdict())
             return [passage for _, passages in batches for passage in passages]
 
-        files = list(_unique(find_files([os.fspath(path) for path in paths], fail)))
-        waiting: list[_File] = []
         unchanged = added = removed = stored = 0
+
+        def take_in(files: Sequence[_File], place: tuple[int, int]) -> None:
+            nonlocal added, removed, stored
+            try:
+                counts = self._store_files(files, place, report)
+            except InputError as error:  # a passage that the embedder has no vector for
+                if len(files) > 1:
+                    for file in files:
+                        take_in([file], place)
+                elif files:
+                    fail(files[0].label, str(error))
+            else:
+                added, removed, stored = added + counts[0], removed + counts[1], stored + len(files)
+
+        files = list(_unique(find_files(map(_path, paths), fail)))
+        waiting: list[_File] = []
         for number, path in enumerate(files):
             report(number, len(files), str(path))
-            key = os.path.realpath(path)
+            key = file_key(path)
             fingerprint = _fingerprint(path, window)
             with self._storage.read():
                 if fingerprint is not None and self._storage.fingerprint(key) == fingerprint:
@@ -139,22 +156,49 @@ class Ingestion:
             if not passages or fingerprint is None:
                 failures[str(path)] = messages or [f"{path}: holds no text."]
                 continue
+            try:
+                checked = [_check(passage) for passage in passages]
+            except InputError as error:
+                fail(str(path), str(error))
+                continue
+            file = _File(key, fingerprint, str(path), checked)
+            if others := self._ids_of_others(file, waiting):
+                messages.append(_clash(file, others))
+                collect(ReadError(messages[-1]))
+                checked = [passage for passage in checked if passage.id not in others]
+                # So that it is looked at again: the other file may be gone then.
+                file = replace(file, fingerprint=f"in part {fingerprint}", passages=checked)
             warnings.extend(messages)
-            waiting.append(_File(key, fingerprint, str(path), [_check(passage) for passage in passages]))
+            waiting.append(file)
             if sum(len(file.passages) for file in waiting) >= _BATCH:
-                counts = self._store_files(waiting, (number, len(files)), report)
-                added, removed, stored = added + counts[0], removed + counts[1], stored + len(waiting)
+                take_in(waiting, (number, len(files)))
                 waiting = []
-        counts = self._store_files(waiting, (len(files), len(files)), report)
+        take_in(waiting, (len(files), len(files)))
         report(len(files), len(files), "")
         return AddReport(
-            files_added=stored + len(waiting),
+            files_added=stored,
             files_unchanged=unchanged,
             files_failed={path: "\n".join(reasons) for path, reasons in failures.items()},
             warnings=tuple(warnings),
-            passages_added=added + counts[0],
-            passages_removed=removed + counts[1],
+            passages_added=added,
+            passages_removed=removed,
         )
+
+    def _ids_of_others(self, file: _File, waiting: Sequence[_File]) -> dict[str, str]:
+        """Ids of a file's passages that passages of other files have, with these files.
+
+        Args:
+            file: One that was read.
+            waiting: Those that were read before it and are not stored yet.
+        """
+        ids = {passage.id for passage in file.passages}
+        clashes = {p.id: other.label for other in waiting for p in other.passages if p.id in ids}
+        read = {other.key for other in (file, *waiting)}
+        with self._storage.read():
+            stored = self._storage.files_of(ids)
+        # A file that is gone has been renamed, perhaps to this one.
+        there = {other for other in {*stored.values()} - read if os.path.exists(other)}
+        return clashes | {passage_id: other for passage_id, other in stored.items() if other in there}
 
     def _store_files(
         self, files: Sequence[_File], place: tuple[int, int], progress: Progress
@@ -236,6 +280,15 @@ def _check(passage: Passage) -> Passage:
     return passage
 
 
+def _clash(file: _File, others: Mapping[str, str]) -> str:
+    examples = ", ".join(f"{shown(name)} of {other}" for name, other in list(others.items())[:3])
+    more = ", ..." if len(others) > 3 else ""
+    return (
+        f"{file.label}: {len(others)} of its passages have ids of others ({examples}{more}) and were passed "
+        "over; give them others."
+    )
+
+
 def _bytes(vector: Vector | None) -> bytes | None:
     return None if vector is None else vector.astype("<f4").tobytes()
 
@@ -243,15 +296,22 @@ def _bytes(vector: Vector | None) -> bytes | None:
 def _unique(paths: Iterable[Path]) -> Iterator[Path]:
     seen: set[str] = set()
     for path in paths:
-        real = os.path.realpath(path)
-        if real not in seen:
-            seen.add(real)
+        key = file_key(path)
+        if key not in seen:
+            seen.add(key)
             yield path
+
+
+def _path(path: object) -> str:
+    if not isinstance(path, str | bytes | os.PathLike):
+        raise InputError(f"A path must be a text or a Path, got {shown(path)}.")
+    return os.fsdecode(path)
 
 
 def _fingerprint(path: Path, window: Window) -> str | None:
     """Changes with the content of a file and with how it is split; None when it cannot be read."""
     try:
+        check_regular(path)
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError:

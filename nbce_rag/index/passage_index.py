@@ -13,13 +13,16 @@ from typing import Literal, Self, Unpack
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..checks import check_text, check_texts
+from ..documents.document import source_of
+from ..documents.folders import file_key
 from ..embedding.embedder import Embedder
 from ..embedding.resolve import EmbedderLike, resolve_embedder
 from ..embedding.sentence_transformer import DEFAULT_EMBEDDER
 from ..errors import IndexNotFoundError, InputError, PassageIndexError, ReadError
 from ..passages import Passage
 from .encoder import Encoder, describe_embedder, matching_embedder
-from .filters.conditions import Where, as_condition
+from .filters.conditions import Where, as_condition, asks_nothing
 from .folder import Description, IndexFolder
 from .health import CheckReport, check, rebuild
 from .ingestion import AddReport, Ingestion
@@ -252,19 +255,25 @@ class PassageIndex:
             How many passages were removed.
 
         Raises:
-            InputError: Nothing was given.
+            InputError: Nothing was given, or without ids a mapping that asks nothing, such as `{}`;
+                `AllOf(())` means all.
             IndexLockedError: Another process was writing for too long.
         """
         if ids is None and source is None and where is None:
             raise InputError("delete() needs to know what: give ids or a source, or where.")
-        chosen = [ids] if isinstance(ids, str) else None if ids is None else list(ids)
-        name = None if source is None else os.fspath(source)
+        chosen = None if ids is None else check_texts("ids", ids)
         condition = None if where is None else as_condition(where)
+        # A condition of classes says what it says; an empty mapping has often lost what was to be in it.
+        if isinstance(where, Mapping) and chosen is None and condition and asks_nothing(condition):
+            raise InputError(
+                f"where={where!r} asks nothing, so that every passage would be removed: if that is what you "
+                "want, write where=AllOf(())."
+            )
+        name = None if source is None else source_of(source)
+        file = None if source is None else file_key(source)
         with self._storage.write():
             keys = [] if condition is None else self._searcher.matching(condition, chosen).tolist()
-            removed = self._storage.delete(
-                (chosen or ()) if condition is None else (), name, name and os.path.realpath(name), keys
-            )
+            removed = self._storage.delete((chosen or ()) if condition is None else (), name, file, keys)
         self._save()
         return removed
 
@@ -342,7 +351,7 @@ class PassageIndex:
 
     def search_batch(
         self,
-        queries: Sequence[str | ArrayLike] | NDArray[np.floating],
+        queries: Iterable[str | ArrayLike] | NDArray[np.floating],
         k: int = 8,
         where: Where | None = None,
         *,
@@ -352,16 +361,31 @@ class PassageIndex:
         """As `search`, of several queries in one state of the index, and faster than one by one.
 
         Args:
-            queries: Texts or vectors.
+            queries: Texts or vectors; one text alone will do.
             texts: Their words, where they are vectors.
             k, where, **arguments: As in `search`.
         """
         request = SearchRequest(k, None if where is None else as_condition(where), **arguments)
+        queries = [queries] if isinstance(queries, str) else list(queries)
+        texts = None if texts is None else check_texts("texts", texts)
         if texts is not None and len(texts) != len(queries):
             raise InputError(f"{len(texts)} texts were given for {len(queries)} queries: give one for each.")
         words: Sequence[str | None]
         words = texts or [query if isinstance(query, str) else None for query in queries]
-        return self._searcher.search(self._encoder.queries(list(queries)), words, request)
+        return self._searcher.search(self._encoder.queries(queries), words, request)
+
+    def explain(self, where: Where | None = None, **arguments: Unpack[SearchOptions]) -> str:
+        """Why a search with these arguments finds nothing: which condition excludes every passage.
+
+        Args:
+            where, **arguments: As in `search`.
+
+        Returns:
+            A sentence. Of a search that finds something it means nothing.
+        """
+        return self._searcher.explain(
+            SearchRequest(1, None if where is None else as_condition(where), **arguments)
+        )
 
     def find(self, where: Where | None = None, *, ids: Iterable[str] | None = None) -> Iterator[Passage]:
         """All passages that meet a condition, in the order in which they were added, without a query.
@@ -371,8 +395,9 @@ class PassageIndex:
             ids: The ids to choose from; None: all.
         """
         condition = None if where is None else as_condition(where)
+        chosen = None if ids is None else check_texts("ids", ids)
         with self._storage.read():
-            keys = self._searcher.matching(condition, None if ids is None else list(ids)).tolist()
+            keys = self._searcher.matching(condition, chosen).tolist()
         for start in range(0, len(keys), _FIND_PAGE):
             with self._storage.read():
                 passages = self._storage.by_keys(keys[start : start + _FIND_PAGE])
@@ -380,13 +405,15 @@ class PassageIndex:
 
     def vectors(self, ids: Iterable[str]) -> dict[str, NDArray[np.float32]]:
         """Vectors of length 1, float32 [d], by id; unknown ids are left out."""
+        chosen = check_texts("ids", ids)
         with self._storage.read():
-            return self._storage.vectors_by_id(ids, self.dimension)
+            return self._storage.vectors_by_id(chosen, self.dimension)
 
     def get(self, passage_id: str) -> Passage | None:
         """The passage with this id, or None."""
+        chosen = check_text("An id", passage_id)
         with self._storage.read():
-            return self._storage.by_id(passage_id)
+            return self._storage.by_id(chosen)
 
     def sources(self) -> dict[str, int]:
         """How many passages each source has, sorted by source; passages without one are not counted."""
@@ -404,11 +431,15 @@ class PassageIndex:
         return True  # an index is something, also while it is empty
 
     def __iter__(self) -> Iterator[Passage]:
-        """All passages in the order in which they were added. The index may be changed meanwhile."""
-        last = -1
+        """All passages in the order in which they were added. The index may be changed meanwhile.
+
+        What is added or changed after the first passage was taken does not come again.
+        """
+        last, end = -1, None
         while True:
             with self._storage.read():
-                page = self._storage.page(last, _PAGE)
+                end = self._storage.last_key() if end is None else end
+                page = self._storage.page(last, end, _PAGE)
             if not page:
                 return
             last = page[-1][0]
@@ -498,7 +529,14 @@ class PassageIndex:
 
 
 def _as_passages(passages: Iterable[Passage]) -> Iterable[Passage]:
-    return [passages] if isinstance(passages, Passage) else passages
+    if isinstance(passages, Passage):
+        return [passages]
+    if not isinstance(passages, Iterable):
+        raise InputError(
+            f"An index takes Passage objects, got {type(passages).__name__}: use Passage(text), or add_files "
+            "for files."
+        )
+    return passages
 
 
 @contextmanager

@@ -9,14 +9,16 @@ from typing import Literal, TypedDict, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import Range, check_argument, check_count
+from ..checks import Range, check_argument, check_count, check_texts
 from ..errors import InputError
 from ..passages import Passage
 from .encoder import embedding_text
 from .filters.conditions import GENERATED, AllOf, Condition, FieldTest, Negation, mentions
+from .filters.explanation import explain
 from .filters.lookup import KeyFinder, Keys
 from .ranking import mmr_order, reciprocal_ranks
 from .reranking import RerankerLike, rerank_scores, resolve_reranker
+from .sqlite.database import ChangedError
 from .sqlite.storage import Storage
 from .sqlite.words import match_expression
 from .vectors.factories import check_options
@@ -30,6 +32,7 @@ _DEPTH = 50  # of each ranking that is fused, at least
 _ATTEMPTS = 3
 _FETCH = 4  # times k: what is reranked or made to differ
 _EXACT_UP_TO = 20_000  # vectors are read from SQLite, in about 0.1 s, sooner than an inexact index is trusted
+_MOST = 1 << 31  # passages; SQLite and FAISS count no further than 2**63
 _SHARE = Range(0, 1)
 _COSINE = Range(-1, 1)
 _IS_GENERATED = AllOf(tuple(FieldTest(key, "eq", value) for key, value in GENERATED.items()))
@@ -70,11 +73,11 @@ class SearchRequest:
     balance: float = 0.5
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "k", check_count("k", self.k))
+        object.__setattr__(self, "k", min(check_count("k", self.k), _MOST))
         if self.fetch_k is not None:
-            object.__setattr__(self, "fetch_k", check_count("fetch_k", self.fetch_k))
+            object.__setattr__(self, "fetch_k", min(check_count("fetch_k", self.fetch_k), _MOST))
         if self.ids is not None:
-            object.__setattr__(self, "ids", [self.ids] if isinstance(self.ids, str) else list(self.ids))
+            object.__setattr__(self, "ids", check_texts("ids", self.ids))
         object.__setattr__(self, "options", check_options(self.options))
         if self.mode not in _MODES:
             raise InputError(f"mode must be one of {', '.join(_MODES)}, got {self.mode!r}.")
@@ -128,6 +131,9 @@ class Searcher:
                 break
             except OutdatedError:  # a newer state has another file in place of the one that is gone
                 continue
+            except ChangedError:
+                if attempt + 1 == _ATTEMPTS:
+                    raise
         results = []
         for passages, text in zip(rankings, texts, strict=True):
             if reranker is not None:
@@ -148,6 +154,25 @@ class Searcher:
         if condition is None:
             return view.keys() if among is None else among
         return KeyFinder(self._storage, view.keys).find(condition, among)
+
+    def explain(self, request: SearchRequest) -> str:
+        """Why a search finds nothing, in a sentence."""
+        with self._storage.read():
+            view = self._vectors.current()
+            if not len(view):
+                return "The index is empty."
+            if request.ids is not None and not len(self.matching(None, request.ids)):
+                return f"None of the {len(list(request.ids))} ids is in the index."
+            condition = request.condition
+            if condition is not None and not len(self.matching(condition, request.ids)):
+                reason = explain(condition, self._storage, view.keys)
+                return reason if request.ids is None else f"{reason[:-1]}, among the ids that were given."
+            candidates = self._candidates(view, request)
+            if candidates is not None and not len(candidates):
+                return "Only passages marked as generated would be left (origin: generated)."
+        if request.min_score is not None:
+            return f"No passage has a score of {request.min_score} or more (min_score)."
+        return "No passage has a word of the question."
 
     def _candidates(self, view: VectorView, request: SearchRequest) -> Keys | None:
         condition = request.condition

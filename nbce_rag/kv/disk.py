@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 
-from ..errors import InputError
 from .context import Packed, nbytes
-from .folder import KVFolder
+from .folder import KVFolder, check_bytes
+from .forks import renew_in_children
 from .format import DamagedContextError, read_context, write_context
 
 __all__ = ["DiskTier"]
@@ -39,12 +39,12 @@ class DiskTier:
         max_bytes: most bytes of the folder; None takes the limit kept in it.
 
     Raises:
-        InputError: a negative size, or the folder is a file.
+        InputError: no size, or the folder is a file.
     """
 
     def __init__(self, folder: str | os.PathLike[str], codec: str, max_bytes: int | None = None) -> None:
-        if max_bytes is not None and max_bytes < 0:
-            raise InputError(f"max_disk_bytes={max_bytes} is negative; 0 keeps nothing on disk.")
+        if max_bytes is not None:
+            check_bytes("max_disk_bytes", max_bytes, "0 keeps nothing on disk")
         self.folder = KVFolder(folder)
         self._codec = codec
         self._max_bytes = max_bytes
@@ -59,6 +59,14 @@ class DiskTier:
         self._unseen = 0  # bytes written since it was counted
         self._problem = ""
         self._disabled = False
+        renew_in_children(self)
+
+    def renew(self) -> None:
+        """For a child process: what waits to be written, or was counted, the parent writes."""
+        self._lock = threading.Condition()
+        self._writer, self._last = None, None
+        self._waiting = {}
+        self._counts = Counter()
 
     @property
     def max_bytes(self) -> int:

@@ -22,20 +22,30 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from ..checks import Range
 from ..errors import InputError
 
-__all__ = ["DEFAULT_DISK_BYTES", "Entry", "KVFolder"]
+__all__ = ["DEFAULT_DISK_BYTES", "Entry", "KVFolder", "check_bytes"]
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_DISK_BYTES = 16 << 30
 """Limit of a folder that was given none: about 450,000 tokens of the packaged model in float32."""
 
+_BYTES = Range(0, 2**63 - 1, whole=True, note="in bytes")
+
 _NAME = re.compile(r"[0-9a-f]{64}\.[a-z0-9]+\.safetensors")
 _SCRATCH = re.compile(r"\.[0-9a-f]{64}\.[0-9a-f]{16}\.tmp")
 _SCRATCH_SECONDS = 600  # writing one context takes far less; what is older was left by a process that died
 _LEDGER = "ledger.sqlite"
 _LIMIT = "max_bytes"
+
+
+def check_bytes(name: str, value: object, zero: str) -> None:
+    """Raises InputError unless a value is a size of a store; `zero` says what 0 does."""
+    if isinstance(value, int) and value < 0:
+        raise InputError(f"{name}={value} is negative; {zero}.")
+    _BYTES.check(name, value)
 
 
 class Entry(NamedTuple):
@@ -72,13 +82,13 @@ class KVFolder:
     def touch(self, path: Path) -> None:
         """Note that a file was used now."""
         with suppress(OSError):  # gone meanwhile, or a folder that is only read
-            os.utime(path)
+            os.utime(path, follow_symlinks=False)
 
     def entries(self) -> Iterator[Entry]:
         """The contexts in the folder, in no order."""
         for found in self._scan(_NAME):
             with suppress(OSError):
-                status = found.stat()
+                status = found.stat(follow_symlinks=False)
                 yield Entry(Path(found.path), status.st_size, status.st_mtime_ns)
 
     def nbytes(self) -> int:
@@ -114,14 +124,18 @@ class KVFolder:
         removed = 0
         for found in self._scan(_SCRATCH):
             with suppress(OSError):
-                if found.stat().st_mtime < oldest:
+                if found.stat(follow_symlinks=False).st_mtime < oldest:
                     removed += self.remove(Path(found.path))
         return removed
 
     def _scan(self, name: re.Pattern[str]) -> Iterator[os.DirEntry[str]]:
         try:
             with os.scandir(self.path) as found:
-                yield from (entry for entry in found if name.fullmatch(entry.name))
+                yield from (
+                    entry
+                    for entry in found
+                    if name.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
+                )
         except OSError:
             return
 
@@ -132,7 +146,12 @@ class KVFolder:
         return self.counts().get(_LIMIT, DEFAULT_DISK_BYTES)
 
     def set_limit(self, max_bytes: int) -> None:
-        """Keep a limit, for every process that gives none of its own."""
+        """Keep a limit, for every process that gives none of its own.
+
+        Raises:
+            InputError: it is no size.
+        """
+        check_bytes("max_bytes", max_bytes, "0 keeps nothing on disk")
         self._change("INSERT OR REPLACE INTO numbers VALUES (?, ?)", {_LIMIT: max_bytes})
 
     def add(self, counts: Mapping[str, int]) -> None:
@@ -144,7 +163,8 @@ class KVFolder:
 
     def counts(self) -> dict[str, int]:
         """All numbers; empty if there is no ledger that can be read."""
-        if not (self.path / _LEDGER).is_file():
+        file = self.path / _LEDGER
+        if not file.is_file() or file.is_symlink():
             return {}
         try:
             with closing(self._connect()) as ledger:
@@ -158,13 +178,17 @@ class KVFolder:
     def _change(self, statement: str, numbers: Mapping[str, int]) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            if (self.path / _LEDGER).is_symlink():  # to a file elsewhere, which is none of this store's
+                logger.warning("The ledger of %s is a link; nothing is counted.", self.path)
+                return
             self._execute(statement, numbers)
         except sqlite3.OperationalError as error:  # locked, or a folder that is only read
             logger.info("The ledger of %s cannot be written: %s", self.path, error)
         except (sqlite3.Error, OSError) as error:
             logger.warning("The ledger of %s is made anew: %s", self.path, error)
             with suppress(sqlite3.Error, OSError):
-                (self.path / _LEDGER).unlink()
+                # Not removed: it may be a file of somebody else's.
+                os.replace(self.path / _LEDGER, self.path / f"{_LEDGER}.damaged")
                 self._execute(statement, numbers)
 
     def _execute(self, statement: str, numbers: Mapping[str, int]) -> None:

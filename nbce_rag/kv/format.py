@@ -77,6 +77,8 @@ def read_context(path: Path, label: Mapping[str, str]) -> Packed:
         OSError: it cannot be opened.
         DamagedContextError: damaged, not complete, of another format or with another label.
     """
+    if path.is_symlink():
+        raise DamagedContextError("a link to a file elsewhere")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
@@ -85,15 +87,18 @@ def read_context(path: Path, label: Mapping[str, str]) -> Packed:
                 if metadata.get(name) != value:
                     raise DamagedContextError(f"{name} is {metadata.get(name)!r}, not {value!r}")
             groups = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+    except (SafetensorError, ValueError, RuntimeError) as error:
         raise DamagedContextError(str(error)) from error
     if checksum != _checksum(metadata, groups):
         raise DamagedContextError("the checksum differs")
     if sum(group.nbytes for group in groups.values()) < _MAPPED_FROM:
         groups = {name: group.clone() for name, group in groups.items()}
-    # What the checksum covers was written by `write_context`.
-    parts = {name: iter(group.unbind(0)) for name, group in groups.items()}
-    return {name: next(parts[str(number)]) for name, number in json.loads(metadata[_LAYOUT]).items()}
+    try:
+        parts = {name: iter(group.unbind(0)) for name, group in groups.items()}
+        return {name: next(parts[str(number)]) for name, number in json.loads(metadata[_LAYOUT]).items()}
+    except (ValueError, KeyError, AttributeError, TypeError, RuntimeError, StopIteration) as error:
+        # A checksum is no signature: others can make one.
+        raise DamagedContextError("it does not say how its tensors are laid out") from error
 
 
 def read_label(path: Path) -> tuple[dict[str, str], int]:

@@ -21,6 +21,8 @@ from ..files import cache_dir
 from .codec import Codec, resolve_codec
 from .context import Packed, context_key, nbytes
 from .disk import DiskTier
+from .folder import check_bytes
+from .forks import renew_in_children
 
 __all__ = ["ContextStore", "ModelIdentity", "PassageKVStore", "StoreLike", "StoreStatistics", "resolve_store"]
 
@@ -101,7 +103,7 @@ class PassageKVStore:
             bit.
 
     Raises:
-        InputError: a negative size, an unknown codec, or the folder is a file.
+        InputError: no size, an unknown codec, or the folder is a file.
     """
 
     def __init__(
@@ -112,8 +114,7 @@ class PassageKVStore:
         max_disk_bytes: int | None = None,
         codec: str | Codec | None = None,
     ) -> None:
-        if max_bytes < 0:
-            raise InputError(f"max_bytes={max_bytes} is negative; 0 switches the store off.")
+        check_bytes("max_bytes", max_bytes, "0 switches the store off")
         self.max_bytes = max_bytes
         self.codec = resolve_codec(codec)
         self._bytes = 0
@@ -124,6 +125,12 @@ class PassageKVStore:
         if folder is not None:
             self._disk = DiskTier(folder, self.codec.name, max_disk_bytes)
             weakref.finalize(self, self._disk.close)
+        renew_in_children(self)
+
+    def renew(self) -> None:
+        """For a child process: another thread of the parent may have been in the middle of a change."""
+        self._lock = threading.Lock()
+        self._bytes = sum(map(nbytes, self._entries.values()))
 
     def __len__(self) -> int:
         """Contexts in memory."""
@@ -231,10 +238,14 @@ class PassageKVStore:
 
     def flush(self) -> None:
         """Wait until everything is on disk. Warns (NbceWarning) if it cannot be written."""
+        if problem := self.settle():
+            warn(problem)
+
+    def settle(self) -> str:
+        """Wait until everything is on disk; why it cannot be written, as `take_problem` says it."""
         if self._disk is not None:
             self._disk.flush()
-            if problem := self.take_problem():
-                warn(problem)
+        return self.take_problem()
 
     def close(self) -> None:
         """`flush`, and let the writer go. The store can be used again; doing it twice does no harm."""

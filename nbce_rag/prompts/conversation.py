@@ -83,7 +83,8 @@ def resolve(
     Args:
         turns: the conversation, oldest first.
         contexts: passages given beside it.
-        key: see `format_passage`; marks without its tag are not believed.
+        key: see `format_passage`; marks without its tag are not believed, and neither is `PASSAGES` outside
+            system turns where signed passages stand.
         history: "drop" or "keep_as_text", for passages of earlier turns.
         score_scale: what the passages' scores are, see `on_one_scale`; None tells it from them.
 
@@ -103,6 +104,11 @@ def resolve(
         _split(turn, key, is_current, history, notes) for turn, is_current in zip(turns, current, strict=True)
     ]
     standing = [part for parts in split for part in parts if isinstance(part, Passage)]
+    if key is not None and standing:  # nobody has signed that mark
+        split = [
+            parts if turn.role == "system" else [_without_places(part) for part in parts]
+            for turn, parts in zip(turns, split, strict=True)
+        ]
     marked = any(isinstance(part, str) and PASSAGES in part for parts in split for part in parts)
     scored, of_scores = on_one_scale(standing if contexts is None else list(contexts), score_scale)
     passages = _distinct(scored, notes)
@@ -132,6 +138,10 @@ def _split(
     if history == "keep_as_text":
         return [part.text if isinstance(part, Passage) else part.replace(PASSAGES, "") for part in parts]
     return [part.replace(PASSAGES, "") for part in parts if isinstance(part, str)]
+
+
+def _without_places(part: str | Passage) -> str | Passage:
+    return part.replace(PASSAGES, "") if isinstance(part, str) else part
 
 
 def _tidy(parts: Sequence[str | Passage]) -> list[str | Passage]:
@@ -226,7 +236,7 @@ def _cut_pasted(parts: Sequence[str | Passage], passages: Sequence[Passage]) -> 
 def _distinct(passages: Sequence[Passage], notes: list[str]) -> tuple[Passage, ...]:
     """Without empty ones and repetitions, and with ids that are unique."""
     distinct: dict[str, Passage] = {}
-    ids: set[str] = set()
+    copies: dict[str, int] = {}  # by id
     for number, passage in enumerate(passages, 1):
         passage = _clean(passage)
         if not passage.text.strip():
@@ -234,11 +244,11 @@ def _distinct(passages: Sequence[Passage], notes: list[str]) -> tuple[Passage, .
             continue
         if passage.content_hash in distinct:
             continue
-        name, copies = passage.id, 1
-        while name in ids:  # the same id for another text: citations must tell them apart
-            copies += 1
-            name = f"{passage.id}#{copies}"
-        ids.add(name)
+        name = passage.id
+        while name in copies:  # the same id for another text: citations must tell them apart
+            copies[passage.id] = copies.get(passage.id, 1) + 1
+            name = f"{passage.id}#{copies[passage.id]}"
+        copies.setdefault(name, 1)
         distinct[passage.content_hash] = replace(passage, id=name)
     return tuple(distinct.values())
 

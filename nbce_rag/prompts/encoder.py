@@ -296,7 +296,7 @@ class PromptEncoder:
 
 
 @lru_cache(maxsize=16)
-def _specials(texts: frozenset[str]) -> tuple[dict[int, None], re.Pattern[str] | None]:
+def _specials(texts: frozenset[str]) -> tuple[dict[int, str | None], re.Pattern[str] | None]:
     """What `str.translate` takes out of foreign text, and a pattern of special tokens to be broken up."""
     unwanted = NONCHARACTERS | {ord(text): None for text in texts if len(text) == 1}
     longer = sorted((text for text in texts if len(text) > 1), key=len, reverse=True)

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from urllib.parse import quote, unquote
 
+from ..errors import InputError
 from ..noncharacters import PASSAGES, strip_marks
 from ..passages import Passage
 
@@ -41,7 +42,11 @@ def format_passage(passage: Passage, *, text: str | None = None, key: str | None
         text: another wording of it, which is then what the model reads.
         key: a secret that the reader knows too; without it, whoever writes a part of the prompt can mark a
             passage. The header gets an HMAC over all of it and the text.
+
+    Raises:
+        InputError: the key is empty.
     """
+    _check_key(key)
     body = strip_marks(passage.text if text is None else text)
     fields = {
         "id": passage.id,
@@ -57,10 +62,11 @@ def format_passage(passage: Passage, *, text: str | None = None, key: str | None
 
 
 def format_passages(passages: Iterable[Passage], *, separator: str = "\n\n", key: str | None = None) -> str:
-    """Passages between marks, joined; arguments as in `format_passage`.
+    """Passages between marks, joined; arguments and errors as in `format_passage`.
 
     Of no passages it is `PASSAGES`, so that who reads the prompt knows that some were looked for.
     """
+    _check_key(key)
     if not (passages := list(passages)):
         return PASSAGES
     return strip_marks(separator).join(format_passage(passage, key=key) for passage in passages)
@@ -79,7 +85,11 @@ def split_marks(text: str, *, key: str | None = None) -> list[str | Passage]:
 
     Marks that are unbalanced, or that do not carry the tag of `key`, are taken out and what is between
     them stays text. `PASSAGES` stays where it is.
+
+    Raises:
+        InputError: the key is empty.
     """
+    _check_key(key)
     parts: list[str | Passage] = []
     end = 0
     for match in _MARKED.finditer(text):
@@ -118,6 +128,13 @@ def _parse(header: str, body: str) -> Passage:
 
 def _quote(value: str) -> str:
     return quote(value, safe="", errors="replace").replace("~", "%7E")
+
+
+def _check_key(key: str | None) -> None:
+    if key is not None and not key.strip():
+        raise InputError(
+            "The key of passage marks is empty, so that anyone could sign them: give a secret, or None."
+        )
 
 
 def _tag(key: str, header: str, body: str) -> str:

@@ -472,3 +472,14 @@ async def test_blank_texts_are_passed_over_and_named(tmp_path: Path) -> None:
             added = await store.aadd_documents(documents) if ask[0] == "a" else store.add_documents(documents)
         assert added == ["1", "3"]
         assert len(store) == 2
+
+
+def test_an_empty_filter_deletes_nothing(store: PassageVectorStore) -> None:
+    store.add_texts(["cats purr", "dogs bark"], ids=["a", "b"])
+    with pytest.raises(InputError, match="asks nothing"):
+        store.delete(filter={})
+    assert len(store.get_by_ids(["a", "b"])) == 2
+    store.delete(["a"], filter={})
+    assert [document.id for document in store.get_by_ids(["a", "b"])] == ["b"]
+    store.delete()
+    assert store.get_by_ids(["a", "b"]) == []

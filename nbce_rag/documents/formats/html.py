@@ -28,12 +28,20 @@ def _read_html(path: Path, data: bytes) -> Document:
         # Guesses that the markup is XML or a file name: neither concerns the reader of a folder.
         warnings.simplefilter("ignore")
         try:
-            soup = BeautifulSoup(markup, "html.parser")
+            soup = BeautifulSoup(_with_ends(markup), "html.parser")
         except Exception as error:  # ParserRejectedMarkup, which moved between releases of bs4
             raise ReadError(f"{path}: is not HTML that can be read ({error}).") from error
     titles = (tag for tag in soup.find_all("title") if tag.find_parent("svg") is None)
     title = next(titles, None) or soup.find("h1")
     return Document(strip_marks(_html_text(soup)), clean_title(title.get_text() if title else None))
+
+
+def _with_ends(markup: str) -> str:
+    """Markup in which what never ends does not begin: the parser looks for each end in all of the rest."""
+    for begin, end in (("<!--", "-->"), ("<![CDATA[", "]]>"), ("<", ">")):
+        last = markup.rfind(end) + len(end) if end in markup else 0
+        markup = markup[:last] + markup[last:].replace(begin, begin.replace("<", "&lt;"))
+    return markup
 
 
 def _decode_html(path: Path, data: bytes) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,27 +13,29 @@ from typing import Any, NoReturn
 from ...errors import ReadError
 from ...noncharacters import strip_marks
 from ...passages import Passage
-from ..document import OnError, Splitter, decode_text, read_bytes, source_name
+from ...values import NotPlainError, plain, shown
+from ..document import (
+    MOST_BYTES,
+    OnError,
+    Splitter,
+    check_regular,
+    decode_text,
+    read_bytes,
+    source_name,
+)
 
 __all__ = ["RECORDS"]
 
+_CHUNK = 1 << 20
+_LONGEST_LINE = 64 << 20
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+
 
 def _read_jsonl(path: Path, splitter: Splitter, on_error: OnError) -> list[Passage]:
-    data = read_bytes(path)
-    if path.name.lower().endswith(".gz"):
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as error:
-            raise ReadError(f"{path}: is damaged or not a gzip file ({error}).") from error
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        data = decode_text(path, data).encode("utf-8", "replace")
     passages: list[Passage] = []
     line_of_id: dict[str, int] = {}
     is_blank = True
-    # By line feed only: JSON strings may hold the other line ends that splitlines knows.
-    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if not line.strip():
-            continue
+    for number, line in _lines(path):
         is_blank = False
         place = f"{path}, line {number}"
         try:
@@ -58,6 +61,57 @@ def _read_jsonl(path: Path, splitter: Splitter, on_error: OnError) -> list[Passa
     return passages
 
 
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file that are not blank, with their numbers."""
+    if path.name.lower().endswith(".gz"):
+        chunks = _unpacked(path)
+        first = next(chunks, b"")
+        if first.startswith(_UTF_16):
+            chunks = iter([_in_utf_8(path, first + b"".join(chunks))])
+            first = b""
+    else:
+        first, chunks = read_bytes(path), iter(())
+        if first.startswith(_UTF_16):
+            first = _in_utf_8(path, first)
+    number, rest = 1, b""
+    # By line feed only: JSON strings may hold the other line ends that splitlines knows.
+    for chunk in _chained(first.removeprefix(b"\xef\xbb\xbf"), chunks):
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            if line and not line.isspace():
+                yield number, line
+            number += 1
+        if len(rest) > _LONGEST_LINE:
+            raise ReadError(f"{path}, line {number}: is longer than {_LONGEST_LINE:,} bytes.")
+    if rest.strip():
+        yield number, rest
+
+
+def _chained(first: bytes, others: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    yield from others
+
+
+def _in_utf_8(path: Path, data: bytes) -> bytes:
+    return decode_text(path, data).encode("utf-8", "replace").removeprefix(b"\xef\xbb\xbf")
+
+
+def _unpacked(path: Path) -> Iterator[bytes]:
+    check_regular(path)
+    size = 0
+    try:
+        with gzip.open(path) as stream:
+            while chunk := stream.read(_CHUNK):
+                size += len(chunk)
+                if size > MOST_BYTES:
+                    raise ReadError(f"{path}: unpacks to more than {MOST_BYTES:,} bytes; split it.")
+                yield chunk
+    except ReadError:
+        raise
+    except (OSError, EOFError, zlib.error) as error:
+        raise ReadError(f"{path}: is damaged or not a gzip file ({error}).") from error
+
+
 def _parse_record(place: str, line: bytes) -> tuple[str, str, str | None, dict[str, Any]]:
     """Id ("" for none), text, title and metadata of one line.
 
@@ -65,13 +119,10 @@ def _parse_record(place: str, line: bytes) -> tuple[str, str, str | None, dict[s
         ReadError: It is not a JSON object with a text, or one of its fields has the wrong type.
     """
     try:
-        record = json.loads(decode_text(place, line), parse_constant=_refuse_constant)
-        # JSON can escape half a surrogate pair, which no UTF-8 can hold.
-        json.dumps(record, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise ReadError(
-            f"{place}: holds half a surrogate pair (\\ud800 to \\udfff); mend its escapes."
-        ) from None
+        # JSON can escape half a surrogate pair, which no UTF-8 can hold, and write numbers without end.
+        record = plain(json.loads(decode_text(place, line), parse_constant=_refuse_constant))
+    except NotPlainError as error:
+        raise ReadError(f"{place}: {error}.") from None
     except (ValueError, RecursionError) as error:
         raise ReadError(f"{place}: is not JSON ({error}).") from None
     if not isinstance(record, dict):
@@ -81,11 +132,11 @@ def _parse_record(place: str, line: bytes) -> tuple[str, str, str | None, dict[s
     if not isinstance(text, str):
         raise ReadError(f'{place}: needs a string under "text".')
     if name is not None and (isinstance(name, bool) or not isinstance(name, (str, int))):
-        raise ReadError(f'{place}: "id" must be a string or a whole number, got {name!r}.')
+        raise ReadError(f'{place}: "id" must be a string or a whole number, got {shown(name)}.')
     if title is not None and not isinstance(title, str):
-        raise ReadError(f'{place}: "title" must be a string, got {title!r}.')
+        raise ReadError(f'{place}: "title" must be a string, got {shown(title)}.')
     if metadata is not None and not isinstance(metadata, dict):
-        raise ReadError(f'{place}: "metadata" must be an object, got {metadata!r}.')
+        raise ReadError(f'{place}: "metadata" must be an object, got {shown(metadata)}.')
     text = strip_marks(text)
     if not text.strip():
         raise ReadError(f'{place}: holds no text under "text".')

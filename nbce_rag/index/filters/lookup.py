@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -69,7 +68,7 @@ class KeyFinder:
             return 10 * _COUNT_LIMIT
         if condition.key == "id" and condition.op in ("eq", "in"):
             return len(condition.value) if condition.op == "in" else 1
-        if condition.op == "call" or condition.key in _COLUMNS:
+        if condition.op == "call" or condition.key in _COLUMNS or "." in condition.key:
             return _COUNT_LIMIT - 1
         clauses = _clauses(condition)
         return sum(
@@ -78,7 +77,15 @@ class KeyFinder:
         )
 
     def _test(self, test: FieldTest) -> Keys:
-        name = attribute_name(test.key)
+        parts = self._rows(test, attribute_name(test.key))
+        if isinstance(test.key, str) and "." in test.key:
+            parts.append(self._nested(test, test.key))
+        if isinstance(test.key, str) and test.key in _COLUMNS and test.columns != "none":
+            parts.append(self._column(test, test.key))
+        return _union(parts)
+
+    def _rows(self, test: FieldTest, name: str) -> list[Keys]:
+        """Those of which the rows of a name meet a test, in parts."""
         parts: list[Keys] = []
         for clause, values, sure in _clauses(test):
             if test.op == "call":
@@ -91,9 +98,22 @@ class KeyFinder:
             parts.append(
                 self._ask(test, _keys(self._storage.attribute_keys(name, "kind IN ('l','a','d')", ())))
             )
-        if isinstance(test.key, str) and test.key in _COLUMNS and test.columns != "none":
-            parts.append(self._column(test, test.key))
-        return _union(parts)
+        return parts
+
+    def _nested(self, test: FieldTest, key: str) -> Keys:
+        """Those that meet a test by the path that a dotted key is, because they have no such key."""
+        first, second, *deeper = key.split(".")
+        name = attribute_name((first, second))
+        if deeper:
+            keys = self._ask(test, _keys(self._storage.attribute_keys(name, "kind = 'd'", ())))
+        else:
+            keys = _union(self._rows(test, name))
+        return np.setdiff1d(keys, self._having(key), assume_unique=True)
+
+    def _having(self, key: str) -> Keys:
+        """Those whose metadata have a key."""
+        kinds = "kind IN ('n','b','s','z','l','a','d')"
+        return _keys(self._storage.attribute_keys(attribute_name(key), kinds, ()))
 
     def _column(self, test: FieldTest, column: str) -> Keys:
         """Those whose own `id`, `source` or `title` meets a test, because their metadata have no such key."""
@@ -112,10 +132,7 @@ class KeyFinder:
                     if (value is not None or test.columns == "any") and test.meets(value)
                 ]
             )
-        own = _keys(
-            self._storage.attribute_keys(attribute_name(column), "kind IN ('n','b','s','z','l','a','d')", ())
-        )
-        return np.setdiff1d(keys, own, assume_unique=True)
+        return np.setdiff1d(keys, self._having(column), assume_unique=True)
 
     def _ask(self, condition: Condition, among: Keys | None) -> Keys:
         """Reads metadata and asks the condition itself, of some passages or of all."""
@@ -127,7 +144,10 @@ class KeyFinder:
                 (key,)
                 for key, passage_id, source, title, metadata in rows
                 if condition.holds(
-                    Fields(json.loads(metadata), {"id": passage_id, "source": source, "title": title})
+                    Fields(
+                        self._storage.metadata(metadata),
+                        {"id": passage_id, "source": source, "title": title},
+                    )
                 )
             ]
         )

@@ -6,15 +6,23 @@ import logging
 import os
 import sqlite3
 import threading
+import time
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
-from ...errors import IndexDamagedError, IndexLockedError, IndexNotFoundError, PassageIndexError
+from ...errors import (
+    IndexDamagedError,
+    IndexLockedError,
+    IndexNotFoundError,
+    InputError,
+    PassageIndexError,
+)
 from . import schema
 
-__all__ = ["RESTORE", "Database", "SqlRow", "not_found"]
+__all__ = ["RESTORE", "ChangedError", "Database", "SqlRow", "not_found"]
 
 logger = logging.getLogger(__name__)
 
@@ -24,13 +32,26 @@ SqlRow: TypeAlias = tuple[Any, ...]
 RESTORE = "restore it from a backup, or delete the folder and index the documents again."
 _CACHE_KIB = 65_536
 _CHUNK = 500  # values in one statement; SQLite's oldest limit is 999
+_SETTLED_S = 0.05  # a file that was written this short ago may be written again at the same time of its clock
 
 # A connection must not be used, nor closed, in a process that was forked after it was opened.
 _forked: list[sqlite3.Connection] = []
 
 
+class ChangedError(IndexLockedError):
+    """What was read is of no one state: another process changed a file that cannot be locked here."""
+
+
+class _Mark:
+    """Lives as long as a transaction does."""
+
+
 class Database:
-    """One SQLite file. Safe to use from several threads, after a fork, and from several processes."""
+    """One SQLite file. Safe to use from several threads, after a fork, and from several processes.
+
+    In a folder that may not be written, SQLite can make no files to lock by. There the file is read as it is,
+    and opened again when it has changed.
+    """
 
     def __init__(self, file: Path, timeout: float) -> None:
         self.file = file
@@ -70,7 +91,7 @@ class Database:
                     f"{schema.VERSION}: install a newer nbce-rag."
                 )
             if version < schema.VERSION:
-                storage._migrate()
+                storage._migrate(version)
         except BaseException:
             storage.close()
             raise
@@ -118,26 +139,51 @@ class Database:
             marks = ", ".join("?" * len(part))
             yield from self._connection.execute(f"{query} IN ({marks})", part).fetchall()
 
-    def _migrate(self) -> None:
-        with self.write() as connection:
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version < schema.VERSION:  # no other process was faster
-                logger.info("Bringing the index at %s up to version %d.", self.file.parent, schema.VERSION)
-                schema.migrate(connection, version)
+    def _migrate(self, version: int) -> None:
+        try:
+            with self.write() as connection:
+                version = connection.execute("PRAGMA user_version").fetchone()[0]
+                if version < schema.VERSION:  # no other process was faster
+                    logger.info(
+                        "Bringing the index at %s up to version %d.", self.file.parent, schema.VERSION
+                    )
+                    schema.migrate(connection, version)
+        except PassageIndexError as error:
+            if version not in schema.READABLE or not _is_read_only(error):
+                raise
+            logger.info("The index at %s is read as it is (version %d).", self.file.parent, version)
 
     def _connect(self) -> None:
         self._lock = threading.RLock()
         self._pid = os.getpid()
-        uri = f"{self.file.resolve().as_uri()}?mode=rw"
-        wal = self.file.with_name(f"{self.file.name}-wal")
-        if not os.access(self.file.parent, os.W_OK) and not (wal.exists() and wal.stat().st_size):
-            # WAL needs a file beside it, which cannot be made here; nobody can write either.
-            uri = f"{self.file.resolve().as_uri()}?immutable=1"
+        self._current: weakref.ref[_Mark] | None = None  # the transaction that is open
         with _errors(self.file, self._timeout):
-            self._connection = sqlite3.connect(
-                uri, uri=True, timeout=self._timeout, isolation_level=None, check_same_thread=False
-            )
-            self._connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+            self._open_file()
+
+    def _open_file(self) -> None:
+        self._frozen: tuple[int, ...] | None = None  # the state of a file that is read without locks
+        options = "mode=rw"
+        if not os.access(self.file.parent, os.W_OK):
+            if not self._log_size():
+                self._frozen = self._state_of_file()
+                options = "immutable=1"
+            elif not self.file.with_name(f"{self.file.name}-shm").exists():
+                raise PassageIndexError(
+                    f"The index at {self.file.parent} was copied, or its writer was ended, while changes "
+                    f"were still in its log ({self.file.name}-wal), and nothing can be written there: copy "
+                    "the folder to where it can be written, and open it there once."
+                )
+        self._identity = _identity(self.file)
+        self._connection = sqlite3.connect(
+            f"{self.file.resolve().as_uri()}?{options}",
+            uri=True,
+            timeout=self._timeout,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        self._connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        # What the file itself would have SQLite do, in views and triggers, is not to be trusted.
+        self._connection.execute("PRAGMA trusted_schema = OFF")
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
@@ -147,7 +193,7 @@ class Database:
         with self._lock, _errors(self.file, self._timeout):
             if self._closed:
                 raise PassageIndexError(f"The index at {self.file.parent} is closed: open it again.")
-            if self._connection.in_transaction:
+            if self._connection.in_transaction and self._current is not None and self._current() is not None:
                 # A filter given to search may look something up, but not change what is searched.
                 if begin != "BEGIN":
                     raise PassageIndexError(
@@ -155,17 +201,68 @@ class Database:
                     )
                 yield self._connection
                 return
-            self._connection.execute(begin)
+            mark = _Mark()
             try:
-                yield self._connection
-                self._connection.execute("COMMIT")
+                self._roll_back()  # what an interruption has left open
+                self._check_place()
+                self._thaw()
+                self._current = weakref.ref(mark)
+                self._connection.execute(begin)
+                with self._frozen_errors():
+                    yield self._connection
+                # There is nothing to commit of what was read, and FTS5 may fail at it.
+                self._connection.execute("ROLLBACK" if begin == "BEGIN" else "COMMIT")
             except BaseException:
                 self._roll_back()
                 raise
+            if begin != "BEGIN":
+                self._check_place()
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:  # SQLite ends it by itself after some errors
             self._connection.execute("ROLLBACK")
+
+    def _check_place(self) -> None:
+        """Raises PassageIndexError when the file is no longer where others would look for it."""
+        if _identity(self.file) != self._identity:
+            raise PassageIndexError(
+                f"The index at {self.file.parent} was removed or replaced while it was open here; nothing "
+                "more is read from what it was, or stored in it: open it again."
+            )
+
+    def _thaw(self) -> None:
+        """Opens a file that is read without locks again, when it is not as it was."""
+        if self._frozen is not None and self._frozen != self._state_of_file():
+            self._connection.close()
+            self._open_file()
+
+    @contextmanager
+    def _frozen_errors(self) -> Iterator[None]:
+        problem: BaseException | None = None
+        try:
+            yield
+        except (sqlite3.DatabaseError, IndexDamagedError) as error:
+            problem = error
+        if self._frozen is not None and self._frozen[:-1] != self._state_of_file()[:-1]:
+            raise ChangedError(
+                f"Another process changed the index at {self.file.parent} while it was read, where nothing "
+                "can be written and so not be locked: try again."
+            ) from problem
+        if problem is not None:
+            raise problem
+
+    def _state_of_file(self) -> tuple[int, ...]:
+        """What changes when the file does; the last number never stays while it may still be written."""
+        status = self.file.stat()
+        is_settled = time.time() - status.st_mtime > _SETTLED_S
+        unsettled = 0 if is_settled else time.monotonic_ns()
+        return status.st_ino, status.st_size, status.st_mtime_ns, self._log_size(), unsettled
+
+    def _log_size(self) -> int:
+        try:
+            return self.file.with_name(f"{self.file.name}-wal").stat().st_size
+        except OSError:
+            return 0
 
 
 def not_found(folder: Path) -> IndexNotFoundError:
@@ -176,11 +273,30 @@ def not_found(folder: Path) -> IndexNotFoundError:
     )
 
 
+def _identity(file: Path) -> tuple[int, int] | None:
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _is_read_only(error: PassageIndexError) -> bool:
+    code = getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+
+
 @contextmanager
 def _errors(file: Path, timeout: float) -> Iterator[None]:
     """Turns SQLite's errors into ours."""
     try:
         yield
+    except (sqlite3.ProgrammingError, sqlite3.InterfaceError) as error:
+        raise InputError(
+            f"The index was asked with a value that is neither text nor number ({error})."
+        ) from error
+    except UnicodeEncodeError as error:
+        raise InputError("A text holds half a surrogate pair: decode it with errors='replace'.") from error
     except sqlite3.DatabaseError as error:
         code = getattr(error, "sqlite_errorcode", 1) & 0xFF
         folder = file.parent

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from ...errors import IndexDamagedError
 from .database import Database, SqlRow
 
 __all__ = ["Lookups"]
@@ -41,6 +42,18 @@ class Lookups(Database):
         )
         return int(cursor.fetchone()[0])
 
+    def kinds_of(self, name: str) -> list[str]:
+        """Kinds of values that a name has, but for elements of lists."""
+        rows = self._attributes("DISTINCT kind", name, "kind IN ('n','b','s','z','l','a','d')", ())
+        return [row[0] for row in rows]
+
+    def names(self, limit: int) -> list[str]:
+        """Some names of metadata, in their order."""
+        rows = self._connection.execute(
+            "SELECT name FROM names WHERE id IN (SELECT name FROM attributes) ORDER BY name LIMIT ?", (limit,)
+        )
+        return [row[0] for row in rows]
+
     def column(self, column: str) -> Iterator[tuple[int, str | None]]:
         """Key and `id`, `source` or `title` of every passage."""
         return iter(self._connection.execute(f"SELECT key, {column} FROM passages"))
@@ -55,11 +68,19 @@ class Lookups(Database):
 
     def match_words(self, expression: str, limit: int) -> list[tuple[int, float]]:
         """Keys and BM25 scores, best first, of the passages that match an expression of FTS5."""
-        rows = self._connection.execute(
-            "SELECT rowid, -rank FROM words WHERE words MATCH ? ORDER BY rank, rowid LIMIT ?",
-            (expression, limit),
-        )
-        return rows.fetchall()
+        query = "SELECT rowid, -rank FROM words WHERE words MATCH ? ORDER BY rank, rowid LIMIT ?"
+        try:
+            return self._connection.execute(query, (expression, limit)).fetchall()
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 1) & 0xFF not in (
+                sqlite3.SQLITE_CORRUPT,
+                sqlite3.SQLITE_ERROR,
+            ):
+                raise
+            raise IndexDamagedError(
+                f"The words of the index at {self.file.parent} are damaged ({error}): `nbce-rag index "
+                "--rebuild` makes them anew."
+            ) from error
 
     def _attributes(self, columns: str, name: str, clause: str, values: SqlRow) -> sqlite3.Cursor:
         return self._connection.execute(

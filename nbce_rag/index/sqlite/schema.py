@@ -9,15 +9,33 @@ import zlib
 from collections.abc import Mapping
 
 from .attributes import attribute_rows
-from .words import index_text
+from .words import TOKENIZER, index_text
 
-__all__ = ["APPLICATION_ID", "VERSION", "bump", "checksum", "create", "migrate", "name_id", "put_lookups"]
+__all__ = [
+    "APPLICATION_ID",
+    "READABLE",
+    "VERSION",
+    "bump",
+    "checksum",
+    "create",
+    "create_words",
+    "drop_words",
+    "migrate",
+    "name_id",
+    "put_lookups",
+    "put_words",
+]
 
 APPLICATION_ID = 0x4E424345  # "NBCE", in the header of the file
-VERSION = 2
+VERSION = 3
+READABLE = (2,)
+"""Versions that can be read as they are where nothing can be written."""
 _PAGE_SIZE = 8192  # five vectors of 384 numbers fit; of SQLite's usual 4096 bytes a quarter stays empty
 
-_SCHEMA = """
+_WORDS = f"""
+CREATE VIRTUAL TABLE words USING fts5(title, text, content = '', tokenize = "{TOKENIZER}")
+"""
+_SCHEMA = f"""
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE state(
     id INTEGER PRIMARY KEY CHECK (id = 0), generation INTEGER NOT NULL, count INTEGER NOT NULL
@@ -55,9 +73,7 @@ CREATE TABLE attributes(
     name INTEGER NOT NULL, kind TEXT NOT NULL, value NOT NULL, key INTEGER NOT NULL,
     PRIMARY KEY (name, kind, value, key)
 ) WITHOUT ROWID;
-CREATE VIRTUAL TABLE words USING fts5(
-    title, text, content = '', tokenize = 'porter unicode61 remove_diacritics 2'
-);
+{_WORDS.strip()};
 CREATE TABLE files(path TEXT PRIMARY KEY, fingerprint TEXT NOT NULL) WITHOUT ROWID
 """
 
@@ -85,6 +101,8 @@ def migrate(connection: sqlite3.Connection, version: int) -> None:
     """Brings the tables of an older version up to date; to be called inside a transaction that writes."""
     if version == 1:
         _from_version_1(connection)
+    if version == 2:
+        _from_version_2(connection)
     connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
@@ -115,10 +133,7 @@ def put_lookups(
     metadata: str,
 ) -> None:
     """Puts what is looked up of a new passage beside it: its words and its metadata."""
-    connection.execute(
-        "INSERT INTO words(rowid, title, text) VALUES (?, ?, ?)",
-        (key, index_text(title or ""), index_text(text)),
-    )
+    put_words(connection, key, title, text)
     put_attributes(connection, names, key, metadata)
 
 
@@ -131,6 +146,39 @@ def put_attributes(connection: sqlite3.Connection, names: dict[str, int], key: i
         rows.append((names[name], kind, value, key))
     # Of a list with 1 and 1.0 in it, SQLite sees two of one.
     connection.executemany("INSERT OR IGNORE INTO attributes VALUES (?, ?, ?, ?)", rows)
+
+
+def create_words(connection: sqlite3.Connection) -> None:
+    """Makes the inverted index of words, empty."""
+    connection.execute(_WORDS)
+
+
+def drop_words(connection: sqlite3.Connection) -> None:
+    """Removes the inverted index of words, whatever state it is in."""
+    try:
+        connection.execute("DROP TABLE words")
+    except sqlite3.DatabaseError:  # FTS5 removes nothing that it cannot read
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("DELETE FROM sqlite_master WHERE name = 'words'")
+        connection.execute("PRAGMA writable_schema = RESET")
+        for table in ("data", "idx", "content", "docsize", "config"):
+            connection.execute(f"DROP TABLE IF EXISTS words_{table}")
+
+
+def _from_version_2(connection: sqlite3.Connection) -> None:
+    """Version 2 folded marks of Latin letters only, so that words are indexed anew."""
+    drop_words(connection)
+    create_words(connection)
+    for key, title, text in connection.execute("SELECT key, title, text FROM passages ORDER BY key"):
+        put_words(connection, key, title, text)
+
+
+def put_words(connection: sqlite3.Connection, key: int, title: str | None, text: str) -> None:
+    """Puts the words of a passage where searches look."""
+    connection.execute(
+        "INSERT INTO words(rowid, title, text) VALUES (?, ?, ?)",
+        (key, index_text(title or ""), index_text(text)),
+    )
 
 
 def _from_version_1(connection: sqlite3.Connection) -> None:

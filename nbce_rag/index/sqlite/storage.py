@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from ...errors import IndexDamagedError, InputError
 from ...passages import Passage
+from ...values import NotPlainError, plain
 from . import schema
 from .attributes import attribute_rows
 from .database import RESTORE, SqlRow
@@ -53,6 +54,8 @@ class Storage(VectorRows, Lookups):
     def meta(self) -> dict[str, str]:
         """What was given to `create`."""
         meta = dict(self._connection.execute("SELECT key, value FROM meta"))
+        if not all(isinstance(text, str) for pair in meta.items() for text in pair):
+            raise self.damage("says what is no text about its embedder")
         if not meta.keys() >= {"index", "embedder", "embedder_kind", "dimension"}:
             raise IndexDamagedError(f"{self.file} does not say which embedder it was made with: {RESTORE}")
         return meta
@@ -64,7 +67,7 @@ class Storage(VectorRows, Lookups):
     def state(self) -> State:
         """The newest state."""
         row = self._connection.execute("SELECT generation, count FROM state").fetchone()
-        if row is None:
+        if row is None or not all(isinstance(number, int) for number in row):
             raise self.damage("has no state")
         return State(*row)
 
@@ -90,10 +93,11 @@ class Storage(VectorRows, Lookups):
         """Ids of the passages of these keys."""
         return [row[0] for row in self._select("SELECT id FROM passages WHERE key", keys)]
 
-    def page(self, after: int, size: int) -> list[tuple[int, Passage]]:
-        """Up to `size` passages whose keys are above `after`, in the order in which they were added."""
+    def page(self, after: int, last: int, size: int) -> list[tuple[int, Passage]]:
+        """Up to `size` passages whose keys are above `after`, up to `last`, in the order of being added."""
         rows = self._connection.execute(
-            f"SELECT key, {_PASSAGE} FROM passages WHERE key > ? ORDER BY key LIMIT ?", (after, size)
+            f"SELECT key, {_PASSAGE} FROM passages WHERE key > ? AND key <= ? ORDER BY key LIMIT ?",
+            (after, last, size),
         )
         return [(row[0], self._passage(row[1:])) for row in rows]
 
@@ -110,6 +114,11 @@ class Storage(VectorRows, Lookups):
         """What `finish_file` recorded for a file."""
         row = self._connection.execute("SELECT fingerprint FROM files WHERE path = ?", (file,)).fetchone()
         return row[0] if row else None
+
+    def files_of(self, ids: Iterable[str]) -> dict[str, str]:
+        """The file that each of these passages comes from, by id, of those that come from one."""
+        rows = self._select("SELECT id, file FROM passages WHERE file IS NOT NULL AND id", ids)
+        return {row[0]: row[1] for row in rows}
 
     def new_ids(self, passages: Iterable[Passage]) -> set[str]:
         """Ids of those passages that are not stored with the same title and text."""
@@ -148,6 +157,8 @@ class Storage(VectorRows, Lookups):
                         changed += old != fields
                         self._change_metadata(key, row, file, fields, old.metadata, names)
                     continue
+                if not isinstance(text, str) or not isinstance(old.title, str | None):
+                    raise self.damage(f"holds a damaged passage ({passage.id!r})")
                 self._remove({key: (old.title, text, old.metadata)})
                 added -= 1
             assert vector is not None
@@ -230,6 +241,14 @@ class Storage(VectorRows, Lookups):
     def _forget(self, keys: Iterable[int]) -> None:
         query = "SELECT key, title, text, metadata FROM passages WHERE key"
         passages = {row[0]: row[1:] for row in self._select(query, keys)}
+        for key, (title, text, metadata) in passages.items():
+            try:
+                self.metadata(metadata)
+            except IndexDamagedError:  # a damaged passage can go: all attributes are looked through for it
+                self._connection.execute("DELETE FROM attributes WHERE key = ?", (key,))
+                metadata = "{}"
+            words = [part if isinstance(part, str) else "" for part in (title, text)]
+            passages[key] = (words[0], words[1], metadata)
         if passages:
             self._remove(passages)
             schema.bump(self._connection, -len(passages))
@@ -258,28 +277,33 @@ class Storage(VectorRows, Lookups):
     def metadata(self, data: str) -> dict[str, Any]:
         """Metadata of JSON as it is stored."""
         try:
-            metadata: dict[str, Any] = json.loads(data)
-        except ValueError as error:
+            metadata = json.loads(data)
+        except (ValueError, TypeError, RecursionError) as error:
             raise self.damage("holds metadata that is not JSON") from error
+        if not isinstance(metadata, dict):
+            raise self.damage("holds metadata that is no JSON object")
         return metadata
 
     def _passage(self, row: SqlRow) -> Passage:
         text, passage_id, title, source, start, end, metadata, content, crc = row
         if schema.checksum(passage_id, content, source, title, start, end, metadata, text) != crc:
             raise self.damage(f"holds a damaged passage ({passage_id!r})")
-        return Passage(text, passage_id, title, source, start, end, self.metadata(metadata))
+        try:
+            return Passage(text, passage_id, title, source, start, end, self.metadata(metadata))
+        except InputError as error:
+            raise self.damage(f"holds a damaged passage ({passage_id!r})") from error
 
 
 def json_metadata(passage: Passage) -> str:
     """Metadata as JSON.
 
     Raises:
-        InputError: It holds something that JSON does not, or is no mapping.
+        InputError: It holds something that JSON does not, which the message names by its key.
     """
     try:
-        return json.dumps(dict(passage.metadata), ensure_ascii=False, allow_nan=False, sort_keys=True)
-    except (TypeError, ValueError, RecursionError) as error:
+        return json.dumps(plain(passage.metadata), ensure_ascii=False, allow_nan=False, sort_keys=True)
+    except NotPlainError as error:
         raise InputError(
-            f"The metadata of passage {passage.id!r} cannot be stored ({error}): use strings, finite "
-            "numbers, booleans, None, and lists and dictionaries of these."
+            f"The metadata of passage {passage.id!r} cannot be stored: metadata{error}. Use texts, finite "
+            "numbers, booleans, None, dates, and lists and dictionaries of these."
         ) from error

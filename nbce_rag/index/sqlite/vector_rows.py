@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import zlib
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
@@ -9,12 +11,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import IndexDamagedError
+from ...values import shown
 from . import schema
 from .database import Database, SqlRow
 
-__all__ = ["SegmentRow", "VectorRows"]
+__all__ = ["SEGMENT_NAME", "SegmentRow", "VectorRows"]
+
+SEGMENT_NAME = re.compile(r"vectors-[0-9a-f]{32}\.faiss")
+"""Names that an index gives to its files; none of them leads out of its folder."""
 
 _BLOCK = 4096
+_REBUILD = "`nbce-rag index --rebuild` makes it anew"
 
 
 class SegmentRow(NamedTuple):
@@ -107,11 +115,22 @@ class VectorRows(Database):
         return int(row[0]) if row else 0
 
     def segments(self) -> list[SegmentRow]:
-        """The FAISS files, by their range of keys."""
+        """The FAISS files, by their range of keys.
+
+        Raises:
+            IndexDamagedError: The list of files holds something else.
+        """
         rows = self._connection.execute(
             "SELECT first, last, count, name, stamp, checksum, note FROM segments ORDER BY first"
         )
-        return [SegmentRow(*row) for row in rows]
+        segments = [SegmentRow(*row) for row in rows]
+        for segment in segments:
+            if not _is_sound(segment):
+                raise IndexDamagedError(
+                    f"{self.file} names {shown(segment.name)} among its files of vectors, or says what "
+                    f"cannot be of it: {_REBUILD}."
+                )
+        return segments
 
     def replace_segments(
         self, old: Collection[SegmentRow], new: SegmentRow | None, seq: int, forget_from: int
@@ -132,8 +151,27 @@ class VectorRows(Database):
 
     def _arrays(self, rows: list[SqlRow], dimension: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         for key, vector, crc in rows:
-            if len(vector) != 4 * dimension or zlib.crc32(vector) != crc:
+            if not isinstance(vector, bytes) or len(vector) != 4 * dimension or zlib.crc32(vector) != crc:
                 raise self.damage(f"holds a damaged vector (of passage {key})")
         data = b"".join([row[1] for row in rows])
         vectors = np.frombuffer(data, dtype="<f4").reshape(len(rows), dimension)
         return np.array([row[0] for row in rows], dtype=np.int64), vectors.astype(np.float32, copy=False)
+
+
+def _is_sound(row: SegmentRow) -> bool:
+    """Whether a row is one that was written by `replace_segments`."""
+    numbers = (row.first, row.last, row.vectors, row.checksum)
+    if not all(isinstance(number, int) for number in numbers) or not isinstance(row.stamp, str):
+        return False
+    if not isinstance(row.name, str) or not SEGMENT_NAME.fullmatch(row.name):
+        return False
+    try:
+        note = json.loads(row.note)
+        options = note["options"].items()
+        return (
+            isinstance(note["factory"], str)
+            and isinstance(note["recall"], int | float)
+            and all(isinstance(value, int) and value > 0 for _, value in options)
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return False

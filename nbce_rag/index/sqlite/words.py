@@ -2,7 +2,8 @@
 
 FTS5 lives in the same transaction as everything else and takes single additions and removals, which an
 index of words in memory (bm25s) does not. Its tokenizer knows no words of scripts that are written without
-spaces: their characters are taken one by one, and a query asks for pairs of them.
+spaces: their characters are taken one by one, and a query asks for pairs of them. `folding` gives both sides
+words in one form.
 """
 
 from __future__ import annotations
@@ -10,28 +11,36 @@ from __future__ import annotations
 import itertools
 import re
 
-__all__ = ["index_text", "match_expression"]
+from .folding import folded, is_of_word
+
+__all__ = ["TOKENIZER", "index_text", "match_expression"]
+
+TOKENIZER = "porter unicode61 remove_diacritics 0 categories 'L* N* Co Mn Mc'"
+"""For FTS5: marks that are left belong to their words."""
 
 # Han, kana, hangul syllables, Thai, Lao, Burmese, Khmer: scripts that do not set words apart by spaces,
 # or, as Korean, glue endings to them.
 _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
+    "\U00020000-\U0003ffff"
 )
 _CHARACTER = re.compile(f"([{_UNSPACED}])")
-_WORD = re.compile(f"[{_UNSPACED}]+|[^\\W{_UNSPACED}]+")
+_RUNS = re.compile(f"[{_UNSPACED}]+|[^\\s{_UNSPACED}]+")
+_MOST_TERMS = 1000
 
 
 def index_text(text: str) -> str:
     """Text as FTS5 is given it."""
-    return _CHARACTER.sub(r" \1 ", text.replace("\0", " "))
+    text = folded(text)
+    return text if text.isascii() else _CHARACTER.sub(r" \1 ", text)
 
 
 def match_expression(query: str) -> str | None:
-    """A query of FTS5 that asks for any of the words; None where there is none."""
+    """A query of FTS5 that asks for any of its first 1,000 words; None where there is none."""
     terms: dict[str, None] = {}
-    for word in _WORD.findall(query.replace("\0", " ")):
+    for word in _RUNS.findall("".join(c if is_of_word(c) else " " for c in folded(query))):
         if not _CHARACTER.match(word) or len(word) == 1:
             terms[f'"{word}"'] = None
         else:
             terms.update((f'"{a} {b}"', None) for a, b in itertools.pairwise(word))
-    return " OR ".join(terms) or None
+    return " OR ".join(itertools.islice(terms, _MOST_TERMS)) or None

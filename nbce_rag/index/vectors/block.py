@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Self
 
 import faiss as _faiss
@@ -25,6 +25,7 @@ class Block:
     Attributes:
         keys: Ascending, [n].
         note: About the index.
+        is_intact: Whether the file that is mapped, if one is, is as it was.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Block:
         self.note: factories.Note = note or {"factory": "Flat", "options": {}, "recall": 1.0}
         self.exact = factories.is_flat(index)
         self.index = index
+        self.is_intact: Callable[[], bool] = lambda: True
         self._alive: NDArray[np.bool_] | None = None
         self._dead = 0
 
@@ -107,7 +109,8 @@ class Block:
         if not self.exact:
             options = {**factories.widen(self.note["options"], limit / len(self.keys)), **options}
             size = min(factories.candidates(k), limit)
-            return [row[row >= 0] for row in self._look_up(queries, size, places, options)[1]]
+            hits = self._look_up(queries, size, places, options)[1]
+            return [row[(row >= 0) & (row < len(self.keys))] for row in hits]
         gathered = None
         if places is not None and limit <= max(_GATHER_LIMIT, len(self.keys) // 16):
             gathered = self.vectors(places)

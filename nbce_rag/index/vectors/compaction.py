@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import PassageIndexError
 from ..sqlite.storage import Storage
 from ..sqlite.vector_rows import SegmentRow
 from . import factories
@@ -80,8 +81,15 @@ class Compactor:
         Raises:
             OSError: A file cannot be written. The old ones are intact.
         """
+        with self._storage.read():
+            pass  # what this index was opened from is still there
         storage = Storage.open(self._storage.file, self._timeout)
         try:
+            with storage.read():
+                if storage.meta()["index"] != self._identity:
+                    raise PassageIndexError(
+                        f"The index at {self._folder} was replaced while it was open here: open it again."
+                    )
             if factory is not None:
                 with storage.write():
                     storage.set_meta("factory", factory)

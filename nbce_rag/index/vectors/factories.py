@@ -44,6 +44,8 @@ _NAMES = {
     "sq4": "SQ4",
     "pq": "PQ{parts}",
 }
+# No number in it is large enough to fill the memory with what is made for each vector or list.
+_FACTORY = re.compile(r"(?:[A-Za-z_,.()\[\]:-]|(?<!\d)\d{1,6}(?!\d)){1,80}")
 _PER_LIST = 40  # FAISS asks for 39 training vectors for each list at least
 _SAMPLE = 10_240  # and 39 for each of the 256 words of a product quantizer
 _QUERIES = 128
@@ -91,7 +93,9 @@ def resolve(name: str, count: int, dimension: int) -> str:
         name = "ivf-sq8" if count >= _AUTO_FROM else "flat"
     lists = 2 ** max(2, round(math.log2(2 * math.sqrt(max(count, 1)))))
     parts = next((dimension // size for size in (8, 6, 4, 3, 2) if dimension % size == 0), dimension)
-    factory = _NAMES.get(name.lower(), name).format(lists=lists, parts=parts)
+    factory = _NAMES[name.lower()].format(lists=lists, parts=parts) if name.lower() in _NAMES else name
+    if not _FACTORY.fullmatch(factory):  # of a file that somebody else has written to
+        return "Flat"
     return "Flat" if count < max(1, _least(factory)) else factory
 
 
@@ -105,6 +109,8 @@ def check_factory(name: str, dimension: int) -> str:
         return name
     try:
         factory = resolve(name, 10**6, dimension)
+        if not (_FACTORY.fullmatch(name) or name.lower() in _NAMES):
+            raise ValueError(name)
         _make(factory, dimension)
     except (RuntimeError, KeyError, IndexError, ValueError) as error:
         raise InputError(

