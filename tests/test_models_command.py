@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from gguf_tools import write_gguf
 from test_cli import run
-from test_models import write_gguf
 from tiny_models import CHAT_TEMPLATE, TOOL_TEMPLATE, build_model, build_tokenizer
 
 from nbce_rag.errors import InputError, ModelError
