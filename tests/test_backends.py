@@ -279,3 +279,24 @@ def test_a_request_in_words_of_its_own(table: Callable[..., NBCE]) -> None:
     assert len(nbce.answer("Say this:", prompt=own).usage.row_tokens) == 1
     template = PromptTemplate.plain("long")
     assert nbce.updated(prompt=template, max_batch_tokens=7).prompt == template
+
+
+def test_an_answer_that_goes_round_in_circles_is_ended(
+    table: Callable[..., NBCE], tiny_tokenizer: Any
+) -> None:
+    """Greedy decoding never leaves a loop, so that only the most tokens would end it."""
+    words = tiny_tokenizer.encode("the ferry is run by Ada", add_special_tokens=False)[:5]
+
+    def cyclic(ids: tuple[int, ...]) -> torch.Tensor:
+        log_probs = torch.full((len(tiny_tokenizer),), -20.0)
+        after = words.index(ids[-1]) + 1 if ids[-1] in words else 0
+        log_probs[words[after % len(words)]] = 0.0
+        return log_probs.log_softmax(-1)
+
+    nbce = table(table=cyclic, window=512, max_tokens=200, prompt_lookup_num_tokens=0)
+    answer = nbce.answer(QUESTION, PASSAGES)
+    assert (answer.finish_reason, answer.usage.generated_tokens) == ("stop", 35)
+    assert any("circles" in warning for warning in answer.warnings)
+    assert "".join(piece.text for piece in nbce.stream(QUESTION, PASSAGES)) == answer.text
+    short = nbce.answer(QUESTION, PASSAGES, max_tokens=30)
+    assert (short.finish_reason, short.warnings) == ("length", ())

@@ -38,8 +38,9 @@ class Answer:
         passages: The passages that were read, in the order of `TokenEvidence.weights`.
         usage: Tokens read and written.
         timings: Where the time went.
-        finish_reason: "stop" (the model or a stop string ended the answer), "length" (`max_tokens` was
-            reached) or "no_evidence" (no passage supports an answer, and the text says so).
+        finish_reason: "stop" (the model or a stop string ended the answer, or it went round in circles, which
+            a warning says), "length" (`max_tokens` was reached) or "no_evidence" (no passage supports an
+            answer, and the text says so).
         grounding: Mean of the tokens' gains, in nats a token: how far the passages raised the answer
             over no passage. None without passages.
         fusion: The fusion rule, with the numbers that are not at their defaults: "posterior(opening=0)".

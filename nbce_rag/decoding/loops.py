@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["is_loop"]
+__all__ = ["LOOP_TOKENS", "is_loop"]
 
 _COPIES = 4
 _TOKENS = 32
 _LONGEST = 64
+LOOP_TOKENS = _COPIES * _LONGEST
+"""So many of the last tokens tell whether an answer is in a loop."""
 
 
 def is_loop(ids: Sequence[int]) -> bool:

@@ -12,6 +12,7 @@ from ..decoding.decoder import LockstepDecoder
 from ..decoding.detokenizer import TextBuilder
 from ..decoding.drafting import PromptLookup
 from ..decoding.group import Group
+from ..decoding.loops import LOOP_TOKENS, is_loop
 from ..decoding.plan import RowPlan
 from ..decoding.reader import Engine, Prompted, read_prompts
 from ..decoding.thought import Share
@@ -89,6 +90,7 @@ class _Run:
     read: int = 0  # steps that `collect` has seen
     dropped: int = 0  # rows that did not matter
     row_steps: tuple[int, int] = (0, 0)  # read, and slept
+    is_loop: bool = False  # whether it went round in circles
 
     def push(self, step: Step, eos_ids: frozenset[int]) -> tuple[str, str, str | None]:
         """Take a step in: text and thought that are now certain, and why the answer ends, if it does."""
@@ -104,8 +106,12 @@ class _Run:
         text = self.add(share)
         if self.text.stopped or self.sampler.finished:
             return text, share.thought, "stop"
-        is_full = len(self.steps) >= self.request.options.max_tokens
-        return text, share.thought, "length" if is_full else None
+        options = self.request.options
+        if len(self.steps) >= options.max_tokens:
+            return text, share.thought, "length"
+        if options.json_schema is None and options.regex is None:  # a grammar knows where it ends
+            self.is_loop = is_loop([step.token for step in self.steps[-LOOP_TOKENS:]])
+        return text, share.thought, "stop" if self.is_loop else None
 
     def add(self, share: Share) -> str:
         """Take in the steps that turn out to be the answer's: the text that is now certain."""
@@ -198,6 +204,8 @@ class _Run:
     def _notes_of_course(self) -> list[str]:
         """What happened on the way that the reader of the answer should know."""
         notes = []
+        if self.is_loop:
+            notes.append("The answer went round in circles and was ended there.")
         if self.sampler.was_cut:
             notes.append(
                 "The thought was cut off at the most tokens allowed (max_thought_tokens), and the answer "
