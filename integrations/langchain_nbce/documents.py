@@ -137,7 +137,8 @@ def to_passages(contexts: Iterable[ContextLike], *, score_key: str = SCORE_KEY) 
     """
     if isinstance(contexts, (str, Mapping, Document, Passage)) or not isinstance(contexts, Iterable):
         raise InputError(
-            f"contexts must be a list of documents or texts, not {_short(contexts)}; put it into a list."
+            f"contexts must be a list of documents or texts, not {_short(contexts)}; put it into a list"
+            f"{', or give what it finds: retriever.invoke(question)' if hasattr(contexts, 'invoke') else ''}."
         )
     return [
         passage
@@ -207,6 +208,10 @@ def format_passages(
         separator: stands between them.
         key: see `mark_key` of `ChatNBCE`; for use in a chain: `partial(format_passages, key=...)`.
     """
+    if isinstance(documents, (str, Mapping, Document, Passage)) or not isinstance(documents, Iterable):
+        raise InputError(
+            f"format_passages takes a list of documents, not {_short(documents)}; put it into a list."
+        )
     contexts = list(documents)
     text = format_marked(to_passages(contexts), separator=separator, key=key)
     return MarkedText(text, [context for context in contexts if isinstance(context, Document)])

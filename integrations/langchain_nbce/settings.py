@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from weakref import WeakValueDictionary
 
 from langchain_core.utils import from_env
@@ -23,6 +24,16 @@ STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
 OPTION_NAMES = tuple(field.name for field in dataclasses.fields(Options))
 _ALIASES = {"max_new_tokens": "max_tokens", "stop_sequences": "stop", "score_kind": "score_scale"}
+# What other packages call what is called otherwise here, or is not there.
+_ELSEWHERE = {
+    **dict.fromkeys(("model_path", "model_id", "model_name", "repo_id"), "model"),
+    **dict.fromkeys(("num_predict", "n_predict", "max_completion_tokens", "max_length"), "max_tokens"),
+    **dict.fromkeys(("documents", "docs", "context"), "contexts, which a call takes"),
+    **dict.fromkeys(("n_ctx", "num_ctx"), "window=, of the engine= that you give; each row has all of it"),
+    **dict.fromkeys(("repeat_penalty", "frequency_penalty", "presence_penalty"), "repetition_penalty"),
+    **dict.fromkeys(("model_kwargs", "pipeline_kwargs"), "load, and the options by their names"),
+    "grammar": "regex or json_schema",
+}
 _HELD = 2  # engines that one model object keeps alive: its own and one given per call
 _WEIGHTS = ("*.safetensors", "*.gguf", "*.json", "*.jinja", "*.model")
 
@@ -121,7 +132,23 @@ class NBCESettings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _rename(cls, values: Any) -> Any:
-        return in_our_names(values) if isinstance(values, dict) else values
+        if not isinstance(values, dict):
+            return values
+        values = in_our_names(values)
+        if unknown := sorted(set(values) - set(cls.model_fields)):
+            raise InputError(
+                f"Unknown argument {', '.join(unknown)} of {cls.__name__}{_hint(unknown)}; it takes "
+                f"{', '.join(sorted(cls.model_fields))}."
+            )
+        if isinstance(values.get("model"), os.PathLike):
+            values["model"] = os.fspath(values["model"])
+        return values
+
+    @model_validator(mode="after")
+    def _check_options(self) -> Self:
+        base = Options() if self.engine is None else self.engine.options
+        base.updated(**self._changes())
+        return self
 
     @field_validator("engine")
     @classmethod
@@ -153,14 +180,14 @@ class NBCESettings(BaseModel):
         if self.engine is not None and model in (None, self.engine.model.name, self.model):
             made: NBCE = self.engine
             return made
-        name = model or self.model
+        name = _one_spelling(model or self.model)
         loading = {
             "device": self.device,
             "dtype": self.dtype,
             "revision": self.revision,
             "trust_remote_code": self.trust_remote_code,
             "local_files_only": self.local_files_only,
-            "adapter": self.adapter if name == self.model else None,  # it fits no other
+            "adapter": self.adapter if model in (None, self.model) else None,  # it fits no other
             "quantization_config": self.quantization_config,
             "device_map": self.device_map,
             "attn_implementation": self.attn_implementation,
@@ -181,7 +208,7 @@ class NBCESettings(BaseModel):
             self._held.pop(name, None)
             self._held[name] = engine
             while len(self._held) > _HELD:
-                self._held.pop(next(n for n in self._held if n != self.model))
+                self._held.pop(next(n for n in self._held if n != _one_spelling(self.model)))
         return engine
 
     def name_of(self, model: str | None = None) -> str:
@@ -196,8 +223,7 @@ class NBCESettings(BaseModel):
         Raises:
             InputError: an unknown option, or one that is out of range.
         """
-        fields = {name: getattr(self, name) for name in OPTION_NAMES}
-        changes = {name: value for name, value in fields.items() if value is not None}
+        changes = self._changes()
         call = in_our_names(call)
         changes.update(
             (name, value) for name, value in call.items() if value is not None or name not in OPTION_NAMES
@@ -210,6 +236,31 @@ class NBCESettings(BaseModel):
             if call.get(one) is not None and call.get(other) is None:
                 changes.pop(other, None)  # a call's constraint takes the place of a field's
         return engine.options.updated(**changes)
+
+    def _changes(self) -> dict[str, Any]:
+        fields = {name: getattr(self, name) for name in OPTION_NAMES}
+        return {name: value for name, value in fields.items() if value is not None}
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """A copy that shares the engines: weights are not copied."""
+        memo = {} if memo is None else memo
+        for engine in (self.engine, *self._held.values()):
+            memo[id(engine)] = engine
+        return super().__deepcopy__(memo)
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """Without weights; they are loaded again when they are first used.
+
+        Raises:
+            InputError: an engine was given, which cannot be sent anywhere.
+        """
+        if self.engine is not None:
+            raise InputError(
+                f"{type(self).__name__} was given an engine that is loaded, and cannot be pickled with it; "
+                "give model= in place of engine=."
+            )
+        state = super().__getstate__()
+        return {**state, "__pydantic_private__": {**state["__pydantic_private__"], "_held": {}}}
 
     @property
     def key(self) -> str | None:
@@ -244,12 +295,25 @@ def check_options(call: Mapping[str, Any], others: Sequence[str]) -> None:
     """Raises InputError for what a call may not give: neither an option nor one of the other names."""
     names = {*OPTION_NAMES, *others}
     if unknown := sorted(set(call) - names - set(_ALIASES)):
-        raise InputError(f"Unknown option {', '.join(unknown)}; a call takes {', '.join(sorted(names))}.")
+        raise InputError(
+            f"Unknown option {', '.join(unknown)}{_hint(unknown)}; a call takes {', '.join(sorted(names))}."
+        )
 
 
 def in_our_names(call: Mapping[str, Any]) -> dict[str, Any]:
     """The same with the names that LangChain's other packages use replaced by ours."""
     return {_ALIASES.get(name, name): value for name, value in call.items()}
+
+
+def _hint(unknown: Sequence[str]) -> str:
+    ours = dict.fromkeys(_ELSEWHERE[name] for name in unknown if name in _ELSEWHERE)
+    return f" (here it is {' and '.join(ours)})" if ours else ""
+
+
+def _one_spelling(model: str) -> str:
+    """The absolute path of what lies on this machine, however it was written."""
+    path = Path(model).expanduser()
+    return str(path.resolve()) if model != DEFAULT_MODEL and path.exists() else model
 
 
 def _name_of_rule(rule: Any) -> str:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import copy
 import dataclasses
+import pickle
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import RunnableLambda
 from pydantic import BaseModel, ValidationError
 
-from langchain_nbce import NBCELLM, ChatNBCE
+from langchain_nbce import NBCELLM, ChatNBCE, format_passages
 from langchain_nbce.messages import template_messages
 from nbce_rag import NBCE, report_schema
 from nbce_rag.errors import InputError
@@ -453,3 +456,56 @@ def test_models_share_weights_and_load_late(tiny_folder: Any) -> None:
     missing = ChatNBCE(model="/no/such/model", local_files_only=True)
     with pytest.raises(Exception, match="/no/such/model"):
         missing.invoke("Who?")
+
+
+def test_a_used_model_is_copied_without_its_weights(chat: Chat, tiny_folder: Callable[..., Path]) -> None:
+    llm = ChatNBCE(model=str(tiny_folder("llama", chat=True)), max_tokens=3, dtype="float32", device="cpu")
+    text = llm.invoke("Who?", contexts=["Ada."]).text
+    copied, sent = copy.deepcopy(llm), pickle.loads(pickle.dumps(llm))
+    assert copied.nbce() is llm.nbce()
+    assert sent.model_dump() == llm.model_dump()
+    assert not sent._held
+    assert sent.invoke("Who?", contexts=["Ada."]).text == text
+    given = chat()
+    assert copy.deepcopy(given).nbce() is given.nbce()
+    with pytest.raises(InputError, match="give model= in place of engine="):
+        pickle.dumps(given)
+
+
+def test_one_model_by_several_names_is_loaded_once(
+    tiny_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny_folder("llama")
+    monkeypatch.chdir(folder.parent)
+    absolute, relative, path = (
+        ChatNBCE(model=model, dtype="float32", device="cpu") for model in (str(folder), folder.name, folder)
+    )
+    assert absolute.nbce() is relative.nbce() is path.nbce()
+    assert isinstance(path.model, str)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"fusion": "posteriori"}, "posteriori"),
+        ({"temperature": -1}, "temperature=-1"),
+        ({"model_path": "x.gguf"}, r"model_path of ChatNBCE \(here it is model\)"),
+        ({"num_predict": 5}, r"here it is max_tokens"),
+        ({"max_completion_tokens": 5}, r"here it is max_tokens"),
+        ({"n_ctx": 2048}, r"here it is window="),
+        ({"temprature": 1}, r"Unknown argument temprature"),
+    ],
+)
+def test_wrong_arguments_are_told_at_once(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ChatNBCE(**arguments)
+
+
+def test_wrong_arguments_of_a_call_are_told_by_our_names(chat: Chat) -> None:
+    with pytest.raises(InputError, match=r"documents \(here it is contexts, which a call takes\)"):
+        chat().invoke("Who?", documents=["Ada."])
+    with pytest.raises(InputError, match=r"retriever.invoke\(question\)"):
+        chat().invoke("Who?", contexts=RunnableLambda(lambda question: []))
+    for wrong in ("abc", Document("abc"), {"page_content": "abc"}, 3):
+        with pytest.raises(InputError, match="list of documents"):
+            format_passages(wrong)
