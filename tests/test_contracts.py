@@ -21,7 +21,7 @@ pytest.importorskip("importlinter")
 
 ROOT = Path(__file__).parents[1]
 CONFIGURATION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
-GROUND = {"checks", "errors", "files", "noncharacters", "options", "passages", "request"}
+GROUND = {"checks", "errors", "files", "noncharacters", "options", "passages", "request", "values"}
 STRANGERS = sorted(path for path in (ROOT / "examples").rglob("*") if path.suffix in (".py", ".ipynb", ".md"))
 STRANGERS += [ROOT / "README.md", *(ROOT / "integrations" / "llama_index").rglob("*.py")]
 _FENCE = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -94,8 +94,9 @@ def test_contracts_are_broken_by_what_they_forbid(tmp_path: Path) -> None:
     for name in names:
         (tmp_path / "nbce_rag" / f"{name}.py").write_text("", encoding="utf-8")
     (tmp_path / "nbce_rag" / "models.py").unlink()
-    (tmp_path / "nbce_rag" / "models" / "transformers").mkdir(parents=True)
-    for package in ("models", "models/transformers"):
+    for backend in ("transformers", "llama_cpp"):
+        (tmp_path / "nbce_rag" / "models" / backend).mkdir(parents=True)
+    for package in ("models", "models/transformers", "models/llama_cpp"):
         (tmp_path / "nbce_rag" / package / "__init__.py").write_text("", encoding="utf-8")
     (tmp_path / "nbce_rag" / "cli.py").write_text("from . import engine\nfrom .passages import Passage\n")
     (tmp_path / "langchain_nbce" / "chat.py").write_text("from nbce_rag import NBCE, show\n")

@@ -217,7 +217,7 @@ def test_the_readme_is_short() -> None:
 
 def test_every_page_is_in_the_list() -> None:
     listed = re.findall(
-        r"\]\((\w+\.md)\)", (ROOT / "examples" / "docs" / "README.md").read_text(encoding="utf-8")
+        r"\]\(([\w-]+\.md)\)", (ROOT / "examples" / "docs" / "README.md").read_text(encoding="utf-8")
     )
     assert sorted([*listed, "README.md"]) == sorted(page.name for page in DOCS)
 

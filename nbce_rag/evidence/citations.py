@@ -86,7 +86,7 @@ def _is_short(text: str) -> bool:
 
 def _stands(part: str, texts: Sequence[str]) -> bool:
     """Whether no name of code is held against a stretch; of a passage without text nothing is known."""
-    return not all(texts) or names_stand(part, texts)
+    return not all(texts) or names_stand(part, texts, camel=False)
 
 
 def _citation(

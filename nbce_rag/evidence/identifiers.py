@@ -9,20 +9,23 @@ __all__ = ["identifiers", "names_in", "names_stand"]
 
 _NAME = re.compile(r"--[A-Za-z][\w-]*|[A-Za-z_]\w+", re.ASCII)
 _SPAN = re.compile(r"`([^`\n]+)`")
-_LOOKS_LIKE_CODE = re.compile(
-    r"""--[A-Za-z][\w-]*                     # a flag
+_IS_CODE = r"""--[A-Za-z][\w-]*            # a flag
     | [A-Za-z_]\w+(?:\.[A-Za-z_]\w+)+        # a dotted name
     | [A-Za-z]*_\w+                          # snake_case
     | [A-Za-z_]\w+(?=\()                     # a call
     | [A-Za-z_]\w+(?==[^\s=])                # an argument by name
+    """
+_IS_CAMEL = r"""
     | [A-Z]?[a-z0-9]+[A-Z]\w*                # CamelCase
     | [A-Z]{2,}[a-z]{2}\w*                   # HTTPTransport, but not URLs
-    """,
-    re.ASCII | re.VERBOSE,
-)
+    """
+_LOOKS_LIKE_CODE = {
+    is_camel: re.compile(_IS_CODE + (_IS_CAMEL if is_camel else ""), re.ASCII | re.VERBOSE)
+    for is_camel in (True, False)
+}
 
 
-def identifiers(text: str) -> list[str]:
+def identifiers(text: str, *, camel: bool = True) -> list[str]:
     """Names of code in a text, each once, in the order in which they stand.
 
     They are all names (two or more of A-Z, a-z, 0-9, _) in Markdown's code spans, and elsewhere those that
@@ -30,11 +33,15 @@ def identifiers(text: str) -> list[str]:
     by its parts. Nor does all of a fenced block count: there are comments in it, and where a model leaves a
     fence open or begins with a closing one, prose.
 
+    Args:
+        text: Markdown.
+        camel: whether CamelCase looks like code by itself; brands and people are written so too.
+
     >>> identifiers("Call `client.get()` or HTTPTransport with retries=1 and --verbose.")
     ['client', 'get', 'HTTPTransport', 'retries', '--verbose']
     """
     spans = [span.span(1) for span in _SPAN.finditer(text)]
-    spans += [look.span() for look in _LOOKS_LIKE_CODE.finditer(text)]
+    spans += [look.span() for look in _LOOKS_LIKE_CODE[camel].finditer(text)]
     return list(
         dict.fromkeys(
             name[0]
@@ -44,13 +51,17 @@ def identifiers(text: str) -> list[str]:
     )
 
 
-def names_stand(text: str, sources: Iterable[str]) -> bool:
+def names_stand(text: str, sources: Iterable[str], *, camel: bool = True) -> bool:
     """Whether all names of code in a text stand in its sources, in whatever case: one may begin a sentence.
+
+    Args:
+        text, camel: as in `identifiers`.
+        sources: texts.
 
     >>> names_stand("Call `client.enable_http2()`.", ["client = Client(http2=True)"])
     False
     """
-    names = {name.casefold() for name in identifiers(text)}
+    names = {name.casefold() for name in identifiers(text, camel=camel)}
     return not names or names <= names_in(source.casefold() for source in sources)
 
 
