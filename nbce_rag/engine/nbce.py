@@ -415,7 +415,8 @@ class NBCE:
         """
         rule, style = request.options.rule, request.options.style
         prompt = request.prompt
-        own = self.has_own_prompt if prompt is None else prompt.is_template
+        # An adapter may have made a conversation of the engine's own wording.
+        own = self.has_own_prompt or (prompt is not None and prompt.is_template)
         long = style == "long" or (style is None and not own and self.model.tokenizer.has_chat_template)
         if not long or not isinstance(rule, FusionRule) or (sized := rule.for_long()) is rule:
             return request
