@@ -300,3 +300,11 @@ def test_an_answer_that_goes_round_in_circles_is_ended(
     assert "".join(piece.text for piece in nbce.stream(QUESTION, PASSAGES)) == answer.text
     short = nbce.answer(QUESTION, PASSAGES, max_tokens=30)
     assert (short.finish_reason, short.warnings) == ("length", ())
+
+
+def test_a_codec_that_cannot_round_is_refused_not_said_to_have_rounded(table: Callable[..., NBCE]) -> None:
+    rounding = PassageKVStore(codec="int8")
+    with pytest.raises(InputError, match=r"codec='int8'.*no codec rounds"):
+        NBCE(table(can=Can(round=False)).model, kv_store=rounding)
+    assert NBCE(table().model, kv_store=rounding).kv_store is rounding
+    assert NBCE(table(can=Can(round=False)).model, kv_store=PassageKVStore()).kv_store is not None

@@ -82,6 +82,11 @@ class NBCE:
                 f"window={window} is not within 1..{model.window}; the model's own window cannot be widened."
             )
         store = resolve_store(kv_store)
+        if store is not None and store.codec.note and not model.can.round:
+            raise InputError(
+                f"codec={store.codec.name!r}: the backend of {model.name!r} keeps contexts as bytes of its "
+                "own, which no codec rounds; leave it out (of llama.cpp, kv_type='q8_0' rounds them)."
+            )
         encoders = Encoders(prompt, model.tokenizer)
         # What is wrong with the wording shows now.
         encoders.of(None, self.options.chat_template_kwargs, self.options.style, self.options.thinking)

@@ -137,12 +137,14 @@ class Can:
         rewind: `Rows.rewind`, which drafts need.
         repeat: `Rows.keep` with one row several times, which scoring of choices needs.
         grammar: tokens can be masked by a grammar before one is chosen.
+        round: contexts are numbers that a codec of the store can round, and not bytes of a library's own.
     """
 
     likelihood: bool = True
     rewind: bool = True
     repeat: bool = True
     grammar: bool = True
+    round: bool = True
 
 
 class Model(Protocol):
