@@ -769,3 +769,14 @@ def test_what_counts_passes_changes_no_fingerprint(tiny_tokenizer: Any) -> None:
     assert loaded.fingerprint == before
     model.model.layers[0].self_attn.scaling *= 2
     assert loaded.fingerprint != before
+
+
+def test_an_output_layer_that_is_replaced_is_the_one_that_scores(tiny_tokenizer: Any) -> None:
+    model = build_model("llama", len(tiny_tokenizer))
+    loaded = wrap_model(model, tiny_tokenizer, check=False)
+    before = loaded.output_weight
+    assert before is not None
+    assert loaded.output_weight is before
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach() * 2)
+    assert loaded.output_weight is not None
+    torch.testing.assert_close(loaded.output_weight, before * 2)

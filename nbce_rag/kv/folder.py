@@ -82,7 +82,7 @@ class KVFolder:
     def touch(self, path: Path) -> None:
         """Note that a file was used now."""
         with suppress(OSError):  # gone meanwhile, or a folder that is only read
-            os.utime(path, follow_symlinks=False)
+            os.utime(path, follow_symlinks=os.utime not in os.supports_follow_symlinks)
 
     def entries(self) -> Iterator[Entry]:
         """The contexts in the folder, in no order."""

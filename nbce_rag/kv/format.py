@@ -8,6 +8,7 @@ shapes and every byte. It runs at the speed of memory, so that every read checks
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -87,7 +88,11 @@ def read_context(path: Path, label: Mapping[str, str]) -> Packed:
                 if metadata.get(name) != value:
                     raise DamagedContextError(f"{name} is {metadata.get(name)!r}, not {value!r}")
             groups = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except MemoryError as error:
+        raise OSError(errno.ENOMEM, "no memory to map it") from error
     except (SafetensorError, ValueError, RuntimeError) as error:
+        if "unable to mmap" in str(error):  # torch: more than the system allows
+            raise OSError(errno.ENOMEM, "no memory to map it") from error
         raise DamagedContextError(str(error)) from error
     if checksum != _checksum(metadata, groups):
         raise DamagedContextError("the checksum differs")
@@ -117,7 +122,7 @@ def read_label(path: Path) -> tuple[dict[str, str], int]:
             )
             sizes = {name: _nbytes(file.get_slice(name)) for name in states}
             counts = {name: file.get_slice(name).get_shape()[0] for name in states}
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, AttributeError, IndexError) as error:
         raise DamagedContextError(str(error)) from error
     return metadata, sum(sizes[name] * number // counts[name] for name, number in states.items())
 

@@ -280,3 +280,30 @@ def test_code_that_builds_no_twin_is_judged_by_itself(cache: Path) -> None:
     model.eval()
     assert list(twins(model, probe(model, "m")[0])) == []
     assert wrap_model(model, build_tokenizer()).window == 512
+
+
+def test_what_may_be_no_fault_of_the_model_is_not_kept(
+    cache: Path, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that was short of memory once must not refuse a model for ever."""
+
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(check, "row_errors", fail)
+        with pytest.raises(ModelError, match="out of memory"):
+            wrap_model(build_model("llama", 480), tiny_tokenizer)
+    assert wrap_model(build_model("llama", 480), tiny_tokenizer)
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    ['{"right": false, "errors": []}', '{"right": true, "first_position": null}', '{"right": 1}', "[]", "{"],
+)
+def test_a_damaged_verdict_counts_as_none(cache: Path, tiny_tokenizer: Any, damaged: str) -> None:
+    wrap_model(build_model("llama", 480), tiny_tokenizer)
+    (file,) = cache.rglob("checks/*.json")
+    file.write_text(damaged, encoding="utf-8")
+    assert wrap_model(build_model("llama", 480), tiny_tokenizer)
+    assert '"right": true' in file.read_text(encoding="utf-8")

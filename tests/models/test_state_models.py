@@ -16,7 +16,7 @@ from unusual_models import build_unusual
 
 from nbce_rag import NBCE, Passage
 from nbce_rag.engine.prefill import _stored_bytes
-from nbce_rag.errors import InputError, NbceWarning
+from nbce_rag.errors import InputError, NbceWarning, NumericalError
 from nbce_rag.fusion import Mean, MinEntropy
 from nbce_rag.fusion.base import FusionState
 from nbce_rag.kv.codec import HalfStatesCodec
@@ -247,3 +247,21 @@ def test_the_command_says_what_states_take(loaded: Callable[[str], Any], tmp_pat
     report = json.loads(run("kv", str(tmp_path), "--json").stdout)
     assert report["models"][0]["state_bytes"] == model.state_bytes
     assert "of each are states, however short it is" in run("kv", str(tmp_path)).stdout
+
+
+def test_after_a_step_that_failed_nothing_of_the_step_before_is_taken_back(
+    loaded: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its mark is gone, and another state would take its place without a word."""
+    rows, _ = loaded("qwen3_5").open([RowPrompt(((), (5, 6, 7, 8)), (9, 10, 11))], 20)
+    rows.step(torch.tensor([[12, 13]] * 2))
+
+    def fail(*_: Any) -> Any:
+        raise NumericalError("NaN")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(rows, "_forward", fail)
+        with pytest.raises(NumericalError):
+            rows.step(torch.tensor([[14]] * 2))
+    with pytest.raises(InputError, match="cannot be taken back"):
+        rows.rewind(1)

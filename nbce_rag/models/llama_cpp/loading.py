@@ -76,6 +76,11 @@ def wrap_model(model: Any, tokenizer: Any) -> LlamaCppModel:
         raise InputError(f"{model!r} is no llama_cpp.Llama; give one, or the path of a .gguf file.")
     if tokenizer is not None:
         raise InputError("tokenizer=: a GGUF file brings its own; leave it out.")
+    if getattr(model, "lora_path", None) or getattr(model, "kv_overrides", None):
+        raise InputError(
+            "A llama_cpp.Llama with lora_path= or kv_overrides= is not the model that its file holds, and is "
+            "read from its weights alone; merge the adapter into a .gguf file, or make it without them."
+        )
     weights = Weights(path, native=native, owner=model)
     on_gpu = bool(library().llama_supports_gpu_offload()) and model.model_params.n_gpu_layers != 0
     digest = file_digest(gguf_files(Path(path)))

@@ -96,6 +96,8 @@ class Weights:
     @property
     def closed(self) -> bool:
         """Whether the memory was given back."""
+        if self._owner is not None:
+            return not self._owner._model.model
         return self._finalizer is not None and not self._finalizer.alive
 
     def close(self) -> None:

@@ -76,14 +76,25 @@ class LoadedModel:
             return int(torch.cuda.mem_get_info(self.device)[0])
         return int(psutil.virtual_memory().available)
 
-    @cached_property
+    @property
     def output_weight(self) -> torch.Tensor | None:
         """[V, H] weight of the output layer, if the logits are the last hidden states times it and no more.
 
-        None for models that scale or cap their logits, add a bias, or hide the weight.
+        None for models that scale or cap their logits, add a bias, or hide the weight. It is found out once
+        for each output layer that the model gets.
         """
         head = getattr(self.model, "get_output_embeddings", lambda: None)()
         weight = getattr(head, "weight", None)
+        if self._heads.get("weight", self) is not weight:
+            self._heads.update(weight=weight, plain=self._plain_output(head, weight))
+        plain: torch.Tensor | None = self._heads["plain"]
+        return plain
+
+    @cached_property
+    def _heads(self) -> dict[str, Any]:
+        return {}
+
+    def _plain_output(self, head: Any, weight: Any) -> torch.Tensor | None:
         if not isinstance(weight, torch.Tensor) or not weight.is_floating_point():
             return None
         if type(weight.data) is not torch.Tensor:  # quantised

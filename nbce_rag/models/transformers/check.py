@@ -38,7 +38,8 @@ def checked(model: TransformersModel) -> TransformersModel:
     verdict = read_verdict(key)
     if verdict is None:
         verdict = judge(model)
-        write_verdict(key, verdict)
+        if not verdict.problem:  # which may be no fault of the model, such as memory that was short
+            write_verdict(key, verdict)
     if verdict.right:
         way = {name: getattr(verdict, name) for name in _WAY}
         window = model.window - verdict.first_position  # places in the table of positions that no row reaches

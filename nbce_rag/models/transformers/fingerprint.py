@@ -3,7 +3,9 @@
 Keys and values are kept under it, so that it has to change with whatever changes them. Layers keep weights
 in parameters, in buffers and, where they are quantised, beside both; an adapter that is switched off leaves
 every weight as it was. So all tensors count, and all plain attributes of all modules. What is done to a
-model after it was loaded is noticed the next time the fingerprint is asked for.
+model after it was loaded is noticed the next time the fingerprint is asked for: other tensors, changes in
+place that torch counts, switches. Writes through `.data`, under `inference_mode`, and hooks are not: whoever
+does that makes the engine anew, or clears its store.
 """
 
 from __future__ import annotations
@@ -201,7 +203,8 @@ def _state(model: nn.Module, counters: frozenset[tuple[str, str]]) -> tuple[str,
         if (name, key) not in counters:
             switches.update(f"|{name}.{key}={text}".encode())
     for name, module in model.named_modules():
-        switches.update(f"|{name} {type(module).__qualname__}".encode())
+        # With the module, which for code that came with a model is named by what the code says.
+        switches.update(f"|{name} {type(module).__module__}.{type(module).__qualname__}".encode())
         if any(getattr(hook, "offload", False) for hook in _hooks(module)):  # in its place while it is run
             continue
         for tensor in (*module._parameters.values(), *module._buffers.values()):

@@ -73,7 +73,8 @@ def load_model(
             multiplies fastest (see `packing`; they can then neither be read nor trained), and attend to
             cached tokens without repeating their heads (see `attention`).
         check: refuse a model whose rows do not give what whole passes give (see `check`). The verdict is
-            kept in the user's cache folder, so that it takes time (seconds at most) once.
+            kept in the user's cache folder, so that it takes time (seconds; of a wide model, up to a minute
+            or two) once.
 
     Raises:
         ModelError: nothing there, weights in an unsafe format, or an architecture that cannot be used.

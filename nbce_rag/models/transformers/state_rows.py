@@ -52,6 +52,8 @@ class StateRows(CachedRows):
                 parts.append(self._forward(cache, tokens)[:, -ids.shape[1] :])
         except BaseException:
             self.memory.restore(run_of(chosen))
+            for row, before in zip(chosen, waiting, strict=True):  # what was marked for the last step is gone
+                self._marks[row], self._tails[row] = self._state_ends[row], before
             raise
         for row, before, new in zip(chosen, waiting, ids.tolist(), strict=True):
             self._marks[row] = self._state_ends[row]

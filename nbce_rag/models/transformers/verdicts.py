@@ -18,6 +18,7 @@ import torch
 import transformers
 
 from ...files import cache_dir, write_json
+from .comparison import CONTEXTS
 
 __all__ = ["Verdict", "read_verdict", "verdict_key", "write_verdict"]
 
@@ -60,7 +61,10 @@ def verdict_key(model: Any) -> str:
 def read_verdict(key: str) -> Verdict | None:
     """The verdict under a key; None where there is none that can be read."""
     try:
-        return Verdict(**json.loads(_file(key).read_text("utf-8")))
+        verdict = Verdict(**json.loads(_file(key).read_text("utf-8")))
+        flags = (verdict.right, verdict.at_once, verdict.in_step)
+        is_whole = all(isinstance(flag, bool) for flag in flags) and type(verdict.first_position) is int
+        return verdict if is_whole and (verdict.right or len(verdict.errors) == len(CONTEXTS)) else None
     except (OSError, ValueError, TypeError):
         return None
 
