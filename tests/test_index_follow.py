@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -503,3 +505,45 @@ class TestCommands:
         assert "nothing of" in result.stderr
         assert (docs / "sub/c.txt").as_posix() in result.stderr
         assert run("index", docs, "--index", path).stdout.startswith("Files: 2 added, 2 unchanged")
+
+    def test_watch_needs_its_package(self, path: Path, docs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "watchfiles", None)
+        result = run("index", docs, "--index", path, "--watch")
+        assert result.exit_code == 2
+        assert "pip install 'nbce-rag[watch]'" in result.stderr
+
+    def test_watch_follows_until_it_is_interrupted(
+        self, path: Path, docs: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def watch(*paths: str, **options: Any) -> Iterator[set[tuple[int, str]]]:
+            assert paths == (str(docs),)
+            yield set()
+            yield set()
+            (docs / "a.txt").rename(docs / "z.txt")
+            yield {(1, str(docs / "z.txt"))}
+            yield {(1, str(path / "passages.sqlite-wal"))}
+            for name in ("z.txt", "b.md", "d.txt"):
+                (docs / name).unlink()
+            yield {(3, str(docs / "b.md"))}
+            (docs / "b.md").write_text("Wolves howl.")
+            yield {(1, str(docs / "b.md"))}
+            raise KeyboardInterrupt
+
+        monkeypatch.setitem(sys.modules, "watchfiles", SimpleNamespace(watch=watch))
+        result = run("index", docs, "--index", path, "--watch")
+        assert result.exit_code == 130
+        lines = [line.split(". Passages")[0] for line in result.stdout.splitlines()]
+        assert lines == [
+            "Files: 0 added, 4 unchanged, 0 failed",
+            "Files: 0 added, 1 moved, 3 unchanged, 0 failed",
+            "Files: 0 added, 1 changed, 2 removed, 1 unchanged, 0 failed",
+        ]
+        assert "error: 3 of 4 passages would be removed" in result.stderr
+
+    def test_watch_of_what_is_not_there(
+        self, path: Path, docs: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "watchfiles", SimpleNamespace())
+        result = run("index", docs / "none", "--index", path, "--watch")
+        assert result.exit_code == 2
+        assert "nothing to watch" in result.stderr

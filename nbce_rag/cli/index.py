@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..documents.readers import SUFFIXES
+from ..documents.watch import require_watchfiles, watch_changes
 from ..errors import IndexNotFoundError, InputError
 from .console import errors_in_one_line, notes, on_terminal, progress_bar, say, spinner
 from .kv import fill, parse_bytes
@@ -75,6 +76,10 @@ def index_command(
         bool,
         typer.Option("--yes", "-y", help="Remove passages also when they are more than half of the index."),
     ] = False,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Go on following these files and folders, until Ctrl-C."),
+    ] = False,
     rebuild: Annotated[
         bool,
         typer.Option("--rebuild", help="Make anew what follows from the passages: filters, words, vectors."),
@@ -107,7 +112,7 @@ def index_command(
     """Put documents into an index. Run again, it follows what was added, changed, renamed and deleted."""
     if check or rebuild or not documents:
         with errors_in_one_line():
-            for name, is_set in (("--keep-missing", keep_missing), ("--yes", yes)):
+            for name, is_set in (("--keep-missing", keep_missing), ("--yes", yes), ("--watch", watch)):
                 if is_set:
                     raise InputError(f"{name} goes with documents; leave it out here")
         _maintain(path, documents, factory, check, rebuild)
@@ -116,6 +121,9 @@ def index_command(
     with errors_in_one_line("what was finished is in the index; run the same command again to go on"):
         if of_kv and not kv:
             raise InputError(f"--{next(iter(of_kv)).replace('_', '-')} goes with --kv; add it")
+        if watch:
+            require_watchfiles()  # before anything is embedded
+        window = given(max_tokens=max_tokens, overlap=overlap)
         limit = None if kv_max_bytes is None else parse_bytes(kv_max_bytes)
         with notes() as found, redirect_stdout(sys.stderr), _open_or_create(path, embedder) as index:
             if factory is not None:
@@ -128,30 +136,52 @@ def index_command(
                     keep_missing=keep_missing,
                     confirm=_confirm(yes),
                     progress=progress,
-                    **given(max_tokens=max_tokens, overlap=overlap),
+                    **window,
                 )
             if factory is not None:
                 index.compact(factory)
             size = len(index)
         took_in = report.files_added or report.files_changed or report.files_moved
-        for reasons in report.files_failed.values():
-            for reason in reasons.splitlines():
-                say(f"failed: {reason}")
-        for warning in (*report.warnings, *found):
-            say(f"warning: {warning}")
-        _say_changes(report)
-        typer.echo(
-            f"Files: {_counts(report)}. Passages: {report.passages_added} added, "
-            f"{report.passages_removed} removed, {size} in the index."
-        )
+        _say_report(report, found, size)
         if kv and size:
             with notes() as found, redirect_stdout(sys.stderr), _open_or_create(path, embedder) as index:
                 done, more = fill(index, model, limit, **given(device=device, dtype=dtype, backend=backend))
             for warning in (*more, *found):
                 say(f"warning: {warning}")
             typer.echo(done)
+        if watch:
+            with redirect_stdout(sys.stderr):
+                index = _open_or_create(path, embedder)
+            with index:
+                _follow(index, documents, {"keep_missing": keep_missing, "confirm": _confirm(yes)} | window)
         if not (took_in or report.files_unchanged or report.files_removed):
             raise typer.Exit(_NOTHING_READ)
+
+
+def _follow(index: PassageIndex, documents: list[Path], options: dict[str, Any]) -> None:
+    """`nbce-rag index --watch`: until it is interrupted."""
+    for _ in watch_changes(documents, index.path):
+        try:
+            with notes() as found, redirect_stdout(sys.stderr), progress_bar() as progress:
+                report = index.sync_files(documents, progress=progress, **options)
+        except InputError as error:  # most of the index would go: the folder may come back
+            say(f"error: {error}")
+            continue
+        if report.files_added or report.files_changed or report.files_moved or report.files_removed:
+            _say_report(report, found, len(index))
+
+
+def _say_report(report: SyncReport, notes: list[str], size: int) -> None:
+    for reasons in report.files_failed.values():
+        for reason in reasons.splitlines():
+            say(f"failed: {reason}")
+    for warning in (*report.warnings, *notes):
+        say(f"warning: {warning}")
+    _say_changes(report)
+    typer.echo(
+        f"Files: {_counts(report)}. Passages: {report.passages_added} added, "
+        f"{report.passages_removed} removed, {size} in the index."
+    )
 
 
 def _confirm(yes: bool) -> ConfirmRemoval | None:
