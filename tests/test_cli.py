@@ -407,7 +407,7 @@ def test_index_again_takes_in_only_what_has_changed(docs: Path, tmp_path: Path) 
     (docs / "hinny.txt").write_text("A hinny is smaller than a mule.\n", encoding="utf-8")
     changed = run("index", str(docs), "--index", path)
     assert changed.stdout == (
-        "Files: 1 added, 1 unchanged, 0 failed. Passages: 1 added, 1 removed, 2 in the index.\n"
+        "Files: 0 added, 1 changed, 1 unchanged, 0 failed. Passages: 1 added, 1 removed, 2 in the index.\n"
     )
 
 

@@ -5,6 +5,7 @@ rich is imported where it is needed, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -22,6 +23,7 @@ __all__ = [
     "INTERRUPTED",
     "errors_in_one_line",
     "notes",
+    "on_terminal",
     "progress_bar",
     "progress_shown",
     "say",
@@ -90,13 +92,17 @@ def progress_bar() -> Iterator[Callable[[int, int, str], None] | None]:
     # The file's name comes last and is cut where the line ends.
     name = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True))
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), name)
-    with Progress(*columns, console=console, transient=True) as progress:
+    progress = Progress(*columns, console=console, transient=True)
+    try:
         task = progress.add_task("", total=None)
 
         def report(done: int, total: int, what: str) -> None:
+            progress.start()  # and not before: a question may have to be asked first
             progress.update(task, completed=done, total=total, description=one_line(what))
 
         yield report
+    finally:
+        progress.stop()
 
 
 @contextmanager
@@ -107,6 +113,11 @@ def spinner(text: str) -> Iterator[None]:
     console = Console(stderr=True)
     with console.status(text) if console.is_terminal else nullcontext():
         yield
+
+
+def on_terminal() -> bool:
+    """Whether somebody sits there who can be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def table_console(width: int) -> Console:

@@ -5,23 +5,26 @@ from __future__ import annotations
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..documents.readers import SUFFIXES
+from ..documents.watch import require_watchfiles, watch_changes
 from ..errors import IndexNotFoundError, InputError
-from .console import errors_in_one_line, notes, progress_bar, say, spinner
+from .console import errors_in_one_line, notes, on_terminal, progress_bar, say, spinner
 from .kv import fill, parse_bytes
 from .options import EmbedderOption, given
 
 if TYPE_CHECKING:
-    from ..index import PassageIndex
+    from ..index import PassageIndex, SyncReport
+    from ..index.sync import ConfirmRemoval
 
 __all__ = ["index_command"]
 
 _NOTHING_READ = 1
 _PROBLEMS = 1
+_SHOWN_TYPES = 6
 
 
 def index_command(
@@ -65,6 +68,18 @@ def index_command(
     check: Annotated[
         bool, typer.Option("--check", help="Read all of the index and say what is wrong.")
     ] = False,
+    keep_missing: Annotated[
+        bool,
+        typer.Option("--keep-missing", help="Keep the passages of files that are gone from these folders."),
+    ] = False,
+    yes: Annotated[
+        bool,
+        typer.Option("--yes", "-y", help="Remove passages also when they are more than half of the index."),
+    ] = False,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Go on following these files and folders, until Ctrl-C."),
+    ] = False,
     rebuild: Annotated[
         bool,
         typer.Option("--rebuild", help="Make anew what follows from the passages: filters, words, vectors."),
@@ -94,14 +109,21 @@ def index_command(
         str | None, typer.Option(metavar="NAME", help="With --kv: as in `ask`.", show_default=False)
     ] = None,
 ) -> None:
-    """Put documents into an index. Run again, it takes in only what has changed."""
+    """Put documents into an index. Run again, it follows what was added, changed, renamed and deleted."""
     if check or rebuild or not documents:
+        with errors_in_one_line():
+            for name, is_set in (("--keep-missing", keep_missing), ("--yes", yes), ("--watch", watch)):
+                if is_set:
+                    raise InputError(f"{name} goes with documents; leave it out here")
         _maintain(path, documents, factory, check, rebuild)
         return
     of_kv = given(kv_max_bytes=kv_max_bytes, model=model, device=device, dtype=dtype, backend=backend)
     with errors_in_one_line("what was finished is in the index; run the same command again to go on"):
         if of_kv and not kv:
             raise InputError(f"--{next(iter(of_kv)).replace('_', '-')} goes with --kv; add it")
+        if watch:
+            require_watchfiles()  # before anything is embedded
+        window = given(max_tokens=max_tokens, overlap=overlap)
         limit = None if kv_max_bytes is None else parse_bytes(kv_max_bytes)
         with notes() as found, redirect_stdout(sys.stderr), _open_or_create(path, embedder) as index:
             if factory is not None:
@@ -109,30 +131,101 @@ def index_command(
 
                 check_factory(factory, index.dimension)  # before anything is embedded
             with progress_bar() as progress:
-                report = index.add_files(
-                    documents, progress=progress, **given(max_tokens=max_tokens, overlap=overlap)
+                report = index.sync_files(
+                    documents,
+                    keep_missing=keep_missing,
+                    confirm=_confirm(yes),
+                    progress=progress,
+                    **window,
                 )
             if factory is not None:
                 index.compact(factory)
             size = len(index)
-        for reasons in report.files_failed.values():
-            for reason in reasons.splitlines():
-                say(f"failed: {reason}")
-        for warning in (*report.warnings, *found):
-            say(f"warning: {warning}")
-        typer.echo(
-            f"Files: {report.files_added} added, {report.files_unchanged} unchanged, "
-            f"{len(report.files_failed)} failed. Passages: {report.passages_added} added, "
-            f"{report.passages_removed} removed, {size} in the index."
-        )
+        took_in = report.files_added or report.files_changed or report.files_moved
+        _say_report(report, found, size)
         if kv and size:
             with notes() as found, redirect_stdout(sys.stderr), _open_or_create(path, embedder) as index:
                 done, more = fill(index, model, limit, **given(device=device, dtype=dtype, backend=backend))
             for warning in (*more, *found):
                 say(f"warning: {warning}")
             typer.echo(done)
-        if not report.files_added and not report.files_unchanged:
+        if watch:
+            with redirect_stdout(sys.stderr):
+                index = _open_or_create(path, embedder)
+            with index:
+                _follow(index, documents, {"keep_missing": keep_missing, "confirm": _confirm(yes)} | window)
+        if not (took_in or report.files_unchanged or report.files_removed):
             raise typer.Exit(_NOTHING_READ)
+
+
+def _follow(index: PassageIndex, documents: list[Path], options: dict[str, Any]) -> None:
+    """`nbce-rag index --watch`: until it is interrupted."""
+    for _ in watch_changes(documents, index.path):
+        try:
+            with notes() as found, redirect_stdout(sys.stderr), progress_bar() as progress:
+                report = index.sync_files(documents, progress=progress, **options)
+        except InputError as error:  # most of the index would go: the folder may come back
+            say(f"error: {error}")
+            continue
+        if report.files_added or report.files_changed or report.files_moved or report.files_removed:
+            _say_report(report, found, len(index))
+
+
+def _say_report(report: SyncReport, notes: list[str], size: int) -> None:
+    for reasons in report.files_failed.values():
+        for reason in reasons.splitlines():
+            say(f"failed: {reason}")
+    for warning in (*report.warnings, *notes):
+        say(f"warning: {warning}")
+    _say_changes(report)
+    typer.echo(
+        f"Files: {_counts(report)}. Passages: {report.passages_added} added, "
+        f"{report.passages_removed} removed, {size} in the index."
+    )
+
+
+def _confirm(yes: bool) -> ConfirmRemoval | None:
+    """Who is asked whether more than half of an index may be removed: who typed --yes, or sits there."""
+    if yes:
+        return lambda count, total: True
+    if not on_terminal():
+        return None
+    return lambda count, total: typer.confirm(
+        f"The files of {count} of {total} passages are gone. Remove these passages?", err=True
+    )
+
+
+def _say_changes(report: SyncReport) -> None:
+    """What a person may not have expected, on stderr."""
+    for path, old in report.files_moved.items():
+        say(f"moved: {old} -> {path}")
+    for path in report.files_removed:
+        say(f"removed: {path} is gone")
+    if report.files_missing:
+        examples = ", ".join(report.files_missing[:3]) + (", ..." if len(report.files_missing) > 3 else "")
+        say(f"{len(report.files_missing)} files that are gone stay in the index: {examples}")
+    if count := sum(report.other_types.values()):
+        types = [
+            f"{suffix or 'no suffix'} ({files})" if files > 1 else suffix or "no suffix"
+            for suffix, files in report.other_types.items()
+        ]
+        more = ", ..." if len(types) > _SHOWN_TYPES else ""
+        files = "1 file of another type" if count == 1 else f"{count} files of other types"
+        say(f"{files} passed over: {', '.join(types[:_SHOWN_TYPES])}{more}")
+
+
+def _counts(report: SyncReport) -> str:
+    """How many files there were of each kind; kinds that are rare are left out where there are none."""
+    counts = {
+        "changed": len(report.files_changed),
+        "moved": len(report.files_moved),
+        "removed": len(report.files_removed),
+    }
+    rare = "".join(f"{count} {kind}, " for kind, count in counts.items() if count)
+    return (
+        f"{len(report.files_added)} added, {rare}{report.files_unchanged} unchanged, "
+        f"{len(report.files_failed)} failed"
+    )
 
 
 def _maintain(

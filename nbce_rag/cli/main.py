@@ -1,4 +1,4 @@
-"""The command line: `nbce-rag index`, `ask`, `eval`, `study`, `kv`, `models` and `bench`.
+"""The command line: `nbce-rag index`, `list`, `show`, `remove`, `ask`, `eval`, `study`, `kv`, ...
 
 Nothing heavy is imported before a command needs it, so that `--help` answers at once.
 """
@@ -17,6 +17,7 @@ from .evaluate import eval_command
 from .index import index_command
 from .kv import kv_command
 from .models import models_command
+from .sources import list_command, remove_command, show_command
 from .study import study_command
 
 __all__ = ["app", "main"]
@@ -58,6 +59,9 @@ def _nbce_rag(
 
 
 app.command("index")(index_command)
+app.command("list")(list_command)
+app.command("show")(show_command)
+app.command("remove")(remove_command)
 app.command("ask")(ask_command)
 app.command("eval")(eval_command)
 app.command("study")(study_command)

@@ -13,7 +13,7 @@ from .document import OnError, Splitter
 from .readers import SUFFIXES, read_passages
 from .splitting import TokenCounter, check_window, split_document
 
-__all__ = ["file_key", "find_files", "read_files"]
+__all__ = ["file_key", "find_files", "path_of_key", "read_files"]
 
 
 def read_files(
@@ -98,18 +98,28 @@ def file_key(path: str | os.PathLike[str]) -> str:
     return real
 
 
-def find_files(paths: Iterable[str | Path], on_failure: Callable[[str, str], None]) -> Iterator[Path]:
+def path_of_key(key: str) -> str:
+    """The real path that `file_key` made a key of."""
+    return os.fsdecode(bytes.fromhex(key.removeprefix("bytes:"))) if key.startswith("bytes:") else key
+
+
+def find_files(
+    paths: Iterable[str | Path],
+    on_failure: Callable[[str, str], None],
+    on_other_type: Callable[[Path], None] | None = None,
+) -> Iterator[Path]:
     """The files that are named, and those of a known type in the folders that are named.
 
     Args:
         paths: files and folders.
         on_failure: told of each folder that gives none, or cannot be read, and why.
+        on_other_type: told of each file in these folders that is passed over for its type.
     """
     for path in map(Path, paths):
         if not _is_folder(path):
             yield path
             continue
-        files = sorted(_walk(path, on_failure))
+        files = sorted(_walk(path, on_failure, on_other_type or _pass_over))
         if not files:
             on_failure(str(path), f"this folder holds no file that ends in {', '.join(SUFFIXES)}.")
         yield from files
@@ -122,12 +132,22 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def _walk(folder: Path, on_failure: Callable[[str, str], None]) -> Iterator[Path]:
+def _pass_over(path: Path) -> None:
+    pass
+
+
+def _walk(
+    folder: Path, on_failure: Callable[[str, str], None], on_other_type: Callable[[Path], None]
+) -> Iterator[Path]:
     def fail(error: OSError) -> None:
         on_failure(str(error.filename), f"cannot be read: {error.strerror}.")
 
     for parent, folders, names in os.walk(folder, onerror=fail):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
-            if not name.startswith(".") and name.lower().endswith(SUFFIXES):
+            if name.startswith("."):
+                continue
+            if name.lower().endswith(SUFFIXES):
                 yield Path(parent, name)
+            else:
+                on_other_type(Path(parent, name))

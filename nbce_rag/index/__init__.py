@@ -41,6 +41,8 @@ _HOME = {
     "Reranker": "reranking",
     "RerankerLike": "reranking",
     "SearchOptions": "search",
+    "SourceEntry": "passage_index",
+    "SyncReport": "sync",
     "FieldTest": "filters.conditions",
     "Where": "filters.conditions",
     "as_condition": "filters.conditions",
@@ -63,6 +65,8 @@ __all__ = [
     "RerankerLike",
     "SearchMode",
     "SearchOptions",
+    "SourceEntry",
+    "SyncReport",
     "Where",
     "as_condition",
     "embedding_text",
@@ -84,9 +88,10 @@ if TYPE_CHECKING:
     from .folder import IndexFolder
     from .health import CheckReport
     from .ingestion import AddReport
-    from .passage_index import PassageIndex
+    from .passage_index import PassageIndex, SourceEntry
     from .reranking import CrossEncoderReranker, Reranker, RerankerLike
     from .search import SearchMode, SearchOptions
+    from .sync import SyncReport
 
 
 def __getattr__(name: str) -> Any:

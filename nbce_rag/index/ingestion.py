@@ -20,7 +20,15 @@ from .encoder import Encoder, Vector
 from .sqlite.storage import Row, Storage, json_metadata
 from .window import Window, window_of
 
-__all__ = ["AddReport", "Ingestion"]
+__all__ = [
+    "AddReport",
+    "Ingestion",
+    "Progress",
+    "as_paths",
+    "check_passage",
+    "fingerprint_of",
+    "unique_files",
+]
 
 _BATCH = 256  # passages that are embedded, then committed, together
 
@@ -69,17 +77,17 @@ class Ingestion:
     def add(self, passages: Iterable[Passage], vectors: ArrayLike | None) -> int:
         """As `PassageIndex.add`, without writing FAISS files."""
         if vectors is not None:
-            batch = [_check(passage) for passage in passages]
+            batch = [check_passage(passage) for passage in passages]
             return self._store([(None, batch)], self._encoder.units(vectors, batch))
         source = iter(passages)
         changed = 0
-        while batch := [_check(passage) for passage in itertools.islice(source, _BATCH)]:
+        while batch := [check_passage(passage) for passage in itertools.islice(source, _BATCH)]:
             changed += self._store([(None, batch)])
         return changed
 
     def replace_sources(self, passages: Iterable[Passage], vectors: ArrayLike | None) -> tuple[int, int]:
         """As `PassageIndex.upsert` by source: how many were new or changed, and how many are gone."""
-        batch = [_check(passage) for passage in passages]
+        batch = [check_passage(passage) for passage in passages]
         if nameless := next((passage for passage in batch if not passage.source), None):
             raise InputError(f"Passage {nameless.id!r} has no source: give one, or upsert by id.")
         units = None if vectors is None else self._encoder.units(vectors, batch)
@@ -101,10 +109,7 @@ class Ingestion:
         progress: Progress | None,
     ) -> AddReport:
         """As `PassageIndex.add_files`, without writing FAISS files."""
-        if isinstance(paths, str | bytes | os.PathLike):
-            paths = [paths]
-        if not isinstance(paths, Iterable):
-            raise InputError(f"paths must be files and folders, got {shown(paths)}.")
+        paths = as_paths(paths)
         window = window_of(self._encoder.embedder, max_tokens, overlap)
         report = progress or _no_progress
         failures: dict[str, list[str]] = {}
@@ -140,12 +145,12 @@ class Ingestion:
             else:
                 added, removed, stored = added + counts[0], removed + counts[1], stored + len(files)
 
-        files = list(_unique(find_files(map(_path, paths), fail)))
+        files = list(unique_files(find_files(paths, fail)))
         waiting: list[_File] = []
         for number, path in enumerate(files):
             report(number, len(files), str(path))
             key = file_key(path)
-            fingerprint = _fingerprint(path, window)
+            fingerprint = fingerprint_of(path, window)
             with self._storage.read():
                 if fingerprint is not None and self._storage.fingerprint(key) == fingerprint:
                     unchanged += 1
@@ -157,7 +162,7 @@ class Ingestion:
                 failures[str(path)] = messages or [f"{path}: holds no text."]
                 continue
             try:
-                checked = [_check(passage) for passage in passages]
+                checked = [check_passage(passage) for passage in passages]
             except InputError as error:
                 fail(str(path), str(error))
                 continue
@@ -214,17 +219,20 @@ class Ingestion:
                 (file.key, [passage for _, passage in group])
                 for file, group in itertools.groupby(batch, key=lambda pair: pair[0])
             ]
-            is_last = start + _BATCH >= len(pairs)
+            is_first, is_last = start == 0, start + _BATCH >= len(pairs)
 
-            def finish() -> None:
+            def finish(is_first: bool = is_first, is_last: bool = is_last) -> None:
                 nonlocal removed
-                for file in files:
+                if is_first and not is_last:
+                    # From here on they are neither what they were nor what they will be.
+                    self._storage.unfinish_files(file.key for file in files)
+                for file in files if is_last else ():
                     ids = {passage.id for passage in file.passages}
                     removed += self._storage.finish_file(file.key, file.fingerprint, ids)
 
             # The files count as taken in together with the last of their passages: what is interrupted
             # before that is read again, and finds its vectors stored.
-            added += self._store(groups, finish=finish if is_last else None)
+            added += self._store(groups, finish=finish)
         return added, removed
 
     def _store(
@@ -258,7 +266,8 @@ class Ingestion:
             return changed
 
 
-def _check(passage: Passage) -> Passage:
+def check_passage(passage: Passage) -> Passage:
+    """Raises InputError when a passage cannot be stored."""
     if not isinstance(passage, Passage):
         raise InputError(f"An index takes Passage objects, got {type(passage).__name__}: use Passage(text).")
     if not passage.text.strip():
@@ -293,7 +302,8 @@ def _bytes(vector: Vector | None) -> bytes | None:
     return None if vector is None else vector.astype("<f4").tobytes()
 
 
-def _unique(paths: Iterable[Path]) -> Iterator[Path]:
+def unique_files(paths: Iterable[Path]) -> Iterator[Path]:
+    """Each file once, also where several paths lead to it."""
     seen: set[str] = set()
     for path in paths:
         key = file_key(path)
@@ -302,13 +312,22 @@ def _unique(paths: Iterable[Path]) -> Iterator[Path]:
             yield path
 
 
+def as_paths(paths: object) -> list[str]:
+    """Paths as text; one alone will do."""
+    if isinstance(paths, str | bytes | os.PathLike):
+        paths = [paths]
+    if not isinstance(paths, Iterable):
+        raise InputError(f"paths must be files and folders, got {shown(paths)}.")
+    return [_path(path) for path in paths]
+
+
 def _path(path: object) -> str:
     if not isinstance(path, str | bytes | os.PathLike):
         raise InputError(f"A path must be a text or a Path, got {shown(path)}.")
     return os.fsdecode(path)
 
 
-def _fingerprint(path: Path, window: Window) -> str | None:
+def fingerprint_of(path: Path, window: Window) -> str | None:
     """Changes with the content of a file and with how it is split; None when it cannot be read."""
     try:
         check_regular(path)

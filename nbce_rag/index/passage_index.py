@@ -6,6 +6,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, Unpack
@@ -29,14 +30,33 @@ from .ingestion import AddReport, Ingestion
 from .reranking import RerankerLike
 from .search import Searcher, SearchMode, SearchOptions, SearchRequest
 from .sqlite.storage import Storage
+from .sync import ConfirmRemoval, FolderSync, SyncReport
 from .vectors import factories
 from .vectors.compaction import Compactor
 from .vectors.view import SyncedVectors
 
-__all__ = ["PassageIndex"]
+__all__ = ["PassageIndex", "SourceEntry"]
 
 _PAGE = 512
 _FIND_PAGE = 2000  # passages of one page of `find`
+
+
+@dataclass(frozen=True, slots=True)
+class SourceEntry:
+    """What an index has of one source.
+
+    Attributes:
+        source: As its passages have it; None of those without one.
+        passages: How many.
+        size: Bytes of their texts in UTF-8; what passages repeat of each other counts in each.
+        stored_at: When its file was last taken in, seconds since 1970; None of passages that were added
+            without a file, and of files that older versions took in.
+    """
+
+    source: str | None
+    passages: int
+    size: int
+    stored_at: float | None
 
 
 class PassageIndex:
@@ -61,6 +81,7 @@ class PassageIndex:
         self._vectors = SyncedVectors(storage, path, identity, encoder.dimension)
         self._compactor = Compactor(storage, path, identity, encoder.dimension, timeout)
         self._ingestion = Ingestion(storage, encoder)
+        self._folder_sync = FolderSync(storage, encoder, self._ingestion)
         self._searcher = Searcher(storage, self._vectors, encoder.dimension)
         self._bulks = 0  # that are open, in which no FAISS file is written
 
@@ -231,6 +252,40 @@ class PassageIndex:
             EmbedderMismatchError, IndexLockedError: As in `add`.
         """
         report = self._ingestion.add_files(paths, max_tokens, overlap, on_error, progress)
+        self._save()
+        return report
+
+    def sync_files(
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        *,
+        keep_missing: bool = False,
+        confirm: ConfirmRemoval | None = None,
+        max_tokens: int | None = None,
+        overlap: int = 32,
+        on_error: Callable[[ReadError], None] | None = None,
+        progress: Callable[[int, int, str], None] | None = None,
+    ) -> SyncReport:
+        """As `add_files`, and follows what was renamed or deleted in the folders that are given.
+
+        A file that is gone from beneath one of these folders is looked for among the others by its content.
+        Where it is found, its passages move there, with their vectors; else they are removed. Passages of
+        files elsewhere stay, and so do those of a file or folder that is given and missing itself, or that
+        cannot be looked into. A file that a link led to counts where it really lies.
+
+        Args:
+            paths: As in `add_files`.
+            keep_missing: Keep the passages of files that are gone. Renamed ones still move.
+            confirm: Asked before anything is changed, when more than half of the index would be removed:
+                called with (passages to remove, passages in the index), says whether they may be. Default:
+                they may not.
+            max_tokens, overlap, on_error, progress: As in `add_files`.
+
+        Raises:
+            InputError: As in `add_files`; or more than half of the index would be removed and may not be.
+            EmbedderMismatchError, IndexLockedError: As in `add`.
+        """
+        report = self._folder_sync.sync(paths, keep_missing, confirm, max_tokens, overlap, on_error, progress)
         self._save()
         return report
 
@@ -419,6 +474,12 @@ class PassageIndex:
         """How many passages each source has, sorted by source; passages without one are not counted."""
         with self._storage.read():
             return self._storage.sources()
+
+    def source_entries(self) -> list[SourceEntry]:
+        """What the index has of each source, sorted by source; what has no source comes last."""
+        with self._storage.read():
+            rows = self._storage.source_sizes()
+        return [SourceEntry(*row) for row in rows]
 
     def __contains__(self, passage_id: object) -> bool:
         return isinstance(passage_id, str) and self.get(passage_id) is not None

@@ -20,6 +20,7 @@ __all__ = [
     "create",
     "create_words",
     "drop_words",
+    "has_times",
     "migrate",
     "name_id",
     "put_lookups",
@@ -27,8 +28,8 @@ __all__ = [
 ]
 
 APPLICATION_ID = 0x4E424345  # "NBCE", in the header of the file
-VERSION = 3
-READABLE = (2,)
+VERSION = 4
+READABLE = (2, 3)
 """Versions that can be read as they are where nothing can be written."""
 _PAGE_SIZE = 8192  # five vectors of 384 numbers fit; of SQLite's usual 4096 bytes a quarter stays empty
 
@@ -74,7 +75,7 @@ CREATE TABLE attributes(
     PRIMARY KEY (name, kind, value, key)
 ) WITHOUT ROWID;
 {_WORDS.strip()};
-CREATE TABLE files(path TEXT PRIMARY KEY, fingerprint TEXT NOT NULL) WITHOUT ROWID
+CREATE TABLE files(path TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, stored_at REAL) WITHOUT ROWID
 """
 
 
@@ -103,7 +104,15 @@ def migrate(connection: sqlite3.Connection, version: int) -> None:
         _from_version_1(connection)
     if version == 2:
         _from_version_2(connection)
+    if not has_times(connection):  # which versions up to 3 did not keep
+        connection.execute("ALTER TABLE files ADD COLUMN stored_at REAL")
     connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def has_times(connection: sqlite3.Connection) -> bool:
+    """Whether it is kept when a file was taken in."""
+    columns = connection.execute("SELECT name FROM pragma_table_info('files')")
+    return ("stored_at",) in columns.fetchall()
 
 
 def bump(connection: sqlite3.Connection, growth: int = 0) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import zlib
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from . import schema
 from .attributes import attribute_rows
 from .database import RESTORE, SqlRow
 from .lookups import Lookups
+from .source_rows import SourceRows
 from .vector_rows import VectorRows
 from .words import index_text
 
@@ -48,7 +50,7 @@ class State(NamedTuple):
     passages: int
 
 
-class Storage(VectorRows, Lookups):
+class Storage(VectorRows, Lookups, SourceRows):
     """What is in the file. All of this has to be called inside `read()` or `write()`."""
 
     def meta(self) -> dict[str, str]:
@@ -101,25 +103,6 @@ class Storage(VectorRows, Lookups):
         )
         return [(row[0], self._passage(row[1:])) for row in rows]
 
-    def sources(self) -> dict[str, int]:
-        """Number of passages of each source, sorted by source."""
-        return dict(
-            self._connection.execute(
-                "SELECT source, count(*) FROM passages WHERE source IS NOT NULL "
-                "GROUP BY source ORDER BY source"
-            )
-        )
-
-    def fingerprint(self, file: str) -> str | None:
-        """What `finish_file` recorded for a file."""
-        row = self._connection.execute("SELECT fingerprint FROM files WHERE path = ?", (file,)).fetchone()
-        return row[0] if row else None
-
-    def files_of(self, ids: Iterable[str]) -> dict[str, str]:
-        """The file that each of these passages comes from, by id, of those that come from one."""
-        rows = self._select("SELECT id, file FROM passages WHERE file IS NOT NULL AND id", ids)
-        return {row[0]: row[1] for row in rows}
-
     def new_ids(self, passages: Iterable[Passage]) -> set[str]:
         """Ids of those passages that are not stored with the same title and text."""
         hashes = {passage.id: passage.content_hash for passage in passages}
@@ -143,10 +126,7 @@ class Storage(VectorRows, Lookups):
         names: dict[str, int] = {}
         changed = added = 0
         for row in rows:
-            passage, metadata = row.passage, json_metadata(row.passage)
-            fields = _Fields(
-                passage.content_hash, passage.source, passage.title, passage.start, passage.end, metadata
-            )
+            passage, fields = row.passage, _fields(row.passage)
             vector = row.vector
             file: str | None = None
             if passage.id in stored:
@@ -202,8 +182,42 @@ class Storage(VectorRows, Lookups):
         rows = self._connection.execute("SELECT key, id FROM passages WHERE file = ?", (file,))
         keys = [key for key, passage_id in rows if passage_id not in ids]
         self._forget(keys)
-        self._connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?)", (file, fingerprint))
+        self._connection.execute(
+            "INSERT OR REPLACE INTO files(path, fingerprint, stored_at) VALUES (?, ?, ?)",
+            (file, fingerprint, time.time()),
+        )
         return len(keys)
+
+    def forget_file(self, file: str) -> int:
+        """Removes the passages of a file, and that it was taken in. Returns their number."""
+        rows = self._connection.execute("SELECT key FROM passages WHERE file = ?", (file,)).fetchall()
+        self._forget(row[0] for row in rows)
+        self.unfinish_files([file])
+        return len(rows)
+
+    def move_passages(self, file: str, rows: Iterable[Row]) -> None:
+        """Makes passages of a file, which is gone, those of `rows` that have the same title and text.
+
+        They keep their key and vector. Those of `rows` whose id is taken are left out.
+        """
+        passages = {row.passage.id: row for row in rows}
+        taken = {row[0] for row in self._select("SELECT id FROM passages WHERE id", passages)}
+        stored: dict[str, list[SqlRow]] = {}
+        names: dict[str, int] = {}
+        query = "SELECT content_hash, key, id, metadata FROM passages WHERE file = ? ORDER BY key DESC"
+        for content, *columns in self._connection.execute(query, (file,)):
+            if columns[1] not in taken:
+                stored.setdefault(content, []).append(tuple(columns))
+        moved = 0
+        for row in passages.values():
+            same = stored.get(row.passage.content_hash)
+            if row.passage.id in taken or not same:
+                continue
+            key, _, metadata = same.pop()
+            self._change_metadata(key, row, None, _fields(row.passage), metadata, names)
+            moved += 1
+        if moved:
+            schema.bump(self._connection)
 
     def _insert(
         self, row: Row, file: str | None, fields: _Fields, vector: bytes, names: dict[str, int]
@@ -230,9 +244,15 @@ class Storage(VectorRows, Lookups):
     ) -> None:
         passage = row.passage
         self._connection.execute(
-            "UPDATE passages SET file = ?, source = ?, title = ?, span_start = ?, span_end = ?, "
+            "UPDATE passages SET id = ?, file = ?, source = ?, title = ?, span_start = ?, span_end = ?, "
             "metadata = ?, crc = ? WHERE key = ?",
-            (row.file or file, *fields[1:], schema.checksum(passage.id, *fields, passage.text), key),
+            (
+                passage.id,
+                row.file or file,
+                *fields[1:],
+                schema.checksum(passage.id, *fields, passage.text),
+                key,
+            ),
         )
         if fields.metadata != old_metadata:
             self._remove_attributes(key, old_metadata)
@@ -292,6 +312,17 @@ class Storage(VectorRows, Lookups):
             return Passage(text, passage_id, title, source, start, end, self.metadata(metadata))
         except InputError as error:
             raise self.damage(f"holds a damaged passage ({passage_id!r})") from error
+
+
+def _fields(passage: Passage) -> _Fields:
+    return _Fields(
+        passage.content_hash,
+        passage.source,
+        passage.title,
+        passage.start,
+        passage.end,
+        json_metadata(passage),
+    )
 
 
 def json_metadata(passage: Passage) -> str:
