@@ -118,7 +118,7 @@ def to_passage(context: ContextLike, *, score_key: str = SCORE_KEY) -> Passage:
             metadata.update(fields.get("metadata") or {})
             metadata.setdefault(score_key, fields.get("score"))
             return _from_fields(text, metadata, fields.get("id"), score_key)
-    if isinstance(context, (tuple, list)) and len(context) == 2 and _number(context[1]) is not None:
+    if isinstance(context, (tuple, list)) and len(context) == 2 and _is_number(context[1]):
         passage = to_passage(context[0], score_key=score_key)
         return replace(passage, score=_number(context[1]))
     raise InputError(
@@ -296,6 +296,17 @@ def _from_fields(text: str, metadata: Mapping[str, Any], id_: Any, score_key: st
         metadata=dict(metadata),
         score=_number(metadata.get(score_key)),
     )
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a number or the text of one, NaN among them, which is a score that nobody knows."""
+    if isinstance(value, bool):
+        return False
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _number(value: Any) -> float | None:

@@ -302,6 +302,9 @@ def check_options(call: Mapping[str, Any], others: Sequence[str]) -> None:
 
 def in_our_names(call: Mapping[str, Any]) -> dict[str, Any]:
     """The same with the names that LangChain's other packages use replaced by ours."""
+    for alias, name in _ALIASES.items():
+        if call.get(alias) is not None and call.get(name) is not None:
+            raise InputError(f"{alias} and {name} are the same; give one of them.")
     return {_ALIASES.get(name, name): value for name, value in call.items()}
 
 

@@ -229,6 +229,8 @@ class NBCESynthesizer(BaseSynthesizer):
         if self._use_scores and run.nodes:
             kwargs["context_scores"] = list(map(score_of, run.nodes))
             kwargs["score_scale"] = self._score_scale
+        if not run.nodes:
+            kwargs["contexts"] = []  # so that it is known that some were looked for
         kwargs["answer_without_context"] = self._answer_without_context
         return run, messages, {**kwargs, "question": query, "report": run.report}
 

@@ -17,7 +17,14 @@ _SIGN = re.compile(r">=|<=|!=|=|>|<|~")
 _SIGNS = "=!<>~"
 _OPERATORS = {">": "$gt", ">=": "$gte", "<": "$lt", "<=": "$lte", "~": "$contains"}
 _QUOTED = re.compile(r'\s*("(?:[^"\\]|\\.)*")\s*', re.DOTALL)
-_decoder = json.JSONDecoder()
+
+
+def _no_number(name: str) -> float:
+    """NaN and Infinity are texts here: JSON has no such numbers."""
+    raise ValueError(name)
+
+
+_decoder = json.JSONDecoder(parse_constant=_no_number)
 
 
 def parse_where(expressions: Iterable[str]) -> dict[str, Any] | None:
@@ -57,14 +64,17 @@ def _comparison(expression: str) -> dict[str, Any]:
     if sign is None or expression[sign.end() : sign.end() + 1] in tuple(_SIGNS):
         raise _no_condition(expression)
     between = expression[start : sign.start()].strip()
-    key = json.loads(quoted[1], strict=False) if quoted else between
+    try:
+        key = json.loads(quoted[1], strict=False) if quoted else between
+    except ValueError as error:  # a backslash that JSON does not know
+        raise _no_condition(expression) from error
     if not key or (quoted and between) or "!" in between:
         raise _no_condition(expression)
     value = expression[sign.end() :].strip()
     if sign[0] in ("=", "!="):
         values = _values(expression, value)
-        if sign[0] == "=" and values == [[]]:
-            return {key: {"$eq": []}}
+        if sign[0] == "=" and len(values) == 1 and isinstance(values[0], list):
+            return {key: {"$eq": values[0]}}
         if sign[0] == "=":
             return {key: values if len(values) > 1 else values[0]}
         return {key: {"$nin": values}}

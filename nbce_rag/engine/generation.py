@@ -28,8 +28,8 @@ __all__ = ["generate"]
 
 NO_PASSAGES = "No passages were given; the answer comes from the question alone."
 NOTHING_RETRIEVED = (
-    "No passage was found, so the model was not asked; answer_without_context=True answers from the question "
-    "alone."
+    "No passage was found, so the model was not asked; the option answer_without_context "
+    "(--answer-without-context) answers from the question alone."
 )
 
 
@@ -62,7 +62,7 @@ def generate(engine: Engine, requests: Sequence[Request]) -> Iterator[tuple[int,
     notes = (note for request, plan in zip(requests, plans, strict=True) for note in _notes(request, plan))
     for note in dict.fromkeys(notes):
         warn(note)
-    if any(_expects_passages(request) for _, request in idle):
+    if any(request.prompt is None or request.prompt.is_template for _, request in idle):
         warn(NOTHING_RETRIEVED)
     for index, request in idle:
         answer = _abstention(request)
@@ -352,5 +352,5 @@ def _notes(request: Request, plan: RowPlan) -> list[str]:
 
 
 def _expects_passages(request: Request) -> bool:
-    # A conversation or a text of its own may well do without passages.
-    return request.prompt is None or request.prompt.is_template
+    # A conversation or a text of its own may well do without passages, unless some were looked for.
+    return request.is_retrieved or request.prompt is None or request.prompt.is_template

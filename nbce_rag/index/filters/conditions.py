@@ -343,4 +343,4 @@ def _in_order(value: Any, op: str, bound: Any) -> bool:
 
 
 def _number(value: object) -> bool:
-    return isinstance(value, int | float)
+    return isinstance(value, int | float) and not isinstance(value, bool)
