@@ -16,6 +16,7 @@ import jsonschema
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
+from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import RunnableLambda
 from pydantic import BaseModel, ValidationError
@@ -353,10 +354,37 @@ def test_structured_output(chat: Chat, taught_folder: Any) -> None:
     cut = llm.with_structured_output(Person, include_raw=True).invoke("Who?", max_tokens=3)
     assert cut["parsed"] is None
     assert cut["parsing_error"] is not None
+    assert "raise max_tokens" in str(cut["parsing_error"])
     with pytest.raises(InputError, match="'magic'"):
         llm.with_structured_output(schema, method="magic")
     with pytest.raises(InputError, match="schema"):
         llm.with_structured_output()
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
+@pytest.mark.parametrize("is_class", [True, False])
+def test_structured_output_that_is_cut_off_is_never_repaired(chat: Chat, method: str, is_class: bool) -> None:
+    class Note(BaseModel):
+        """A note."""
+
+        texts: list[str]
+
+    llm = chat(max_tokens=12)
+    schema: Any = Note if is_class else {**Note.model_json_schema(), "description": "A note."}
+    plain = llm.with_structured_output(schema, method=method)
+    with pytest.raises(OutputParserException, match="raise max_tokens"):
+        plain.invoke("Who?", max_tokens=1)
+    with pytest.raises(OutputParserException, match="raise max_tokens"):
+        list(plain.stream("Who?", max_tokens=1))
+    raw = llm.with_structured_output(schema, method=method, include_raw=True)
+    for made in (raw.invoke("Who?", max_tokens=1), asyncio.run(raw.ainvoke("Who?", max_tokens=2))):
+        assert made["parsed"] is None
+        assert "raise max_tokens" in str(made["parsing_error"])
+        assert made["raw"].response_metadata["finish_reason"] == "length"
+    mode: Any = llm.with_structured_output(schema if is_class else None, method="json_mode")
+    half = AIMessage('{"texts": ["Ada', response_metadata={"finish_reason": "length"})
+    with pytest.raises(OutputParserException, match="raise max_tokens"):
+        mode.last.invoke(half)
 
 
 def test_forced_and_forbidden_tools(chat: Chat) -> None:

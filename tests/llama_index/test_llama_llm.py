@@ -16,6 +16,7 @@ from llama_index.core.base.llms.types import CitableBlock, CitationBlock, ImageB
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
 from llama_index.core.llms import ChatMessage
 from llama_index.core.schema import NodeWithScore, TextNode
+from llama_index.core.tools import FunctionTool
 from pydantic import BaseModel
 
 from llama_index_nbce import NBCELLM
@@ -507,6 +508,25 @@ class TestStructured:
         llm = NBCELLM(engine=make_engine(), max_tokens=3)
         with pytest.raises(InputError, match="raise max_tokens"):
             llm.as_structured_llm(Ferry).chat([user(QUESTION)])
+        with pytest.raises(InputError, match="raise max_tokens"):
+            list(llm.as_structured_llm(Ferry).stream_chat([user(QUESTION)]))
+
+    def test_a_forced_call_that_is_cut_off_is_an_error(self, make_engine: Callable[..., NBCE]) -> None:
+        pytest.importorskip("llguidance")
+        llm = NBCELLM(engine=make_engine(), max_tokens=3)
+        tool = FunctionTool.from_defaults(lambda place: "noon", name="times", description="Times.")
+        with pytest.raises(InputError, match="raise max_tokens"):
+            llm.predict_and_call([tool], user_msg=QUESTION, tool_required=True)
+
+    @pytest.mark.parametrize("chat", [True, False])
+    def test_only_a_chat_model_is_told_the_schema_which_a_base_model_would_copy(
+        self, make_engine: Callable[..., NBCE], monkeypatch: pytest.MonkeyPatch, chat: bool
+    ) -> None:
+        pytest.importorskip("llguidance")
+        llm = NBCELLM(engine=make_engine(chat=chat), max_tokens=60, repetition_penalty=1.3)
+        seen = prompts(llm, monkeypatch)
+        assert isinstance(llm.as_structured_llm(Ferry).chat([user(FERRY, QUESTION)]).raw, Ferry)
+        assert all(("properties" in text) is chat for text in seen[0])
 
 
 _STEP: Any = LockstepDecoder.step
