@@ -9,6 +9,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -327,6 +328,54 @@ class TestOptions:
         assert again.model == folder
         assert again.metadata.num_output == 4
         assert llm.complete("Hi").text == NBCELLM(engine=llm.engine).complete("Hi").text
+
+    def test_what_loads_an_engine_is_an_argument_beside_load(
+        self, tiny_folder: Callable[..., Any], tmp_path: Path
+    ) -> None:
+        folder = tiny_folder("llama", chat=True)
+        wording = PromptTemplate("", "{text}\n", "Q: {question}\nA:", chat=False)
+        llm = NBCELLM(
+            folder,  # a path, too
+            dtype="float32",
+            device="cpu",
+            kv_store=tmp_path / "kv",
+            prompt=wording,
+            load={"local_files_only": True},
+            max_tokens=4,
+        )
+        assert llm.model == str(folder)
+        assert llm.engine.prompt == wording
+        assert llm.engine.options.max_tokens == 4
+        llm.chat([user(FERRY, QUESTION)])
+        assert (tmp_path / "kv").exists()
+        with pytest.raises(InputError, match="dtype"):
+            NBCELLM(engine=llm.engine, dtype="float32")
+
+    @pytest.mark.parametrize(
+        ("name", "ours"),
+        [
+            ("model_name", "model"),
+            ("tokenizer_name", "brings its tokenizer"),
+            ("generate_kwargs", "options by their names"),
+            ("model_kwargs", "NBCE.from_pretrained"),
+            ("model_path", "model"),
+            ("max_new_tokens", "max_tokens"),
+            ("query_wrapper_prompt", "completion_to_prompt"),
+            ("nonsense", "max_tokens"),
+        ],
+    )
+    def test_unknown_arguments_fail_before_anything_is_loaded(
+        self, monkeypatch: pytest.MonkeyPatch, name: str, ours: str
+    ) -> None:
+        def load(*args: Any, **kwargs: Any) -> Any:
+            raise AssertionError("loaded")
+
+        monkeypatch.setattr(NBCE, "from_pretrained", load)
+        wrong: dict[str, Any] = {name: "x"}
+        with pytest.raises(InputError, match=f"{name} of NBCELLM.*{ours}"):
+            NBCELLM("somewhere", **wrong)
+        with pytest.raises(InputError, match="max_tokens"):
+            NBCELLM("somewhere", max_tokens=-1)
 
     def test_both_prompt_functions_count_in_all_four_ways(self, make_engine: Callable[..., NBCE]) -> None:
         calls: list[str] = []
