@@ -330,6 +330,19 @@ async def test_timeout(chat: Chat) -> None:
     assert chat(timeout=600).invoke("Who?").text
 
 
+@pytest.mark.parametrize("style", ["short", "long"])
+def test_a_chat_on_a_base_model_ends_with_its_turn(chat: Chat, style: str) -> None:
+    llm = chat(template=False, style=style, max_tokens=60)
+    talk = [HumanMessage("Who?"), AIMessage("Ada."), HumanMessage("When?")]
+    for mark in ("\n\nuser: Who", "\nUser: Who"):
+        message = llm.invoke(talk, regex=f"Noon{mark}")
+        assert message.content == "Noon"
+        assert message.response_metadata["finish_reason"] == "stop"
+    plain = NBCELLM(engine=llm.engine, max_tokens=60)
+    for prompt in (talk, "Human: When?\nAI:"):
+        assert plain.invoke(prompt, regex="Noon\nHuman: Who") == "Noon"
+
+
 class Person(BaseModel):
     name: str
     age: int

@@ -525,6 +525,20 @@ class TestWork:
         assert [r.message.content for r in asyncio.run(together())] == expected
 
 
+@pytest.mark.parametrize("style", ["short", "long"])
+def test_a_chat_on_a_base_model_ends_with_its_turn(make_engine: Callable[..., NBCE], style: str) -> None:
+    pytest.importorskip("llguidance")
+    llm = NBCELLM(engine=make_engine(chat=False, style=style), max_tokens=60)
+    first = [user(QUESTION)]
+    later = [*first, ChatMessage(role="assistant", content="Ada."), user("When?")]
+    for messages in (first, later):
+        for mark in ("\n\nuser: Who", "\nUser: Who"):
+            response = llm.chat(messages, regex=f"Ada{mark}")
+            assert response.message.content == "Ada"
+            assert response.raw["finish_reason"] == "stop"
+    assert llm.complete("Human: Who?\nAI:", regex="Ada\nHuman: Who").text == "Ada"
+
+
 class Ferry(BaseModel):
     """Who runs it."""
 
