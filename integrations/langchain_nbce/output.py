@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.messages.ai import UsageMetadata
@@ -107,7 +107,13 @@ def _translate(message: AIMessage) -> list[ContentBlock]:
 def _translate_chunk(message: AIMessageChunk) -> list[ContentBlock]:
     if message.tool_call_chunks and message.chunk_position != "last":
         raise NotImplementedError
-    return _translate(message)
+    blocks = _translate(message)
+    report = message.response_metadata.get("nbce")
+    if not blocks and report and (cited := citations(report)):
+        # The last of a stream, whose text came before: what is cited is known only now.
+        last: dict[str, Any] = {"type": "text", "text": "", "annotations": cited}
+        blocks.append(cast(ContentBlock, last))
+    return blocks
 
 
 register_translator(PROVIDER, _translate, _translate_chunk)
