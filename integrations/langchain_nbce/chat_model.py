@@ -35,7 +35,7 @@ from nbce_rag import (
 
 from .documents import to_passages
 from .group_calls import abatch_together, batch_together, current, current_async
-from .messages import template_messages, to_turns
+from .messages import template_messages, to_turns, unseen_documents
 from .output import PROVIDER, reasoning_kwargs, response_metadata, text_content, usage_metadata
 from .running import aanswer_all, answer_all, apieces, pieces
 from .settings import STRICT, NBCESettings, check_options, in_our_names
@@ -253,7 +253,8 @@ class ChatNBCE(NBCESettings, BaseChatModel):
         prompt = Prompt(template_messages(messages, talk.texts), tools=tools)
         options = self.options(engine, stop, given)
         request = Request(talk.question, talk.passages, options, prompt, talk.is_retrieved)
-        return _Call(engine, request, self.name_of(model), tuple(tool_names(tools)), talk.notes)
+        notes = (*talk.notes, *unseen_documents(messages))
+        return _Call(engine, request, self.name_of(model), tuple(tool_names(tools)), notes)
 
     def _result(self, call: _Call, answer: Answer) -> ChatResult:
         reader = ToolCallReader(call.tools)

@@ -93,8 +93,8 @@ class NBCELLM(NBCESettings, BaseLLM):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> LLMResult:
-        engine, requests = self._prepare(prompts, stop)
-        return self._result(engine, answer_all(engine, requests, self.timeout))
+        engine, requests, notes = self._prepare(prompts, stop)
+        return self._result(engine, answer_all(engine, requests, self.timeout), notes)
 
     async def _agenerate(
         self,
@@ -103,8 +103,8 @@ class NBCELLM(NBCESettings, BaseLLM):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> LLMResult:
-        engine, requests = await asyncio.to_thread(self._prepare, prompts, stop)
-        return self._result(engine, await aanswer_all(engine, requests, self.timeout))
+        engine, requests, notes = await asyncio.to_thread(self._prepare, prompts, stop)
+        return self._result(engine, await aanswer_all(engine, requests, self.timeout), notes)
 
     def _stream(
         self,
@@ -113,12 +113,12 @@ class NBCELLM(NBCESettings, BaseLLM):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[GenerationChunk]:
-        engine, requests = self._prepare([prompt], stop)
+        engine, requests, (notes,) = self._prepare([prompt], stop)
         with closing(pieces(engine, requests, self.timeout)) as stream:  # type: ignore[type-var]
             for _, piece in stream:
                 if not piece.text and piece.answer is None:
                     continue  # a piece of a thought
-                info = None if piece.answer is None else self._info(piece.answer)
+                info = None if piece.answer is None else self._info(piece.answer, notes)
                 chunk = GenerationChunk(text=piece.text, generation_info=info)
                 if run_manager:
                     run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -131,12 +131,12 @@ class NBCELLM(NBCESettings, BaseLLM):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[GenerationChunk]:
-        engine, requests = await asyncio.to_thread(self._prepare, [prompt], stop)
+        engine, requests, (notes,) = await asyncio.to_thread(self._prepare, [prompt], stop)
         async with aclosing(apieces(engine, requests, self.timeout)) as stream:  # type: ignore[type-var]
             async for _, piece in stream:
                 if not piece.text and piece.answer is None:
                     continue
-                info = None if piece.answer is None else self._info(piece.answer)
+                info = None if piece.answer is None else self._info(piece.answer, notes)
                 chunk = GenerationChunk(text=piece.text, generation_info=info)
                 if run_manager:
                     await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -179,10 +179,12 @@ class NBCELLM(NBCESettings, BaseLLM):
             return format_passages(()) + talk.texts[0]  # nothing was found, which is something to know
         return mark_places(talk.texts[0], talk.passages, key=self.key)
 
-    def _prepare(self, prompts: Sequence[str], stop: Sequence[str] | None) -> tuple[NBCE, list[Request]]:
+    def _prepare(
+        self, prompts: Sequence[str], stop: Sequence[str] | None
+    ) -> tuple[NBCE, list[Request], list[tuple[str, ...]]]:
         engine = self.nbce()
         options = self.options(engine, stop, {})
-        requests = []
+        requests, notes = [], []
         for prompt in prompts:
             talk = resolve(
                 [Turn("user", [prompt])],
@@ -192,13 +194,15 @@ class NBCELLM(NBCESettings, BaseLLM):
             )
             words = Prompt(text=talk.texts[0])
             requests.append(Request(talk.question, talk.passages, options, words, talk.is_retrieved))
-        return engine, requests
+            notes.append(talk.notes)
+        return engine, requests, notes
 
-    def _result(self, engine: NBCE, answers: Sequence[Answer]) -> LLMResult:
+    def _result(self, engine: NBCE, answers: Sequence[Answer], notes: Sequence[tuple[str, ...]]) -> LLMResult:
         usage = [usage_metadata(answer) for answer in answers]
         return LLMResult(
             generations=[
-                [Generation(text=answer.text, generation_info=self._info(answer))] for answer in answers
+                [Generation(text=answer.text, generation_info=self._info(answer, noted))]
+                for answer, noted in zip(answers, notes, strict=True)
             ],
             llm_output={
                 "model_name": engine.model.name,
@@ -209,8 +213,10 @@ class NBCELLM(NBCESettings, BaseLLM):
             },
         )
 
-    def _info(self, answer: Answer) -> dict[str, Any]:
-        return {**response_metadata(answer, self.name_of()), "usage_metadata": dict(usage_metadata(answer))}
+    def _info(self, answer: Answer, notes: Sequence[str]) -> dict[str, Any]:
+        metadata = response_metadata(answer, self.name_of())
+        metadata["nbce"]["warnings"] += notes
+        return {**metadata, "usage_metadata": dict(usage_metadata(answer))}
 
     def _convert_input(self, input: LanguageModelInput) -> PromptValue:
         value = super()._convert_input(input)

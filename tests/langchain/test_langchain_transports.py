@@ -383,6 +383,33 @@ def test_citations_are_cores_own_and_equal_in_both_output_versions(chat: Chat) -
     assert list(map(strip, streamed["annotations"])) == list(map(strip, cited))
 
 
+@pytest.mark.parametrize("template", [True, False])
+def test_contexts_that_were_forgotten_are_warned_of(chat: Chat, template: bool) -> None:
+    llm = chat(template=template)
+    plain = NBCELLM(engine=llm.engine, max_tokens=4)
+
+    def warnings(prompt: Any, **kwargs: Any) -> str:
+        found = llm.invoke(prompt, **kwargs).response_metadata["nbce"]["warnings"]
+        if isinstance(prompt, str):
+            info = plain.generate([prompt], **kwargs).generations[0][0].generation_info or {}
+            assert [w for w in info["nbce"]["warnings"] if "prompt" in w] == [
+                w for w in found if "prompt" in w
+            ]
+        return " ".join(found)
+
+    joined = ChatPromptTemplate.from_template("{context}\n\n{input}").invoke(
+        {"context": DOCS, "input": "Who?"}
+    )
+    assert "as their repr" in warnings(joined.to_messages())
+    assert "as their repr" in warnings(f"{DOCS}\n\nWho?")
+    assert "{context} of the prompt was not filled" in warnings("{context}\n\nWho?", contexts=DOCS)
+    misplaced = HumanMessage("Who?", additional_kwargs={"documents": DOCS})
+    assert "additional_kwargs['documents'] is not read" in warnings([misplaced])
+    for prompt in ("Who?", f"{format_passages(DOCS)}\n\nWho?"):
+        assert "prompt" not in warnings(prompt)
+    assert "prompt" not in warnings("Who?", contexts=[Document("The repr is Document(metadata={}).")])
+
+
 def _without_id(citation: Any) -> dict[str, Any]:
     return {name: value for name, value in citation.items() if name != "id"}
 

@@ -539,6 +539,21 @@ def test_a_chat_on_a_base_model_ends_with_its_turn(make_engine: Callable[..., NB
     assert llm.complete("Human: Who?\nAI:", regex="Ada\nHuman: Who").text == "Ada"
 
 
+def test_contexts_that_were_forgotten_are_warned_of(llm: NBCELLM) -> None:
+    node = NodeWithScore(node=TextNode(id_="ferry", text="The ferry is run by Ada."), score=0.5)
+
+    def warnings(text: str) -> str:
+        answers: list[Any] = [llm.chat([user(text)]).raw, llm.complete(text).raw]
+        first, second = (" ".join(raw["nbce"]["warnings"]) for raw in answers)
+        assert first == second
+        return first
+
+    for text in (f"{[node]}\n\n{QUESTION}", f"{node}\n{QUESTION}"):
+        assert "as their repr" in warnings(text)
+    assert "{context_str} of the prompt was not filled" in warnings(f"{{context_str}}\n{QUESTION}")
+    assert "prompt" not in warnings(QUESTION)
+
+
 class Ferry(BaseModel):
     """Who runs it."""
 
