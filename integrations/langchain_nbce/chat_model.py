@@ -25,6 +25,7 @@ from nbce_rag import (
     Piece,
     Prompt,
     Request,
+    ToolCall,
     ToolCallReader,
     forced_tools,
     resolve,
@@ -36,7 +37,14 @@ from nbce_rag import (
 from .documents import to_passages
 from .group_calls import abatch_together, batch_together, current, current_async
 from .messages import template_messages, to_turns, unseen_documents
-from .output import PROVIDER, reasoning_kwargs, response_metadata, text_content, usage_metadata
+from .output import (
+    PROVIDER,
+    cited_arguments,
+    reasoning_kwargs,
+    response_metadata,
+    text_content,
+    usage_metadata,
+)
 from .running import aanswer_all, answer_all, apieces, pieces
 from .settings import STRICT, NBCESettings, check_options, in_our_names
 from .structured import structured_output
@@ -78,7 +86,8 @@ class ChatNBCE(NBCESettings, BaseChatModel):
 
     Every option of `nbce_rag.options.Options` is a field and may be given per call, and unknown ones are
     refused. Citations are in `response_metadata["nbce"]` and, as annotations of the text, in
-    `content_blocks` (in the content itself with `output_version="v1"`). What a model thinks first
+    `content_blocks` (in the content itself with `output_version="v1"`); those of a tool call's arguments are
+    in `response_metadata["argument_citations"]` and `extras` of its block. What a model thinks first
     (`thinking=True`) is no part of the text: it is in `additional_kwargs["reasoning_content"]`, and a
     "reasoning" block of `content_blocks`.
 
@@ -267,7 +276,7 @@ class ChatNBCE(NBCESettings, BaseChatModel):
             invalid_tool_calls=[invalid_call(one) for one in unreadable],
             additional_kwargs=reasoning_kwargs(answer.thought),
             usage_metadata=usage_metadata(answer),
-            response_metadata=self._metadata(call, answer),
+            response_metadata=self._metadata(call, answer, calls),
         )
         info = {"finish_reason": answer.finish_reason}
         return ChatResult(generations=[ChatGeneration(message=message, generation_info=info)])
@@ -278,6 +287,7 @@ class ChatNBCE(NBCESettings, BaseChatModel):
             yield ChatGenerationChunk(message=thought)
         text = reader.push(piece.text)
         chunks: list[ToolCallChunk] = []
+        calls: list[ToolCall] = []
         if piece.answer is not None:
             rest, calls, unreadable = reader.finish()
             text += rest
@@ -298,14 +308,15 @@ class ChatNBCE(NBCESettings, BaseChatModel):
                 content=text_content("", answer) if cited else "",
                 tool_call_chunks=chunks,
                 usage_metadata=usage_metadata(answer),
-                response_metadata=self._metadata(call, answer),
+                response_metadata=self._metadata(call, answer, calls),
                 chunk_position="last",
             )
             info = {"finish_reason": answer.finish_reason}
             yield ChatGenerationChunk(message=message, generation_info=info)
 
-    def _metadata(self, call: _Call, answer: Answer) -> dict[str, Any]:
+    def _metadata(self, call: _Call, answer: Answer, calls: Sequence[ToolCall]) -> dict[str, Any]:
         metadata = response_metadata(answer, call.model)
+        metadata |= cited_arguments(answer, [(one.id, one.arguments) for one in calls])
         metadata["nbce"]["warnings"] += call.notes
         return metadata
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from langchain_core.messages import AIMessage, AIMessageChunk
@@ -11,9 +12,13 @@ from langchain_core.messages.content import Citation, ContentBlock
 
 from nbce_rag import Answer, Report
 
+from .argument_citations import argument_citations
+
 __all__ = [
+    "ARGUMENT_CITATIONS",
     "PROVIDER",
     "citations",
+    "cited_arguments",
     "reasoning_kwargs",
     "response_metadata",
     "text_content",
@@ -21,6 +26,7 @@ __all__ = [
 ]
 
 PROVIDER = "nbce"
+ARGUMENT_CITATIONS = "argument_citations"
 _EXCERPT = 300
 
 
@@ -82,6 +88,15 @@ def response_metadata(answer: Answer, model: str) -> dict[str, Any]:
     }
 
 
+def cited_arguments(answer: Answer, calls: Sequence[tuple[str | None, Mapping[str, Any]]]) -> dict[str, Any]:
+    """`argument_citations` of calls, given as (id, arguments), for a message's `response_metadata`."""
+    if not calls:
+        return {}
+    report = answer.to_dict()
+    cited = argument_citations(answer.text, citations(report), calls)
+    return {ARGUMENT_CITATIONS: cited} if cited else {}
+
+
 def text_content(text: str, answer: Answer) -> list[str | dict[str, Any]]:
     """Content of a v1 message: one text block with its annotations."""
     return [{"type": "text", "text": text, "annotations": citations(answer.to_dict())}]
@@ -99,7 +114,11 @@ def _translate(message: AIMessage) -> list[ContentBlock]:
         cited = citations(report) if report else []
         block: dict[str, Any] = {"type": "text", "text": message.content}
         blocks.append({**block, "annotations": cited} if cited else block)
-    blocks += [{**call, "type": "tool_call"} for call in message.tool_calls]
+    cited_calls = message.response_metadata.get(ARGUMENT_CITATIONS, {})
+    for call in message.tool_calls:
+        of_call = cited_calls.get(call["id"])
+        extras = {"extras": {"citations": of_call}} if of_call else {}
+        blocks.append({**call, "type": "tool_call", **extras})
     blocks += [{**call, "type": "invalid_tool_call"} for call in message.invalid_tool_calls]
     return blocks
 
