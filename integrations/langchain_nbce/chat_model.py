@@ -40,6 +40,7 @@ from .messages import template_messages, to_turns, unseen_documents
 from .output import (
     PROVIDER,
     cited_arguments,
+    llm_output,
     reasoning_kwargs,
     response_metadata,
     text_content,
@@ -59,6 +60,7 @@ _CALL = (
     "tool_choice",
     "response_format",
     "score_scale",
+    "logprobs",
     "parallel_tool_calls",
     "strict",
     "stream",
@@ -74,6 +76,7 @@ class _Call:
     model: str
     tools: tuple[str, ...]
     notes: tuple[str, ...]
+    logprobs: bool
 
 
 class ChatNBCE(NBCESettings, BaseChatModel):
@@ -239,8 +242,10 @@ class ChatNBCE(NBCESettings, BaseChatModel):
     ) -> _Call:
         given = in_our_names(kwargs)
         check_options(given, _CALL)
-        contexts, model, tools, choice, response_format, scale = (given.pop(name, None) for name in _CALL[:6])
-        for name in _CALL[6:]:
+        contexts, model, tools, choice, response_format, scale, logprobs = (
+            given.pop(name, None) for name in _CALL[:7]
+        )
+        for name in _CALL[7:]:
             given.pop(name, None)
         turns = to_turns(messages, artifacts=self.use_tool_artifacts, score_key=self.score_key)
         passages = None if contexts is None else to_passages(contexts, score_key=self.score_key)
@@ -263,7 +268,8 @@ class ChatNBCE(NBCESettings, BaseChatModel):
         options = self.options(engine, stop, given)
         request = Request(talk.question, talk.passages, options, prompt, talk.is_retrieved)
         notes = (*talk.notes, *unseen_documents(messages))
-        return _Call(engine, request, self.name_of(model), tuple(tool_names(tools)), notes)
+        logprobs = self.logprobs if logprobs is None else bool(logprobs)
+        return _Call(engine, request, self.name_of(model), tuple(tool_names(tools)), notes, logprobs)
 
     def _result(self, call: _Call, answer: Answer) -> ChatResult:
         reader = ToolCallReader(call.tools)
@@ -279,7 +285,10 @@ class ChatNBCE(NBCESettings, BaseChatModel):
             response_metadata=self._metadata(call, answer, calls),
         )
         info = {"finish_reason": answer.finish_reason}
-        return ChatResult(generations=[ChatGeneration(message=message, generation_info=info)])
+        return ChatResult(
+            generations=[ChatGeneration(message=message, generation_info=info)],
+            llm_output=llm_output([answer], call.model),
+        )
 
     def _chunks(self, call: _Call, reader: ToolCallReader, piece: Piece) -> Iterator[ChatGenerationChunk]:
         if piece.thought:
@@ -315,7 +324,7 @@ class ChatNBCE(NBCESettings, BaseChatModel):
             yield ChatGenerationChunk(message=message, generation_info=info)
 
     def _metadata(self, call: _Call, answer: Answer, calls: Sequence[ToolCall]) -> dict[str, Any]:
-        metadata = response_metadata(answer, call.model)
+        metadata = response_metadata(answer, call.model, logprobs=call.logprobs)
         metadata |= cited_arguments(answer, [(one.id, one.arguments) for one in calls])
         metadata["nbce"]["warnings"] += call.notes
         return metadata

@@ -31,7 +31,7 @@ from nbce_rag import (
 
 from .documents import to_passages
 from .messages import to_turns
-from .output import PROVIDER, response_metadata, usage_metadata
+from .output import PROVIDER, llm_output, response_metadata, usage_metadata
 from .running import aanswer_all, answer_all, apieces, pieces
 from .settings import OPTION_NAMES, STRICT, NBCESettings, check_options, in_our_names
 
@@ -149,7 +149,7 @@ class NBCELLM(NBCESettings, BaseLLM):
         callback_names = ("tags", "metadata", "run_name", "run_id")
         callbacks = {name: value for name, value in kwargs.items() if name in callback_names}
         given = {name: value for name, value in kwargs.items() if name not in callback_names}
-        check_options(given, ("contexts", "model", "score_scale"))
+        check_options(given, ("contexts", "logprobs", "model", "score_scale"))
         contexts = given.pop("contexts", None)
         marked = list(prompts)
         if contexts is not None:
@@ -198,23 +198,16 @@ class NBCELLM(NBCESettings, BaseLLM):
         return engine, requests, notes
 
     def _result(self, engine: NBCE, answers: Sequence[Answer], notes: Sequence[tuple[str, ...]]) -> LLMResult:
-        usage = [usage_metadata(answer) for answer in answers]
         return LLMResult(
             generations=[
                 [Generation(text=answer.text, generation_info=self._info(answer, noted))]
                 for answer, noted in zip(answers, notes, strict=True)
             ],
-            llm_output={
-                "model_name": engine.model.name,
-                "token_usage": {
-                    name: sum(one[name] for one in usage)
-                    for name in ("input_tokens", "output_tokens", "total_tokens")
-                },
-            },
+            llm_output=llm_output(answers, engine.model.name),
         )
 
     def _info(self, answer: Answer, notes: Sequence[str]) -> dict[str, Any]:
-        metadata = response_metadata(answer, self.name_of())
+        metadata = response_metadata(answer, self.name_of(), logprobs=self.logprobs)
         metadata["nbce"]["warnings"] += notes
         return {**metadata, "usage_metadata": dict(usage_metadata(answer))}
 

@@ -19,6 +19,7 @@ __all__ = [
     "PROVIDER",
     "citations",
     "cited_arguments",
+    "llm_output",
     "reasoning_kwargs",
     "response_metadata",
     "text_content",
@@ -78,13 +79,45 @@ def reasoning_kwargs(thought: str) -> dict[str, Any]:
     return {"reasoning_content": thought} if thought else {}
 
 
-def response_metadata(answer: Answer, model: str) -> dict[str, Any]:
-    """Plain types only; under "nbce" the answer's report, which is what `nbce-rag ask --json` prints."""
-    return {
+def response_metadata(answer: Answer, model: str, *, logprobs: bool = False) -> dict[str, Any]:
+    """Plain types only; under "nbce" the answer's report, which is what `nbce-rag ask --json` prints.
+
+    Args:
+        answer: the answer.
+        model: name of the model.
+        logprobs: whether "logprobs" has each token's, in the form of OpenAI's integration.
+    """
+    metadata = {
         "model_name": model,
         "model_provider": PROVIDER,
         "finish_reason": answer.finish_reason,
         "nbce": answer.to_dict(),
+    }
+    if logprobs:
+        content = [
+            {
+                "token": token.text,
+                "bytes": list(token.text.encode()),
+                "logprob": float(token.logprob),
+                "top_logprobs": [],
+            }
+            for token in answer.tokens
+        ]
+        metadata["logprobs"] = {"content": content}
+    return metadata
+
+
+def llm_output(answers: Sequence[Answer], model: str) -> dict[str, Any]:
+    """What is said of several answers together; `finish_reason` is a list where they ended differently."""
+    usage = [usage_metadata(answer) for answer in answers]
+    reasons = [answer.finish_reason for answer in answers]
+    return {
+        "model_name": model,
+        "token_usage": {
+            name: sum(one[name] for one in usage)
+            for name in ("input_tokens", "output_tokens", "total_tokens")
+        },
+        "finish_reason": reasons[0] if len(set(reasons)) == 1 else reasons,
     }
 
 

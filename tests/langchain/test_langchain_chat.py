@@ -343,6 +343,40 @@ def test_a_chat_on_a_base_model_ends_with_its_turn(chat: Chat, style: str) -> No
         assert plain.invoke(prompt, regex="Noon\nHuman: Who") == "Noon"
 
 
+def test_logprobs_and_finish_reasons_stand_where_integrations_put_them(chat: Chat) -> None:
+    llm = chat(max_tokens=3)
+    message = llm.invoke("Who?", logprobs=True)
+    tokens = message.response_metadata["logprobs"]["content"]
+    assert len(tokens) == 3
+    assert all(token["logprob"] <= 0 and token["top_logprobs"] == [] for token in tokens)
+    assert bytes(tokens[0]["bytes"]).decode() == tokens[0]["token"]
+    assert "logprobs" not in llm.invoke("Who?").response_metadata
+    whole: Any = None
+    for chunk in chat(max_tokens=3, logprobs=True).stream("Who?"):
+        whole = chunk if whole is None else whole + chunk
+    assert whole.response_metadata["logprobs"]["content"] == tokens
+    assert whole.response_metadata["finish_reason"] == "length"
+    result = llm._generate([HumanMessage("Who?")])
+    assert result.llm_output == {
+        "model_name": llm.name_of(),
+        "finish_reason": "length",
+        "token_usage": {
+            name: result.generations[0].message.usage_metadata[name]  # type: ignore[attr-defined]
+            for name in ("input_tokens", "output_tokens", "total_tokens")
+        },
+    }
+    assert (result.generations[0].generation_info or {})["finish_reason"] == "length"
+    plain = NBCELLM(engine=llm.engine, max_tokens=3)
+    made = plain.generate(["Who?"], logprobs=True)
+    info = made.generations[0][0].generation_info or {}
+    said = "".join(token["token"] for token in info["logprobs"]["content"])
+    assert said.strip() == made.generations[0][0].text.strip()
+    assert info["finish_reason"] == (made.llm_output or {})["finish_reason"]
+    assert info["finish_reason"] in ("length", "stop")
+    with pytest.raises(InputError, match="logprobs=True, of the chosen tokens only"):
+        llm.invoke("Who?", top_logprobs=2)
+
+
 class Person(BaseModel):
     name: str
     age: int
