@@ -102,6 +102,7 @@ _NAMES = {
         "DEFAULT_MODEL",
     ),
     "prompts.chat_template": (
+        "TURN_MARKS",
         "messages_as_text",
         "with_instruction",
     ),
@@ -136,6 +137,7 @@ _NAMES = {
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = [
+    "TURN_MARKS",
     "load_model",
     "Model",
     "FillReport",
@@ -295,7 +297,7 @@ if TYPE_CHECKING:
     from .models.model import Model
     from .options import Options
     from .passages import Passage
-    from .prompts.chat_template import messages_as_text, with_instruction
+    from .prompts.chat_template import TURN_MARKS, messages_as_text, with_instruction
     from .prompts.conversation import Conversation, Turn, resolve
     from .prompts.marks import format_passage, format_passages, mark_places, split_marks
     from .prompts.prompt import Prompt

@@ -15,6 +15,7 @@ from nbce_rag.fusion import Posterior
 from nbce_rag.noncharacters import PASSAGES
 from nbce_rag.options import Options
 from nbce_rag.prompts.binding import Encoders, bind
+from nbce_rag.prompts.chat_template import TURN_MARKS
 from nbce_rag.prompts.prompt import Prompt
 from nbce_rag.prompts.template import PromptTemplate
 from nbce_rag.request import Request
@@ -129,6 +130,21 @@ def test_stop_strings_and_refusals_are_those_of_the_wording_that_is_used() -> No
     ):
         template = bind(prompt, plain, PLAIN).template
         assert (template.stop, template.refusal) == (stop, refusal)
+
+
+def test_a_conversation_in_plain_words_ends_where_the_next_turn_would_begin() -> None:
+    plain = PromptTemplate("", "{text}\n", "Q: {question}\nA:", stop=("\nQ:",))
+    talk = [USER, {"role": "assistant", "content": "Ada."}, USER]
+    for prompt, stop in (
+        (Prompt(talk), ("\nQ:", *TURN_MARKS)),
+        (Prompt(text="Chat.\nHuman: Who?\nAI:"), TURN_MARKS),
+        (Prompt(text="System: Be brief.\nHuman: Who,\nplease?"), TURN_MARKS),
+        (Prompt(text="Who is the user: Ada?"), ()),
+        (Prompt(text=" \n"), ()),
+    ):
+        assert bind(prompt, plain, PLAIN).template.stop == stop
+    assert bind(Prompt(talk), plain, CHAT).template.stop == ()
+    assert bind(Prompt(text="user: Who?\nassistant:"), plain, CHAT).template.stop == ()
 
 
 def test_a_template_of_the_request() -> None:

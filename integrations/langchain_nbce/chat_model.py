@@ -25,6 +25,7 @@ from nbce_rag import (
     Piece,
     Prompt,
     Request,
+    ToolCall,
     ToolCallReader,
     forced_tools,
     resolve,
@@ -35,8 +36,16 @@ from nbce_rag import (
 
 from .documents import to_passages
 from .group_calls import abatch_together, batch_together, current, current_async
-from .messages import template_messages, to_turns
-from .output import PROVIDER, reasoning_kwargs, response_metadata, text_content, usage_metadata
+from .messages import template_messages, to_turns, unseen_documents
+from .output import (
+    PROVIDER,
+    cited_arguments,
+    llm_output,
+    reasoning_kwargs,
+    response_metadata,
+    text_content,
+    usage_metadata,
+)
 from .running import aanswer_all, answer_all, apieces, pieces
 from .settings import STRICT, NBCESettings, check_options, in_our_names
 from .structured import structured_output
@@ -51,6 +60,7 @@ _CALL = (
     "tool_choice",
     "response_format",
     "score_scale",
+    "logprobs",
     "parallel_tool_calls",
     "strict",
     "stream",
@@ -66,6 +76,7 @@ class _Call:
     model: str
     tools: tuple[str, ...]
     notes: tuple[str, ...]
+    logprobs: bool
 
 
 class ChatNBCE(NBCESettings, BaseChatModel):
@@ -78,7 +89,8 @@ class ChatNBCE(NBCESettings, BaseChatModel):
 
     Every option of `nbce_rag.options.Options` is a field and may be given per call, and unknown ones are
     refused. Citations are in `response_metadata["nbce"]` and, as annotations of the text, in
-    `content_blocks` (in the content itself with `output_version="v1"`). What a model thinks first
+    `content_blocks` (in the content itself with `output_version="v1"`); those of a tool call's arguments are
+    in `response_metadata["argument_citations"]` and `extras` of its block. What a model thinks first
     (`thinking=True`) is no part of the text: it is in `additional_kwargs["reasoning_content"]`, and a
     "reasoning" block of `content_blocks`.
 
@@ -230,8 +242,10 @@ class ChatNBCE(NBCESettings, BaseChatModel):
     ) -> _Call:
         given = in_our_names(kwargs)
         check_options(given, _CALL)
-        contexts, model, tools, choice, response_format, scale = (given.pop(name, None) for name in _CALL[:6])
-        for name in _CALL[6:]:
+        contexts, model, tools, choice, response_format, scale, logprobs = (
+            given.pop(name, None) for name in _CALL[:7]
+        )
+        for name in _CALL[7:]:
             given.pop(name, None)
         turns = to_turns(messages, artifacts=self.use_tool_artifacts, score_key=self.score_key)
         passages = None if contexts is None else to_passages(contexts, score_key=self.score_key)
@@ -253,7 +267,9 @@ class ChatNBCE(NBCESettings, BaseChatModel):
         prompt = Prompt(template_messages(messages, talk.texts), tools=tools)
         options = self.options(engine, stop, given)
         request = Request(talk.question, talk.passages, options, prompt, talk.is_retrieved)
-        return _Call(engine, request, self.name_of(model), tuple(tool_names(tools)), talk.notes)
+        notes = (*talk.notes, *unseen_documents(messages))
+        logprobs = self.logprobs if logprobs is None else bool(logprobs)
+        return _Call(engine, request, self.name_of(model), tuple(tool_names(tools)), notes, logprobs)
 
     def _result(self, call: _Call, answer: Answer) -> ChatResult:
         reader = ToolCallReader(call.tools)
@@ -266,10 +282,13 @@ class ChatNBCE(NBCESettings, BaseChatModel):
             invalid_tool_calls=[invalid_call(one) for one in unreadable],
             additional_kwargs=reasoning_kwargs(answer.thought),
             usage_metadata=usage_metadata(answer),
-            response_metadata=self._metadata(call, answer),
+            response_metadata=self._metadata(call, answer, calls),
         )
         info = {"finish_reason": answer.finish_reason}
-        return ChatResult(generations=[ChatGeneration(message=message, generation_info=info)])
+        return ChatResult(
+            generations=[ChatGeneration(message=message, generation_info=info)],
+            llm_output=llm_output([answer], call.model),
+        )
 
     def _chunks(self, call: _Call, reader: ToolCallReader, piece: Piece) -> Iterator[ChatGenerationChunk]:
         if piece.thought:
@@ -277,6 +296,7 @@ class ChatNBCE(NBCESettings, BaseChatModel):
             yield ChatGenerationChunk(message=thought)
         text = reader.push(piece.text)
         chunks: list[ToolCallChunk] = []
+        calls: list[ToolCall] = []
         if piece.answer is not None:
             rest, calls, unreadable = reader.finish()
             text += rest
@@ -297,14 +317,15 @@ class ChatNBCE(NBCESettings, BaseChatModel):
                 content=text_content("", answer) if cited else "",
                 tool_call_chunks=chunks,
                 usage_metadata=usage_metadata(answer),
-                response_metadata=self._metadata(call, answer),
+                response_metadata=self._metadata(call, answer, calls),
                 chunk_position="last",
             )
             info = {"finish_reason": answer.finish_reason}
             yield ChatGenerationChunk(message=message, generation_info=info)
 
-    def _metadata(self, call: _Call, answer: Answer) -> dict[str, Any]:
-        metadata = response_metadata(answer, call.model)
+    def _metadata(self, call: _Call, answer: Answer, calls: Sequence[ToolCall]) -> dict[str, Any]:
+        metadata = response_metadata(answer, call.model, logprobs=call.logprobs)
+        metadata |= cited_arguments(answer, [(one.id, one.arguments) for one in calls])
         metadata["nbce"]["warnings"] += call.notes
         return metadata
 

@@ -31,7 +31,7 @@ from nbce_rag import (
 
 from .documents import to_passages
 from .messages import to_turns
-from .output import PROVIDER, response_metadata, usage_metadata
+from .output import PROVIDER, llm_output, response_metadata, usage_metadata
 from .running import aanswer_all, answer_all, apieces, pieces
 from .settings import OPTION_NAMES, STRICT, NBCESettings, check_options, in_our_names
 
@@ -93,8 +93,8 @@ class NBCELLM(NBCESettings, BaseLLM):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> LLMResult:
-        engine, requests = self._prepare(prompts, stop)
-        return self._result(engine, answer_all(engine, requests, self.timeout))
+        engine, requests, notes = self._prepare(prompts, stop)
+        return self._result(engine, answer_all(engine, requests, self.timeout), notes)
 
     async def _agenerate(
         self,
@@ -103,8 +103,8 @@ class NBCELLM(NBCESettings, BaseLLM):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> LLMResult:
-        engine, requests = await asyncio.to_thread(self._prepare, prompts, stop)
-        return self._result(engine, await aanswer_all(engine, requests, self.timeout))
+        engine, requests, notes = await asyncio.to_thread(self._prepare, prompts, stop)
+        return self._result(engine, await aanswer_all(engine, requests, self.timeout), notes)
 
     def _stream(
         self,
@@ -113,12 +113,12 @@ class NBCELLM(NBCESettings, BaseLLM):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[GenerationChunk]:
-        engine, requests = self._prepare([prompt], stop)
+        engine, requests, (notes,) = self._prepare([prompt], stop)
         with closing(pieces(engine, requests, self.timeout)) as stream:  # type: ignore[type-var]
             for _, piece in stream:
                 if not piece.text and piece.answer is None:
                     continue  # a piece of a thought
-                info = None if piece.answer is None else self._info(piece.answer)
+                info = None if piece.answer is None else self._info(piece.answer, notes)
                 chunk = GenerationChunk(text=piece.text, generation_info=info)
                 if run_manager:
                     run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -131,12 +131,12 @@ class NBCELLM(NBCESettings, BaseLLM):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[GenerationChunk]:
-        engine, requests = await asyncio.to_thread(self._prepare, [prompt], stop)
+        engine, requests, (notes,) = await asyncio.to_thread(self._prepare, [prompt], stop)
         async with aclosing(apieces(engine, requests, self.timeout)) as stream:  # type: ignore[type-var]
             async for _, piece in stream:
                 if not piece.text and piece.answer is None:
                     continue
-                info = None if piece.answer is None else self._info(piece.answer)
+                info = None if piece.answer is None else self._info(piece.answer, notes)
                 chunk = GenerationChunk(text=piece.text, generation_info=info)
                 if run_manager:
                     await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -149,7 +149,7 @@ class NBCELLM(NBCESettings, BaseLLM):
         callback_names = ("tags", "metadata", "run_name", "run_id")
         callbacks = {name: value for name, value in kwargs.items() if name in callback_names}
         given = {name: value for name, value in kwargs.items() if name not in callback_names}
-        check_options(given, ("contexts", "model", "score_scale"))
+        check_options(given, ("contexts", "logprobs", "model", "score_scale"))
         contexts = given.pop("contexts", None)
         marked = list(prompts)
         if contexts is not None:
@@ -179,10 +179,12 @@ class NBCELLM(NBCESettings, BaseLLM):
             return format_passages(()) + talk.texts[0]  # nothing was found, which is something to know
         return mark_places(talk.texts[0], talk.passages, key=self.key)
 
-    def _prepare(self, prompts: Sequence[str], stop: Sequence[str] | None) -> tuple[NBCE, list[Request]]:
+    def _prepare(
+        self, prompts: Sequence[str], stop: Sequence[str] | None
+    ) -> tuple[NBCE, list[Request], list[tuple[str, ...]]]:
         engine = self.nbce()
         options = self.options(engine, stop, {})
-        requests = []
+        requests, notes = [], []
         for prompt in prompts:
             talk = resolve(
                 [Turn("user", [prompt])],
@@ -192,25 +194,22 @@ class NBCELLM(NBCESettings, BaseLLM):
             )
             words = Prompt(text=talk.texts[0])
             requests.append(Request(talk.question, talk.passages, options, words, talk.is_retrieved))
-        return engine, requests
+            notes.append(talk.notes)
+        return engine, requests, notes
 
-    def _result(self, engine: NBCE, answers: Sequence[Answer]) -> LLMResult:
-        usage = [usage_metadata(answer) for answer in answers]
+    def _result(self, engine: NBCE, answers: Sequence[Answer], notes: Sequence[tuple[str, ...]]) -> LLMResult:
         return LLMResult(
             generations=[
-                [Generation(text=answer.text, generation_info=self._info(answer))] for answer in answers
+                [Generation(text=answer.text, generation_info=self._info(answer, noted))]
+                for answer, noted in zip(answers, notes, strict=True)
             ],
-            llm_output={
-                "model_name": engine.model.name,
-                "token_usage": {
-                    name: sum(one[name] for one in usage)
-                    for name in ("input_tokens", "output_tokens", "total_tokens")
-                },
-            },
+            llm_output=llm_output(answers, engine.model.name),
         )
 
-    def _info(self, answer: Answer) -> dict[str, Any]:
-        return {**response_metadata(answer, self.name_of()), "usage_metadata": dict(usage_metadata(answer))}
+    def _info(self, answer: Answer, notes: Sequence[str]) -> dict[str, Any]:
+        metadata = response_metadata(answer, self.name_of(), logprobs=self.logprobs)
+        metadata["nbce"]["warnings"] += notes
+        return {**metadata, "usage_metadata": dict(usage_metadata(answer))}
 
     def _convert_input(self, input: LanguageModelInput) -> PromptValue:
         value = super()._convert_input(input)

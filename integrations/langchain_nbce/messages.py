@@ -20,8 +20,9 @@ from nbce_rag import InputError, Passage, Turn
 
 from .documents import SCORE_KEY, is_context, to_passages
 
-__all__ = ["template_messages", "to_turns"]
+__all__ = ["template_messages", "to_turns", "unseen_documents"]
 
+_MISPLACED = ("contexts", "context", "documents", "docs")
 _ROLES: dict[str, str] = {"human": "user", "ai": "assistant", "developer": "system"}
 # What an assistant's message holds beside its text, and what stands elsewhere in it or is of no use here.
 _SKIPPED = {
@@ -87,6 +88,17 @@ def template_messages(messages: Sequence[BaseMessage], texts: Sequence[str]) -> 
             entry["name"] = message.name
         made.append(entry)
     return made
+
+
+def unseen_documents(messages: Sequence[BaseMessage]) -> list[str]:
+    """Notes on documents of the last user message that stand where they are not read."""
+    last = next((message for message in reversed(messages) if isinstance(message, HumanMessage)), None)
+    names = [] if last is None else [name for name in _MISPLACED if last.additional_kwargs.get(name)]
+    return [
+        f"What the message has in additional_kwargs[{name!r}] is not read; give documents to the call as "
+        "contexts=, or between the marks of format_passages."
+        for name in names
+    ]
 
 
 def _thought(message: AIMessage) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.messages.ai import UsageMetadata
@@ -11,9 +12,14 @@ from langchain_core.messages.content import Citation, ContentBlock
 
 from nbce_rag import Answer, Report
 
+from .argument_citations import argument_citations
+
 __all__ = [
+    "ARGUMENT_CITATIONS",
     "PROVIDER",
     "citations",
+    "cited_arguments",
+    "llm_output",
     "reasoning_kwargs",
     "response_metadata",
     "text_content",
@@ -21,6 +27,7 @@ __all__ = [
 ]
 
 PROVIDER = "nbce"
+ARGUMENT_CITATIONS = "argument_citations"
 _EXCERPT = 300
 
 
@@ -72,14 +79,55 @@ def reasoning_kwargs(thought: str) -> dict[str, Any]:
     return {"reasoning_content": thought} if thought else {}
 
 
-def response_metadata(answer: Answer, model: str) -> dict[str, Any]:
-    """Plain types only; under "nbce" the answer's report, which is what `nbce-rag ask --json` prints."""
-    return {
+def response_metadata(answer: Answer, model: str, *, logprobs: bool = False) -> dict[str, Any]:
+    """Plain types only; under "nbce" the answer's report, which is what `nbce-rag ask --json` prints.
+
+    Args:
+        answer: the answer.
+        model: name of the model.
+        logprobs: whether "logprobs" has each token's, in the form of OpenAI's integration.
+    """
+    metadata = {
         "model_name": model,
         "model_provider": PROVIDER,
         "finish_reason": answer.finish_reason,
         "nbce": answer.to_dict(),
     }
+    if logprobs:
+        content = [
+            {
+                "token": token.text,
+                "bytes": list(token.text.encode()),
+                "logprob": float(token.logprob),
+                "top_logprobs": [],
+            }
+            for token in answer.tokens
+        ]
+        metadata["logprobs"] = {"content": content}
+    return metadata
+
+
+def llm_output(answers: Sequence[Answer], model: str) -> dict[str, Any]:
+    """What is said of several answers together; `finish_reason` is a list where they ended differently."""
+    usage = [usage_metadata(answer) for answer in answers]
+    reasons = [answer.finish_reason for answer in answers]
+    return {
+        "model_name": model,
+        "token_usage": {
+            name: sum(one[name] for one in usage)
+            for name in ("input_tokens", "output_tokens", "total_tokens")
+        },
+        "finish_reason": reasons[0] if len(set(reasons)) == 1 else reasons,
+    }
+
+
+def cited_arguments(answer: Answer, calls: Sequence[tuple[str | None, Mapping[str, Any]]]) -> dict[str, Any]:
+    """`argument_citations` of calls, given as (id, arguments), for a message's `response_metadata`."""
+    if not calls:
+        return {}
+    report = answer.to_dict()
+    cited = argument_citations(answer.text, citations(report), calls)
+    return {ARGUMENT_CITATIONS: cited} if cited else {}
 
 
 def text_content(text: str, answer: Answer) -> list[str | dict[str, Any]]:
@@ -99,7 +147,11 @@ def _translate(message: AIMessage) -> list[ContentBlock]:
         cited = citations(report) if report else []
         block: dict[str, Any] = {"type": "text", "text": message.content}
         blocks.append({**block, "annotations": cited} if cited else block)
-    blocks += [{**call, "type": "tool_call"} for call in message.tool_calls]
+    cited_calls = message.response_metadata.get(ARGUMENT_CITATIONS, {})
+    for call in message.tool_calls:
+        of_call = cited_calls.get(call["id"])
+        extras = {"extras": {"citations": of_call}} if of_call else {}
+        blocks.append({**call, "type": "tool_call", **extras})
     blocks += [{**call, "type": "invalid_tool_call"} for call in message.invalid_tool_calls]
     return blocks
 
@@ -107,7 +159,13 @@ def _translate(message: AIMessage) -> list[ContentBlock]:
 def _translate_chunk(message: AIMessageChunk) -> list[ContentBlock]:
     if message.tool_call_chunks and message.chunk_position != "last":
         raise NotImplementedError
-    return _translate(message)
+    blocks = _translate(message)
+    report = message.response_metadata.get("nbce")
+    if not blocks and report and (cited := citations(report)):
+        # The last of a stream, whose text came before: what is cited is known only now.
+        last: dict[str, Any] = {"type": "text", "text": "", "annotations": cited}
+        blocks.append(cast(ContentBlock, last))
+    return blocks
 
 
 register_translator(PROVIDER, _translate, _translate_chunk)

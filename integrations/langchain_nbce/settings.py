@@ -33,6 +33,7 @@ _ELSEWHERE = {
     **dict.fromkeys(("repeat_penalty", "frequency_penalty", "presence_penalty"), "repetition_penalty"),
     **dict.fromkeys(("model_kwargs", "pipeline_kwargs"), "load, and the options by their names"),
     "grammar": "regex or json_schema",
+    "top_logprobs": "logprobs=True, of the chosen tokens only",
 }
 _HELD = 2  # engines that one model object keeps alive: its own and one given per call
 _WEIGHTS = ("*.safetensors", "*.gguf", "*.json", "*.jinja", "*.model")
@@ -121,6 +122,9 @@ class NBCESettings(BaseModel):
     cannot hold passages."""
     timeout: float | None = None
     """Seconds that an answer may take; TimeoutError is raised between two tokens when they are over."""
+    logprobs: bool = False
+    """Whether `response_metadata["logprobs"]` has the log-probability of each token, in nats, as OpenAI's
+    integration gives them; under the fused distribution, and without other candidates."""
     streaming: bool = False
     max_retries: int | None = Field(default=None, exclude=True)
     """Accepted for LangChain's sake; there is no service that could fail."""
@@ -271,7 +275,7 @@ class NBCESettings(BaseModel):
     def identity(self) -> dict[str, Any]:
         """All that changes an answer: the key of caches, and what traces show. Loads nothing."""
         plain = {"device", "dtype", "revision", "adapter", "backend", "load"}
-        plain |= {"score_key", "score_scale", "history_contexts"}
+        plain |= {"score_key", "score_scale", "history_contexts", "logprobs"}
         made: dict[str, Any] = {name: getattr(self, name) for name in sorted({*plain, *OPTION_NAMES})}
         made["fusion"] = None if self.fusion is None else _name_of_rule(self.fusion)
         if self.quantization_config is not None:

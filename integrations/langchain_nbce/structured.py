@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from operator import itemgetter
 from typing import Any
 
+from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.language_models.chat_models import BaseChatModel
+from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.output_parsers.openai_tools import JsonOutputKeyToolsParser, PydanticToolsParser
 from langchain_core.runnables import Runnable, RunnableLambda, RunnableMap, RunnablePassthrough
@@ -35,11 +39,12 @@ def structured_output(
     if method == "function_calling":
         name = convert_to_openai_tool(schema)["function"]["name"]
         bound = model.bind_tools([schema], tool_choice=name, **traced, **options)
-        parser = (
+        inner: Any = (
             PydanticToolsParser(tools=[schema], first_tool_only=True)
             if is_class
             else JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
         )
+        parser = RunnableLambda(_calls_it(name), name="whole_call") | inner
     else:
         response_format: dict[str, Any] = {"type": "json_object"}
         if method == "json_schema":
@@ -62,11 +67,43 @@ def structured_output(
 
 
 class _Whole:
-    """Parses a finished message; a chunked one is joined before, since this is no generator."""
+    """Parses a finished message; a chunked one is joined before, since this is no generator.
+
+    Core's parsers close what is open, which makes another object of one that was cut off.
+    """
 
     def __init__(self, parser: Any) -> None:
         self._parser = parser
 
     def __call__(self, message: Any) -> Any:
-        text = message.text if isinstance(message.text, str) else message.text()
-        return self._parser.parse(str(text))
+        text = _text(message)
+        try:
+            json.loads(text, strict=False)
+        except ValueError as error:
+            raise _no_whole("object", message) from error
+        return self._parser.parse(text)
+
+
+def _calls_it(name: str) -> Callable[[AIMessage], AIMessage]:
+    """The message itself, if it calls the tool."""
+
+    def check(message: AIMessage) -> AIMessage:
+        if not any(call["name"] == name for call in message.tool_calls):
+            raise _no_whole(f"call of {name}", message)
+        return message
+
+    return check
+
+
+def _no_whole(kind: str, message: Any) -> OutputParserException:
+    text = _text(message)
+    reason = message.response_metadata.get("finish_reason")
+    way_out = "it was cut off, so raise max_tokens" if reason == "length" else "ask differently"
+    return OutputParserException(
+        f"The answer is no whole {kind} (finish reason {reason!r}): {text[:200]!r}; {way_out}.",
+        llm_output=text,
+    )
+
+
+def _text(message: Any) -> str:
+    return str(message.text if isinstance(message.text, str) else message.text())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llama_index.core.base.llms.types import (
@@ -16,6 +16,7 @@ from llama_index.core.base.llms.types import (
 
 from nbce_rag import (
     NBCE,
+    TURN_MARKS,
     Answer,
     Conversation,
     Options,
@@ -123,12 +124,17 @@ class Call:
 
 
 def conversation_call(engine: NBCE, messages: Sequence[ChatMessage], settings: CallSettings) -> Call:
-    """A conversation. A single user message to a model without chat template is a plain prompt."""
+    """A conversation. A single user message to a model without chat template is a plain prompt.
+
+    Its answer ends where the next turn would begin, since it enters the history of a chat engine.
+    """
     turns = to_turns(messages, settings.context_scores)
     talk = settings.resolve(turns)
     alone = [turn.role for turn in turns] == ["user"] and not settings.tools
     if alone and not engine.model.tokenizer.has_chat_template:
-        return _call(talk, settings, Prompt(text=talk.texts[0], refusal=settings.refusal))
+        ended = settings.options.updated(stop=(*settings.options.stop, *TURN_MARKS))
+        prompt = Prompt(text=talk.texts[0], refusal=settings.refusal)
+        return _call(talk, replace(settings, options=ended), prompt)
     entries = template_messages(messages, talk.texts)
     return _call(talk, settings, Prompt(entries, tools=settings.tools, refusal=settings.refusal))
 

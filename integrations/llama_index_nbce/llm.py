@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any, ClassVar
@@ -24,6 +25,7 @@ from llama_index.core.llms.llm import default_completion_to_prompt
 
 from nbce_rag import NBCE, InputError
 
+from .arguments import split_arguments
 from .calls import (
     Call,
     CallSettings,
@@ -59,12 +61,13 @@ class NBCELLM(StructuredPrediction, StockPrompts, ToolCalling):
         system_prompt, messages_to_prompt, completion_to_prompt, callback_manager, pydantic_program_mode,
             output_parser: as in every LlamaIndex LLM. Special tokens count in what the two functions
             return, and nowhere else.
-        load: arguments of `NBCE.from_pretrained`, such as `{"dtype": "bfloat16", "adapter": folder}`.
-        **options: see `nbce_rag.options.Options`, such as `max_tokens=256` and `fusion="posterior"`. They
-            can be changed in each call.
+        load: arguments of `NBCE.from_pretrained`, such as `{"dtype": "bfloat16", "adapter": folder}`; they
+            may stand beside it by their names, too.
+        **more: these, and options of `nbce_rag.options.Options`, such as `max_tokens=256` and
+            `fusion="posterior"`, which can be changed in each call.
 
     Raises:
-        InputError: unknown or impossible options, or both `model` and `engine`.
+        InputError: unknown or impossible arguments, before anything is loaded, or both `model` and `engine`.
         ModelError: the model cannot be found, loaded or used.
     """
 
@@ -79,7 +82,7 @@ class NBCELLM(StructuredPrediction, StockPrompts, ToolCalling):
 
     def __init__(
         self,
-        model: str | None = None,
+        model: str | os.PathLike[str] | None = None,
         *,
         engine: NBCE | None = None,
         context_window: int | None = None,
@@ -96,10 +99,14 @@ class NBCELLM(StructuredPrediction, StockPrompts, ToolCalling):
     ) -> None:
         for unused in ("class_name", "id_"):  # which every LlamaIndex LLM takes
             more.pop(unused, None)
-        options = {**(options or {}), **more}
+        load, options = split_arguments({**(load or {}), **(options or {}), **more})
         if engine is not None and (model is not None or load):
-            raise InputError("Give either a model to load or an engine that is loaded, not both.")
-        engine = engine or NBCE.from_pretrained(model, **(load or {}), **options)
+            raise InputError(
+                "Give either a model to load or an engine that is loaded, not both; what says how to load "
+                f"({', '.join(load) or 'model'}) belongs to the engine."
+            )
+        model = None if model is None else os.fspath(model)
+        engine = engine or NBCE.from_pretrained(model, **load, **options)
         if context_window is not None and not 1 <= context_window <= engine.window:
             raise InputError(
                 f"context_window={context_window} is not within 1..{engine.window}; the model's own window "
@@ -110,7 +117,7 @@ class NBCELLM(StructuredPrediction, StockPrompts, ToolCalling):
             "model": model if model is not None else engine.model.name,
             "options": options,
             "context_window": context_window,
-            "load": load or {},
+            "load": load,
             "system_prompt": system_prompt,
             "messages_to_prompt": messages_to_prompt,
             "completion_to_prompt": completion_to_prompt,

@@ -29,8 +29,8 @@ dispatcher = get_dispatcher(__name__)
 class StructuredPrediction(LLM):
     """`structured_predict` and its kin by constrained decoding, extra `[grammar]`: one call, no retries.
 
-    The class's schema is told to the model as well, as LlamaIndex's own programs do it, because a grammar
-    says what may be written and not what is meant.
+    The class's schema is told to a chat model as well, as LlamaIndex's own programs do it, because a grammar
+    says what may be written and not what is meant. A base model would copy it into the answer.
     """
 
     def structured_predict(
@@ -118,6 +118,8 @@ class StructuredPrediction(LLM):
         self, output_cls: type[BaseModel], prompt: BasePromptTemplate, prompt_args: dict[str, Any]
     ) -> list[ChatMessage]:
         messages = self._get_messages(prompt, **prompt_args)
+        if not self.metadata.is_chat_model:
+            return list(messages)
         copies = [message.model_copy(deep=True) for message in messages]
         return list(_SchemaParser(output_cls=output_cls).format_messages(copies))
 

@@ -59,9 +59,13 @@ class ToolCalling(FunctionCallingLLM):
         calls = calls_of(response.message)
         if not calls and error_on_no_tool_call:
             text = str(response.message.content or "")
-            raise InputError(
-                f"The model called no tool but said {text[:200]!r}. With tool_required=True it has to."
+            reason = (response.additional_kwargs.get("nbce") or {}).get("finish_reason")
+            way_out = (
+                "It was cut off: raise max_tokens."
+                if reason == "length"
+                else "With tool_required=True it has to."
             )
+            raise InputError(f"The model called no tool but said {text[:200]!r}. {way_out}")
         return [
             ToolSelection(
                 tool_id=id_ or "", tool_name=name, tool_kwargs=dict(args) if isinstance(args, Mapping) else {}

@@ -11,7 +11,15 @@ from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 from ..noncharacters import PASSAGES
-from .chat_template import fitting_form, messages_as_text, with_instruction, with_mark, with_result_names
+from .chat_template import (
+    TURN_MARKS,
+    fitting_form,
+    messages_as_text,
+    turn_stops,
+    with_instruction,
+    with_mark,
+    with_result_names,
+)
 from .encoder import PromptEncoder
 from .prompt import Prompt
 from .template import PromptTemplate, Style, check_style
@@ -47,7 +55,8 @@ def bind(
     """
     template = prompt.template or template
     if prompt.text is not None:
-        return _of_text(prompt, template, tokenizer, prompt.text, thought=thought)
+        stop = () if tokenizer.has_chat_template else turn_stops(prompt.text)
+        return _of_text(prompt, template, tokenizer, prompt.text, stop, thought)
     if prompt.messages is None:
         return PromptEncoder(template, tokenizer, chat_template_kwargs=chat_template_kwargs, thought=thought)
     messages = with_mark(with_result_names(prompt.messages))
@@ -55,8 +64,9 @@ def bind(
         messages = messages_as_text(with_instruction(messages, prompt.tools) if prompt.tools else messages)
         if len(messages) == 1 and messages[0]["role"] == "user":
             text = _in_plain_wording(template, str(messages[0]["content"]))
-            return _of_text(prompt, template, tokenizer, text, template.stop)
-        return PromptEncoder(_around(prompt, template, template.stop), tokenizer, messages=messages)
+            return _of_text(prompt, template, tokenizer, text, (*template.stop, *turn_stops(text)))
+        stop = (*template.stop, *TURN_MARKS)
+        return PromptEncoder(_around(prompt, template, stop), tokenizer, messages=messages)
     form, with_tools = fitting_form(tokenizer, messages, prompt.tools, chat_template_kwargs)
     return PromptEncoder(
         _around(prompt, template),

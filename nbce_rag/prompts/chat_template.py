@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,14 +13,19 @@ from .tokenizer import Message, Tokenizer
 from .tools import Tool, instruction, tool_names
 
 __all__ = [
+    "TURN_MARKS",
     "check_chat_template_kwargs",
     "fitting_form",
     "messages_as_text",
+    "turn_stops",
     "with_instruction",
     "with_mark",
     "with_result_names",
 ]
 
+TURN_MARKS = ("\nuser:", "\nUser:", "\nHuman:", "\nassistant:", "\nAssistant:")
+"""Where the next turn of a conversation in plain words begins, which a base model would go on to invent."""
+_ROLE = re.compile(r"(?:user|human|assistant|ai|system|tool):", re.IGNORECASE)
 # What rendering gives a template by itself or is steered by; a value of another's would break the rows.
 _RESERVED = frozenset(
     {
@@ -150,6 +156,12 @@ def messages_as_text(messages: Sequence[Message]) -> list[Message]:
         else:
             made.append(message)
     return made
+
+
+def turn_stops(text: str) -> tuple[str, ...]:
+    """`TURN_MARKS` for a text that is a conversation: its first or last line begins with a role."""
+    lines = text.strip().splitlines()
+    return TURN_MARKS if lines and any(_ROLE.match(line) for line in (lines[0], lines[-1])) else ()
 
 
 def _forms(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:

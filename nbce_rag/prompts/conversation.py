@@ -10,6 +10,7 @@ from ..errors import InputError
 from ..noncharacters import PASSAGES, strip_marks
 from ..passages import Passage
 from .marks import BEGIN, END, HEAD, split_marks
+from .oversights import oversights
 from .scores import on_one_scale
 
 __all__ = ["Conversation", "Turn", "resolve"]
@@ -79,6 +80,7 @@ def resolve(
     6. Empty passages are left out, with a note.
     7. Scores count where they are cosines or can be made so; else, and where there are none, the passages'
        ranks do (`nbce_rag.prompts.scores`).
+    8. Contexts that came as the repr of objects, and places for them that were left unfilled, are noted.
 
     Args:
         turns: the conversation, oldest first.
@@ -113,6 +115,13 @@ def resolve(
     scored, of_scores = on_one_scale(standing if contexts is None else list(contexts), score_scale)
     passages = _distinct(scored, notes)
     notes += of_scores
+    notes += oversights(
+        part
+        for parts, now in zip(split, current, strict=True)
+        if now
+        for part in parts
+        if isinstance(part, str)
+    )
     if contexts is not None and not standing and not marked:
         split = [
             _cut_pasted(parts, passages) if now else parts for parts, now in zip(split, current, strict=True)

@@ -166,11 +166,11 @@ def test_completion_tells_what_it_knows(llm: NBCELLM) -> None:
 
 def test_completion_completes_the_prompt_as_it_stands(llm: NBCELLM) -> None:
     engine = llm.engine
-    _, (request,) = llm._prepare(["Once upon a time"], None)
+    _, (request,), _ = llm._prepare(["Once upon a time"], None)
     encoder = bind(request.prompt, engine.prompt, engine.model.tokenizer)
     ids = [*encoder.prefix, *encoder.suffix(request.question).ids]
     assert ids == engine.model.tokenizer.native("Once upon a time")["input_ids"]
-    _, (request,) = llm._prepare([f"Read: {format_passages(A)}"], None)
+    _, (request,), _ = llm._prepare([f"Read: {format_passages(A)}"], None)
     encoder = bind(request.prompt, engine.prompt, engine.model.tokenizer)
     assert encoder.suffix(request.question).ids  # something to go on from
     assert llm.invoke(f"Read: {format_passages(A)}")

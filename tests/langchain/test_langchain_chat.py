@@ -16,6 +16,7 @@ import jsonschema
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
+from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import RunnableLambda
 from pydantic import BaseModel, ValidationError
@@ -329,6 +330,53 @@ async def test_timeout(chat: Chat) -> None:
     assert chat(timeout=600).invoke("Who?").text
 
 
+@pytest.mark.parametrize("style", ["short", "long"])
+def test_a_chat_on_a_base_model_ends_with_its_turn(chat: Chat, style: str) -> None:
+    llm = chat(template=False, style=style, max_tokens=60)
+    talk = [HumanMessage("Who?"), AIMessage("Ada."), HumanMessage("When?")]
+    for mark in ("\n\nuser: Who", "\nUser: Who"):
+        message = llm.invoke(talk, regex=f"Noon{mark}")
+        assert message.content == "Noon"
+        assert message.response_metadata["finish_reason"] == "stop"
+    plain = NBCELLM(engine=llm.engine, max_tokens=60)
+    for prompt in (talk, "Human: When?\nAI:"):
+        assert plain.invoke(prompt, regex="Noon\nHuman: Who") == "Noon"
+
+
+def test_logprobs_and_finish_reasons_stand_where_integrations_put_them(chat: Chat) -> None:
+    llm = chat(max_tokens=3)
+    message = llm.invoke("Who?", logprobs=True)
+    tokens = message.response_metadata["logprobs"]["content"]
+    assert len(tokens) == 3
+    assert all(token["logprob"] <= 0 and token["top_logprobs"] == [] for token in tokens)
+    assert bytes(tokens[0]["bytes"]).decode() == tokens[0]["token"]
+    assert "logprobs" not in llm.invoke("Who?").response_metadata
+    whole: Any = None
+    for chunk in chat(max_tokens=3, logprobs=True).stream("Who?"):
+        whole = chunk if whole is None else whole + chunk
+    assert whole.response_metadata["logprobs"]["content"] == tokens
+    assert whole.response_metadata["finish_reason"] == "length"
+    result = llm._generate([HumanMessage("Who?")])
+    assert result.llm_output == {
+        "model_name": llm.name_of(),
+        "finish_reason": "length",
+        "token_usage": {
+            name: result.generations[0].message.usage_metadata[name]  # type: ignore[attr-defined]
+            for name in ("input_tokens", "output_tokens", "total_tokens")
+        },
+    }
+    assert (result.generations[0].generation_info or {})["finish_reason"] == "length"
+    plain = NBCELLM(engine=llm.engine, max_tokens=3)
+    made = plain.generate(["Who?"], logprobs=True)
+    info = made.generations[0][0].generation_info or {}
+    said = "".join(token["token"] for token in info["logprobs"]["content"])
+    assert said.strip() == made.generations[0][0].text.strip()
+    assert info["finish_reason"] == (made.llm_output or {})["finish_reason"]
+    assert info["finish_reason"] in ("length", "stop")
+    with pytest.raises(InputError, match="logprobs=True, of the chosen tokens only"):
+        llm.invoke("Who?", top_logprobs=2)
+
+
 class Person(BaseModel):
     name: str
     age: int
@@ -353,10 +401,37 @@ def test_structured_output(chat: Chat, taught_folder: Any) -> None:
     cut = llm.with_structured_output(Person, include_raw=True).invoke("Who?", max_tokens=3)
     assert cut["parsed"] is None
     assert cut["parsing_error"] is not None
+    assert "raise max_tokens" in str(cut["parsing_error"])
     with pytest.raises(InputError, match="'magic'"):
         llm.with_structured_output(schema, method="magic")
     with pytest.raises(InputError, match="schema"):
         llm.with_structured_output()
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
+@pytest.mark.parametrize("is_class", [True, False])
+def test_structured_output_that_is_cut_off_is_never_repaired(chat: Chat, method: str, is_class: bool) -> None:
+    class Note(BaseModel):
+        """A note."""
+
+        texts: list[str]
+
+    llm = chat(max_tokens=12)
+    schema: Any = Note if is_class else {**Note.model_json_schema(), "description": "A note."}
+    plain = llm.with_structured_output(schema, method=method)
+    with pytest.raises(OutputParserException, match="raise max_tokens"):
+        plain.invoke("Who?", max_tokens=1)
+    with pytest.raises(OutputParserException, match="raise max_tokens"):
+        list(plain.stream("Who?", max_tokens=1))
+    raw = llm.with_structured_output(schema, method=method, include_raw=True)
+    for made in (raw.invoke("Who?", max_tokens=1), asyncio.run(raw.ainvoke("Who?", max_tokens=2))):
+        assert made["parsed"] is None
+        assert "raise max_tokens" in str(made["parsing_error"])
+        assert made["raw"].response_metadata["finish_reason"] == "length"
+    mode: Any = llm.with_structured_output(schema if is_class else None, method="json_mode")
+    half = AIMessage('{"texts": ["Ada', response_metadata={"finish_reason": "length"})
+    with pytest.raises(OutputParserException, match="raise max_tokens"):
+        mode.last.invoke(half)
 
 
 def test_forced_and_forbidden_tools(chat: Chat) -> None:

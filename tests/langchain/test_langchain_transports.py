@@ -383,6 +383,60 @@ def test_citations_are_cores_own_and_equal_in_both_output_versions(chat: Chat) -
     assert list(map(strip, streamed["annotations"])) == list(map(strip, cited))
 
 
+@pytest.mark.parametrize("template", [True, False])
+def test_contexts_that_were_forgotten_are_warned_of(chat: Chat, template: bool) -> None:
+    llm = chat(template=template)
+    plain = NBCELLM(engine=llm.engine, max_tokens=4)
+
+    def warnings(prompt: Any, **kwargs: Any) -> str:
+        found = llm.invoke(prompt, **kwargs).response_metadata["nbce"]["warnings"]
+        if isinstance(prompt, str):
+            info = plain.generate([prompt], **kwargs).generations[0][0].generation_info or {}
+            assert [w for w in info["nbce"]["warnings"] if "prompt" in w] == [
+                w for w in found if "prompt" in w
+            ]
+        return " ".join(found)
+
+    joined = ChatPromptTemplate.from_template("{context}\n\n{input}").invoke(
+        {"context": DOCS, "input": "Who?"}
+    )
+    assert "as their repr" in warnings(joined.to_messages())
+    assert "as their repr" in warnings(f"{DOCS}\n\nWho?")
+    assert "{context} of the prompt was not filled" in warnings("{context}\n\nWho?", contexts=DOCS)
+    misplaced = HumanMessage("Who?", additional_kwargs={"documents": DOCS})
+    assert "additional_kwargs['documents'] is not read" in warnings([misplaced])
+    for prompt in ("Who?", f"{format_passages(DOCS)}\n\nWho?"):
+        assert "prompt" not in warnings(prompt)
+    assert "prompt" not in warnings("Who?", contexts=[Document("The repr is Document(metadata={}).")])
+
+
+def _without_id(citation: Any) -> dict[str, Any]:
+    return {name: value for name, value in citation.items() if name != "id"}
+
+
+@pytest.mark.parametrize("output_version", [None, "v0", "v1", "responses/v1"])
+def test_streams_carry_their_citations_in_every_output_version(
+    chat: Chat, output_version: str | None
+) -> None:
+    fields = {"output_version": output_version} if output_version else {}
+    llm = chat(citation_threshold=0.01, max_tokens=12, **fields)
+    asked = "Who runs the ferry?"
+    cited = [_without_id(c) for c in citations(llm.invoke(asked, contexts=DOCS).response_metadata["nbce"])]
+    chunks: list[Any] = list(llm.stream(asked, contexts=DOCS))
+    whole = chunks[0]
+    for chunk in chunks[1:]:
+        whole += chunk
+    (text,) = [block for block in whole.content_blocks if block["type"] == "text"]
+    (last,) = chunks[-1].content_blocks
+    assert text["text"] == whole.text
+    assert last["text"] == ""
+    assert (
+        cited
+        == [_without_id(c) for c in text["annotations"]]
+        == [_without_id(c) for c in last["annotations"]]
+    )
+
+
 def test_a_stretch_of_several_passages_has_a_citation_for_each() -> None:
     text = "The ferry is run by Ada, and the market by the harbour opens at eight."
     passages = [Passage(d.page_content, id=str(d.id), title=d.metadata.get("title")) for d in DOCS]

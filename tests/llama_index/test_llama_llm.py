@@ -9,6 +9,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from llama_index.core.base.llms.types import CitableBlock, CitationBlock, ImageB
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
 from llama_index.core.llms import ChatMessage
 from llama_index.core.schema import NodeWithScore, TextNode
+from llama_index.core.tools import FunctionTool
 from pydantic import BaseModel
 
 from llama_index_nbce import NBCELLM
@@ -327,6 +329,54 @@ class TestOptions:
         assert again.metadata.num_output == 4
         assert llm.complete("Hi").text == NBCELLM(engine=llm.engine).complete("Hi").text
 
+    def test_what_loads_an_engine_is_an_argument_beside_load(
+        self, tiny_folder: Callable[..., Any], tmp_path: Path
+    ) -> None:
+        folder = tiny_folder("llama", chat=True)
+        wording = PromptTemplate("", "{text}\n", "Q: {question}\nA:", chat=False)
+        llm = NBCELLM(
+            folder,  # a path, too
+            dtype="float32",
+            device="cpu",
+            kv_store=tmp_path / "kv",
+            prompt=wording,
+            load={"local_files_only": True},
+            max_tokens=4,
+        )
+        assert llm.model == str(folder)
+        assert llm.engine.prompt == wording
+        assert llm.engine.options.max_tokens == 4
+        llm.chat([user(FERRY, QUESTION)])
+        assert (tmp_path / "kv").exists()
+        with pytest.raises(InputError, match="dtype"):
+            NBCELLM(engine=llm.engine, dtype="float32")
+
+    @pytest.mark.parametrize(
+        ("name", "ours"),
+        [
+            ("model_name", "model"),
+            ("tokenizer_name", "brings its tokenizer"),
+            ("generate_kwargs", "options by their names"),
+            ("model_kwargs", "NBCE.from_pretrained"),
+            ("model_path", "model"),
+            ("max_new_tokens", "max_tokens"),
+            ("query_wrapper_prompt", "completion_to_prompt"),
+            ("nonsense", "max_tokens"),
+        ],
+    )
+    def test_unknown_arguments_fail_before_anything_is_loaded(
+        self, monkeypatch: pytest.MonkeyPatch, name: str, ours: str
+    ) -> None:
+        def load(*args: Any, **kwargs: Any) -> Any:
+            raise AssertionError("loaded")
+
+        monkeypatch.setattr(NBCE, "from_pretrained", load)
+        wrong: dict[str, Any] = {name: "x"}
+        with pytest.raises(InputError, match=f"{name} of NBCELLM.*{ours}"):
+            NBCELLM("somewhere", **wrong)
+        with pytest.raises(InputError, match="max_tokens"):
+            NBCELLM("somewhere", max_tokens=-1)
+
     def test_both_prompt_functions_count_in_all_four_ways(self, make_engine: Callable[..., NBCE]) -> None:
         calls: list[str] = []
 
@@ -475,6 +525,35 @@ class TestWork:
         assert [r.message.content for r in asyncio.run(together())] == expected
 
 
+@pytest.mark.parametrize("style", ["short", "long"])
+def test_a_chat_on_a_base_model_ends_with_its_turn(make_engine: Callable[..., NBCE], style: str) -> None:
+    pytest.importorskip("llguidance")
+    llm = NBCELLM(engine=make_engine(chat=False, style=style), max_tokens=60)
+    first = [user(QUESTION)]
+    later = [*first, ChatMessage(role="assistant", content="Ada."), user("When?")]
+    for messages in (first, later):
+        for mark in ("\n\nuser: Who", "\nUser: Who"):
+            response = llm.chat(messages, regex=f"Ada{mark}")
+            assert response.message.content == "Ada"
+            assert response.raw["finish_reason"] == "stop"
+    assert llm.complete("Human: Who?\nAI:", regex="Ada\nHuman: Who").text == "Ada"
+
+
+def test_contexts_that_were_forgotten_are_warned_of(llm: NBCELLM) -> None:
+    node = NodeWithScore(node=TextNode(id_="ferry", text="The ferry is run by Ada."), score=0.5)
+
+    def warnings(text: str) -> str:
+        answers: list[Any] = [llm.chat([user(text)]).raw, llm.complete(text).raw]
+        first, second = (" ".join(raw["nbce"]["warnings"]) for raw in answers)
+        assert first == second
+        return first
+
+    for text in (f"{[node]}\n\n{QUESTION}", f"{node}\n{QUESTION}"):
+        assert "as their repr" in warnings(text)
+    assert "{context_str} of the prompt was not filled" in warnings(f"{{context_str}}\n{QUESTION}")
+    assert "prompt" not in warnings(QUESTION)
+
+
 class Ferry(BaseModel):
     """Who runs it."""
 
@@ -507,6 +586,25 @@ class TestStructured:
         llm = NBCELLM(engine=make_engine(), max_tokens=3)
         with pytest.raises(InputError, match="raise max_tokens"):
             llm.as_structured_llm(Ferry).chat([user(QUESTION)])
+        with pytest.raises(InputError, match="raise max_tokens"):
+            list(llm.as_structured_llm(Ferry).stream_chat([user(QUESTION)]))
+
+    def test_a_forced_call_that_is_cut_off_is_an_error(self, make_engine: Callable[..., NBCE]) -> None:
+        pytest.importorskip("llguidance")
+        llm = NBCELLM(engine=make_engine(), max_tokens=3)
+        tool = FunctionTool.from_defaults(lambda place: "noon", name="times", description="Times.")
+        with pytest.raises(InputError, match="raise max_tokens"):
+            llm.predict_and_call([tool], user_msg=QUESTION, tool_required=True)
+
+    @pytest.mark.parametrize("chat", [True, False])
+    def test_only_a_chat_model_is_told_the_schema_which_a_base_model_would_copy(
+        self, make_engine: Callable[..., NBCE], monkeypatch: pytest.MonkeyPatch, chat: bool
+    ) -> None:
+        pytest.importorskip("llguidance")
+        llm = NBCELLM(engine=make_engine(chat=chat), max_tokens=60, repetition_penalty=1.3)
+        seen = prompts(llm, monkeypatch)
+        assert isinstance(llm.as_structured_llm(Ferry).chat([user(FERRY, QUESTION)]).raw, Ferry)
+        assert all(("properties" in text) is chat for text in seen[0])
 
 
 _STEP: Any = LockstepDecoder.step
