@@ -219,3 +219,12 @@ def test_long_conditions_are_read_in_linear_time(sign: str) -> None:
         with suppress(InputError):
             parse_where([sign + filler * 60_000 + "c"])
         assert time.perf_counter() - start < 2.0
+
+
+def test_values_that_were_read_wrongly() -> None:
+    """A list is a list, NaN is a text, and what JSON cannot read in a key's quotes is no condition."""
+    assert parse_where(['tags=[["a","b"]]']) == {"$and": [{"tags": {"$eq": ["a", "b"]}}]}
+    assert parse_where(["title=NaN"]) == {"$and": [{"title": "NaN"}]}
+    assert parse_where(["x=Infinity"]) == {"$and": [{"x": "Infinity"}]}
+    with pytest.raises(InputError, match="is no condition"):
+        parse_where(['"a\\qb"=1'])

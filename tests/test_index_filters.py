@@ -150,3 +150,11 @@ def test_mappings_become_conditions() -> None:
     assert as_condition({}) == AllOf(())
     assert as_condition({"a": {"$gte": 1, "$lt": 2}}) == FieldTest("a", "range", (("gte", 1), ("lt", 2)))
     assert as_condition({"a": {"b": 1}}) == FieldTest("a", "eq", {"b": 1})
+
+
+def test_truth_values_have_no_order(tmp_path: Path) -> None:
+    with PassageIndex.create(tmp_path / "i", bag_of_words) as index:
+        index.add([Passage("a", id="true", metadata={"x": True}), Passage("b", id="one", metadata={"x": 1})])
+        assert [passage.id for passage in index.find({"x": {"$gt": 0}})] == ["one"]
+        assert [passage.id for passage in index.search("a", 2, {"x": {"$gte": 0}})] == ["one"]
+        assert list(index.find({"x": {"$gte": True}})) == []

@@ -231,3 +231,10 @@ def test_unknown_options(options: dict[str, str], tiny_folder: Callable[..., Pat
         described(tiny_folder("llama"), **options)
     [(name, value)] = options.items()
     assert run("models", str(tiny_folder("llama")), f"--{name}", value).exit_code == 2
+
+
+def test_the_name_of_a_family_asks_no_hub() -> None:
+    result = run("models", "llama")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("llama: all rows in one pass; keys and values")
+    assert json.loads(run("models", "llama", "--json").stdout)["way"] == "rows"

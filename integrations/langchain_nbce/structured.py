@@ -66,6 +66,12 @@ def structured_output(
     return chain
 
 
+_WAYS_OUT = {
+    "length": "it was cut off, so raise max_tokens",
+    "no_evidence": "no passage supports one; answer_without_context=True asks the model without any",
+}
+
+
 class _Whole:
     """Parses a finished message; a chunked one is joined before, since this is no generator.
 
@@ -98,7 +104,7 @@ def _calls_it(name: str) -> Callable[[AIMessage], AIMessage]:
 def _no_whole(kind: str, message: Any) -> OutputParserException:
     text = _text(message)
     reason = message.response_metadata.get("finish_reason")
-    way_out = "it was cut off, so raise max_tokens" if reason == "length" else "ask differently"
+    way_out = _WAYS_OUT.get(reason, "ask differently")
     return OutputParserException(
         f"The answer is no whole {kind} (finish reason {reason!r}): {text[:200]!r}; {way_out}.",
         llm_output=text,

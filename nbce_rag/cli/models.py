@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -46,6 +47,8 @@ def models_command(
             else:
                 _show_families(table)
             return
+        if _show_family(model, as_json):
+            return
         with spinner("reading the model's configuration"):
             from ..decoding.sentences import MOST_ROWS
             from ..models.description import describe_model
@@ -56,6 +59,20 @@ def models_command(
             typer.echo(json.dumps({**asdict(described), "fits": described.fits}, ensure_ascii=True))
         else:
             _show(described, rows)
+
+
+def _show_family(name: str, as_json: bool) -> bool:
+    """Prints one family of the table, where that is what was named; no hub has a model of such a name."""
+    from ..models.families import WAYS, families
+
+    family = families().families.get(name)
+    if family is None or Path(name).exists():
+        return False
+    if as_json:
+        typer.echo(json.dumps(asdict(family), ensure_ascii=True))
+    else:
+        typer.echo(f"{family.name}: {WAYS[family.way]}; {family.keeps or family.reason}")
+    return True
 
 
 def _show_families(table: Families) -> None:

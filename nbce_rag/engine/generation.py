@@ -59,11 +59,16 @@ def generate(engine: Engine, requests: Sequence[Request]) -> Iterator[tuple[int,
     sizes = [engine.size(request, plan) for request, plan in zip(requests, plans, strict=True)]
     for size in sizes:
         check_rows(engine.model, size)
-    notes = (note for request, plan in zip(requests, plans, strict=True) for note in _notes(request, plan))
+    notes = [
+        note
+        for request, plan in zip(requests, plans, strict=True)
+        for note in _notes(request, plan)
+        if note != NO_PASSAGES or _is_asked_over_passages(request)
+    ]
+    if any(_is_asked_over_passages(request) for _, request in idle):
+        notes.append(NOTHING_RETRIEVED)
     for note in dict.fromkeys(notes):
         warn(note)
-    if any(request.prompt is None or request.prompt.is_template for _, request in idle):
-        warn(NOTHING_RETRIEVED)
     for index, request in idle:
         answer = _abstention(request)
         yield index, Piece(answer.text, (), answer)
@@ -347,10 +352,11 @@ def _label(rule: Rule) -> str:
 
 
 def _notes(request: Request, plan: RowPlan) -> list[str]:
-    lacks = _expects_passages(request) and not request.passages
+    # A conversation or a text of its own may well do without passages, unless some were looked for.
+    lacks = not request.passages and (request.is_retrieved or _is_asked_over_passages(request))
     return [NO_PASSAGES, *plan.warnings] if lacks else list(plan.warnings)
 
 
-def _expects_passages(request: Request) -> bool:
-    # A conversation or a text of its own may well do without passages, unless some were looked for.
-    return request.is_retrieved or request.prompt is None or request.prompt.is_template
+def _is_asked_over_passages(request: Request) -> bool:
+    """Whether the words of a request are made for passages; a caller of the engine is then warned at once."""
+    return request.prompt is None or request.prompt.is_template

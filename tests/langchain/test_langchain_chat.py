@@ -569,6 +569,7 @@ def test_one_model_by_several_names_is_loaded_once(
         ({"max_completion_tokens": 5}, r"here it is max_tokens"),
         ({"n_ctx": 2048}, r"here it is window="),
         ({"temprature": 1}, r"Unknown argument temprature"),
+        ({"max_tokens": 5, "max_new_tokens": 2}, r"max_new_tokens and max_tokens are the same"),
     ],
 )
 def test_wrong_arguments_are_told_at_once(arguments: dict[str, Any], message: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from langchain_core.documents import Document
+from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.prompts import ChatPromptTemplate, aformat_document, format_document
 from langchain_core.retrievers import BaseRetriever
@@ -339,6 +340,7 @@ def test_nothing_retrieved_is_not_answered(chat: Chat, stream: bool) -> None:
         assert message.usage_metadata["input_tokens"] == 0
         told = ask(llm, words, **options, answer_without_context=True)
         assert told.response_metadata["finish_reason"] != "no_evidence"
+        assert any("question alone" in w for w in told.response_metadata["nbce"]["warnings"])
         plain = words if words == "Who?" else "\n\nWho?"  # what stays of the prompt without the passages
         assert told.text == ask(llm, plain).text
 
@@ -350,6 +352,10 @@ def test_nothing_retrieved_in_chains_and_the_completion_model(chat: Chat) -> Non
     prompt = ChatPromptTemplate.from_template("{context}\n\n{input}")
     chain = create_nbce_documents_chain(llm, prompt)
     assert chain.invoke({"context": [], "input": "Who?"}) == Options().abstention
+    for method in ("json_schema", "function_calling"):
+        structured = llm.with_structured_output({"title": "P", "type": "object"}, method=method)
+        with pytest.raises(OutputParserException, match="answer_without_context=True"):
+            structured.invoke("Who?", contexts=[])
     completion = NBCELLM(engine=llm.nbce(), max_tokens=4)
     assert completion.invoke("Who?", contexts=[]) == Options().abstention
     assert completion.invoke("Who?", contexts=[], answer_without_context=True) == completion.invoke("Who?")

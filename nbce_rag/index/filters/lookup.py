@@ -184,15 +184,16 @@ def _clauses(test: FieldTest) -> list[Clause]:
         if all(bound is not None and bound[0] == "n" for bound in bounds):
             values = tuple(bound[1] for bound in bounds if bound)
             clause = f"value {_ORDER[low]} ? AND value {_ORDER[high]} ?"
-            inside = [(f"kind = '{kind}' AND {clause}", values, True) for kind in "nb"]
-            return [*inside, ("kind = 'l'", (), False)]
-        return [("kind IN ('n','b','s','l')", (), False)]
+            return [(f"kind = 'n' AND {clause}", values, True), ("kind = 'l'", (), False)]
+        return [("kind IN ('n','s','l')", (), False)]
     stored = scalar(test.value)
-    if stored is not None and stored[0] in "nbs":
-        kinds = ("s",) if stored[0] == "s" else ("n", "b")
-        sure = [(f"kind = '{kind}' AND value {_ORDER[test.op]} ?", (stored[1],), True) for kind in kinds]
-        return [*sure, ("kind = 'l'", (), False)]
-    return [("kind IN ('n','b','s','l')", (), False)]  # a huge number, a long text, or nothing with an order
+    if stored is not None and stored[0] == "b":  # which has no order
+        return []
+    if stored is not None and stored[0] in "ns":
+        kind = stored[0]
+        sure = (f"kind = '{kind}' AND value {_ORDER[test.op]} ?", (stored[1],), True)
+        return [sure, ("kind = 'l'", (), False)]
+    return [("kind IN ('n','s','l')", (), False)]  # a huge number, a long text, or nothing with an order
 
 
 def _plain(kind: str, value: object) -> object:
