@@ -30,6 +30,7 @@ _NOISE = frozenset(
         "name_or_path",  # the model's name counts, not where its files lie
         "compute_type_is_set",
         "warnings_issued",
+        "_output_capturing_hooks_installed",  # by the first pass that is asked for hidden states
         *vars(nn.Module()),  # what torch itself keeps, the sub-modules and tensors among it
     }
     - {"training"}
