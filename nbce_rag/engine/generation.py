@@ -51,8 +51,8 @@ def generate(engine: Engine, requests: Sequence[Request]) -> Iterator[tuple[int,
             before anything is computed.
         NumericalError: the model gave NaN.
     """
-    idle = [(index, request) for index, request in enumerate(requests) if _lacks_passages(request)]
-    places = [index for index, request in enumerate(requests) if not _lacks_passages(request)]
+    idle = {index: request for index, request in enumerate(requests) if _lacks_passages(request)}
+    places = [index for index in range(len(requests)) if index not in idle]
     requests = [requests[place] for place in places]
     plans = [engine.plan(request) for request in requests]
     samplers = [_sampler(engine, request) for request in requests]
@@ -65,11 +65,11 @@ def generate(engine: Engine, requests: Sequence[Request]) -> Iterator[tuple[int,
         for note in _notes(request, plan)
         if note != NO_PASSAGES or _is_asked_over_passages(request)
     ]
-    if any(_is_asked_over_passages(request) for _, request in idle):
+    if any(_is_asked_over_passages(request) for request in idle.values()):
         notes.append(NOTHING_RETRIEVED)
     for note in dict.fromkeys(notes):
         warn(note)
-    for index, request in idle:
+    for index, request in idle.items():
         answer = _abstention(request)
         yield index, Piece(answer.text, (), answer)
     for batch in batches(engine.model, sizes):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...errors import InputError, NumericalError
 from ..model import Rows
+from ..row_numbers import check_rows, distinct_rows, stepped_rows
 from .base import LoadedGguf
 from .context import PASS_TOKENS
 from .session import Part, Session, TokenSequence
@@ -50,9 +51,7 @@ class SequenceRows:
 
     def step(self, ids: Tensor, rows: Sequence[int] | None = None) -> Tensor:
         """See `nbce_rag.models.model.Rows.step`."""
-        chosen = self._checked(rows)
-        if ids.dim() != 2 or len(ids) != len(chosen) or ids.shape[1] < 1:
-            raise InputError(f"step: token ids of shape {list(ids.shape)} do not fit {len(chosen)} rows.")
+        chosen = stepped_rows(ids, rows, len(self))
         tokens, lengths = ids.shape[1], self._lengths()
         room = min(self._most[row] - lengths[row] for row in chosen)
         if tokens > room:
@@ -86,7 +85,7 @@ class SequenceRows:
 
     def rewind(self, tokens: int, rows: Sequence[int] | None = None) -> None:
         """See `nbce_rag.models.model.Rows.rewind`."""
-        chosen = self._checked(rows)
+        chosen = distinct_rows(rows, len(self))
         if not self._model.can.rewind:
             raise InputError(f"The model {self._model.name!r} is recurrent and takes no token back.")
         lengths = self._lengths()
@@ -100,7 +99,7 @@ class SequenceRows:
 
     def keep(self, rows: Sequence[int]) -> SequenceRows:
         """See `nbce_rag.models.model.Rows.keep`."""
-        self._check(rows)
+        check_rows(rows, len(self))
         opened, most = ([numbers[row] for row in rows] for numbers in (self._opened, self._most))
         return SequenceRows(self._model, [self._sequences[row] for row in rows], opened, most)
 
@@ -128,21 +127,6 @@ class SequenceRows:
         copy.holders.add(self)
         if sequence not in self._sequences:
             sequence.holders.discard(self)
-
-    def _checked(self, rows: Sequence[int] | None) -> list[int]:
-        if rows is None:
-            return list(range(len(self)))
-        self._check(rows)
-        if len(set(rows)) < len(rows):
-            raise InputError(f"rows={list(rows)!r} names a row twice.")
-        return list(rows)
-
-    def _check(self, rows: Sequence[int]) -> None:
-        if not rows:
-            raise InputError("rows=[] names no row; None stands for all of them.")
-        for row in rows:
-            if not 0 <= row < len(self):
-                raise InputError(f"Row {row} is not there; the rows are 0 to {len(self) - 1}.")
 
 
 def log_probs_of(model: LoadedGguf, logits: Tensor) -> Tensor:

@@ -253,6 +253,13 @@ def _failure(error: Exception, name: str, method: str, path: str, hub: Mapping[s
 
 
 def refuse_unusable(config: Any, name: str, model: Any = None) -> None:
+    """Raises ModelError for what is no decoder-only causal LM.
+
+    Args:
+        config: of the whole model.
+        name: what the user calls it, for messages.
+        model: the model, where it is loaded already.
+    """
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
     way_out = (

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...errors import InputError
 from ..model import Rows
+from ..row_numbers import check_rows, distinct_rows, stepped_rows
 from .cache import RowCache
 from .caches import row_cache
 from .memory import RowMemory
@@ -67,7 +68,7 @@ class CachedRows:
 
     def rewind(self, tokens: int, rows: Sequence[int] | None = None) -> None:
         """See `nbce_rag.models.model.Rows.rewind`."""
-        chosen = self._checked(rows)
+        chosen = distinct_rows(rows, len(self))
         most = min(self._ends[row] - self._opened[row] for row in chosen)
         if not 0 <= tokens <= most:
             raise InputError(f"rewind: {tokens} tokens cannot be taken back; {most} were appended.")
@@ -76,7 +77,7 @@ class CachedRows:
 
     def keep(self, rows: Sequence[int]) -> Self:
         """See `nbce_rag.models.model.Rows.keep`."""
-        self._check(rows)
+        check_rows(rows, len(self))
         memory = self.memory.copied(torch.tensor(list(rows)))
         ends, opened = ([columns[row] for row in rows] for columns in (self._ends, self._opened))
         return type(self)(memory, ends, opened, self._forward)
@@ -101,9 +102,7 @@ class CachedRows:
 
     def _stepped(self, ids: Tensor, rows: Sequence[int] | None) -> list[int]:
         """The rows of a step, which is possible."""
-        chosen = self._checked(rows)
-        if ids.dim() != 2 or len(ids) != len(chosen) or ids.shape[1] < 1:
-            raise InputError(f"step: token ids of shape {list(ids.shape)} do not fit {len(chosen)} rows.")
+        chosen = stepped_rows(ids, rows, len(self))
         tokens = ids.shape[1]
         last = max(self._ends[row] for row in chosen)
         if last + tokens > self.memory.capacity:
@@ -111,21 +110,6 @@ class CachedRows:
                 f"step: {tokens} tokens do not fit; there is room for {self.memory.capacity - last}."
             )
         return chosen
-
-    def _checked(self, rows: Sequence[int] | None) -> list[int]:
-        if rows is None:
-            return list(range(len(self)))
-        self._check(rows)
-        if len(set(rows)) < len(rows):
-            raise InputError(f"rows={list(rows)!r} names a row twice.")
-        return list(rows)
-
-    def _check(self, rows: Sequence[int]) -> None:
-        if not rows:
-            raise InputError("rows=[] names no row; None stands for all of them.")
-        for row in rows:
-            if not 0 <= row < len(self):
-                raise InputError(f"Row {row} is not there; the rows are 0 to {len(self) - 1}.")
 
 
 def in_order(parts: Sequence[Tensor], places: Iterable[Sequence[int]]) -> Tensor:

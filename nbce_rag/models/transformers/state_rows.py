@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...errors import InputError
 from ..model import Rows
+from ..row_numbers import distinct_rows
 from .caches import row_cache
 from .memory import RowMemory, run_of
 from .rows import CachedRows, Forward, in_order
@@ -64,7 +65,7 @@ class StateRows(CachedRows):
 
     def rewind(self, tokens: int, rows: Sequence[int] | None = None) -> None:
         """See `nbce_rag.models.model.Rows.rewind`."""
-        chosen = self._checked(rows)
+        chosen = distinct_rows(rows, len(self))
         most = min(len(self._tails[row]) for row in chosen)
         if not 0 <= tokens <= most:
             raise InputError(
