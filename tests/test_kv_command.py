@@ -110,6 +110,9 @@ def test_options_that_need_kv(docs: Path, tmp_path: Path) -> None:
     done = run("index", str(docs), "--index", str(tmp_path / "index"), "--model", "m")
     assert done.exit_code == 2
     assert "--model goes with --kv" in done.stderr
+    done = run("index", str(docs), "--index", str(tmp_path / "index"), "--no-kv-sentences")
+    assert done.exit_code != 0
+    assert "--no-kv-sentences goes with --kv" in done.stderr
     assert not (tmp_path / "index").exists()
 
 

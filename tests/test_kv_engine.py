@@ -204,10 +204,14 @@ def test_what_was_read_ahead_is_what_a_question_needs(chat: bool, make_nbce: Mak
     scored = [dataclasses.replace(passage, score=0.5) for passage in PASSAGES]
     seen: list[tuple[int, int]] = []
     nbce = make_nbce(chat=chat, kv_store=folder_store(tmp_path), max_tokens=4)
-    report = nbce.prefill(PASSAGES, progress=lambda done, total, what: seen.append((done, total)))
+    report = nbce.prefill(
+        PASSAGES, sentences=False, progress=lambda done, total, what: seen.append((done, total))
+    )
     assert (report.passages, report.read, report.kept, report.too_long) == (4, 4, 0, ())
+    assert report.sentences == 0
     assert seen[-1] == (4, 4)
-    assert nbce.prefill(iter([passage.text for passage in PASSAGES[1:]])).kept == 3  # without titles too
+    texts = iter([passage.text for passage in PASSAGES[1:]])
+    assert nbce.prefill(texts, sentences=False).kept == 3  # without titles too
     warm = make_nbce(chat=chat, kv_store=tmp_path, max_tokens=4)
     plain = make_nbce(chat=chat, kv_store=False, max_tokens=4)
     for rule in (Posterior(focus=0.0), Posterior()):
@@ -217,6 +221,29 @@ def test_what_was_read_ahead_is_what_a_question_needs(chat: bool, make_nbce: Mak
         assert answer.usage.cached_tokens > 0
         assert_same_tokens(answer, plain.answer(QUESTION, scored, fusion=rule))
     assert reused(warm.answer(QUESTION, scored), warm)
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_sentences_are_read_ahead_too(chat: bool, make_nbce: Make, tmp_path: Path) -> None:
+    prose = [
+        Passage("The ferry is run by Ada. It leaves at noon. Dogs ride for free.", title="Ferry", score=0.9),
+        Passage("船在中午从旧港口出发。艾达负责渡轮。", score=0.1),
+        Passage("```python\nclient = open('x')\nclient.close()\n```\n\n- one\n- two", score=0.0),
+    ]
+    filled = make_nbce(chat=chat, kv_store=folder_store(tmp_path), max_tokens=4)
+    report = filled.prefill(prose)
+    assert (report.read, report.sentences) == (3, 5)  # none of what is no prose
+    again = filled.prefill(prose)
+    assert (again.read, again.kept, again.sentences) == (0, 3, 0)
+    warm = make_nbce(chat=chat, kv_store=tmp_path, max_tokens=4)
+    plain = make_nbce(chat=chat, kv_store=False, max_tokens=4)
+    answer = warm.answer(QUESTION, prose[:1], fusion="posterior")
+    assert answer.usage.sentence_rows == 3
+    assert reused(answer, warm)
+    assert_same_tokens(answer, plain.answer(QUESTION, prose[:1], fusion="posterior"))
+    for options in ({"fusion": "min-entropy"}, {"fusion": Posterior(focus=0.0)}):  # which read no sentences
+        other = make_nbce(chat=chat, kv_store=PassageKVStore(10**8), max_tokens=4)
+        assert other.prefill(prose, **options).sentences == 0
 
 
 def test_passages_longer_than_a_row_wait_for_their_question(make_nbce: Make, tmp_path: Path) -> None:

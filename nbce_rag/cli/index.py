@@ -95,6 +95,10 @@ def index_command(
         str | None,
         typer.Option(metavar="SIZE", help="With --kv: most bytes that takes (20GB).", show_default="16GiB"),
     ] = None,
+    kv_sentences: Annotated[
+        bool,
+        typer.Option(help="With --kv: read the sentences of prose too, in twice the room and a little more."),
+    ] = True,
     model: Annotated[
         str | None,
         typer.Option(metavar="M", help="With --kv: the model, as in `ask`.", show_default="packaged"),
@@ -121,6 +125,8 @@ def index_command(
     with errors_in_one_line("what was finished is in the index; run the same command again to go on"):
         if of_kv and not kv:
             raise InputError(f"--{next(iter(of_kv)).replace('_', '-')} goes with --kv; add it")
+        if not (kv or kv_sentences):
+            raise InputError("--no-kv-sentences goes with --kv; add it")
         if watch:
             require_watchfiles()  # before anything is embedded
         window = given(max_tokens=max_tokens, overlap=overlap)
@@ -145,7 +151,8 @@ def index_command(
         _say_report(report, found, size)
         if kv and size:
             with notes() as found, redirect_stdout(sys.stderr), _open_or_create(path, embedder) as index:
-                done, more = fill(index, model, limit, **given(device=device, dtype=dtype, backend=backend))
+                loading = given(device=device, dtype=dtype, backend=backend)
+                done, more = fill(index, model, limit, kv_sentences, **loading)
             for warning in (*more, *found):
                 say(f"warning: {warning}")
             typer.echo(done)

@@ -67,7 +67,7 @@ def kv_command(
 
 
 def fill(
-    index: PassageIndex, model: str | None, max_bytes: int | None, **options: Any
+    index: PassageIndex, model: str | None, max_bytes: int | None, sentences: bool, **options: Any
 ) -> tuple[str, list[str]]:
     """`index --kv`: reads what is in the index and not in its store.
 
@@ -87,7 +87,7 @@ def fill(
 
             engine = NBCE.from_pretrained(model, kv_store=store, **options)
         with progress_bar() as progress:
-            report = engine.prefill(index, progress=progress)
+            report = engine.prefill(index, progress=progress, sentences=sentences)
     finally:
         store.close()  # interrupted or not, what was read is kept
     notes = []
@@ -97,7 +97,8 @@ def fill(
             "are read when a question comes"
         )
     size = _size(KVFolder(folder).nbytes())
-    return f"Keys and values: {report.read} passages read, {report.kept} kept, {size} in all.", notes
+    read = f"{report.read} passages" + (f" and {report.sentences} sentences" if report.sentences else "")
+    return f"Keys and values: {read} read, {report.kept} kept, {size} in all.", notes
 
 
 def parse_bytes(text: str) -> int:

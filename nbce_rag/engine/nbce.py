@@ -354,6 +354,7 @@ class NBCE:
         passages: Iterable[Passage | str],
         *,
         progress: Callable[[int, int, str], None] | None = None,
+        sentences: bool = True,
         **options: Any,
     ) -> FillReport:
         """Read passages ahead of any question, so that their keys and values are in the KV store.
@@ -364,6 +365,8 @@ class NBCE:
         Args:
             passages: passages, texts, or a `PassageIndex`.
             progress: called with (passages done, passages in all, title of the last one).
+            sentences: read the sentences of prose too, which the default rule reads of the passages that
+                matter. They take as much room again, and a little more for their headings.
             **options: those that questions will be asked with.
 
         Raises:
@@ -375,6 +378,7 @@ class NBCE:
             lambda: passage_sequence(many),
             self.options.updated(**options),
             progress,
+            sentences=sentences,
         )
 
     def compare(self, question: str, passages: Iterable[Passage | str], **options: Any) -> Comparison:

@@ -9,6 +9,7 @@ import torch
 
 from ..decoding.budget import check_store
 from ..decoding.reader import Engine
+from ..decoding.sentences import sentence_rows
 from ..errors import InputError
 from ..kv.store import PassageKVStore
 from ..models.model import Model
@@ -31,16 +32,18 @@ class FillReport:
 
     Attributes:
         passages: how many were given.
-        read: contexts that were read by the model.
-        kept: contexts that were in the store already.
+        read: how many of them were read by the model.
+        kept: how many were in the store already.
         too_long: ids of passages that need several rows. How those are cut depends on the question, so
             they are read when it comes.
+        sentences: how many contexts of their sentences (`Posterior.focus`) were read besides.
     """
 
     passages: int
     read: int
     kept: int
     too_long: tuple[str, ...]
+    sentences: int = 0
 
 
 def fill_store(
@@ -48,16 +51,22 @@ def fill_store(
     passages: Callable[[], Iterable[Passage]],
     options: Options,
     progress: Progress | None = None,
+    *,
+    sentences: bool = True,
 ) -> FillReport:
-    """Put the contexts of all passages into the engine's store.
+    """Put the contexts of all passages, and of their sentences, into the engine's store.
 
-    The rows are planned by what plans them for a question, so that their token ids are the same then.
+    The rows are planned by what plans them for a question, so that their token ids are the same then. Where
+    several passages with more than `MOST_ROWS` sentences together matter to a question, neighbouring
+    sentences share rows, and these are read when it comes.
 
     Args:
         engine: model, wording and store.
         passages: gives them anew at each call; it is called twice.
         options: those of the questions to come.
         progress: called with (passages done, passages in all, title of the last one).
+        sentences: whether those of prose are read too, as rules with a `focus` read them of the passages
+            that matter.
 
     Raises:
         InputError: there is no store, the contexts do not fit into it or onto the disk, or it cannot be
@@ -79,11 +88,12 @@ def fill_store(
         if context is None:
             too_long.append(passage.id)
             continue
-        size = _stored_bytes(model, store, len(context))
-        needed += size
-        unread_bytes += 0 if context in contexts else size
+        for ids in (context, *(_sentences(engine, passage, options) if sentences else ())):
+            size = _stored_bytes(model, store, len(ids))
+            needed += size
+            unread_bytes += 0 if ids in contexts else size
     check_store(store, needed, unread_bytes)
-    read = kept = done = 0
+    read = kept = done = further = 0
     prefix = engine.encoders.of(None, options.chat_template_kwargs, options.style, options.thinking).prefix
     if prefix:
         model.read([prefix], contexts, engine.batch_tokens)
@@ -92,6 +102,11 @@ def fill_store(
         model.read(unread, contexts, engine.batch_tokens)
         read += len(unread)
         kept += sum(bool(ids) for _, ids in batch) - len(unread)
+        if sentences:
+            parts = [ids for passage, own in batch if own for ids in _sentences(engine, passage, options)]
+            parts = [ids for ids in dict.fromkeys(parts) if ids not in contexts]
+            model.read(parts, contexts, engine.batch_tokens)
+            further += len(parts)
         done += len(batch)
         if progress is not None and batch:
             last = batch[-1][0]
@@ -100,7 +115,7 @@ def fill_store(
             raise _not_stored(problem, done, count)
     if problem := store.settle():
         raise _not_stored(problem, done, count)
-    return FillReport(count, read, kept, tuple(too_long))
+    return FillReport(count, read, kept, tuple(too_long), further)
 
 
 def _not_stored(problem: str, done: int, count: int) -> InputError:
@@ -130,6 +145,14 @@ def _context(engine: Engine, passage: Passage, options: Options) -> tuple[int, .
     # Any question will do: it stands behind the context.
     rows = engine.plan(Request("?", (passage,), options)).rows[1:]
     return rows[0].context if len(rows) == 1 else None
+
+
+def _sentences(engine: Engine, passage: Passage, options: Options) -> list[tuple[int, ...]]:
+    """Token ids of the rows of a passage's sentences, as a question reads them that it alone matters to."""
+    if not getattr(options.rule, "focus", 0.0):
+        return []
+    encoder = engine.encoder_of(Request("?", (passage,), options))
+    return [row.context for row in sentence_rows(encoder, (passage,), (0,), options, engine.window)]
 
 
 def _stored_bytes(model: Model, store: PassageKVStore, tokens: int) -> int:
