@@ -25,13 +25,14 @@ from nbce_rag.models.transformers.loading import load_model
 from nbce_rag.models.transformers.tokenizer import TransformersTokenizer
 
 Make = Callable[..., NBCE]
-VARIANTS = ["concat", "plain", "cold", "disk", "ram", "cold+lookup", "disk+lookup", "ram+lookup"]
+VARIANTS = ["concat", "plain", "one-row", "cold", "disk", "ram", "cold+lookup", "disk+lookup", "ram+lookup"]
 RATIOS = {
     "ttft_ram_vs_concat",
     "ttft_disk_vs_concat",
     "ttft_cold_vs_concat",
     "ms_per_token_vs_plain",
     "ms_per_token_lookup_vs_plain",
+    "ms_per_token_vs_one_row",
     "step_vs_floor",
 }
 SMALL: dict[str, Any] = {
@@ -108,8 +109,15 @@ def test_the_report(tiny_folder: Callable[..., Path]) -> None:
     first = {name: figures["ttft_s"] for name, figures in report["variants"].items()}
     assert report["ratios"]["ttft_disk_vs_concat"] == pytest.approx(first["concat"] / first["disk"])
     assert report["same_tokens"]
-    assert [done for done, _, _ in seen] == list(range(16))
-    assert {total for _, total, _ in seen} == {16}
+    for figures in report["variants"].values():
+        assert figures["answer_s"]["64"] == pytest.approx(
+            figures["ttft_s"] + 63 * figures["ms_per_token"] / 1000
+        )
+    rows = SMALL["passages"] + 1
+    assert report["variants"]["ram"]["row_steps"] >= rows * (SMALL["tokens"] - 1)
+    assert report["variants"]["one-row"]["row_steps"] == SMALL["tokens"] - 1
+    assert [done for done, _, _ in seen] == list(range(18))
+    assert {total for _, total, _ in seen} == {18}
     json.dumps(report, allow_nan=False)
 
 
@@ -120,6 +128,8 @@ def test_each_variant_reads_what_its_name_says(
     ask = run._answer
 
     def watched(nbce: NBCE, work: Any, tokens: int, drafts: int) -> Timing:
+        if not work.passages:
+            return ask(nbce, work, tokens, drafts)
         answer = nbce.answer(work.question, work.passages, max_tokens=1)
         where = "none" if nbce.kv_store is None else "disk" if nbce.kv_store.folder else "memory"
         answers.append((answer.usage.cached_tokens > 0, where, drafts))
@@ -129,6 +139,22 @@ def test_each_variant_reads_what_its_name_says(
     benchmark(tiny_folder("llama"), **SMALL)
     one_turn = [(where != "none", where, drafts) for drafts in (0, 8) for where in ("none", "disk", "memory")]
     assert answers == one_turn * 2
+
+
+@pytest.mark.packaged
+def test_peers_read_the_same_file(tmp_path: Path) -> None:
+    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+    small: dict[str, Any] = SMALL | {"passages": 2, "tokens": 3}
+    report = benchmark(peers=True, **small)
+    assert list(report["variants"]) == [*VARIANTS, "llama.cpp", "llama.cpp+prefix"]
+    assert report["ratios"]["answer_64_vs_llama_cpp"] > 0
+    ours, theirs = (report["variants"][name]["answer_s"]["64"] for name in ("ram", "llama.cpp"))
+    assert report["ratios"]["answer_64_vs_llama_cpp"] == pytest.approx(ours / theirs)
+
+
+def test_peers_need_a_gguf_file() -> None:
+    with pytest.raises(InputError, match="is none; leave out --peers"):
+        benchmark("a-folder", peers=True, **SMALL)
 
 
 def test_impossible_numbers_are_refused_before_a_model_is_loaded() -> None:

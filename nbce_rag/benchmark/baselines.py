@@ -15,11 +15,13 @@ __all__ = ["Timing", "generate_concatenated", "plain_loop"]
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds to the first token, seconds for all, and the tokens."""
+    """Seconds to the first token, seconds for all, and the tokens; rows that were read and slept."""
 
     first: float
     total: float
     ids: tuple[int, ...]
+    row_steps: int = 0
+    slept_row_steps: int = 0
 
 
 def generate_concatenated(model: Any, prompt: Sequence[int], tokens: int) -> Timing:

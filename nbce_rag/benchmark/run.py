@@ -7,7 +7,9 @@ import os
 import statistics
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,13 @@ import torch
 
 from ..checks import Range
 from ..engine.nbce import NBCE
-from ..fusion import MinEntropy
+from ..errors import NbceWarning
 from ..kv.context import Packed
 from ..kv.store import PassageKVStore
 from ..models.transformers.loading import load_model
 from ..models.transformers.model import TransformersModel
 from .baselines import Timing, generate_concatenated, plain_loop
+from .llama_cpp import LlamaCppPeer, gguf_of
 from .machine import describe, floor_seconds, peak_memory
 from .workload import TEMPLATE, Workload, make_workload
 
@@ -28,6 +31,9 @@ __all__ = ["benchmark"]
 
 Progress = Callable[[int, int, str], None]
 """Called with (runs done, runs in all, name of the variant that runs next)."""
+
+ANSWERS = (32, 64, 128, 256)
+"""Tokens of the whole answers whose time is reckoned."""
 
 
 def benchmark(
@@ -42,15 +48,17 @@ def benchmark(
     fusion: str = "posterior",
     device: str | None = None,
     dtype: str = "auto",
+    peers: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Time to the first token, time a token and memory of each variant.
 
     Variants: `concat`, transformers' `generate` on the concatenated prompt; `plain`, the published loop;
-    `cold`, nothing in the KV store; `disk`, passages in the store's folder only; `ram`, passages in its
-    memory (their sentences, which `posterior` reads when it knows the question, are in neither); and the
-    last three with `+lookup`, drafts by prompt lookup. They take turns, so that a busy moment of the
-    machine does not hit one alone; figures are medians.
+    `one-row`, this engine on the question alone; `cold`, nothing in the KV store; `disk`, passages and their
+    sentences in the store's folder only; `ram`, in its memory; and the last three with `+lookup`, drafts by
+    prompt lookup. With `peers` also `llama.cpp`, which reads the concatenated prompt from the same GGUF file
+    with as many threads, and `llama.cpp+prefix`, where all passages were read before in this order. They take
+    turns, so that a busy moment of the machine does not hit one alone; figures are medians.
 
     Args:
         model: as in `NBCE.from_pretrained`; loaded twice, as transformers made it for the first two variants,
@@ -61,21 +69,26 @@ def benchmark(
         threads: torch threads; None leaves them.
         fusion: rule of our variants.
         device, dtype: as in `load_model`.
+        peers: whether llama.cpp takes part.
         progress: told how far the run is.
 
     Returns:
         `machine`, `model`, `settings`, `floor`, `variants` by name (`ttft_s`, `ms_per_token`,
-        `tokens_per_s`, `peak_bytes` beyond the weights and what the KV store holds, `kv_bytes_per_token`),
-        `ratios`, and `same_tokens` (whether all of our variants gave the same answer).
+        `tokens_per_s`, `answer_s`: seconds of answers of 32 to 256 tokens, reckoned from these two,
+        `peak_bytes` beyond the weights and what the KV store holds, `kv_bytes_per_token`, `row_steps` and
+        `slept_row_steps` of an answer, 0 where rows are not counted), `ratios`, and `same_tokens` (whether
+        all of our variants gave the same answer).
 
     Raises:
-        InputError: impossible numbers.
+        InputError: impossible numbers, or peers that cannot read the model.
+        MissingDependencyError: llama-cpp-python is not installed, and `peers` is true.
         ModelError: the model cannot be loaded.
     """
     for name, value, least in (("tokens", tokens, 2), ("repeats", repeats, 1), ("threads", threads or 1, 1)):
         Range(least, whole=True).check(name, value)
     if threads is not None:
         torch.set_num_threads(threads)
+    gguf = gguf_of(model) if peers else None
     plain = _endless(load_model(model, device=device, dtype=dtype, optimize=False))
     ours = _endless(load_model(model, device=device, dtype=dtype))
     # As transformers made it: its weights are counted, not those of a packed copy.
@@ -90,8 +103,13 @@ def benchmark(
     floor = floor_seconds(size, count, passages + 1, plain.device, plain.model.dtype)
     runs: dict[str, list[Timing]] = {}
     peaks: dict[str, list[int]] = {}
-    with tempfile.TemporaryDirectory(prefix="nbce-rag-bench-") as folder:
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="nbce-rag-bench-"))
         variants = _variants(plain, ours, work, tokens, fusion, Path(folder))
+        if gguf is not None:
+            longest = len(_whole_prompt(ours, work)) + tokens + 1
+            peer = stack.enter_context(closing(LlamaCppPeer(gguf, torch.get_num_threads(), longest)))
+            variants |= _peer_variants(peer, ours, work, tokens)
         for turn in range(repeats + 1):
             for place, (name, run) in enumerate(variants.items()):
                 if progress is not None:
@@ -104,7 +122,7 @@ def benchmark(
     figures = {
         name: _figures(timed, max(peaks[name]), plain.kv_bytes, tokens) for name, timed in runs.items()
     }
-    answers = {timed.ids for name, all_ in runs.items() if name not in ("concat", "plain") for timed in all_}
+    answers = {timed.ids for name in _OURS for timed in runs[name]}
     return {
         "machine": describe(plain.device),
         "model": plain.name,
@@ -122,6 +140,9 @@ def benchmark(
         "ratios": _ratios(figures, floor["seconds"]),
         "same_tokens": len(answers) == 1,
     }
+
+
+_OURS = ("cold", "disk", "ram", "cold+lookup", "disk+lookup", "ram+lookup")
 
 
 class _ReadAhead(PassageKVStore):
@@ -146,18 +167,13 @@ def _variants(
 ) -> dict[str, Callable[[], Timing]]:
     in_memory = _ReadAhead()
     for store in (in_memory, _ReadAhead(0, folder)):
-        # By a rule that reads the passages alone.
-        filling = NBCE(ours, prompt=TEMPLATE, fusion=MinEntropy(), kv_store=store)
-        filling.answer(work.question, work.passages, max_tokens=1)
+        NBCE(ours, prompt=TEMPLATE, fusion=fusion, kv_store=store).prefill(work.passages)
         store.flush()
         store.is_full = True
     memory = NBCE(ours, prompt=TEMPLATE, fusion=fusion, kv_store=in_memory)
     plan = memory._engine.plan(memory.request(work.question, work.passages))
     rows = [[*row.context, *plan.suffix.ids] for row in plan.rows]
-    whole = memory._engine.plan(
-        memory.request(work.question, work.passages, passages_per_row=len(work.passages))
-    )
-    prompt = [*whole.rows[-1].context, *whole.suffix.ids]
+    prompt = _whole_prompt(ours, work)
 
     def on_disk() -> NBCE:
         # A new store each time: what an earlier run left in memory does not count.
@@ -169,12 +185,38 @@ def _variants(
     variants: dict[str, Callable[[], Timing]] = {
         "concat": lambda: generate_concatenated(plain.model, prompt, tokens),
         "plain": lambda: plain_loop(plain.model, rows, tokens),
+        "one-row": lambda: _one_row(cold, work, tokens),
     }
     for name, drafts in (("", 0), ("+lookup", 8)):
         variants[f"cold{name}"] = lambda drafts=drafts: _answer(cold, work, tokens, drafts)  # type: ignore[misc]
         variants[f"disk{name}"] = lambda drafts=drafts: _answer(on_disk(), work, tokens, drafts)  # type: ignore[misc]
         variants[f"ram{name}"] = lambda drafts=drafts: _answer(memory, work, tokens, drafts)  # type: ignore[misc]
     return variants
+
+
+def _whole_prompt(model: TransformersModel, work: Workload, question: str | None = None) -> list[int]:
+    """Token ids of the concatenated prompt."""
+    nbce = NBCE(model, prompt=TEMPLATE, kv_store=False)
+    count = len(work.passages)
+    plan = nbce._engine.plan(nbce.request(question or work.question, work.passages, passages_per_row=count))
+    return [*plan.rows[-1].context, *plan.suffix.ids]
+
+
+def _peer_variants(
+    peer: LlamaCppPeer, model: TransformersModel, work: Workload, tokens: int
+) -> dict[str, Callable[[], Timing]]:
+    prompt, before = _whole_prompt(model, work), _whole_prompt(model, work, "What else?")
+    return {
+        "llama.cpp": lambda: peer.answer(prompt, tokens),
+        "llama.cpp+prefix": lambda: peer.answer(prompt, tokens, before),
+    }
+
+
+def _one_row(nbce: NBCE, work: Workload, tokens: int) -> Timing:
+    """The question without any passage, which is what a warning would say."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NbceWarning)
+        return _answer(nbce, Workload((), work.question), tokens, 0)
 
 
 def _answer(nbce: NBCE, work: Workload, tokens: int, drafts: int) -> Timing:
@@ -184,15 +226,21 @@ def _answer(nbce: NBCE, work: Workload, tokens: int, drafts: int) -> Timing:
     total = time.perf_counter() - start
     assert answer.timings.first_token is not None
     after = answer.timings.total - answer.timings.first_token
-    return Timing(total - after, total, tuple(token.id for token in answer.tokens))
+    usage = answer.usage
+    ids = tuple(token.id for token in answer.tokens)
+    return Timing(total - after, total, ids, usage.row_steps, usage.slept_row_steps)
 
 
 def _figures(runs: list[Timing], peak: int, kv_bytes: int, tokens: int) -> dict[str, Any]:
     seconds = statistics.median((run.total - run.first) / (tokens - 1) for run in runs)
+    first = statistics.median(run.first for run in runs)
     return {
-        "ttft_s": statistics.median(run.first for run in runs),
+        "ttft_s": first,
         "ms_per_token": 1e3 * seconds,
         "tokens_per_s": 1 / seconds,
+        "answer_s": {str(length): first + (length - 1) * seconds for length in ANSWERS},
+        "row_steps": runs[-1].row_steps,
+        "slept_row_steps": runs[-1].slept_row_steps,
         "peak_bytes": peak,
         "kv_bytes_per_token": kv_bytes,
     }
@@ -201,11 +249,17 @@ def _figures(runs: list[Timing], peak: int, kv_bytes: int, tokens: int) -> dict[
 def _ratios(figures: dict[str, dict[str, Any]], floor: float) -> dict[str, float]:
     first = {name: values["ttft_s"] for name, values in figures.items()}
     further = {name: values["ms_per_token"] for name, values in figures.items()}
-    return {
+    ratios = {
         "ttft_ram_vs_concat": first["concat"] / first["ram"],
         "ttft_disk_vs_concat": first["concat"] / first["disk"],
         "ttft_cold_vs_concat": first["concat"] / first["cold"],
         "ms_per_token_vs_plain": further["plain"] / further["ram"],
         "ms_per_token_lookup_vs_plain": further["plain"] / further["ram+lookup"],
+        "ms_per_token_vs_one_row": further["ram"] / further["one-row"],
         "step_vs_floor": further["ram"] / (1e3 * floor),
     }
+    if "llama.cpp" in figures:
+        for length in ANSWERS:
+            ours, theirs = (figures[name]["answer_s"][str(length)] for name in ("ram", "llama.cpp"))
+            ratios[f"answer_{length}_vs_llama_cpp"] = ours / theirs
+    return ratios

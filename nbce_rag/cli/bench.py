@@ -23,7 +23,12 @@ _RATIOS = {
     "ttft_cold_vs_concat": "first token cold, times sooner than concat",
     "ms_per_token_vs_plain": "a token, times less than the plain loop",
     "ms_per_token_lookup_vs_plain": "a token with lookup, times less than the plain loop",
+    "ms_per_token_vs_one_row": "a token from memory against one of one row",
     "step_vs_floor": "a token against the floor of a step",
+    "answer_32_vs_llama_cpp": "an answer of 32 tokens from memory against llama.cpp's",
+    "answer_64_vs_llama_cpp": "an answer of 64 tokens",
+    "answer_128_vs_llama_cpp": "an answer of 128 tokens",
+    "answer_256_vs_llama_cpp": "an answer of 256 tokens",
 }
 
 
@@ -40,6 +45,10 @@ def bench_command(
     model: ModelOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
+    peers: Annotated[
+        bool,
+        typer.Option("--peers", help="Also llama.cpp on the concatenated prompt (extra [llama-cpp])."),
+    ] = False,
     json_file: Annotated[
         Path | None,
         typer.Option("--json", metavar="FILE", help="Also write all figures here.", show_default=False),
@@ -64,6 +73,7 @@ def bench_command(
                     fusion=fusion,
                     device=device,
                     dtype=dtype or "auto",
+                    peers=peers,
                     progress=bar,
                 )
         if json_file is not None:
@@ -88,7 +98,7 @@ def _show(report: Mapping[str, Any]) -> None:
     ]
     table = Table(box=None, pad_edge=False)
     table.add_column("variant", no_wrap=True)
-    for name in ("first token s", "ms a token", "tokens/s", "peak MiB", "KV KiB a token"):
+    for name in ("first token s", "ms a token", "tokens/s", "s for 32 / 64 / 128 / 256", "peak MiB"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, values in report["variants"].items():
         table.add_row(
@@ -96,8 +106,8 @@ def _show(report: Mapping[str, Any]) -> None:
             f"{values['ttft_s']:.2f}",
             f"{values['ms_per_token']:.0f}",
             f"{values['tokens_per_s']:.1f}",
+            " / ".join(f"{seconds:.1f}" for seconds in values["answer_s"].values()),
             f"{values['peak_bytes'] / 2**20:.0f}",
-            f"{values['kv_bytes_per_token'] / 2**10:.0f}",
         )
     for line in lines:
         console.print(line, markup=False, highlight=False)
@@ -106,7 +116,14 @@ def _show(report: Mapping[str, Any]) -> None:
     ratios.add_column()
     ratios.add_column(justify="right")
     for name, wording in _RATIOS.items():
-        ratios.add_row(wording, f"{report['ratios'][name]:.1f}")
+        if name in report["ratios"]:
+            ratios.add_row(wording, f"{report['ratios'][name]:.2f}")
     console.print(ratios)
+    ours = report["variants"]["ram"]
+    console.print(
+        f"Row-steps of an answer: {ours['row_steps']} read, {ours['slept_row_steps']} slept. "
+        f"Keys and values: {ours['kv_bytes_per_token'] / 2**10:.0f} KiB a token.",
+        highlight=False,
+    )
     if not report["same_tokens"]:
         console.print("The variants did not all give the same tokens: near ties, rounded differently.")
