@@ -77,7 +77,8 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
         rows.append(row)
         slower, larger = seconds / rows[0]["seconds"], peak / max(rows[0]["peak_bytes"], 1)
         print(
-            f"{questions:>9} {count:>8} {row['prompt_tokens']:>14} {seconds:>8.1f} {slower:>6.1f} {peak / 2**20:>9.0f} "
+            f"{questions:>9} {count:>8} {row['prompt_tokens']:>14} {seconds:>8.1f} {slower:>6.1f} "
+            f"{peak / 2**20:>9.0f} "
             f"{larger:>6.1f}",
             flush=True,
         )
