@@ -133,7 +133,7 @@ class Sampler:
 
     def sure(self, low: Tensor, scores: Tensor, high: Tensor) -> int | None:
         support = (high > NEG_INF).nonzero()[:, 0]
-        low, scores, high = (values[support].double().cpu() for values in (low, scores, high))
+        low, scores, high = (values[support].cpu().double() for values in (low, scores, high))
         if self._greedy:
             best = int(scores.argmax())
             others = torch.cat([high[:best], high[best + 1 :]])

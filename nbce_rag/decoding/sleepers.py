@@ -90,8 +90,8 @@ class Sleepers:
 
     def __init__(self, drift: tuple[float, Tensor], evidence: Tensor, tokens: int) -> None:
         self._stay, restart = drift
-        self._restart = restart.double().cpu()
-        exact = evidence.double().cpu()
+        self._restart = restart.cpu().double()
+        exact = evidence.cpu().double()
         self._first = self._belief = _Belief(exact, torch.zeros_like(exact))
         self._tokens_before = tokens
         self._history: list[_Seen] = []  # of each token since then
@@ -193,7 +193,7 @@ class Sleepers:
             rows: those that wake; all of them have read equally many tokens before.
             log_probs: [n', T] theirs, of all but the first of the tokens that they lacked.
         """
-        for row, values in zip(rows, log_probs.double().cpu().tolist(), strict=True):
+        for row, values in zip(rows, log_probs.cpu().double().tolist(), strict=True):
             first = self.read.pop(row) + 1 - self._tokens_before
             for seen, value in zip(self._history[first:], values, strict=True):
                 seen.log_probs[row] = value
@@ -212,7 +212,7 @@ class Sleepers:
 
     def _unread(self, log_probs: Tensor) -> Tensor:
         """[n] log-probs of a token; those of rows that sleep are 0 at most."""
-        return log_probs.double().cpu().masked_fill(self.asleep, 0.0)
+        return log_probs.cpu().double().masked_fill(self.asleep, 0.0)
 
     def _after(self, log_probs: Tensor) -> _Belief:
         """What is known behind a token of these log-probs [n]; those of rows that sleep are not looked at."""

@@ -10,6 +10,7 @@ from .base import NEG_INF
 __all__ = ["contrast", "nucleus", "truncate"]
 
 _FEW, _MANY = 256, 4096  # largest log-probs looked at
+_HAS_FLOAT64 = ("cpu", "cuda", "xpu")  # sums over a vocabulary; Apple's devices have none
 _BINS, _DEPTH = 4096, 20.0  # of the histogram over log-probs, nats below the row's best
 
 
@@ -72,6 +73,9 @@ def _top_nucleus(flat: Tensor, top_p: float, k: int) -> tuple[Tensor, Tensor, Te
 
 def _wide_nucleus(row: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
     """`nucleus` of one flat row [V]: a histogram finds the bin of the cut, and only that bin is sorted."""
+    if row.device.type not in _HAS_FLOAT64:
+        threshold, entropy = _wide_nucleus(row.cpu(), top_p)
+        return threshold.to(row.device), entropy.to(row.device)
     p = row.exp()
     bins = ((row.max() - row) * (_BINS / _DEPTH)).clamp(max=_BINS - 1).long()
     mass = torch.bincount(bins, weights=p.double(), minlength=_BINS)

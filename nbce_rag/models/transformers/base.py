@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import psutil
 import torch
 
-from .devices import execution_device
+from .devices import execution_device, free_bytes
 from .fingerprint import Fingerprint
 from .layers import Layout
 from .tokenizer import TransformersTokenizer
@@ -72,9 +71,7 @@ class LoadedModel:
 
     def free(self) -> int:
         """Bytes that can be allocated on the model's device now."""
-        if self.device.type == "cuda":
-            return int(torch.cuda.mem_get_info(self.device)[0])
-        return int(psutil.virtual_memory().available)
+        return free_bytes(self.device)
 
     @property
     def output_weight(self) -> torch.Tensor | None:
@@ -111,6 +108,8 @@ class LoadedModel:
             except Exception:  # whatever a foreign model raises, it only means that there is no shortcut
                 return None
             if weight.shape != (self.vocab_size, len(hidden)) or weight.dtype != hidden.dtype:
+                return None
+            if weight.device != hidden.device:  # layers on several devices, or weights that come when needed
                 return None
             close = torch.allclose(weight @ hidden, logits, atol=1e-2, rtol=1e-2)
         return weight.detach() if close else None

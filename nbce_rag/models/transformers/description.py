@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from ...errors import ModelError
@@ -16,7 +15,7 @@ from ...prompts.thinking import thinking_of
 from ..description import ModelDescription
 from ..families import families
 from ..loading import DEFAULT_MODEL
-from .devices import device_of, dtype_of
+from .devices import device_of, dtype_of, free_bytes
 from .gguf import first_line, packaged_folder
 from .layers import Layout
 from .loading import refuse_unusable, window_of
@@ -92,7 +91,7 @@ def describe(
         thinks=thinking.format is not None,
         thinking_off=dict(thinking.off) if thinking.silences else {},
         needed_bytes=needed,
-        free_bytes=_free(target),
+        free_bytes=free_bytes(target),
     )
 
 
@@ -189,9 +188,3 @@ def _probed(text: Any, name: str, kind: torch.dtype) -> tuple[Layout | None, int
 def _file_bytes(folder: Path) -> int:
     """Bytes of the weights in a folder; 0 where it is none."""
     return sum(file.stat().st_size for file in folder.glob("*.safetensors")) if folder.is_dir() else 0
-
-
-def _free(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import psutil
 import torch
 
 from ...errors import InputError
 from .gguf import first_line
 
-__all__ = ["device_of", "dtype_of", "execution_device"]
+__all__ = ["device_of", "dtype_of", "execution_device", "free_bytes"]
 
 _DTYPES = {
     "float32": torch.float32,
@@ -53,13 +54,26 @@ def dtype_of(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
             raise InputError(f"dtype={dtype!r} is not known; choose auto, {', '.join(_DTYPES)}.")
         return known
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        # Older cards emulate bfloat16.
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if device.type == "mps":
+        return torch.bfloat16 if torch.backends.mps.is_macos_or_newer(14, 0) else torch.float32
     if device.type == "cpu":
         # Emulated bfloat16 is many times slower than float32; only these two compute in it.
         probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         fast = any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
         return torch.bfloat16 if fast else torch.float32
     return torch.float32
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes that can be allocated on a device now; on a GPU with what torch has reserved and has free."""
+    if device.type == "cuda":
+        reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + reserved
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
+    return int(psutil.virtual_memory().available)
 
 
 def execution_device(model: Any) -> torch.device:

@@ -21,7 +21,7 @@ from .adapters import adapter_to_lay, attach_adapter, without_wrapping
 from .attention import use_grouped_attention
 from .check import checked
 from .checkpoints import check_parts, damaged_part, weight_files
-from .devices import device_of, dtype_of
+from .devices import device_of, dtype_of, execution_device
 from .fingerprint import Fingerprint, counters_of
 from .gguf import first_line, packaged_folder, quietly, require_all_weights, unpacked_folder
 from .model import TransformersModel
@@ -195,12 +195,18 @@ def wrap_model(
         name=name,
         window=window_of(text, tokenizer),
         eos_ids=_eos_ids(model, tokenizer.native),
-        identity=Fingerprint(model, name, weights, frozenset(counters)),
+        identity=Fingerprint(model, f"{name}{_place(model)}", weights, frozenset(counters)),
         layout=layout,
         vocab_size=int(text.vocab_size),
         activation_bytes=activation_bytes,
     )
     return checked(ready) if check else ready
+
+
+def _place(model: Any) -> str:
+    """What a context's bits depend on beside the weights: sums on a GPU round otherwise than on the CPU."""
+    kind = execution_device(model).type
+    return "" if kind == "cpu" else f"|{kind}"
 
 
 def window_of(text: Any, tokenizer: TransformersTokenizer) -> int:
