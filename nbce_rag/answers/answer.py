@@ -14,11 +14,12 @@ from ..evidence.evidence import Citation, Timings, TokenEvidence, Usage
 from ..evidence.passage_evidence import PassageEvidence, cited_by_number, evidence_by_passage
 from ..evidence.word_likelihood import WordLikelihood
 from ..passages import Passage
-from ..request import Request
 from .report import Report, report
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from ..request import Request
 
 __all__ = ["Answer", "Piece", "Printer"]
 
