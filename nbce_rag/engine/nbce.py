@@ -395,7 +395,11 @@ class NBCE:
         return _scoring.score(self._engine, self.request(question, passages, **options), choices)
 
     def attribute(
-        self, question: str, passages: Iterable[Passage | str], text: str, **options: Any
+        self,
+        question: str | Request,
+        passages: Iterable[Passage | str] = (),
+        text: str = "",
+        **options: Any,
     ) -> Answer:
         """Whose words a text is that somebody else wrote, a person or another model.
 
@@ -404,7 +408,7 @@ class NBCE:
         (`nbce_rag.engine.attribution`).
 
         Args:
-            question: what the text answers.
+            question: what the text answers; or a request, which has its passages and options.
             passages: at least one.
             text: the answer; it is kept as it is.
             **options: as in `request`.
@@ -414,15 +418,19 @@ class NBCE:
         Raises:
             InputError, ContextLengthError: what `nbce_rag.engine.attribution.attribute` raises.
         """
-        request = self._sized(self.request(question, passages, **options))
+        request = self._sized(self._whole_request(question, passages, options))
         return _attribution.attribute(self._engine, request, mended(text) if isinstance(text, str) else text)
 
     async def aattribute(
-        self, question: str, passages: Iterable[Passage | str], text: str, **options: Any
+        self,
+        question: str | Request,
+        passages: Iterable[Passage | str] = (),
+        text: str = "",
+        **options: Any,
     ) -> Answer:
         """`attribute` in a worker thread."""
-        passages = list(passage_sequence(passages))
-        return await asyncio.to_thread(self.attribute, question, passages, text, **options)
+        request = self._whole_request(question, passages, options)
+        return await asyncio.to_thread(self.attribute, request, text=text)
 
     def ablate(self, answer: Answer) -> Answer:
         """The answer with `Answer.ablation`: how much less likely it is without each of its passages.
