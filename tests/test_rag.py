@@ -589,7 +589,7 @@ def test_attribute_reads_what_ask_would_read(open_rag: Make) -> None:
     assert ablated.ablation == rag.nbce.ablate(alone).ablation
     assert asyncio.run(rag.nbce.aablate(answer)).ablation == ablated.ablation
     assert rag.ablate(rag.ask(QUESTION)).ablation is not None
-    with pytest.raises(InputError, match="at least one passage"):
+    with pytest.raises(InputError, match=r"No passage was found .* year"):
         rag.attribute(QUESTION, text, where={"year": 3000})
     with pytest.raises(InputError, match="device is an option of"):
         rag.attribute(QUESTION, text, device="cpu")

@@ -216,6 +216,9 @@ class Rag:
         """
         search, answer = self._options(k, where, options)
         [request], seconds = self._with_passages([self.nbce.request(question, **answer)], search)
+        if not request.passages:
+            why = self.explain(**{name: value for name, value in search.items() if name != "k"})
+            raise InputError(f"No passage was found to attribute the text to: {why}")
         return _timed(self.nbce.attribute(question, request.passages, text, **answer), seconds)
 
     async def aattribute(
