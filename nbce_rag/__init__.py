@@ -63,6 +63,8 @@ _NAMES = {
     "engine.nbce": ("NBCE",),
     "engine.rag": ("Rag",),
     "evaluation.runner": ("evaluate",),
+    "evidence.ablation": ("Ablation",),
+    "evidence.word_likelihood": ("WordLikelihood",),
     "evidence.evidence": (
         "Timings",
         "Usage",
@@ -141,7 +143,9 @@ __all__ = [
     "load_model",
     "Model",
     "FillReport",
+    "Ablation",
     "AnswerGroup",
+    "WordLikelihood",
     "Timings",
     "Usage",
     "AllOf",
@@ -273,9 +277,11 @@ if TYPE_CHECKING:
         warn,
     )
     from .evaluation.runner import evaluate
+    from .evidence.ablation import Ablation
     from .evidence.evidence import Citation, Support, Timings, TokenEvidence, Usage
     from .evidence.marks import citation_marks
     from .evidence.passage_evidence import PassageEvidence
+    from .evidence.word_likelihood import WordLikelihood
     from .fusion import Experts, Fused, FusionRule, FusionState, Max, Mean, MinEntropy, Posterior
     from .index import PassageIndex
     from .index.encoder import embedding_text

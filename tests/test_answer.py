@@ -130,6 +130,8 @@ def test_to_dict_has_the_shape_that_the_command_line_prints() -> None:
         "grounding": 1.5,
         "fusion": "posterior",
         "warnings": [],
+        "words": [],
+        "ablation": None,
     }
 
 

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from llama_index.core.base.llms import types
 from llama_index.core.base.llms.types import CitationBlock, TextBlock
+from llama_index.core.schema import NodeWithScore
 
 from nbce_rag import Answer, Passage, Report
 
-__all__ = ["citation_blocks", "describe", "node_id_of", "place_of", "plain", "thinking_blocks", "usage_of"]
+__all__ = [
+    "citation_blocks",
+    "complete",
+    "describe",
+    "node_id_of",
+    "place_of",
+    "plain",
+    "thinking_blocks",
+    "usage_of",
+]
 
 _Thinking: Any = getattr(types, "ThinkingBlock", None)  # not every version of LlamaIndex has it
 
@@ -23,6 +34,22 @@ def describe(answer: Answer, notes: tuple[str, ...] = ()) -> Report:
     `ref_doc_id`.
     """
     return replace(answer, warnings=(*notes, *answer.warnings)).to_dict()
+
+
+def complete(report: Mapping[str, Any], nodes: Sequence[NodeWithScore]) -> None:
+    """Says of each context of a report which document it is from, and which page.
+
+    Args:
+        report: is changed; {} has no contexts.
+        nodes: what the contexts were made of, in the order in which they were given.
+    """
+    for context in report.get("contexts", ()):
+        node = nodes[place_of(context)].node
+        context["metadata"]["ref_doc_id"] = node.ref_doc_id
+        name = node.metadata.get("title") or node.metadata.get("file_name")
+        context["title"] = str(name) if name else context["title"]
+        if (page := node.metadata.get("page_label")) is not None:
+            context["metadata"]["page_label"] = str(page)
 
 
 def node_id_of(context: dict[str, Any]) -> str:

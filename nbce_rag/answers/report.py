@@ -12,6 +12,7 @@ from contextlib import suppress
 from importlib.resources import files
 from typing import Any, Literal, TypedDict
 
+from ..evidence.ablation import AblationReport
 from ..evidence.passage_evidence import cited_by_number, supports_among
 from ..passages import Passage
 from ..view.shown import AnswerLike
@@ -23,6 +24,7 @@ __all__ = [
     "SupportReport",
     "TimingsReport",
     "UsageReport",
+    "WordReport",
     "report",
     "report_schema",
 ]
@@ -94,6 +96,16 @@ class CitationReport(TypedDict):
     others: list[SupportReport]
 
 
+class WordReport(TypedDict):
+    """A word of a given text (`nbce_rag.evidence.word_likelihood.WordLikelihood`); `log_prob` may be None."""
+
+    start: int
+    end: int
+    text: str
+    log_prob: float | None
+    rank: int
+
+
 class UsageReport(TypedDict):
     """Tokens read and written.
 
@@ -144,6 +156,9 @@ class Report(TypedDict):
         sentence_rows: further rows, which read sentences of passages once more.
         usage: tokens.
         timings: seconds.
+        words: of a text that somebody else wrote, its words; [] of an answer.
+        ablation: what becomes of the answer's likelihood without each context (`nbce_rag.evidence.ablation`);
+            None where it was not computed.
     """
 
     schema: Literal[1]
@@ -161,6 +176,8 @@ class Report(TypedDict):
     usage: UsageReport
     timings: TimingsReport
     warnings: list[str]
+    words: list[WordReport]
+    ablation: AblationReport | None
 
 
 def report(answer: AnswerLike) -> Report:
@@ -231,6 +248,17 @@ def report(answer: AnswerLike) -> Report:
             "total": _number(timings.total),
         },
         "warnings": list(answer.warnings),
+        "words": [
+            {
+                "start": int(word.start),
+                "end": int(word.end),
+                "text": word.text,
+                "log_prob": _number(word.log_prob),
+                "rank": int(word.rank),
+            }
+            for word in answer.words
+        ],
+        "ablation": None if answer.ablation is None else answer.ablation.to_dict(),
     }
 
 

@@ -60,6 +60,12 @@ def eval_command(
             "--together", help="Methods with the same rows share a batch: sooner, times do not compare."
         ),
     ] = False,
+    ablate: Annotated[
+        bool,
+        typer.Option(
+            "--ablate", help="Also say how far answers rest on the gold passages, and on what they cite."
+        ),
+    ] = False,
     style: AnswerStyleOption = None,
     max_tokens: AnswerTokensOption = None,
     model: ModelOption = None,
@@ -108,6 +114,7 @@ def eval_command(
                         half=half,
                         batch_size=batch_size,
                         together=together,
+                        ablate=ablate,
                         max_tokens=max_tokens,
                         model=model,
                         index=index,

@@ -24,7 +24,7 @@ from ..fusion import Rule
 from ..models.model import Decoder, Step
 from ..request import Request
 
-__all__ = ["generate"]
+__all__ = ["Run", "generate"]
 
 NO_PASSAGES = "No passages were given; the answer comes from the question alone."
 NOTHING_RETRIEVED = (
@@ -77,7 +77,7 @@ def generate(engine: Engine, requests: Sequence[Request]) -> Iterator[tuple[int,
 
 
 @dataclass(eq=False)
-class _Run:
+class Run:
     """One answer in the making."""
 
     index: int
@@ -204,6 +204,7 @@ class _Run:
             fusion=_label(options.rule),
             warnings=(*_notes(self.request, prompted.plan), *self._notes_of_course()),
             thought=self.sampler.reader.thought,
+            request=self.request,
         )
 
     def _notes_of_course(self) -> list[str]:
@@ -253,7 +254,7 @@ def _generate_batch(
     rows, log_probs, prompted = read_prompts(engine, [r for _, r, _, _ in batch], [p for _, _, p, _ in batch])
     prefilled = time.perf_counter()
     runs = [
-        _Run(
+        Run(
             index=index,
             request=request,
             prompted=ready,
@@ -287,7 +288,7 @@ def _generate_batch(
                 yield run.index, piece
 
 
-def _piece(run: _Run, text: str, thought: str, reason: str | None) -> Piece | None:
+def _piece(run: Run, text: str, thought: str, reason: str | None) -> Piece | None:
     # Whether to abstain is known only when the answer is whole, so until then it is not shown.
     held = run.request.options.abstain_below is not None
     if reason is None:
@@ -302,7 +303,7 @@ def _piece(run: _Run, text: str, thought: str, reason: str | None) -> Piece | No
     return Piece(text + rest[0], last, answer, thought + rest[1])
 
 
-def _group(run: _Run, engine: Engine, rows: int) -> Group:
+def _group(run: Run, engine: Engine, rows: int) -> Group:
     options, plan = run.request.options, run.prompted.plan
     can_rewind = engine.model.can.rewind
     has_grammar = options.json_schema is not None or options.regex is not None

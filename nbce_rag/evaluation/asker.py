@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 
 from ..answers.answer import Answer
 from ..engine.generation import NO_PASSAGES
@@ -68,6 +70,7 @@ class Asker:
         contexts: the passages that were retrieved for each question, by its id.
         max_tokens: most tokens of an answer.
         style: of the wording, see `nbce_rag.options.Options`.
+        ablate: whether lines say how far an answer rests on the gold passages, and on what it cites.
     """
 
     def __init__(
@@ -77,8 +80,10 @@ class Asker:
         contexts: Mapping[str, Sequence[Passage]],
         max_tokens: int,
         style: Style | None,
+        ablate: bool = False,
     ) -> None:
         self._nbce, self._data, self._contexts = nbce, data, contexts
+        self._ablate = ablate
         self._options: RequestFields = {"max_tokens": max_tokens, "style": style}
         self._engines: dict[tuple[str, float], LongContext] = {}
 
@@ -112,6 +117,8 @@ class Asker:
             line["keys"] = [list(group) for group in question.keys]
             # With what the passages say of them, so that the log alone is enough to score again.
             line["identifiers"] = {name: name in names for name in identifiers(line["answer"])}
+        if self._ablate and (answer := _answer_to_ablate(course)) is not None:
+            line |= _ablation(self._nbce.ablate(answer), question)
         return line
 
     def _replies(self, courses: Sequence[_Course]) -> list[Answer | ContextLengthError]:
@@ -192,4 +199,28 @@ def _line(course: _Course, batch: int) -> Row:
         "cached_tokens": sum(part.usage.cached_tokens for part in course.answers),
         "ttft_s": None if first_token is None else course.seconds_before + first_token,
         "warnings": [note for note in notes if note != NO_PASSAGES],
+    }
+
+
+def _answer_to_ablate(course: _Course) -> Answer | None:
+    """The answer, where one request to the engine itself gave it, over one passage a row."""
+    answer = course.answer
+    if answer is None or course.answers != [answer] or course.method.rope or answer.thought:
+        return None
+    most = max(map(len, answer.usage.row_passages), default=0)
+    return answer if answer.tokens and answer.passages and most == 1 else None
+
+
+def _ablation(answer: Answer, question: Question) -> Row:
+    """Nats that the answer loses without a gold passage that was read, on average, and `sufficiency`."""
+    assert answer.ablation is not None
+    gold = [
+        necessity
+        for passage, necessity in zip(answer.passages, answer.ablation.necessity, strict=True)
+        if passage.id in question.gold_ids and math.isfinite(necessity)
+    ]
+    sufficiency = answer.ablation.sufficiency
+    return {
+        "necessity": fmean(gold) if gold else None,
+        "sufficiency": None if sufficiency is None or not math.isfinite(sufficiency) else sufficiency,
     }

@@ -17,6 +17,7 @@ from ..evidence.marks import citation_marks
 from ..evidence.passage_evidence import PassageEvidence, by_number, supports_among
 from ..passages import Passage
 from .labels import clean, name_of, one_line, ordinal, particulars, percentages, shortened
+from .likelihoods import likelihood_lines
 from .quotes import excerpt, quotes
 from .shown import AnswerLike
 from .style import PAGE, STYLE, shade
@@ -62,6 +63,7 @@ def answer_html(answer: AnswerLike) -> str:
         shares = percentages([evidence.weight for evidence in answer.passage_evidence])
         parts += _evidence(order, shares)
         parts += _sources(answer, order, shares, anchor)
+    parts += [f'<p class="nbce-small">{text(line)}</p>' for line in likelihood_lines(answer)]
     parts += [f'<p class="nbce-warning" role="note">Warning: {text(note)}</p>' for note in answer.warnings]
     parts.append(f'<p class="nbce-small">{text(_figures(answer))}</p>')
     return fragment("Answer with its sources", parts)
@@ -294,7 +296,10 @@ def _figures(answer: AnswerLike) -> str:
     count = answer.usage.generated_tokens
     thought = answer.usage.thought_tokens
     of_thought = f", {thought} of them thought" if thought else ""
-    parts.append(f"{count} token{'' if count == 1 else 's'}{of_thought}")
+    if answer.finish_reason == "given":
+        parts.append("the text was given, not written by the model")
+    else:
+        parts.append(f"{count} token{'' if count == 1 else 's'}{of_thought}")
     if answer.usage.prompt_tokens:
         parts.append(f"{answer.usage.cached_tokens} of {answer.usage.prompt_tokens} prompt tokens reused")
     if answer.finish_reason == "length":

@@ -20,6 +20,7 @@ from ..evidence.marks import citation_marks
 from ..evidence.passage_evidence import cited_by_number, supports_among
 from ..passages import Passage
 from .labels import clean, headline, name_of, one_line, particulars
+from .likelihoods import likelihood_lines
 from .shown import AnswerLike, ComparisonLike
 
 __all__ = ["answer_text", "comparison_text", "print_text", "render"]
@@ -63,6 +64,8 @@ def render(answer: AnswerLike, console: Console) -> None:
     if answer.passages:
         print_text(console, Text())
         _render_sources(answer, console)
+    for line in likelihood_lines(answer):
+        print_text(console, Text(line, style="dim"))
     for warning in answer.warnings:
         print_text(console, Text(f"warning: {one_line(warning)}", style="yellow"))
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from ..evidence.ablation import Ablation
 from ..evidence.evidence import Citation, Timings, TokenEvidence, Usage
 from ..evidence.passage_evidence import PassageEvidence
+from ..evidence.word_likelihood import WordLikelihood
 from ..passages import Passage
 
 __all__ = ["AnswerLike", "ComparisonLike", "GroupLike"]
@@ -41,6 +43,10 @@ class AnswerLike(Protocol):
     def warnings(self) -> Sequence[str]: ...
     @property
     def thought(self) -> str: ...
+    @property
+    def words(self) -> Sequence[WordLikelihood]: ...
+    @property
+    def ablation(self) -> Ablation | None: ...
 
 
 class GroupLike(Protocol):
