@@ -81,12 +81,40 @@ class Block:
         living: NDArray[np.int64] = places if self._alive is None else places[self._alive[places]]
         return living
 
+    @property
+    def holds_vectors(self) -> bool:
+        """Whether the vectors themselves are here: those of an exact block, and of a graph over such a one."""
+        return self._matrix() is not None
+
+    @property
+    def is_scannable(self) -> bool:
+        """Whether a search can compare all places that it is given, by the codes that stand for vectors."""
+        kind = factories.inner(self.index)
+        if isinstance(kind, faiss.IndexIVF):  # of which a graph over its lists need not find all
+            return isinstance(faiss.downcast_index(kind.quantizer), faiss.IndexFlat)
+        return isinstance(kind, faiss.IndexScalarQuantizer | faiss.IndexPQ)
+
     def vectors(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The vectors [n, d] at these places; of an exact block only."""
-        index: Any = self.index
+        """The vectors [n, d] at these places, of a block that holds them."""
+        index: Any = self._matrix()
         matrix = faiss.rev_swig_ptr(index.get_xb(), len(self.keys) * index.d)
         chosen: NDArray[np.float32] = matrix.reshape(-1, index.d)[places]
         return chosen
+
+    def _matrix(self) -> factories.FaissIndex | None:
+        index: Any = self.index
+        if isinstance(index, faiss.IndexHNSW):
+            index = faiss.downcast_index(index.storage)
+        return index if factories.is_flat(index) else None
+
+    def scan(
+        self, queries: NDArray[np.float32], size: int, places: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Of a scannable block: scores and places [q, size], the best of all that are given.
+
+        Scores are those of the codes. Where there are fewer, -1 stands for a place.
+        """
+        return self._look_up(queries, size, places, {"nprobe": len(self.keys)})
 
     def search(
         self,
