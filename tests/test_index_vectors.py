@@ -32,7 +32,9 @@ def test_a_callable_decides_over_all_fields(tmp_path: Path) -> None:
         assert ids(found) == ["dog"]
 
 
-@pytest.mark.parametrize("factory", ["IVF16,SQ8", "IVF16,Flat", "SQ8", "SQ4", "hnsw", "PQ8", "PCA16,IVF16,SQ8"])
+@pytest.mark.parametrize(
+    "factory", ["IVF16,SQ8", "IVF16,Flat", "SQ8", "SQ4", "hnsw", "PQ8", "PCA16,IVF16,SQ8"]
+)
 @pytest.mark.parametrize("is_crowded", [False, True])
 def test_a_filter_misses_none_of_the_nearest_whatever_holds_the_vectors(
     tmp_path: Path, factory: str, is_crowded: bool
@@ -60,12 +62,15 @@ def test_a_filter_misses_none_of_the_nearest_whatever_holds_the_vectors(
                 assert np.allclose([passage.score or 0 for passage in result], scores, atol=1e-6)
 
 
-def test_codes_of_a_filter_are_compared_before_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_codes_of_a_filter_are_compared_before_vectors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own = np.random.default_rng(6)
     vectors = own.standard_normal((3000, DIMENSION))
     with PassageIndex.create(tmp_path / "index", bag_of_words, factory="IVF16,SQ8") as index:
         index.add(
-            [Passage(f"text {n}", id=f"{n:04}", metadata={"part": n % 3}) for n in range(3000)], vectors=vectors
+            [Passage(f"text {n}", id=f"{n:04}", metadata={"part": n % 3}) for n in range(3000)],
+            vectors=vectors,
         )
         read: list[int] = []
         vectors_of = Storage.vectors_of

@@ -12,6 +12,7 @@ from pathlib import Path
 from numpy.typing import ArrayLike
 
 from ..documents.document import OnError, check_regular
+from ..documents.excludes import Excludes
 from ..documents.folders import file_key, find_files, read_files
 from ..errors import InputError, ReadError
 from ..passages import Passage
@@ -107,6 +108,7 @@ class Ingestion:
         overlap: int,
         on_error: OnError | None,
         progress: Progress | None,
+        excludes: Excludes | None = None,
     ) -> AddReport:
         """As `PassageIndex.add_files`, without writing FAISS files."""
         paths = as_paths(paths)
@@ -145,7 +147,7 @@ class Ingestion:
             else:
                 added, removed, stored = added + counts[0], removed + counts[1], stored + len(files)
 
-        files = list(unique_files(find_files(paths, fail)))
+        files = list(unique_files(find_files(paths, fail, excludes=excludes)))
         waiting: list[_File] = []
         for number, path in enumerate(files):
             report(number, len(files), str(path))

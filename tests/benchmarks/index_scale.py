@@ -1,8 +1,8 @@
-"""Where the time of a large index goes: building it, asking it, filtering it; beside raw FAISS in the same run.
+"""Where the time of a large index goes: building, asking, filtering; beside raw FAISS in the same run.
 
     python tests/benchmarks/index_scale.py --passages 200000 [--dimension 384] [--folder DIR] [--json FILE]
 
-The vectors are those of `bench_index.py`; the embedder looks them up, so that embedding costs next to nothing.
+The vectors are those of `bench_index.py`; the embedder looks them up, so that embedding costs nothing.
 Passages of some 20 words are added in one call. What runs inside something else is counted there and taken
 off here, so that the parts of the build sum up. Splitting is timed apart, over the same texts as documents.
 
@@ -159,7 +159,9 @@ def nearest(queries: np.ndarray, vectors: np.ndarray, one_in: int = 1) -> np.nda
 
 def recall(hits: Any, truth: np.ndarray) -> float:
     """The share of the nearest that was found."""
-    return statistics.mean(len({*row} & {*exact.tolist()}) / K for row, exact in zip(hits, truth, strict=True))
+    return statistics.mean(
+        len({*row} & {*exact.tolist()}) / K for row, exact in zip(hits, truth, strict=True)
+    )
 
 
 def measured(act: Callable[[int], Any], truth: np.ndarray) -> dict[str, float]:
@@ -189,9 +191,11 @@ def ask(folder: Path, vectors: np.ndarray, queries: np.ndarray) -> dict[str, Any
         result["batch_ms"] = 1000 * statistics.median(batch)
         for name, one_in in SHARES.items():
             truth = nearest(queries, vectors, one_in)
-            result[f"filter {name}"] = measured(
-                lambda n, name=name, one_in=one_in: ours(n, {name: n % one_in}), truth
-            )
+
+            def kept(number: int, name: str = name, one_in: int = one_in) -> list[int]:
+                return ours(number, {name: number % one_in})
+
+            result[f"filter {name}"] = measured(kept, truth)
 
     raw: Any = faiss.index_factory(vectors.shape[1], note["factory"], faiss.METRIC_INNER_PRODUCT)
 
@@ -207,20 +211,22 @@ def ask(folder: Path, vectors: np.ndarray, queries: np.ndarray) -> dict[str, Any
     def search(rows: np.ndarray, options: Any, selector: Any = None) -> Any:
         return raw.search(rows, K, params=factories.parameters(raw, options, selector))[1].tolist()
 
+    def masked(number: int, bits: list[Any], chosen: Any) -> Any:
+        return search(queries[number][None], chosen, bits[number % len(bits)])[0]
+
     result["raw query"] = measured(lambda n: search(queries[n][None], options)[0], nearest(queries, vectors))
     batch = [timed(lambda: search(several, options)) for _ in range(3)]
     result["raw batch_ms"] = 1000 * statistics.median(batch)
     for name, one_in in SHARES.items():
         truth = nearest(queries, vectors, one_in)
         masks = [np.arange(len(vectors)) % one_in == part for part in range(one_in)]
-        bits = [faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little")) for mask in masks]
-        for label, chosen in (("bitmap", options), ("bitmap, all lists", {"nprobe": getattr(raw, "nlist", 1)})):
-            result[f"raw filter {name}, {label}"] = measured(
-                lambda n, bits=bits, one_in=one_in, chosen=chosen: search(
-                    queries[n][None], chosen, bits[n % one_in]
-                )[0],
-                truth,
-            )
+        selector: Any = faiss.IDSelectorBitmap
+        bits = [selector(np.packbits(mask, bitorder="little")) for mask in masks]
+        for label, chosen in (
+            ("bitmap", options),
+            ("bitmap, all lists", {"nprobe": getattr(raw, "nlist", 1)}),
+        ):
+            result[f"raw filter {name}, {label}"] = measured(partial(masked, bits=bits, chosen=chosen), truth)
     return result
 
 
@@ -235,7 +241,11 @@ def show(result: dict[str, Any], indent: str = "") -> None:
             print(f"{indent}{name}:")
             show(value, indent + "    ")
         else:
-            print(f"{indent}{name:<44} {value:>10.2f}" if isinstance(value, float) else f"{indent}{name:<44} {value}")
+            print(
+                f"{indent}{name:<44} {value:>10.2f}"
+                if isinstance(value, float)
+                else f"{indent}{name:<44} {value}"
+            )
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:

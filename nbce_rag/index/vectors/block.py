@@ -83,7 +83,7 @@ class Block:
 
     @property
     def holds_vectors(self) -> bool:
-        """Whether the vectors themselves are here: those of an exact block, and of a graph over such a one."""
+        """Whether the vectors themselves are here: in an exact block, and in a graph over vectors."""
         return self._matrix() is not None
 
     @property
