@@ -72,6 +72,7 @@ _NAMES = {
     ),
     "evidence.marks": ("citation_marks",),
     "evidence.passage_evidence": ("PassageEvidence",),
+    "files": ("expand_home",),
     "fusion": (
         *_RULES.classes,
         "Fused",
@@ -168,6 +169,7 @@ __all__ = [
     "EmbedderMismatchError",
     "embedding_text",
     "evaluate",
+    "expand_home",
     "Experts",
     "FieldTest",
     "forced_tools",
@@ -276,6 +278,7 @@ if TYPE_CHECKING:
     from .evidence.evidence import Citation, Support, Timings, TokenEvidence, Usage
     from .evidence.marks import citation_marks
     from .evidence.passage_evidence import PassageEvidence
+    from .files import expand_home
     from .fusion import Experts, Fused, FusionRule, FusionState, Max, Mean, MinEntropy, Posterior
     from .index import PassageIndex
     from .index.encoder import embedding_text

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import ReadError, warn
+from ..files import expand_home
 from ..passages import Passage
 from .document import OnError, Splitter
 from .excludes import Excludes, Rules
@@ -101,7 +102,7 @@ def _passages(
 def file_key(path: str | os.PathLike[str]) -> str:
     """What tells one file from others, however it is called: its real path, as text that can be stored."""
     try:
-        real = os.path.realpath(path)
+        real = os.path.realpath(expand_home(path))
     except (OSError, ValueError):  # no file can be there
         real = os.fspath(path)
     try:
@@ -132,7 +133,7 @@ def find_files(
         on_excluded: told of each file and folder in them that is passed over for a pattern.
         excludes: what is; default: what files of patterns say.
     """
-    for path in map(Path, paths):
+    for path in map(Path, map(expand_home, paths)):
         if not _is_folder(path):
             yield path
             continue

@@ -15,6 +15,7 @@ from ..documents.document import OnError, check_regular
 from ..documents.excludes import Excludes
 from ..documents.folders import file_key, find_files, read_files
 from ..errors import InputError, ReadError
+from ..files import expand_home
 from ..passages import Passage
 from ..values import shown
 from .encoder import Encoder, Vector
@@ -326,7 +327,7 @@ def as_paths(paths: object) -> list[str]:
 def _path(path: object) -> str:
     if not isinstance(path, str | bytes | os.PathLike):
         raise InputError(f"A path must be a text or a Path, got {shown(path)}.")
-    return os.fsdecode(path)
+    return expand_home(os.fsdecode(path))
 
 
 def fingerprint_of(path: Path, window: Window) -> str | None:
