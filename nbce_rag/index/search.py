@@ -129,8 +129,10 @@ class Searcher:
                         return [[] for _ in queries]
                     rankings = self._rank(view, queries, texts, candidates, request)
                 break
-            except OutdatedError:  # a newer state has another file in place of the one that is gone
-                continue
+            except OutdatedError as error:
+                # A newer state has another file in place of the one that is gone, or it is read from SQLite.
+                if attempt + 1 == _ATTEMPTS:
+                    raise self._storage.unsettled() from error
             except ChangedError:
                 if attempt + 1 == _ATTEMPTS:
                     raise

@@ -132,6 +132,13 @@ class Database:
         """The error for data that cannot be trusted, such as "holds a damaged vector"."""
         return IndexDamagedError(f"{self.file} {description}: {RESTORE}")
 
+    def unsettled(self) -> PassageIndexError:
+        """The error for files that do not stay as they were while they are read."""
+        return PassageIndexError(
+            f"Another program keeps changing the files in {self.file.parent} while they are read: end it, "
+            "then try again."
+        )
+
     def _select(self, query: str, values: Iterable[int] | Iterable[str]) -> Iterator[SqlRow]:
         """Rows of a query that ends in the column that has to be one of the values."""
         sequence = list(values)

@@ -27,7 +27,7 @@ _SAFETY = 2.0  # times the largest error that was seen
 
 
 class OutdatedError(Exception):
-    """A file that the snapshot names has been replaced since."""
+    """A file that the snapshot names has been replaced since, or is not what it was."""
 
 
 class VectorView:
@@ -80,9 +80,13 @@ class VectorView:
             options: See `factories.parameters`.
             storage: Gives the vectors that blocks do not hold, of the same state.
             exact_up_to: Up to so many candidates of a block that is not exact, none of the nearest is missed.
+
+        Raises:
+            OutdatedError: A file that is mapped was changed or cut short meanwhile.
         """
         results: list[dict[int, float]] = [{} for _ in queries]
         for block in self.blocks:
+            _check_intact(block)
             places = None if candidates is None else block.places(candidates)
             if not block.exact and places is not None and len(places) <= exact_up_to:
                 hits = self._nearest(block, queries, k, places, storage)
@@ -94,6 +98,8 @@ class VectorView:
                 continue
             for result, scores in zip(results, self._compare(block, queries, hits, storage), strict=True):
                 result.update(scores)
+        for block in self.blocks:
+            _check_intact(block)  # what was read may be of two states
         return results
 
     def _compare(
@@ -228,6 +234,11 @@ class SyncedVectors:
             f"{self._storage.file} counts {state.passages} passages and has {len(fresh)} vectors: try "
             f"`nbce-rag index --rebuild --index {self._folder}`, or restore it from a backup."
         )
+
+
+def _check_intact(block: Block) -> None:
+    if not block.is_intact():
+        raise OutdatedError
 
 
 def _is_settled(exact: NDArray[np.float64], estimates: NDArray[np.float32], k: int) -> bool:
