@@ -83,3 +83,26 @@ def test_codes_of_a_filter_are_compared_before_vectors(
         monkeypatch.setattr(Storage, "vectors_of", count)
         assert len(index.search(own.standard_normal(DIMENSION), 5, where={"part": 1})) == 5
         assert sum(read) < 500
+
+
+@pytest.mark.parametrize("factory", ["flat", "IVF16,SQ8", "hnsw"])
+def test_what_is_hidden_is_left_out_of_all(tmp_path: Path, factory: str) -> None:
+    own = np.random.default_rng(7)
+    vectors = own.standard_normal((1000, DIMENSION))
+    passages = [
+        Passage(f"text {n}", id=f"{n:04}", metadata={"origin": "generated"} if n % 100 == 7 else {})
+        for n in range(1000)
+    ]
+    with PassageIndex.create(tmp_path / "index", bag_of_words, factory=factory) as index:
+        index.add(passages[:900], vectors=vectors[:900])
+        index.delete(ids=["0000", "0107"])
+        index.compact()
+        index.add(passages[900:], vectors=vectors[900:])
+        for where in (None, lambda fields: True):
+            assert "0007" not in ids(index.search(vectors[7], k=5, where=where))
+            assert "0907" not in ids(index.search(vectors[907], k=5, where=where))
+        if factory != "hnsw":  # which does not find all
+            assert len(index.search(vectors[7], k=1000, options={"nprobe": 16})) == 989
+        assert ids(index.search(vectors[7], k=1, generated=True)) == ["0007"]
+        assert "0007" not in ids(index.search(vectors[7], k=1000, text="text", mode="words"))
+        assert not index.search(vectors[7], ids=["0007"])

@@ -15,6 +15,7 @@ from ..sqlite.storage import State, Storage
 from ..sqlite.vector_rows import SegmentRow
 from . import factories
 from .block import Block
+from .choice import Choice
 from .segments import read_block
 
 __all__ = ["OutdatedError", "SyncedVectors", "VectorView"]
@@ -66,7 +67,7 @@ class VectorView:
         self,
         queries: NDArray[np.float32],
         k: int,
-        candidates: NDArray[np.int64] | None,
+        choice: Choice,
         options: Mapping[str, int],
         storage: Storage,
         exact_up_to: int,
@@ -76,10 +77,11 @@ class VectorView:
         Args:
             queries: Normalised, [q, d].
             k: At least 1.
-            candidates: Keys to choose from, ascending; None: all.
+            choice: From which.
             options: See `factories.parameters`.
             storage: Gives the vectors that blocks do not hold, of the same state.
-            exact_up_to: Up to so many candidates of a block that is not exact, none of the nearest is missed.
+            exact_up_to: Where the choice is of up to so many keys in a block that is not exact, none of the
+                nearest is missed.
 
         Raises:
             OutdatedError: A file that is mapped was changed or cut short meanwhile.
@@ -87,11 +89,11 @@ class VectorView:
         results: list[dict[int, float]] = [{} for _ in queries]
         for block in self.blocks:
             _check_intact(block)
-            places = None if candidates is None else block.places(candidates)
+            places = None if choice.keys is None else block.places(choice.keys)
             if not block.exact and places is not None and len(places) <= exact_up_to:
                 hits = self._nearest(block, queries, k, places, storage)
             else:
-                hits = block.search(queries, k, places, options)
+                hits = block.search(queries, k, places, options, block.places(choice.hidden))
             if block.holds_vectors:
                 for query, rows, result in zip(queries, hits, results, strict=True):
                     result.update(_scores(query, block.keys[rows], block.vectors(rows)))
