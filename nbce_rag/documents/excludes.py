@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,9 @@ IGNORE_FILE = ".nbceignore"
 
 _GITIGNORE = ".gitignore"
 _LONGEST_PATTERN = 1000
+_MOST_STARS = 3  # in one name, and pairs of them in a pattern: each more multiplies the time it may take
 
+_STARS = re.compile(r"\*+")
 _END = "\0"
 """Ends paths and patterns here, so that a pattern fits what it names and not what lies beneath. As in Git,
 nothing is asked in a folder that is passed over, and all that lies in another one is asked by itself."""
@@ -64,8 +67,8 @@ class Excludes:
         for pattern in self.patterns:
             if _compiled([pattern]) is None:
                 raise InputError(
-                    f"exclude={pattern[:80]!r} is no pattern: write it as in .gitignore, such as 'drafts/' "
-                    "or '*.log.txt'."
+                    f"exclude={pattern[:80]!r} is no pattern, or has over {_MOST_STARS} * in a name: "
+                    "write it as in .gitignore, such as 'drafts/' or '*.log.txt'."
                 )
 
 
@@ -119,7 +122,10 @@ class Rules:
             lines = [line.removesuffix("\r") for line in text.split("\n")]
             wrong = [line for line in lines if _compiled([line]) is None]
             for line in wrong:
-                self._on_failure(str(path), f"{line[:80]!r} is no pattern and was left out.")
+                self._on_failure(
+                    str(path),
+                    f"{line[:80]!r} is no pattern, or has over {_MOST_STARS} * in a name, and was left out.",
+                )
             patterns = _compiled(line for line in lines if line not in wrong)
             if patterns is not None:
                 yield real, patterns
@@ -134,6 +140,9 @@ def _compiled(patterns: Iterable[str]) -> _Patterns | None:
             continue
         body = line.rstrip("/")
         if len(line) > _LONGEST_PATTERN or _END in line or body == "!" or _ends_open(body):
+            return None
+        names = body.split("/")
+        if any(len(_STARS.findall(name)) > _MOST_STARS for name in names) or names.count("**") > _MOST_STARS:
             return None
         body = f"{body}/*{_END}" if body.endswith("/**") or body == "**" else f"{body}{_END}"
         folders.append(body)
