@@ -74,6 +74,7 @@ _NAMES = {
     ),
     "evidence.marks": ("citation_marks",),
     "evidence.passage_evidence": ("PassageEvidence",),
+    "files": ("expand_home",),
     "fusion": (
         *_RULES.classes,
         "Fused",
@@ -172,6 +173,7 @@ __all__ = [
     "EmbedderMismatchError",
     "embedding_text",
     "evaluate",
+    "expand_home",
     "Experts",
     "FieldTest",
     "forced_tools",
@@ -282,6 +284,7 @@ if TYPE_CHECKING:
     from .evidence.marks import citation_marks
     from .evidence.passage_evidence import PassageEvidence
     from .evidence.word_likelihood import WordLikelihood
+    from .files import expand_home
     from .fusion import Experts, Fused, FusionRule, FusionState, Max, Mean, MinEntropy, Posterior
     from .index import PassageIndex
     from .index.encoder import embedding_text

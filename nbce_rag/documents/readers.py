@@ -15,6 +15,7 @@ from pkgutil import iter_modules
 from typing import TypeAlias, TypeVar
 
 from ..errors import ReadError
+from ..files import expand_home
 from ..passages import Passage
 from . import formats
 from .document import Document, OnError, Splitter, read_bytes, source_name
@@ -49,7 +50,7 @@ def read_document(path: str | Path) -> Document:
     Raises:
         ReadError: The file cannot be read or decoded, is encrypted, holds no text, or has another suffix.
     """
-    path = Path(path)
+    path = Path(expand_home(path))
     reader = _reader_of(path, _DOCUMENTS)
     if reader is None and not os.path.exists(path):
         raise ReadError(f"{str(path)[:300]}: there is no such file; check the path.")

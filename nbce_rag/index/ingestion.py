@@ -12,8 +12,10 @@ from pathlib import Path
 from numpy.typing import ArrayLike
 
 from ..documents.document import OnError, check_regular
+from ..documents.excludes import Excludes
 from ..documents.folders import file_key, find_files, read_files
 from ..errors import InputError, ReadError
+from ..files import expand_home
 from ..passages import Passage
 from ..values import shown
 from .encoder import Encoder, Vector
@@ -107,6 +109,7 @@ class Ingestion:
         overlap: int,
         on_error: OnError | None,
         progress: Progress | None,
+        excludes: Excludes | None = None,
     ) -> AddReport:
         """As `PassageIndex.add_files`, without writing FAISS files."""
         paths = as_paths(paths)
@@ -145,7 +148,7 @@ class Ingestion:
             else:
                 added, removed, stored = added + counts[0], removed + counts[1], stored + len(files)
 
-        files = list(unique_files(find_files(paths, fail)))
+        files = list(unique_files(find_files(paths, fail, excludes=excludes)))
         waiting: list[_File] = []
         for number, path in enumerate(files):
             report(number, len(files), str(path))
@@ -324,7 +327,7 @@ def as_paths(paths: object) -> list[str]:
 def _path(path: object) -> str:
     if not isinstance(path, str | bytes | os.PathLike):
         raise InputError(f"A path must be a text or a Path, got {shown(path)}.")
-    return os.fsdecode(path)
+    return expand_home(os.fsdecode(path))
 
 
 def fingerprint_of(path: Path, window: Window) -> str | None:
