@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from ..errors import InputError
 from ..passages import Passage
+from .agreement import Agreement
 from .evidence import Citation, Support, TokenEvidence
 from .identifiers import names_stand
 from .stretch import Stretch
@@ -33,10 +34,13 @@ def cite(
     """The citations of an answer, from the evidence for its tokens.
 
     An answer of one line and fewer than 12 words (of Chinese and Japanese, 24 characters) is short: it is
-    cited by words, as `cited_words` says, each citation naming one passage; none if a name of code in it does
-    not stand in the passage. Any other is cited by
+    cited by words, as `cited_words` says, each citation naming one passage and those that say the same; none
+    if a name of code in it does not stand in them. Any other is cited by
     sentences, clauses of long sentences, list items and lines of code, as `cited_units` says, and a
-    citation may name several passages.
+    citation may name passages that say different things.
+
+    Passages that say the same (`nbce_rag.evidence.agreement`) count together and are named together, the one
+    with most evidence first: the more of them there are, the less each has, and not the less is cited.
 
     Args:
         text: The answer.
@@ -67,14 +71,15 @@ def cite(
     first_of_id: dict[str, int] = {}
     owners = [first_of_id.setdefault(passage.id, place) for place, passage in enumerate(passages)]
     texts = [passage.text and f"{passage.title or ''}\n{passage.text}" for passage in passages]
+    agreement = Agreement(texts, [passage.text for passage in passages])
     if _is_short(text):
         stretches = [
             stretch
-            for stretch in cited_words(text, tokens, owners, threshold)
+            for stretch in cited_words(text, tokens, owners, agreement, threshold)
             if _stands(text[stretch.start : stretch.end], [texts[place] for place, _ in stretch.shares])
         ]
     else:
-        stretches = cited_units(text, tokens, owners, texts, threshold)
+        stretches = cited_units(text, tokens, owners, texts, agreement, threshold)
     folded: dict[int, FoldedText] = {}
     return tuple(_citation(text, stretch, passages, folded) for stretch in stretches)
 
@@ -98,7 +103,8 @@ def _citation(
     for place, share in stretch.shares:
         if place not in folded:
             folded[place] = FoldedText(passages[place].text)
-        supports.append(Support(place, passages[place].id, share, folded[place].holds(part)))
+        quote = folded[place].find(part)
+        supports.append(Support(place, passages[place].id, share, quote is not None, *(quote or ())))
     first, *others = supports
     return Citation(
         start=stretch.start,
@@ -109,4 +115,6 @@ def _citation(
         share=first.share,
         verbatim=first.verbatim,
         others=tuple(others),
+        quote_start=first.quote_start,
+        quote_end=first.quote_end,
     )

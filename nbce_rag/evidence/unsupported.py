@@ -1,0 +1,114 @@
+"""Numbers and names of an answer that stand in none of the passages that are cited for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..passages import Passage
+from .content_words import content_words
+from .evidence import Citation
+from .passage_words import words_of
+
+__all__ = ["UnsupportedWords", "cited_content_words", "unsupported_words"]
+
+
+@dataclass(frozen=True, slots=True)
+class UnsupportedWords:
+    """Words inside of a citation that stand in none of the passages that it names.
+
+    Attributes:
+        start: Where they begin in `Answer.text`, in characters.
+        end: Where they end; exclusive.
+        text: The words themselves.
+        passage: Place in `Answer.passages` of the first other passage that was read and in which they stand;
+            None if they stand in none.
+    """
+
+    start: int
+    end: int
+    text: str
+    passage: int | None
+
+
+def unsupported_words(
+    text: str, citations: Sequence[Citation], passages: Sequence[Passage]
+) -> tuple[UnsupportedWords, ...]:
+    """The numbers and names (`content_words`) inside of citations that stand in no passage cited there.
+
+    Evidence says which passage made a word likelier than others did, and of several that do not have it one
+    always did so most. Whether the word is there at all is looked up: `PassageWords`, over text and title.
+    That a word stands in a passage does not say that the passage supports what the answer says of it. A word
+    of the question counts like any other: passages stand for answers, questions do not.
+
+    A citation that names a passage without text is left out: nothing is known of what stands there.
+
+    Args:
+        text: the answer.
+        citations: its citations, ordered and disjoint.
+        passages: the passages that were read.
+
+    Returns:
+        Words, ordered and disjoint. Neighbours with nothing but blanks between them are one.
+    """
+    lookup = _Lookup(passages)
+    result: list[UnsupportedWords] = []
+    for start, end, named in _cited(text, citations, lookup):
+        word = text[start:end]
+        for first, last in lookup.absent(word, named):
+            missing = word[first:last]
+            others = (k for k in range(len(passages)) if k not in named and not lookup.absent(missing, [k]))
+            one = UnsupportedWords(start + first, start + last, missing, next(others, None))
+            before = result[-1] if result else None
+            if before and before.passage == one.passage and not text[before.end : one.start].strip():
+                if any(c.start <= before.start and one.end <= c.end for c in citations):
+                    one = UnsupportedWords(before.start, one.end, text[before.start : one.end], one.passage)
+                    result.pop()
+            result.append(one)
+    return tuple(result)
+
+
+def cited_content_words(
+    text: str, citations: Sequence[Citation], passages: Sequence[Passage]
+) -> list[tuple[int, int]]:
+    """The numbers and names inside of citations that are looked up, as (start, end); see above."""
+    return [(start, end) for start, end, _ in _cited(text, citations, _Lookup(passages))]
+
+
+class _Lookup:
+    """Words of passages, by the passages' places."""
+
+    def __init__(self, passages: Sequence[Passage]) -> None:
+        self._passages = passages
+
+    def places(self, citation: Citation) -> list[int]:
+        """The passages that a citation names; of those that share an id all, and none if one has no text."""
+        count = len(self._passages)
+        ids = {self._passages[one.passage].id for one in citation.supports if 0 <= one.passage < count}
+        places = [place for place, passage in enumerate(self._passages) if passage.id in ids]
+        return places if all(self._passages[place].text for place in places) else []
+
+    def absent(self, word: str, places: Sequence[int]) -> list[tuple[int, int]]:
+        """What of a word stands in none of some passages: the least that is missing in one of them."""
+        least: list[tuple[int, int]] = [(0, len(word))]
+        for place in places:
+            passage = self._passages[place]
+            missing = words_of(f"{passage.title or ''}\n{passage.text}").absent(word)
+            if not missing:
+                return []
+            least = min(least, missing, key=lambda spans: sum(end - start for start, end in spans))
+        return least
+
+
+def _cited(text: str, citations: Sequence[Citation], lookup: _Lookup) -> list[tuple[int, int, list[int]]]:
+    """Content words inside of citations, with the passages that are cited there."""
+    named = [(citation, places) for citation in citations if (places := lookup.places(citation))]
+    if not named:
+        return []
+    spans = content_words(text)
+    return [
+        (start, end, places)
+        for citation, places in named
+        for start, end in spans
+        if int(citation.start) <= start and end <= int(citation.end)
+    ]
