@@ -164,7 +164,7 @@ class Run:
         return tuple(new)
 
     def _by_passage(self, row_log_probs: Sequence[float]) -> tuple[float, ...]:
-        """A token's log-probs by rows into those without a passage and by passage; () where there are none."""
+        """A token's log-probs by row into those without a passage and by passage; () if there are none."""
         if not row_log_probs:
             return ()
         return (row_log_probs[0], *self.prompted.plan.best_alone(row_log_probs[1:]))

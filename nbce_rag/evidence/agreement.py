@@ -69,7 +69,7 @@ class Agreement:
         return self._first_copy[one] == self._first_copy[other]
 
     def leader(self, evidence: Sequence[float]) -> int:
-        """The passage with the most evidence of those whose copies together have most; the first of equals."""
+        """The passage with most evidence, copies together; of these the first with the most of its own."""
         together = [0.0] * len(evidence)
         for place, share in enumerate(evidence):
             together[self._first_copy[place]] += share

@@ -30,23 +30,23 @@ _MEMBER = re.compile(r'"[^"\n]*"(?=\s*:)')
 _CODE_SPAN = re.compile(r"`[^`\n]*`")
 _SENTENCE_END = re.compile(r"(?:\A|[.!?:\u2026\u061f\n])[\s\"'\u201c\u2018\u00ab(\[*_#>\u2022-]*\Z")
 _ABBREVIATED = re.compile(r"(?<!\w)(?:\w|Dr|Mr|Mrs|Ms|St|Mt|Prof|No|Nr|Jr|Sr|vs|ca|cf|approx)\.\s*\Z")
-_FUNCTION = frozenset(
-    # English, German, French, Spanish, Italian: what begins sentences, or is a capital letter by custom.
-    """a about according after all also although an and another any are as at based because been before both
-    but by can could did do does during each every few for from given had has have he hence her here his how
-    however i if in into is it its many may might more most much my neither no none nor not of on once one
-    only or other our over she should since so some such than that the their then there therefore these they
-    this those though through thus to under unlike until upon was we were what when where whether which while
-    who whom whose why will with within without would yes yet you your
-    aber als am an auch auf aus bei beim bis da dann das dem den der des die dies diese dieser ein eine einem
-    einen einer er es für hat ich ihr im in ist ja mit nach nein nicht oder sie sind so über um und von vor
-    war waren was wenn wer wie wir wird wo zu zum zur
-    au aux avec ce ces cette dans de des du elle elles en est et il ils je la le les leur l d mais ne non nous
-    on ou oui par pas pour qu que qui sa se ses son sont sous sur un une vous
-    al con como cuando del desde el ella ellos en entre era es esta este esto fue ha hay la las lo los más no
-    para pero por que se según ser si sin sobre son su sus también un una y ya
-    alla che chi da dal della delle di e gli i il nel nella per più sono""".split()
-)
+# English, German, French, Spanish, Italian: what begins sentences, or has a capital by custom.
+_FUNCTION_WORDS = """
+a about according after all also although an and another any are as at based because been before both
+but by can could did do does during each every few for from given had has have he hence her here his how
+however i if in into is it its many may might more most much my neither no none nor not of on once one
+only or other our over she should since so some such than that the their then there therefore these they
+this those though through thus to under unlike until upon was we were what when where whether which
+while who whom whose why will with within without would yes yet you your aber als am an auch auf aus bei
+beim bis da dann das dem den der des die dies diese dieser ein eine einem einen einer er es für hat ich
+ihr im in ist ja mit nach nein nicht oder sie sind so über um und von vor war waren was wenn wer wie wir
+wird wo zu zum zur au aux avec ce ces cette dans de des du elle elles en est et il ils je la le les leur
+l d mais ne non nous on ou oui par pas pour qu que qui sa se ses son sont sous sur un une vous al con
+como cuando del desde el ella ellos en entre era es esta este esto fue ha hay la las lo los más no para
+pero por que se según ser si sin sobre son su sus también un una y ya alla che chi da dal della delle di
+e gli i il nel nella per più sono
+"""
+_FUNCTION = frozenset(_FUNCTION_WORDS.split())
 
 
 def content_words(text: str) -> list[tuple[int, int]]:

@@ -10,24 +10,24 @@ __all__ = ["is_numeral", "number_keys"]
 _ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
     "seventeen eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+)
 _ORDINALS = (
     "zeroth first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth "
     "fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth"
-).split()
+)
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _FEW = {
     "de": "null eins zwei drei vier fünf sechs sieben acht neun zehn elf zwölf",
     "fr": "zéro un deux trois quatre cinq six sept huit neuf dix onze douze",
     "es": "cero uno dos tres cuatro cinco seis siete ocho nueve diez once doce",
 }
 _WORDS: dict[str, int] = {word: n for names in _FEW.values() for n, word in enumerate(names.split())}
-_WORDS |= {word: n for names in (_ONES, _ORDINALS) for n, word in enumerate(names)}
+_WORDS |= {word: n for names in (_ONES, _ORDINALS) for n, word in enumerate(names.split())}
 _WORDS |= {word: 10 * n for n, word in enumerate(_TENS, start=2)}
 _WORDS |= {f"{word[:-1]}ieth": 10 * n for n, word in enumerate(_TENS, start=2)}
 _WORDS |= {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "dozen": 12, "twice": 2}
 # As words they are mostly something else: articles, pronouns, names of time and rank.
-_AMBIGUOUS = frozenset("un uno once one second first elf dos null".split())
+_AMBIGUOUS = frozenset({"un", "uno", "once", "one", "second", "first", "elf", "dos", "null"})
 
 _ROMAN = re.compile(r"(?=[MDCLXVI]{2})M{0,3}(CM|CD|D?C{0,3})(XC|XL|L?X{0,3})(IX|IV|V?I{0,3})")
 _ROMAN_VALUES = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}

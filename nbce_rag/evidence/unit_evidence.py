@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from .blocks import Kind
 from .agreement import LEAST_SHARE, Agreement, Likelihoods, likelihoods
+from .blocks import Kind
 from .evidence import TokenEvidence
 from .identifiers import names_stand
 from .stretch import Stretch

@@ -60,12 +60,20 @@ def unsupported_words(
             others = (k for k in range(len(passages)) if k not in named and not lookup.absent(missing, [k]))
             one = UnsupportedWords(start + first, start + last, missing, next(others, None))
             before = result[-1] if result else None
-            if before and before.passage == one.passage and not text[before.end : one.start].strip():
-                if any(c.start <= before.start and one.end <= c.end for c in citations):
-                    one = UnsupportedWords(before.start, one.end, text[before.start : one.end], one.passage)
-                    result.pop()
+            if before and _are_one(text, before, one, citations):
+                one = UnsupportedWords(before.start, one.end, text[before.start : one.end], one.passage)
+                result.pop()
             result.append(one)
     return tuple(result)
+
+
+def _are_one(
+    text: str, before: UnsupportedWords, one: UnsupportedWords, citations: Sequence[Citation]
+) -> bool:
+    """Whether words are shown with those before them: in one citation, with blanks between them only."""
+    if before.passage != one.passage or text[before.end : one.start].strip():
+        return False
+    return any(citation.start <= before.start and one.end <= citation.end for citation in citations)
 
 
 def cited_content_words(
@@ -84,6 +92,8 @@ class _Lookup:
     def places(self, citation: Citation) -> list[int]:
         """The passages that a citation names; of those that share an id all, and none if one has no text."""
         count = len(self._passages)
+        if not 0 <= citation.passage < count:
+            return []  # as `supports_among` has it
         ids = {self._passages[one.passage].id for one in citation.supports if 0 <= one.passage < count}
         places = [place for place, passage in enumerate(self._passages) if passage.id in ids]
         return places if all(self._passages[place].text for place in places) else []

@@ -1,4 +1,4 @@
-"""What the words of a short answer cite: runs of words that one passage leads, with those that say the same."""
+"""What the words of a short answer cite: runs led by one passage, with those that say the same."""
 
 from __future__ import annotations
 
