@@ -29,12 +29,12 @@ class Likelihoods(NamedTuple):
     Attributes:
         base: the row without a passage.
         passages: the best row of each passage; -inf where none was read.
-        count: how many tokens.
+        tokens: how many of them.
     """
 
     base: float
     passages: tuple[float, ...]
-    count: float
+    tokens: float
 
     def lift(self, place: int) -> float:
         """Nats by which a passage made the tokens likelier; 0 where that is not known."""
@@ -88,9 +88,9 @@ class Agreement:
             given: None where the rows' own numbers are not known.
         """
         copies = self.copies(best)
-        if given is None or not given.count:
+        if given is None or not given.tokens:
             return copies
-        least = given.passages[best] - max(_FACTOR, _NATS_A_TOKEN * given.count)
+        least = given.passages[best] - max(_FACTOR, _NATS_A_TOKEN * given.tokens)
         return copies | {place for place in places if given.passages[place] >= least > -math.inf}
 
     def says(self, place: int, text: str, start: int, end: int, given: Likelihoods) -> bool:
@@ -133,4 +133,4 @@ def joined(one: Likelihoods | None, other: Likelihoods | None) -> Likelihoods | 
     if one is None or other is None:
         return None
     both = tuple(a + b for a, b in zip(one.passages, other.passages, strict=True))
-    return Likelihoods(one.base + other.base, both, one.count + other.count)
+    return Likelihoods(one.base + other.base, both, one.tokens + other.tokens)
