@@ -13,6 +13,7 @@ from .words import fold, words
 __all__ = ["PassageWords", "words_of"]
 
 _BEGINNING = 4  # letters that words of one stem share at least
+_HANGUL_BEGINNING = 2  # syllables
 _ENDING = 3  # letters that an ending has at most
 _GRAM = 3  # characters of a run in a script without spaces that are looked up together
 _PARTS = re.compile(r"[^\W\d_]+|\d[\d.,]*\d|\d")
@@ -59,8 +60,8 @@ class PassageWords:
         self._numbers |= number_keys(word)
         key = _key(word)
         self._keys |= {key, _JOINTS.sub("", key)}
-        if len(key) >= _BEGINNING and not any(char.isdigit() for char in key):
-            self._stems.setdefault(key[:_BEGINNING], set()).add(key)
+        if stem := _stem(key):
+            self._stems.setdefault(stem, set()).add(key)
 
     def absent(self, word: str) -> list[tuple[int, int]]:
         """The (start, end) spans of a word that do not stand in the passage; none if it stands there.
@@ -95,9 +96,8 @@ class PassageWords:
         key = _key(word)
         if key in self._keys or _JOINTS.sub("", key) in self._keys:
             return True
-        if len(key) < _BEGINNING or any(char.isdigit() for char in key):
-            return False
-        return any(_is_inflected(key, other) for other in self._stems.get(key[:_BEGINNING], ()))
+        stem = _stem(key)
+        return any(_is_inflected(key, other) for other in self._stems.get(stem, ()))
 
     def _holds_run(self, word: str) -> bool:
         """Whether at least half of the characters of a run stand in the passage, three by three."""
@@ -134,10 +134,17 @@ def _key(word: str) -> str:
     return unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFD", fold(word))))
 
 
+def _stem(key: str) -> str:
+    """What words of one stem begin with; "" for a word that has no other forms."""
+    length = _HANGUL_BEGINNING if "\uac00" <= key[:1] <= "\ud7a3" else _BEGINNING
+    return "" if len(key) < length or any(char.isdigit() for char in key) else key[:length]
+
+
 def _is_inflected(one: str, other: str) -> bool:
     """Whether two words that begin alike differ by an ending: "Germany" and "Germans", but not two names."""
     short, long = sorted((one, other), key=len)
     same = 0
     while same < len(short) and short[same] == long[same]:
         same += 1
-    return len(short) - same <= 1 and len(long) - same <= _ENDING and 4 * same >= 3 * len(short)
+    share = 2 / 3 if "\uac00" <= one[:1] <= "\ud7a3" else 3 / 4
+    return len(short) - same <= 1 and len(long) - same <= _ENDING and same >= share * len(short)

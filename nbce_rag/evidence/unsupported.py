@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..passages import Passage
 from .content_words import content_words
 from .evidence import Citation
 from .passage_words import words_of
+from .verbatim import FoldedText
 
-__all__ = ["UnsupportedWords", "cited_content_words", "unsupported_words"]
+__all__ = ["CitedWords", "UnsupportedWords", "count_cited_words", "unsupported_words"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +78,31 @@ def _are_one(
     return any(citation.start <= before.start and one.end <= citation.end for citation in citations)
 
 
-def cited_content_words(
-    text: str, citations: Sequence[Citation], passages: Sequence[Passage]
-) -> list[tuple[int, int]]:
-    """The numbers and names inside of citations that are looked up, as (start, end); see above."""
-    return [(start, end) for start, end, _ in _cited(text, citations, _Lookup(passages))]
+class CitedWords(NamedTuple):
+    """How many numbers and names stand inside of citations, and where they come from.
+
+    Attributes:
+        all: those that were looked up.
+        standing: those that stand in a passage cited there, in some form; the others are unsupported.
+        verbatim: those of them that stand there letter by letter, but for case and width.
+    """
+
+    all: int
+    standing: int
+    verbatim: int
+
+
+def count_cited_words(text: str, citations: Sequence[Citation], passages: Sequence[Passage]) -> CitedWords:
+    """Counts what `unsupported_words` looks up. Arguments are the same."""
+    lookup = _Lookup(passages)
+    total = standing = verbatim = 0
+    for start, end, named in _cited(text, citations, lookup):
+        word = text[start:end]
+        total += 1
+        if not lookup.absent(word, named):
+            standing += 1
+            verbatim += any(FoldedText(lookup.text(place)).holds(word) for place in named)
+    return CitedWords(total, standing, verbatim)
 
 
 class _Lookup:
@@ -88,6 +110,10 @@ class _Lookup:
 
     def __init__(self, passages: Sequence[Passage]) -> None:
         self._passages = passages
+
+    def text(self, place: int) -> str:
+        """What is looked into: a passage's title and text."""
+        return f"{self._passages[place].title or ''}\n{self._passages[place].text}"
 
     def places(self, citation: Citation) -> list[int]:
         """The passages that a citation names; of those that share an id all, and none if one has no text."""
@@ -102,8 +128,7 @@ class _Lookup:
         """What of a word stands in none of some passages: the least that is missing in one of them."""
         least: list[tuple[int, int]] = [(0, len(word))]
         for place in places:
-            passage = self._passages[place]
-            missing = words_of(f"{passage.title or ''}\n{passage.text}").absent(word)
+            missing = words_of(self.text(place)).absent(word)
             if not missing:
                 return []
             least = min(least, missing, key=lambda spans: sum(end - start for start, end in spans))
