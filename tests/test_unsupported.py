@@ -21,7 +21,8 @@ from nbce_rag.passages import Passage
 from nbce_rag.view import answer_html
 
 MANUAL = Passage(
-    "Drawn by Runa Tolliver at the Brennick yard in 1,907. The sluice takes seven turns; the 3rd gate is new.",
+    "Drawn by Runa Tolliver at the Brennick yard in 1,907. "
+    "The sluice takes seven turns; the 3rd gate is new.",
     id="manual",
     title="Tide Engine Mark IV",
 )
@@ -106,8 +107,8 @@ def test_figures_are_one_number_with_any_separators(value: int) -> None:
 @pytest.mark.parametrize(
     "word",
     [
-        "Runa", "RUNA", "Ｒｕｎａ", "Rúna", "Tollivers", "Tolliver's", "Brennick", "1907", "1,907", "7", "Seven",
-        "third", "3", "IV", "4", "Mark-IV", "sluices", "1907s",
+        "Runa", "RUNA", "Ｒｕｎａ", "Rúna", "Tollivers", "Tolliver's", "Brennick", "1907", "1,907", "7",
+        "Seven", "third", "3", "IV", "4", "Mark-IV", "sluices", "1907s",
     ],
 )  # fmt: skip
 def test_a_word_stands_in_a_passage_in_any_form(word: str) -> None:
