@@ -11,7 +11,6 @@ from langchain_core.messages.block_translators import register_translator
 from langchain_core.messages.content import Citation, ContentBlock
 
 from nbce_rag import Answer, Report
-from nbce_rag.answers.report import CitationReport, UnsupportedReport
 
 from .argument_citations import argument_citations
 
@@ -71,8 +70,8 @@ def citations(report: Report) -> list[Citation]:
     return made
 
 
-def _is_inside(word: UnsupportedReport, cited: CitationReport) -> bool:
-    return cited["start"] <= word["start"] and word["end"] <= cited["end"]
+def _is_inside(word: Mapping[str, Any], cited: Mapping[str, Any]) -> bool:
+    return bool(cited["start"] <= word["start"] and word["end"] <= cited["end"])
 
 
 def usage_metadata(answer: Answer) -> UsageMetadata:

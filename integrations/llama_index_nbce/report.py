@@ -10,8 +10,7 @@ from llama_index.core.base.llms import types
 from llama_index.core.base.llms.types import CitationBlock, TextBlock
 from llama_index.core.schema import NodeWithScore
 
-from nbce_rag import Answer, Passage, Report
-from nbce_rag.evidence.quote import Quote
+from nbce_rag import Answer, Passage, Quote, Report
 
 __all__ = [
     "citation_blocks",
