@@ -157,3 +157,19 @@ def test_an_engine_cites_all_copies_and_notes_what_each_row_gave(make_nbce: Call
         mixture = math.log(sum(math.exp(row) for row in rows) / 4)
         # Rows of sentences beside the passages' own change the mixture, but not beyond the best of them.
         assert token.gain <= mixture - base + 1e-3
+
+
+def test_windows_that_overlap_are_one_support_of_the_words_that_both_hold() -> None:
+    source = f"{FERRY} It is a good ferry. {FERRY}"
+
+    def window(start: int, end: int, name: str) -> Passage:
+        return Passage(source[start:end], id=f"{start}", source=name, start=start, end=end)
+
+    first, later = len(FERRY), source.rindex(FERRY)
+    passages = [window(0, first, "a.txt"), window(4, first, "a.txt"), window(later, len(source), "a.txt")]
+    (citation,) = cite(
+        *tokens_of([("Ada Fenwick", (0.5, 0.3, 0.2), (-9.0, -0.1, -0.1, -0.2))]), passages, 0.9
+    )
+    assert [one.passage for one in citation.supports] == [0, 2]
+    assert [one.share for one in citation.supports] == pytest.approx([0.8, 0.2])
+    assert [one.quote_start for one in citation.supports] == [FERRY.index("Ada")] * 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ BREAD = Passage("Bread.", id="b", title="Bread")
 
 
 def steps_of(
-    seed: int, rule: Rule, contexts: list[tuple[int, ...]], tokens: int, **of_group: bool
+    seed: int, rule: Rule, contexts: Sequence[tuple[int, ...]], tokens: int, **of_group: bool
 ) -> list[Step]:
     model = TableModel(random_table(WORDS, seed=seed), vocab_size=WORDS)
     rows, (reading,) = model.open([RowPrompt(tuple(contexts), (3,))], tokens + 1)
@@ -113,7 +113,7 @@ def test_the_page_and_the_picture_show_it() -> None:
     pytest.importorskip("matplotlib")
     right = answer.plot().axes[-1]
     (line,) = right.get_lines()
-    assert list(line.get_ydata()) == pytest.approx([1 / (1 + math.e)] * 3)
+    assert [float(y) for y in line.get_ydata()] == pytest.approx([1 / (1 + math.e)] * 3)  # type: ignore[union-attr, arg-type]
     assert "memory" in right.get_ylabel()
 
 

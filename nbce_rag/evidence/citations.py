@@ -8,13 +8,15 @@ what is cited is a sentence, an item or a line.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import replace
 
 from ..errors import InputError
 from ..passages import Passage
 from .agreement import Agreement
 from .evidence import Citation, Support, TokenEvidence
 from .identifiers import names_stand
+from .quote import quote_of
 from .stretch import Stretch
 from .unit_evidence import cited_units
 from .units import LONG, units
@@ -40,7 +42,8 @@ def cite(
     citation may name passages that say different things.
 
     Passages that say the same (`nbce_rag.evidence.agreement`) count together and are named together, the one
-    with most evidence first: the more of them there are, the less each has, and not the less is cited.
+    with most evidence first: the more of them there are, the less each has, and not the less is cited. Those
+    that overlap in one source and hold the same words of it are one, and the first of them has the share.
 
     Args:
         text: The answer.
@@ -105,7 +108,7 @@ def _citation(
             folded[place] = FoldedText(passages[place].text)
         quote = folded[place].find(part)
         supports.append(Support(place, passages[place].id, share, quote is not None, *(quote or ())))
-    first, *others = supports
+    first, *others = _of_one_source(supports, passages)
     return Citation(
         start=stretch.start,
         end=stretch.end,
@@ -118,3 +121,16 @@ def _citation(
         quote_start=first.quote_start,
         quote_end=first.quote_end,
     )
+
+
+def _of_one_source(supports: Iterable[Support], passages: Sequence[Passage]) -> list[Support]:
+    """The supports, those that quote the same characters of one source as one, the largest share first."""
+    merged: dict[Hashable, Support] = {}
+    for support in supports:
+        quote, source = quote_of(support, passages[support.passage]), passages[support.passage].source
+        is_placed = source and quote is not None and quote.source_start is not None
+        key: Hashable = (source, quote[2:4]) if is_placed and quote is not None else support.passage
+        if key in merged:
+            support = replace(merged[key], share=min(merged[key].share + support.share, 1.0))
+        merged[key] = support
+    return sorted(merged.values(), key=lambda support: (-support.share, support.passage))

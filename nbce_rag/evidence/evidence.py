@@ -71,7 +71,8 @@ class Support:
     """A passage that stands behind a stretch of the answer.
 
     Attributes:
-        passage: Its place in `Answer.passages`; of several with one id, the first.
+        passage: Its place in `Answer.passages`; of several with one id, or that hold the stretch at the same
+            place of one source (overlapping windows), the first.
         passage_id: Its `Passage.id`.
         share: Its share of the evidence for the stretch, in (0, 1].
         verbatim: Whether all of the stretch stands word for word in it, as

@@ -60,10 +60,12 @@ def number_keys(word: str) -> frozenset[str]:
     >>> sorted(number_keys("1.317")), sorted(number_keys("Seventh")), sorted(number_keys("XIV"))
     (['1.317', '1317'], ['7'], ['14'])
     """
-    plain = "".join(
-        str(unicodedata.decimal(char)) if char.isdecimal() else char
-        for char in unicodedata.normalize("NFKC", word)
-    )
+    plain = word
+    if not word.isascii():
+        plain = "".join(
+            str(unicodedata.decimal(char)) if char.isdecimal() else char
+            for char in unicodedata.normalize("NFKC", word)
+        )
     folded = plain.casefold()
     if figures := _FIGURES.match(folded):
         return _in_figures(figures.group()) if _SUFFIX.fullmatch(folded, figures.end()) else frozenset()

@@ -47,10 +47,10 @@ class PassageWords:
         self._keys: set[str] = set()
         self._numbers: set[str] = set()
         self._stems: dict[str, set[str]] = {}
-        for start, end in words(text):
-            word = text[start:end]
-            for part in {word, *_JOINTS.split(word), *_PARTS.findall(word)}:
-                self._add(part)
+        whole = {text[start:end] for start, end in words(text)}
+        joined = {word for word in whole if not word.isalpha()}
+        for part in whole.union(*(_JOINTS.split(word) + _PARTS.findall(word) for word in joined)):
+            self._add(part)
         folded = fold(text)
         self._solid = "".join(folded.split())
         for match in _HAN_NUMBER.finditer(folded):
@@ -131,6 +131,8 @@ def words_of(text: str) -> PassageWords:
 
 def _key(word: str) -> str:
     """A word as it is compared."""
+    if word.isascii():
+        return word.casefold()
     return unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFD", fold(word))))
 
 
