@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 from .content_words import content_words
@@ -52,11 +53,13 @@ class Agreement:
     of the stretch stand in it (`nbce_rag.evidence.passage_words`).
 
     Args:
+        text: the answer.
         texts: what the passages hold, titles too; of one that is "" nothing is known.
         copied: the texts by which passages are copies of each other.
     """
 
-    def __init__(self, texts: Sequence[str], copied: Sequence[str]) -> None:
+    def __init__(self, text: str, texts: Sequence[str], copied: Sequence[str]) -> None:
+        self._text = text
         self._texts = texts
         first: dict[str, int] = {}
         self._first_copy = [
@@ -93,15 +96,19 @@ class Agreement:
         least = given.passages[best] - max(_FACTOR, _NATS_A_TOKEN * given.tokens)
         return copies | {place for place in places if given.passages[place] >= least > -math.inf}
 
-    def says(self, place: int, text: str, start: int, end: int, given: Likelihoods) -> bool:
-        """Whether text[start:end] is what a passage says, and not what the model knows anyway."""
+    def says(self, place: int, start: int, end: int, given: Likelihoods) -> bool:
+        """Whether a stretch of the answer is what a passage says, and not what the model knows anyway."""
         if given.lift(place) >= _LIFT:
             return True
         if not self._texts[place]:
             return False
         held = words_of(self._texts[place])
-        spans = [(a, b) for a, b in content_words(text) if start <= a and b <= end]
-        return bool(spans) and not any(held.absent(text[a:b]) for a, b in spans)
+        spans = [(a, b) for a, b in self._content_words if start <= a and b <= end]
+        return bool(spans) and not any(held.absent(self._text[a:b]) for a, b in spans)
+
+    @cached_property
+    def _content_words(self) -> list[tuple[int, int]]:
+        return content_words(self._text)
 
 
 def likelihoods(parts: Sequence[tuple[TokenEvidence, float]], owners: Sequence[int]) -> Likelihoods | None:

@@ -74,7 +74,7 @@ def cite(
     first_of_id: dict[str, int] = {}
     owners = [first_of_id.setdefault(passage.id, place) for place, passage in enumerate(passages)]
     texts = [passage.text and f"{passage.title or ''}\n{passage.text}" for passage in passages]
-    agreement = Agreement(texts, [passage.text for passage in passages])
+    agreement = Agreement(text, texts, [passage.text for passage in passages])
     if _is_short(text):
         stretches = [
             stretch

@@ -82,7 +82,7 @@ def cited_units(
     cited: list[_Cited] = []
     before: _Cited | None = None
     for unit, evidence, count, given in _by_unit(parts, tokens, owners):
-        groups = _groups(text, unit, evidence, given, agreement)
+        groups = _groups(unit, evidence, given, agreement)
         places = frozenset(_places(unit, evidence, count, groups, threshold))
         if places and all(texts[place] for place in places):
             held = [texts[k] for k, owner in enumerate(owners) if owner in places]
@@ -137,7 +137,7 @@ def _by_unit(
 
 
 def _groups(
-    text: str, unit: Unit, evidence: Sequence[float], given: Likelihoods | None, agreement: Agreement
+    unit: Unit, evidence: Sequence[float], given: Likelihoods | None, agreement: Agreement
 ) -> list[list[int]]:
     """The passages with evidence, those together that say the same of a unit."""
     total = math.fsum(evidence)
@@ -149,7 +149,7 @@ def _groups(
         same = [best]
         for place in rest:
             if place in alike and evidence[place] >= LEAST_SHARE * total:
-                says = given is not None and agreement.says(place, text, unit.start, unit.end, given)
+                says = given is not None and agreement.says(place, unit.start, unit.end, given)
                 if agreement.is_copy(place, best) or says:
                     same.append(place)
         groups.append(same)

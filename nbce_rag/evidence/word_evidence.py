@@ -55,7 +55,7 @@ def cited_words(
     """
     by_word = _by_word(words(text), tokens, owners)
     stretches: list[Stretch] = []
-    for places, run, ceiling in _runs(_named(text, by_word, agreement), threshold, len(text)):
+    for places, run, ceiling in _runs(_named(by_word, agreement), threshold, len(text)):
         start, end = _grown(text, run, stretches[-1].end if stretches else 0, ceiling)
         shares = {place: _mean(run, place) for place in places}
         best = sorted((place for place in places if shares[place] > 0), key=lambda k: (-shares[k], k))
@@ -112,14 +112,12 @@ class _Lead(NamedTuple):
     total: Likelihoods | None
 
 
-def _named(
-    text: str, by_word: Sequence[_Word], agreement: Agreement
-) -> Iterator[tuple[_Word, frozenset[int]]]:
+def _named(by_word: Sequence[_Word], agreement: Agreement) -> Iterator[tuple[_Word, frozenset[int]]]:
     """Each word with its leading passage and those that say the same; none where it has no evidence."""
     leads: list[_Lead] = []  # since the lead came to a passage that says something else
     for word in by_word:
         if not word.evidence:
-            yield from _settled(text, leads, agreement)
+            yield from _settled(leads, agreement)
             yield word, frozenset()
             leads = []
             continue
@@ -128,16 +126,14 @@ def _named(
             total = joined(leads[-1].total, word.given)
             alike = agreement.alike(leads[-1].alike, best, total)
         else:
-            yield from _settled(text, leads, agreement)
+            yield from _settled(leads, agreement)
             leads, total = [], word.given
             alike = agreement.alike(range(len(word.evidence)), best, total)
         leads.append(_Lead(word, best, alike, total))
-    yield from _settled(text, leads, agreement)
+    yield from _settled(leads, agreement)
 
 
-def _settled(
-    text: str, leads: Sequence[_Lead], agreement: Agreement
-) -> Iterator[tuple[_Word, frozenset[int]]]:
+def _settled(leads: Sequence[_Lead], agreement: Agreement) -> Iterator[tuple[_Word, frozenset[int]]]:
     """The words with those of the passages that say what all of these words say, as far as they go along."""
     sure: dict[int, bool] = {}
     for place in frozenset[int]().union(*(lead.alike for lead in leads)):
@@ -145,7 +141,7 @@ def _settled(
         start, end, total = along[0].word.start, along[-1].word.end, along[-1].total
         is_copy = any(agreement.is_copy(place, lead.best) for lead in along)
         sure[place] = _mean([lead.word for lead in along], place) >= LEAST_SHARE and (
-            is_copy or (total is not None and agreement.says(place, text, start, end, total))
+            is_copy or (total is not None and agreement.says(place, start, end, total))
         )
     for lead in leads:
         yield lead.word, frozenset(place for place in lead.alike if sure[place]) | {lead.best}
