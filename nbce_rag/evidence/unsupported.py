@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -141,9 +142,9 @@ def _cited(text: str, citations: Sequence[Citation], lookup: _Lookup) -> list[tu
     if not named:
         return []
     spans = content_words(text)
-    return [
-        (start, end, places)
-        for citation, places in named
-        for start, end in spans
-        if int(citation.start) <= start and end <= int(citation.end)
-    ]
+    starts = [start for start, _ in spans]
+    result = []
+    for citation, places in named:
+        inside = spans[bisect_left(starts, citation.start) : bisect_left(starts, citation.end)]
+        result += [(start, end, places) for start, end in inside if end <= citation.end]
+    return result

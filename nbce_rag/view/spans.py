@@ -72,7 +72,7 @@ def spans_html(
             html.append(run[0] + text(run[2]) + run[1])
         run = ("", "", "")
 
-    at_token = at_citation = 0
+    at_token = at_citation = at_word = 0
     for start, end in pairwise(cuts):
         if start in opens:
             flush()
@@ -84,7 +84,10 @@ def spans_html(
         token = tokens[at_token] if at_token < len(tokens) and tokens[at_token].start <= start else None
         inside = at_citation < len(cited) and cited[at_citation].start <= start
         citation = cited[at_citation] if inside else None
-        absent = next((word for word in unsupported if word.start <= start and end <= word.end), None)
+        while at_word < len(unsupported) and unsupported[at_word].end <= start:
+            at_word += 1
+        is_absent = at_word < len(unsupported) and unsupported[at_word].start <= start
+        absent = unsupported[at_word] if is_absent else None
         opening, closing = _tag(token, citation, absent, passages, numbers)
         if (opening, closing) != run[:2]:
             flush()
