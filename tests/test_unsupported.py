@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -184,6 +186,31 @@ def test_neighbours_are_one_and_others_apart() -> None:
 def test_counts_of_what_is_looked_up() -> None:
     answer = an_answer("Runa Tolliver, 7 turns, 1908", [MANUAL], [(1.0,)])
     assert count_cited_words(answer.text, answer.citations, answer.passages) == (4, 3, 2)
+
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+
+def test_a_year_that_the_model_made_up_over_the_example_texts() -> None:
+    files = [EXAMPLES / "corpus" / name for name in ("manual-tide-engine.md", "coinage.md")]
+    passages = [Passage(file.read_text("utf-8"), source=file.name) for file in files]
+    answer = an_answer("Runa Tolliver, Brennick yard, 1908.", passages, [(1.0, 0.0)])
+    assert [(word.text, word.passage) for word in answer.unsupported] == [("1908", None)]
+
+
+def test_no_answer_to_the_example_questions_loses_its_mark() -> None:
+    looked_up = 0
+    for line in (EXAMPLES / "corpus-questions.jsonl").read_text("utf-8").splitlines():
+        row = json.loads(line)
+        if row["kind"] not in ("single", "multi"):
+            continue  # of the others no one text has the answer
+        answer = row["answers"][0]
+        spans = content_words(answer)
+        looked_up += bool(spans)
+        for name in row["gold"]:
+            held = PassageWords((EXAMPLES / "corpus" / name).read_text("utf-8"))
+            assert not [answer[a:b] for a, b in spans if held.absent(answer[a:b])], (answer, name)
+    assert looked_up > 60
 
 
 TEXTS = st.lists(
