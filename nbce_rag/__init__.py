@@ -74,6 +74,8 @@ _NAMES = {
     ),
     "evidence.marks": ("citation_marks",),
     "evidence.passage_evidence": ("PassageEvidence",),
+    "evidence.quote": ("Quote",),
+    "evidence.unsupported": ("UnsupportedWords",),
     "files": ("expand_home",),
     "fusion": (
         *_RULES.classes,
@@ -211,6 +213,7 @@ __all__ = [
     "Predicate",
     "Prompt",
     "PromptTemplate",
+    "Quote",
     "Rag",
     "ReadError",
     "Report",
@@ -235,6 +238,7 @@ __all__ = [
     "Turn",
     "UnreadableCall",
     "UnsupportedError",
+    "UnsupportedWords",
     "warn",
     "with_instruction",
     "__version__",
@@ -283,6 +287,8 @@ if TYPE_CHECKING:
     from .evidence.evidence import Citation, Support, Timings, TokenEvidence, Usage
     from .evidence.marks import citation_marks
     from .evidence.passage_evidence import PassageEvidence
+    from .evidence.quote import Quote
+    from .evidence.unsupported import UnsupportedWords
     from .evidence.word_likelihood import WordLikelihood
     from .files import expand_home
     from .fusion import Experts, Fused, FusionRule, FusionState, Max, Mean, MinEntropy, Posterior

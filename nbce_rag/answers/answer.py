@@ -6,12 +6,15 @@ answer can be kept, compared, sent and shown without the model that gave it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..evidence.ablation import Ablation
-from ..evidence.evidence import Citation, Timings, TokenEvidence, Usage
+from ..evidence.evidence import Citation, Support, Timings, TokenEvidence, Usage
 from ..evidence.passage_evidence import PassageEvidence, cited_by_number, evidence_by_passage
+from ..evidence.quote import Quote, quote_of
+from ..evidence.unsupported import UnsupportedWords, unsupported_words
 from ..evidence.word_likelihood import WordLikelihood
 from ..passages import Passage
 from .report import Report, report
@@ -58,6 +61,9 @@ class Answer:
             pickled, since options may hold what cannot be sent.
         passage_evidence: How much of the answer rests on each passage, in the order of `passages`. It
             follows from the others and cannot be given.
+        unsupported: Numbers and names inside of citations that stand in no passage cited there, ordered and
+            disjoint; they count as uncited. That a word stands in a passage does not say that the passage
+            proves it. It cannot be given either.
     """
 
     question: str
@@ -76,9 +82,13 @@ class Answer:
     ablation: Ablation | None = None
     request: Request | None = field(default=None, repr=False, compare=False)
     passage_evidence: tuple[PassageEvidence, ...] = field(init=False, repr=False, compare=False)
+    unsupported: tuple[UnsupportedWords, ...] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        evidence = evidence_by_passage(self.text, self.tokens, self.citations, len(self.passages))
+        absent = unsupported_words(self.text, self.citations, self.passages)
+        object.__setattr__(self, "unsupported", absent)
+        count = len(self.passages)
+        evidence = evidence_by_passage(self.text, self.tokens, self.citations, count, absent)
         object.__setattr__(self, "passage_evidence", evidence)
 
     def __getstate__(self) -> list[Any]:
@@ -88,6 +98,20 @@ class Answer:
     def cited_passages(self) -> tuple[Passage, ...]:
         """The passages that are cited, each once, in the order of their first citation."""
         return tuple(self.passages[one.passage] for one in cited_by_number(self.passage_evidence))
+
+    @property
+    def memory(self) -> float | None:
+        """Mean share of the model's memory in the tokens (`TokenEvidence.memory`); None without any."""
+        shares = [token.memory for token in self.tokens if token.memory is not None]
+        return math.fsum(shares) / len(shares) if shares else None
+
+    def quote(self, support: Citation | Support) -> Quote | None:
+        """Where a cited passage holds the stretch word for word; None where it does not.
+
+        Args:
+            support: one of `citations`, of which the leading passage counts, or of its `supports`.
+        """
+        return quote_of(support, self.passages[support.passage])
 
     def to_html(self) -> str:
         """The answer as an HTML page of its own, readable without colour and without a network."""

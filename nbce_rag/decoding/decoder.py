@@ -278,7 +278,8 @@ class LockstepDecoder:
             log_prob=log_prob,
             evidence=group.notice(token, evidence, log_prob),
             gain=gain if math.isfinite(gain) else 0.0,
-            entropies=group.by_row(nucleus(rows, 1.0)[1]) if group.entropies else (),
+            entropies=group.by_row(nucleus(rows, 1.0)[1], math.nan) if group.entropies else (),
+            row_log_probs=group.by_row(of_token, NEG_INF),
         )
 
 

@@ -86,6 +86,7 @@ class Onlooker:
             evidence=evidence,
             gain=gain if math.isfinite(gain) else 0.0,
             entropies=tuple(nucleus(rows, 1.0)[1].tolist()) if self.entropies else (),
+            row_log_probs=tuple(of_token.tolist()),
         )
         self.steps.append(ForcedStep(step, mixture))
 

@@ -157,10 +157,17 @@ class Run:
                     weights=self.prompted.plan.share(step.evidence),
                     gain=step.gain,
                     entropies=step.entropies,
+                    row_log_probs=self._by_passage(step.row_log_probs),
                 )
             )
         self.tokens += new
         return tuple(new)
+
+    def _by_passage(self, row_log_probs: Sequence[float]) -> tuple[float, ...]:
+        """A token's log-probs by row into those without a passage and by passage; () if there are none."""
+        if not row_log_probs:
+            return ()
+        return (row_log_probs[0], *self.prompted.plan.best_alone(row_log_probs[1:]))
 
     def answer(self, finish_reason: str) -> Answer:
         """The finished answer, or the abstention that takes its place."""

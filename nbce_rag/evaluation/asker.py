@@ -15,6 +15,7 @@ from ..engine.nbce import NBCE
 from ..errors import ContextLengthError, NbceWarning
 from ..evidence.identifiers import identifiers, names_in
 from ..evidence.passage_evidence import cited_by_number
+from ..evidence.unsupported import count_cited_words
 from ..models.transformers.rope import why_not
 from ..passages import Passage
 from ..prompts.template import Style
@@ -188,12 +189,14 @@ def _line(course: _Course, batch: int) -> Row:
     first_token = course.answers[-1].timings.first_token
     if course.method.layout == "apart":  # nothing of a ranking can be shown before all of it is there
         first_token = course.seconds - course.seconds_before
+    cited_words = count_cited_words(answer.text, answer.citations, answer.passages)
     notes = dict.fromkeys(warning for part in course.answers for warning in part.warnings)
     return line | {
         "answer": answer.text,
         "finish_reason": answer.finish_reason,
         "leading": max(cited, key=cited.__getitem__) if cited else None,
         "cited": list(cited),
+        "cited_words": cited_words._asdict(),
         "grounding": answer.grounding,
         "prompt_tokens": sum(part.usage.prompt_tokens for part in course.answers),
         "cached_tokens": sum(part.usage.cached_tokens for part in course.answers),

@@ -8,6 +8,7 @@ from typing import Protocol
 from ..evidence.ablation import Ablation
 from ..evidence.evidence import Citation, Timings, TokenEvidence, Usage
 from ..evidence.passage_evidence import PassageEvidence
+from ..evidence.unsupported import UnsupportedWords
 from ..evidence.word_likelihood import WordLikelihood
 from ..passages import Passage
 
@@ -29,6 +30,10 @@ class AnswerLike(Protocol):
     def passages(self) -> Sequence[Passage]: ...
     @property
     def passage_evidence(self) -> Sequence[PassageEvidence]: ...
+    @property
+    def unsupported(self) -> Sequence[UnsupportedWords]: ...
+    @property
+    def memory(self) -> float | None: ...
     @property
     def usage(self) -> Usage: ...
     @property
