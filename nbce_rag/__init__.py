@@ -52,6 +52,7 @@ _NAMES = {
         "Report",
         "report_schema",
     ),
+    "documents.limits": ("ReadLimits",),
     "embedding.embedder": ("Embedder",),
     "embedding.function": ("CallableEmbedder",),
     "embedding.resolve": ("EmbedderLike",),
@@ -216,6 +217,7 @@ __all__ = [
     "Quote",
     "Rag",
     "ReadError",
+    "ReadLimits",
     "Report",
     "report_schema",
     "Request",
@@ -251,6 +253,7 @@ if TYPE_CHECKING:
     from .answers.choices import ChoiceScores
     from .answers.comparison import AnswerGroup, Comparison
     from .answers.report import Report, report_schema
+    from .documents.limits import ReadLimits
     from .embedding.embedder import Embedder
     from .embedding.function import CallableEmbedder
     from .embedding.resolve import EmbedderLike

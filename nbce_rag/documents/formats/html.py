@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ...errors import ReadError
 from ...noncharacters import strip_marks
 from ..document import Document, clean_title, decode_text
+from ..limits import ReadLimits
 
 if TYPE_CHECKING:
     from bs4.element import PageElement, Tag
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["DOCUMENTS"]
 
 
-def _read_html(path: Path, data: bytes) -> Document:
+def _read_html(path: Path, data: bytes, limits: ReadLimits) -> Document:
     # bs4 and pypdf are imported where they are used: reading text files should not wait for them.
     from bs4 import BeautifulSoup
 

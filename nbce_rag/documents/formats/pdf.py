@@ -9,11 +9,12 @@ from pathlib import Path
 from ...errors import ReadError
 from ...noncharacters import strip_marks
 from ..document import Document, clean_title
+from ..limits import ReadLimits
 
 __all__ = ["DOCUMENTS"]
 
 
-def _read_pdf(path: Path, data: bytes) -> Document:
+def _read_pdf(path: Path, data: bytes, limits: ReadLimits) -> Document:
     from pypdf import PasswordType, PdfReader
     from pypdf.errors import DependencyError
 

@@ -7,15 +7,16 @@ from pathlib import Path
 
 from ...noncharacters import strip_marks
 from ..document import Document, clean_title, decode_text
+from ..limits import ReadLimits
 
 __all__ = ["DOCUMENTS"]
 
 
-def _read_plain(path: Path, data: bytes) -> Document:
+def _read_plain(path: Path, data: bytes, limits: ReadLimits) -> Document:
     return Document(strip_marks(decode_text(path, data)))
 
 
-def _read_markdown(path: Path, data: bytes) -> Document:
+def _read_markdown(path: Path, data: bytes, limits: ReadLimits) -> Document:
     text = strip_marks(decode_text(path, data))
     return Document(text, clean_title(_markdown_title(text.splitlines())))
 
@@ -43,7 +44,7 @@ def _markdown_title(lines: list[str]) -> str | None:
     return None
 
 
-def _read_rst(path: Path, data: bytes) -> Document:
+def _read_rst(path: Path, data: bytes, limits: ReadLimits) -> Document:
     text = strip_marks(decode_text(path, data))
     previous = ""
     for line in map(str.rstrip, text.splitlines()):
