@@ -20,7 +20,7 @@ class ReadLimits:
     Attributes:
         max_bytes: Bytes of the file; default 1 GiB.
         max_unpacked_bytes: Bytes of what it unpacks to, all its parts together; default 1 GiB.
-        max_depth: Levels of elements within elements; default 5,000.
+        max_depth: Levels of elements within elements; default 20,000.
         max_pages: Pages, sheets or slides; default 50,000.
         max_seconds: Seconds of reading, splitting not counted; default 600. Readers look at the clock between
             the parts of a file, so that a little more may pass.
@@ -35,7 +35,7 @@ class ReadLimits:
 
     max_bytes: int = 1 << 30
     max_unpacked_bytes: int = 1 << 30
-    max_depth: int = 5_000
+    max_depth: int = 20_000
     max_pages: int = 50_000
     max_seconds: float = 600.0
 

@@ -1,7 +1,7 @@
 """Which function reads which file: what the modules of `nbce_rag.documents.formats` say.
 
 The text of a `Document` is what spans of passages count in. It is the file's text as it stands for
-text formats (line ends included), and the extracted text for HTML and PDF.
+text formats (line ends included; but without the data of pictures), and the extracted text for others.
 """
 
 from __future__ import annotations
