@@ -53,6 +53,10 @@ _NAMES = {
         "report_schema",
     ),
     "documents.limits": ("ReadLimits",),
+    "documents.pdf.boxes": (
+        "page_boxes",
+        "PageBox",
+    ),
     "embedding.embedder": ("Embedder",),
     "embedding.function": ("CallableEmbedder",),
     "embedding.resolve": ("EmbedderLike",),
@@ -204,6 +208,8 @@ __all__ = [
     "Negation",
     "NumericalError",
     "Options",
+    "page_boxes",
+    "PageBox",
     "Passage",
     "PassageEvidence",
     "PassageIndex",
@@ -254,6 +260,7 @@ if TYPE_CHECKING:
     from .answers.comparison import AnswerGroup, Comparison
     from .answers.report import Report, report_schema
     from .documents.limits import ReadLimits
+    from .documents.pdf.boxes import PageBox, page_boxes
     from .embedding.embedder import Embedder
     from .embedding.function import CallableEmbedder
     from .embedding.resolve import EmbedderLike

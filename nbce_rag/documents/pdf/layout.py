@@ -1,0 +1,157 @@
+"""The lines of a page as text: paragraphs, tables as pipe tables, columns one after the other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from statistics import median
+
+from .pages import Cell, Line, Page, Part, whole_text
+
+__all__ = ["page_parts"]
+
+_PARAGRAPH_GAP = 1.4
+"""Distance of lines, in the usual ones of the page, that parts paragraphs."""
+_PROSE_SHARE = 0.4
+"""Share of cells that begin in lower case, from which on they are lines of columns."""
+_FULL_LINE = 16  # characters of a line of a column, in scripts without lower case
+
+Joint = Callable[[str, str], str]
+"""What stands between the two halves of a word that a line's end has broken: a hyphen, or nothing."""
+
+
+def page_parts(page: Page, lines: Sequence[Line], joint: Joint) -> list[Part]:
+    """The text of lines of a page, in the order in which it is read."""
+    parts: list[Part] = []
+    usual = _usual_distance(lines)
+    before: Line | None = None
+    for block in _blocks(page, lines):
+        if isinstance(block, Line):
+            words = _words(page, block)
+            if before is not None and before.is_broken and parts:
+                parts.append(Part(joint(parts[-1].text, words[0].text), -1))
+            elif before is not None:
+                parts.append(Part("\n\n" if _parts_paragraphs(before, block, usual) else "\n", -1))
+            parts += words
+            before = block
+            continue
+        if parts:
+            parts.append(Part("\n\n", -1))
+        parts += _table(page, block)
+        parts.append(Part("\n", -1))  # with the line end before what follows, a blank line
+        before = Line([cell for cells in block[-1] for cell in cells])
+    if parts and parts[-1].text == "\n":
+        parts.pop()
+    return [part for part in parts if part.text]
+
+
+def _words(page: Page, line: Line) -> list[Part]:
+    parts = page.parts(line.cells[0])
+    for cell in line.cells[1:]:
+        parts += [Part(" ", -1), *page.parts(cell)]
+    return parts
+
+
+def _usual_distance(lines: Sequence[Line]) -> float:
+    distances = [a.bottom - b.bottom for a, b in pairwise(lines)]
+    return median([distance for distance in distances if distance > 0] or [0.0])
+
+
+def _parts_paragraphs(before: Line, line: Line, usual: float) -> bool:
+    return before.bottom - line.bottom > max(_PARAGRAPH_GAP * usual, line.top - line.bottom)
+
+
+_Row = list[list[Cell]]
+"""The cells in each column: none for an empty one, several where they stand close."""
+
+
+def _blocks(page: Page, lines: Sequence[Line]) -> Iterator[Line | list[_Row]]:
+    """Lines in their order, and tables where several lines have the same gaps."""
+    start = 0
+    while start < len(lines):
+        stop = start
+        while stop < len(lines) and len(lines[stop].cells) > 1 and not lines[stop].is_broken:
+            stop += 1
+        rows = _rows(lines[start:stop]) if stop - start > 1 else []
+        if not rows:
+            stop = max(stop, start + 1)
+            yield from lines[start:stop]
+        elif _is_prose(page, rows):
+            for column in zip(*rows, strict=True):
+                yield from (Line(cells) for cells in column if cells)
+        else:
+            yield rows
+        start = stop
+
+
+def _rows(lines: Sequence[Line]) -> list[_Row]:
+    """Cells in columns: those that stand above each other. None when these are not two at least."""
+    spans = sorted((cell.left, cell.right) for line in lines for cell in line.cells)
+    columns: list[list[float]] = []
+    for left, right in spans:
+        if columns and left < columns[-1][1]:
+            columns[-1][1] = max(columns[-1][1], right)
+        else:
+            columns.append([left, right])
+    if len(columns) < 2:
+        return []
+    rows: list[_Row] = []
+    for line in lines:
+        row: _Row = [[] for _ in columns]
+        for cell in line.cells:
+            row[max(i for i, column in enumerate(columns) if column[0] <= cell.left)].append(cell)
+        rows.append(row)
+    return rows
+
+
+def _texts(page: Page, row: _Row) -> list[str]:
+    return [" ".join(whole_text(page.parts(cell)) for cell in cells) for cells in row]
+
+
+def _is_prose(page: Page, rows: Sequence[_Row]) -> bool:
+    """Whether these are lines of columns, read one column after the other."""
+    later = [text for row in rows[1:] for text in _texts(page, row) if text]
+    if len(later) < 0.6 * len(rows[0]) * (len(rows) - 1):
+        return False
+    cased = [text for text in later if text[0].lower() != text[0].upper()]
+    if 2 * len(cased) >= len(later):
+        many_words = sum(len(text.split()) for text in later) >= 2 * len(later)
+        return many_words and sum(text[0].islower() for text in cased) >= _PROSE_SHARE * len(cased)
+    return not any(re.search(r"\d", text) for text in later) and median(map(len, later)) >= _FULL_LINE
+
+
+def _table(page: Page, rows: Sequence[_Row]) -> list[Part]:
+    """Pipe rows, as `nbce_rag.documents.tables` writes them, of parts that know their place."""
+    first = _texts(page, rows[0])
+    has_head = any(first) and not any(re.fullmatch(r"\W*\d[\d\W]*", text) for text in first)
+    lines = [_row(page, row) for row in rows]
+    rule = Part(f"|{' --- |' * len(rows[0])}", -1)
+    if has_head:
+        lines.insert(1, [rule])
+    else:
+        lines[:0] = [[Part(f"|{'  |' * len(rows[0])}", -1)], [rule]]
+    parts: list[Part] = []
+    for line in lines:
+        parts += [Part("\n", -1), *line] if parts else line
+    return parts
+
+
+def _row(page: Page, row: _Row) -> list[Part]:
+    parts = [Part("| ", -1)]
+    for number, cells in enumerate(row):
+        if number:
+            parts.append(Part(" | ", -1))
+        for part in _words(page, Line(cells)) if cells else ():
+            parts += _escaped(part)
+    return [*parts, Part(" |", -1)]
+
+
+def _escaped(part: Part) -> Iterator[Part]:
+    """A part with backslashes before its pipes, as parts."""
+    start = 0
+    for pipe in re.finditer(r"\|", part.text) if part.first >= 0 else ():
+        yield Part(part.text[start : pipe.start()], part.first + start)
+        yield Part("\\", -1)
+        start = pipe.start()
+    yield Part(part.text[start:], part.first + start if part.first >= 0 else -1)

@@ -1,0 +1,201 @@
+"""What PDFium finds on a page: lines, parted into cells where their gaps are wide, and their boxes."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from pypdfium2 import PdfPage, PdfTextPage
+
+__all__ = ["Cell", "Line", "Page", "Part", "read_page", "whole_text"]
+
+_GUTTER = 1.3
+"""Gap between cells or columns, in heights of the line."""
+_HYPHEN = "\x1e"
+"""Stands in a page's text for a hyphen that ends a line within a word."""
+_JOINT = "\x1f"
+"""Stands there for a space that PDFium made of a gap between letters that are set apart."""
+_HYPHEN_CODE = 2  # PDFium's own
+# Controls and noncharacters are no text; NULs stand where a font has no letter.
+_NO_TEXT = "\x00-\x1f\x7f\ufdd0-\ufdef\ufffe\uffff"
+_RUN = re.compile(f"[^\\s{_NO_TEXT}]+(?: [^\\s{_NO_TEXT}]+)*")
+_LETTERSPACED = re.compile(r"(?<!\S)[^\W\d_](?: [^\W\d_]){3,}(?!\S)")
+_LINE = re.compile(f"[^\r\n{_HYPHEN}]+{_HYPHEN}?")
+_SPACE = re.compile("[ \t\xa0\u2000-\u200a\u3000]+")
+_ANY_TEXT = re.compile(f"[^\\s{_NO_TEXT}]")
+
+
+class Part(NamedTuple):
+    """Text, and the number on its page of its first character; -1 for text that the page does not hold."""
+
+    text: str
+    first: int
+
+
+class Cell(NamedTuple):
+    """A part of a line without wide gaps: where it stands in the page's text, and its box in points."""
+
+    start: int
+    end: int
+    left: float
+    bottom: float
+    right: float
+    top: float
+
+
+@dataclass(slots=True)
+class Line:
+    """A line.
+
+    Attributes:
+        cells: At least one.
+        is_broken: Whether its last word goes on in the next line, after a hyphen.
+    """
+
+    cells: list[Cell]
+    is_broken: bool = False
+
+    @property
+    def bottom(self) -> float:
+        return min(cell.bottom for cell in self.cells)
+
+    @property
+    def top(self) -> float:
+        return max(cell.top for cell in self.cells)
+
+
+@dataclass(slots=True)
+class Page:
+    """A page.
+
+    Attributes:
+        height: In points.
+        text: One character for each that PDFium counts.
+        lines: In the order in which they were drawn.
+    """
+
+    height: float = 0.0
+    text: str = ""
+    lines: list[Line] = field(default_factory=list)
+
+    def parts(self, cell: Cell) -> list[Part]:
+        """The words of a cell, with one space between them."""
+        parts: list[Part] = []
+        end = cell.start
+        for run in _RUN.finditer(self.text, cell.start, cell.end):
+            if parts and _SPACE.search(self.text, end, run.start()):
+                parts.append(Part(" ", -1))
+            parts.append(Part(run.group(), run.start()))
+            end = run.end()
+        return parts
+
+    def line_text(self, line: Line) -> str:
+        return " ".join(whole_text(self.parts(cell)) for cell in line.cells)
+
+
+def whole_text(parts: Sequence[Part]) -> str:
+    return "".join(part.text for part in parts)
+
+
+def read_page(page: PdfPage) -> Page:
+    """Takes in a page. PDFium must not be used by another thread meanwhile."""
+    text_page = page.get_textpage()
+    try:
+        boxes = _Boxes(text_page)
+        text = _characters(text_page, boxes)
+        lines = []
+        for match in _LINE.finditer(text):
+            cells = list(_cells(text, match.start(), match.end(), boxes))
+            if cells:
+                lines.append(Line(cells, match.group()[-1] == _HYPHEN))
+        return Page(page.get_height(), text, lines)
+    finally:
+        text_page.close()
+
+
+class _Boxes:
+    """Boxes of the characters of a page."""
+
+    def __init__(self, page: PdfTextPage) -> None:
+        import pypdfium2.raw as pdfium
+
+        self._page = page.raw
+        self._function = pdfium.FPDFText_GetLooseCharBox
+        self._box = pdfium.FS_RECTF()
+        self._reference = ctypes.byref(self._box)
+
+    def __getitem__(self, index: int) -> tuple[float, float, float, float]:
+        """Left, bottom, right and top of a character."""
+        self._function(self._page, index, self._reference)
+        box = self._box
+        return box.left, box.bottom, box.right, box.top
+
+
+def _characters(page: PdfTextPage, boxes: _Boxes) -> str:
+    """The page's text, exactly one character for each that PDFium counts."""
+    import pypdfium2.raw as pdfium
+
+    count = page.count_chars()
+    text = page.get_text_range() if count else ""
+    if len(text) != count:
+        codes = (pdfium.FPDFText_GetUnicode(page, i) for i in range(count))
+        text = "".join(
+            chr(code) if code < 0x110000 and not 0xD800 <= code < 0xE000 else "\ufffd" for code in codes
+        )
+    # Both stand for a hyphen that was taken out, and for a character that has no letter.
+    odd = [match.start() for match in re.finditer("[\x02\ufffe]", text)]
+    apart = list(_LETTERSPACED.finditer(text))
+    if not odd and not apart:
+        return text
+    letters = list(text)
+    for i in odd:
+        letters[i] = _HYPHEN if pdfium.FPDFText_GetUnicode(page, i) == _HYPHEN_CODE else "\0"
+    for match in apart:
+        gaps = {
+            i: boxes[i + 1][0] - boxes[i - 1][2]
+            for i in range(match.start() + 1, match.end(), 2)
+            if pdfium.FPDFText_IsGenerated(page, i) == 1
+        }
+        # A gap wider than those between letters parts two words.
+        most = 1.5 * max(min(gaps.values(), default=0.0), 0.1)
+        for i, gap in gaps.items():
+            if gap <= most:
+                letters[i] = _JOINT
+    return "".join(letters)
+
+
+def _cells(text: str, start: int, end: int, boxes: _Boxes) -> Iterator[Cell]:
+    """The cells of a line, from left to right."""
+    begin = _ANY_TEXT.search(text, start, end)
+    if begin is None:
+        return
+    first = begin.start()
+    while not _ANY_TEXT.match(text, end - 1):
+        end -= 1
+    left, bottom, right, top = boxes[first]
+    width = _GUTTER * (top - bottom)
+    cells: list[Cell] = []
+    for space in _SPACE.finditer(text, first, end):
+        before, after = boxes[space.start() - 1], boxes[space.end()]
+        # The second is the gap where words run from right to left, or jump back.
+        if after[0] - before[2] > width or before[0] - after[2] > width:
+            cells.append(_cell(first, space.start(), (left, bottom, right, top), before))
+            first = space.end()
+            left, bottom, right, top = after
+    cells.append(_cell(first, end, (left, bottom, right, top), boxes[end - 1]))
+    yield from sorted(cells, key=lambda cell: cell.left) if len(cells) > 1 else cells
+
+
+def _cell(start: int, end: int, first: tuple[float, ...], last: tuple[float, ...]) -> Cell:
+    return Cell(
+        start,
+        end,
+        min(first[0], last[0]),
+        min(first[1], last[1]),
+        max(first[2], last[2]),
+        max(first[3], last[3]),
+    )
