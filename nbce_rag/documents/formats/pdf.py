@@ -18,7 +18,7 @@ _RECOGNITION = "run text recognition on it first, with ocrmypdf for example"
 
 
 def _read_pdf(path: Path, data: bytes, limits: ReadLimits) -> Document:
-    with pdf_file(str(path), data) as file:
+    with pdf_file(str(path), data, limits) as file:
         content = read_pdf_text(str(path), file, limits)
     pages = [whole_text(parts) for parts in content.pages]
     if not any(pages):

@@ -55,7 +55,7 @@ def page_boxes(
         ReadError: The file cannot be read, or is no PDF.
     """
     path = Path(path)
-    with pdf_file(str(path), read_bytes(path, limits)) as document:
+    with pdf_file(str(path), read_bytes(path, limits), limits) as document:
         pages = read_pdf_text(str(path), document, limits).pages
         length = sum(len(part.text) for parts in pages for part in parts) + max(len(pages) - 1, 0)
         if not (isinstance(start, int) and isinstance(end, int) and 0 <= start <= end <= length):

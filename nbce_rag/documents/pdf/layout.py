@@ -13,6 +13,8 @@ __all__ = ["page_parts"]
 
 _PARAGRAPH_GAP = 1.4
 """Distance of lines, in the usual ones of the page, that parts paragraphs."""
+_WIDE_GAP = 2.5
+"""The same, in heights of the line; lines of a text with double spacing have 2."""
 _PROSE_SHARE = 0.4
 """Share of cells that begin in lower case, from which on they are lines of columns."""
 _FULL_LINE = 16  # characters of a line of a column, in scripts without lower case
@@ -25,25 +27,24 @@ def page_parts(page: Page, lines: Sequence[Line], joint: Joint) -> list[Part]:
     """The text of lines of a page, in the order in which it is read."""
     parts: list[Part] = []
     usual = _usual_distance(lines)
-    before: Line | None = None
+    before: Line | None = None  # none after a table
     for block in _blocks(page, lines):
-        if isinstance(block, Line):
+        if not isinstance(block, Line):
+            words = _table(page, block)
+            gap = "\n\n"
+        else:
             words = _words(page, block)
-            if before is not None and before.is_broken and parts:
-                parts.append(Part(joint(parts[-1].text, words[0].text), -1))
-            elif before is not None:
-                parts.append(Part("\n\n" if _parts_paragraphs(before, block, usual) else "\n", -1))
-            parts += words
-            before = block
-            continue
-        if parts:
-            parts.append(Part("\n\n", -1))
-        parts += _table(page, block)
-        parts.append(Part("\n", -1))  # with the line end before what follows, a blank line
-        before = Line([cell for cells in block[-1] for cell in cells])
-    if parts and parts[-1].text == "\n":
-        parts.pop()
-    return [part for part in parts if part.text]
+            if before is None:
+                gap = "\n\n"
+            elif before.is_broken:
+                gap = joint(parts[-1].text, words[0].text)
+            else:
+                gap = "\n\n" if _parts_paragraphs(before, block, usual) else "\n"
+        if parts and gap:
+            parts.append(Part(gap, -1))
+        parts += words
+        before = block if isinstance(block, Line) else None
+    return parts
 
 
 def _words(page: Page, line: Line) -> list[Part]:
@@ -59,7 +60,8 @@ def _usual_distance(lines: Sequence[Line]) -> float:
 
 
 def _parts_paragraphs(before: Line, line: Line, usual: float) -> bool:
-    return before.bottom - line.bottom > max(_PARAGRAPH_GAP * usual, line.top - line.bottom)
+    distance, height = before.bottom - line.bottom, line.top - line.bottom
+    return distance > max(_PARAGRAPH_GAP * usual, height) or distance > _WIDE_GAP * height
 
 
 _Row = list[list[Cell]]

@@ -15,6 +15,8 @@ __all__ = ["Cell", "Line", "Page", "Part", "read_page", "whole_text"]
 
 _GUTTER = 1.3
 """Gap between cells or columns, in heights of the line."""
+_SAME_LINE = 0.3
+"""Most difference of the ends of one line, in its heights."""
 _HYPHEN = "\x1e"
 """Stands in a page's text for a hyphen that ends a line within a word."""
 _JOINT = "\x1f"
@@ -107,11 +109,15 @@ def read_page(page: PdfPage) -> Page:
     try:
         boxes = _Boxes(text_page)
         text = _characters(text_page, boxes)
-        lines = []
+        lines: list[Line] = []
         for match in _LINE.finditer(text):
             cells = list(_cells(text, match.start(), match.end(), boxes))
-            if cells:
-                lines.append(Line(cells, match.group()[-1] == _HYPHEN))
+            if not cells:
+                continue
+            line = Line(cells, match.group()[-1] == _HYPHEN)
+            if lines and _goes_on(lines[-1], line):
+                line.cells[:0] = lines.pop().cells
+            lines.append(line)
         return Page(page.get_height(), text, lines)
     finally:
         text_page.close()
@@ -142,10 +148,7 @@ def _characters(page: PdfTextPage, boxes: _Boxes) -> str:
     count = page.count_chars()
     text = page.get_text_range() if count else ""
     if len(text) != count:
-        codes = (pdfium.FPDFText_GetUnicode(page, i) for i in range(count))
-        text = "".join(
-            chr(code) if code < 0x110000 and not 0xD800 <= code < 0xE000 else "\ufffd" for code in codes
-        )
+        text = _by_code([pdfium.FPDFText_GetUnicode(page, i) for i in range(count)])
     # Both stand for a hyphen that was taken out, and for a character that has no letter.
     odd = [match.start() for match in re.finditer("[\x02\ufffe]", text)]
     apart = list(_LETTERSPACED.finditer(text))
@@ -168,6 +171,17 @@ def _characters(page: PdfTextPage, boxes: _Boxes) -> str:
     return "".join(letters)
 
 
+def _by_code(codes: list[int]) -> str:
+    """Characters by their codes; a NUL after one that takes two of them."""
+    text = "".join(chr(code) if code < 0x110000 else "\ufffd" for code in codes)
+    pairs = re.sub(
+        "[\ud800-\udbff][\udc00-\udfff]",
+        lambda pair: pair.group().encode("utf-16", "surrogatepass").decode("utf-16") + "\0",
+        text,
+    )
+    return re.sub("[\ud800-\udfff]", "\ufffd", pairs)
+
+
 def _cells(text: str, start: int, end: int, boxes: _Boxes) -> Iterator[Cell]:
     """The cells of a line, from left to right."""
     begin = _ANY_TEXT.search(text, start, end)
@@ -188,6 +202,17 @@ def _cells(text: str, start: int, end: int, boxes: _Boxes) -> Iterator[Cell]:
             left, bottom, right, top = after
     cells.append(_cell(first, end, (left, bottom, right, top), boxes[end - 1]))
     yield from sorted(cells, key=lambda cell: cell.left) if len(cells) > 1 else cells
+
+
+def _goes_on(before: Line, line: Line) -> bool:
+    """Whether two lines are one, which PDFium has parted, as it does with single letters far apart."""
+    most = _SAME_LINE * (line.top - line.bottom)
+    return (
+        not before.is_broken
+        and abs(before.bottom - line.bottom) < most
+        and abs(before.top - line.top) < most
+        and before.cells[-1].right <= line.cells[0].left
+    )
 
 
 def _cell(start: int, end: int, first: tuple[float, ...], last: tuple[float, ...]) -> Cell:

@@ -15,6 +15,7 @@ from ..limits import Deadline, ReadLimits
 from .layout import page_parts
 from .pages import Page, Part, read_page
 from .running import body_lines
+from .streams import check_streams
 
 if TYPE_CHECKING:
     from pypdfium2 import PdfDocument
@@ -45,14 +46,15 @@ class PdfText:
 
 
 @contextmanager
-def pdf_file(name: str, data: bytes) -> Iterator[PdfDocument]:
+def pdf_file(name: str, data: bytes, limits: ReadLimits) -> Iterator[PdfDocument]:
     """An open PDF. No other thread can open one meanwhile.
 
     Raises:
-        ReadError: It is none, or encrypted.
+        ReadError: It is none, encrypted, or a bomb.
     """
     from pypdfium2 import PdfDocument, PdfiumError
 
+    check_streams(name, data, limits)
     with _LOCK:
         try:
             document = PdfDocument(data)  # tries the empty password, which files have to forbid printing
