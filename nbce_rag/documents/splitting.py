@@ -2,7 +2,8 @@
 
 Nothing is rewritten: a passage is a span of the text, and everything but whitespace is in some span.
 The text is first taken apart into pieces (sentences; parts of those that are too long), each of
-which is counted once, and the pieces are then packed into passages.
+which is counted once, and the pieces are then packed into passages. The rows of a pipe table are pieces too,
+and a passage that begins among them takes the table's head along (`nbce_rag.documents.table_heads`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 from ..checks import check_count
 from ..errors import InputError
 from ..passages import Passage
+from .table_heads import TableHeads
 
 __all__ = ["approximate_tokens", "split_document", "split_sentences", "split_text"]
 
@@ -80,8 +82,9 @@ def split_text(
 ) -> list[Span]:
     """Splits a text into passages of at most `max_tokens`, at paragraph ends, then at sentence ends.
 
-    A sentence of more than `max_tokens` is cut at line ends, then clauses, words, characters. The
-    time is linear in the length of the text.
+    A sentence of more than `max_tokens` is cut at line ends, then clauses, words, characters; so is a row of
+    a pipe table, and one that begins a passage leaves room for the head of its table. The time is linear in
+    the length of the text.
 
     Args:
         text: Any text; it is not changed.
@@ -101,7 +104,7 @@ def split_text(
     """
     check_window(max_tokens, overlap)
     count = count_tokens or approximate_tokens
-    return _pack(text, list(_pieces(text, max_tokens, overlap, count)), max_tokens, overlap, count)
+    return _split(text, max_tokens, overlap, count, TableHeads(text, max_tokens, count))
 
 
 def split_document(
@@ -118,14 +121,24 @@ def split_document(
 
     The title is not counted. Each passage gets a copy of `metadata`, and its id from its content.
 
+    A passage that begins within a pipe table has the table's head before its own text, where it fits, and
+    its length, with the line of dashes, in `metadata["table_head"]`: behind that many characters the text is
+    what stands from `start` to `end`.
+
     Raises:
         InputError: As `split_text`.
     """
-    spans = split_text(text, max_tokens=max_tokens, overlap=overlap, count_tokens=count_tokens)
-    return [
-        Passage(text[a:b], title=title, source=source, start=a, end=b, metadata=dict(metadata or {}))
-        for a, b in spans
-    ]
+    check_window(max_tokens, overlap)
+    count = count_tokens or approximate_tokens
+    heads = TableHeads(text, max_tokens, count)
+    passages = []
+    for start, end in _split(text, max_tokens, overlap, count, heads):
+        part, more = text[start:end], dict(metadata or {})
+        head = heads.head_at(start)
+        if head and count(head + part) <= max_tokens:
+            part, more = head + part, {**more, "table_head": len(head)}
+        passages.append(Passage(part, title=title, source=source, start=start, end=end, metadata=more))
+    return passages
 
 
 def split_sentences(text: str, most: int) -> list[Span]:
@@ -135,7 +148,8 @@ def split_sentences(text: str, most: int) -> list[Span]:
     character that is not whitespace is in one.
     """
     # Counted as one token each, sentences are pieces that are never taken apart.
-    spans = [(piece.start, piece.end) for piece in _pieces(text, 1, 0, lambda sentence: 1)]
+    heads = TableHeads("", 1, len)
+    spans = [(piece.start, piece.end) for piece in _pieces(text, 1, 0, lambda sentence: 1, heads)]
     size = max(1, -(-len(spans) // most))
     runs = (spans[i : i + size] for i in range(0, len(spans), size))
     return [(run[0][0], run[-1][1]) for run in runs]
@@ -198,22 +212,39 @@ def _is_abbreviation(text: str, start: int, dot: int) -> bool:
     return is_initial or is_list_number or word.lower() in _ABBREVIATION_SET
 
 
-def _pieces(text: str, max_tokens: int, overlap: int, count: TokenCounter) -> Iterator[_Piece]:
+def _split(text: str, max_tokens: int, overlap: int, count: TokenCounter, heads: TableHeads) -> list[Span]:
+    pieces = list(_pieces(text, max_tokens, overlap, count, heads))
+    return _pack(text, pieces, max_tokens, overlap, count, heads)
+
+
+def _units(text: str, start: int, end: int, heads: TableHeads) -> Iterator[Span]:
+    """The sentences of a paragraph, and the rows of tables in it."""
+    for a, b, is_row in heads.units(start, end):
+        if is_row:
+            yield a, b
+        else:
+            yield from _sentences(text, a, b)
+
+
+def _pieces(
+    text: str, max_tokens: int, overlap: int, count: TokenCounter, heads: TableHeads
+) -> Iterator[_Piece]:
     """All pieces of the text in order, each of at most `max_tokens`."""
     # Characters are cut off in runs that are small against the passage, and no larger than the
     # overlap: a text without any break still fills its passages and overlaps.
     grain = max(1, min(max_tokens // 8, overlap or max_tokens))
     for paragraph in _paragraphs(text):
         opens = True
-        for sentence in _sentences(text, *paragraph):
-            todo = [(*sentence, 0)]
+        for unit in _units(text, *paragraph, heads):
+            todo = [(*unit, 0)]
+            most = max_tokens - heads.tokens_at(unit[0])
             while todo:
                 a, b, level = todo.pop()
                 a, b = _trim(text, a, b)
                 if a >= b:
                     continue
                 tokens = count(text[a:b])
-                if tokens <= max_tokens or b - a == 1:
+                if tokens <= most or b - a == 1:
                     yield _Piece(a, b, tokens, opens)
                     opens = False
                     continue
@@ -252,7 +283,14 @@ def _attaches(text: str, position: int) -> bool:
     return is_modifier or is_joined or unicodedata.category(character).startswith("M")
 
 
-def _pack(text: str, pieces: list[_Piece], max_tokens: int, overlap: int, count: TokenCounter) -> list[Span]:
+def _pack(
+    text: str,
+    pieces: list[_Piece],
+    max_tokens: int,
+    overlap: int,
+    count: TokenCounter,
+    heads: TableHeads,
+) -> list[Span]:
     """Fills passages with pieces [low, high), of which those from `new` on are in no passage yet."""
     spans: list[Span] = []
     low = new = 0
@@ -260,17 +298,18 @@ def _pack(text: str, pieces: list[_Piece], max_tokens: int, overlap: int, count:
         # A passage repeats less than all of the one before, so that it is not contained in this one.
         low = _overlap_start(text, pieces, low + 1 if spans else 0, new, overlap, count)
         total = sum(piece.tokens for piece in pieces[low : new + 1])
-        while low < new and total > max_tokens:
+        while low < new and total + heads.tokens_at(pieces[low].start) > max_tokens:
             total -= pieces[low].tokens
             low += 1
         high = new + 1
+        total += heads.tokens_at(pieces[low].start)
         while high < len(pieces) and total + pieces[high].tokens <= max_tokens:
             total += pieces[high].tokens
             high += 1
         high = _paragraph_end(pieces, low, new, high, total, max_tokens)
         # The sum leaves out what stands between pieces, and tokens may differ across a seam: the
         # passage itself is what must not be over the limit.
-        while count(text[pieces[low].start : pieces[high - 1].end]) > max_tokens:
+        while count(_whole(text, pieces[low].start, pieces[high - 1].end, heads)) > max_tokens:
             if high > new + 1:
                 high -= 1
             elif low < new:
@@ -280,6 +319,10 @@ def _pack(text: str, pieces: list[_Piece], max_tokens: int, overlap: int, count:
         spans.append((pieces[low].start, pieces[high - 1].end))
         new = high
     return spans
+
+
+def _whole(text: str, start: int, end: int, heads: TableHeads) -> str:
+    return heads.head_at(start) + text[start:end]
 
 
 def _overlap_start(
