@@ -65,6 +65,24 @@ def test_tables_keep_their_columns_and_empty_cells(tmp_path: Path) -> None:
     )
 
 
+def test_pairs_are_a_table_though_they_begin_in_lower_case(tmp_path: Path) -> None:
+    options = (
+        ["-b, --best", "-s, --strict"],
+        ["perform the best of all tests", "use strict tests of all kinds"],
+    )
+    lines = [
+        line for pair in zip(column(72, *options[0]), column(250, *options[1]), strict=True) for line in pair
+    ]
+    assert read(tmp_path, lines_pdf(lines)).text.endswith("| -s, --strict | use strict tests of all kinds |")
+
+
+def test_code_keeps_its_gaps(tmp_path: Path) -> None:
+    lines = [*column(72, "first", "other"), *column(151.2, "INTEGER, of any size", "CHOICE { of others")]
+    lines.sort(key=lambda line: -line[1])
+    data = lines_pdf(lines).replace(b"/BaseFont /Helvetica", b"/BaseFont /Courier")
+    assert read(tmp_path, data).text == "first      INTEGER, of any size\nother      CHOICE { of others"
+
+
 HEAD, FOOT = (72.0, 750.0, "Harbour Board - Confidential"), 30.0
 
 

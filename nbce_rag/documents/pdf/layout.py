@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from statistics import median
+from statistics import mean, median
 
 from .pages import Cell, Line, Page, Part, whole_text
 
@@ -15,8 +15,13 @@ _PARAGRAPH_GAP = 1.4
 """Distance of lines, in the usual ones of the page, that parts paragraphs."""
 _WIDE_GAP = 2.5
 """The same, in heights of the line; lines of a text with double spacing have 2."""
-_PROSE_SHARE = 0.4
-"""Share of cells that begin in lower case, from which on they are lines of columns."""
+_PROSE_SHARE = 0.3
+"""Share of the cells of each column that begin in lower case, from which on they are lines of prose."""
+_FILLED = 0.7
+"""Share of cells that are not empty, in columns of prose."""
+_MOST_SPACES = 80  # between the words of code
+_LIKE_WIDTH = 0.6
+"""The shortest column, in the lengths of the longest, that is still one of prose."""
 _FULL_LINE = 16  # characters of a line of a column, in scripts without lower case
 
 Joint = Callable[[str, str], str]
@@ -49,8 +54,9 @@ def page_parts(page: Page, lines: Sequence[Line], joint: Joint) -> list[Part]:
 
 def _words(page: Page, line: Line) -> list[Part]:
     parts = page.parts(line.cells[0])
-    for cell in line.cells[1:]:
-        parts += [Part(" ", -1), *page.parts(cell)]
+    for before, cell in pairwise(line.cells):
+        width = round((cell.left - before.right) / line.pitch) if line.pitch else 1
+        parts += [Part(" " * min(max(width, 1), _MOST_SPACES), -1), *page.parts(cell)]
     return parts
 
 
@@ -73,7 +79,7 @@ def _blocks(page: Page, lines: Sequence[Line]) -> Iterator[Line | list[_Row]]:
     start = 0
     while start < len(lines):
         stop = start
-        while stop < len(lines) and len(lines[stop].cells) > 1 and not lines[stop].is_broken:
+        while stop < len(lines) and _has_columns(lines[stop]):
             stop += 1
         rows = _rows(lines[start:stop]) if stop - start > 1 else []
         if not rows:
@@ -85,6 +91,10 @@ def _blocks(page: Page, lines: Sequence[Line]) -> Iterator[Line | list[_Row]]:
         else:
             yield rows
         start = stop
+
+
+def _has_columns(line: Line) -> bool:
+    return len(line.cells) > 1 and not line.is_broken and not line.pitch
 
 
 def _rows(lines: Sequence[Line]) -> list[_Row]:
@@ -113,14 +123,23 @@ def _texts(page: Page, row: _Row) -> list[str]:
 
 def _is_prose(page: Page, rows: Sequence[_Row]) -> bool:
     """Whether these are lines of columns, read one column after the other."""
-    later = [text for row in rows[1:] for text in _texts(page, row) if text]
-    if len(later) < 0.6 * len(rows[0]) * (len(rows) - 1):
+    columns = [
+        [text for text in column if text] for column in zip(*(_texts(page, row) for row in rows), strict=True)
+    ]
+    later = [column[1:] for column in columns]
+    if not all(later) or sum(map(len, columns)) < _FILLED * len(rows) * len(columns):
         return False
-    cased = [text for text in later if text[0].lower() != text[0].upper()]
-    if 2 * len(cased) >= len(later):
-        many_words = sum(len(text.split()) for text in later) >= 2 * len(later)
-        return many_words and sum(text[0].islower() for text in cased) >= _PROSE_SHARE * len(cased)
-    return not any(re.search(r"\d", text) for text in later) and median(map(len, later)) >= _FULL_LINE
+    lengths = [mean(map(len, column)) for column in columns]
+    if min(lengths) < _LIKE_WIDTH * max(lengths):
+        return False
+    texts = [text for column in later for text in column]
+    if any(text[0].lower() != text[0].upper() for text in texts):
+        return all(
+            sum(text[0].islower() for text in column) >= _PROSE_SHARE * len(column)
+            and sum(len(text.split()) for text in column) >= 2 * len(column)
+            for column in later
+        )
+    return not any(re.search(r"\d", text) for text in texts) and min(lengths) >= _FULL_LINE
 
 
 def _table(page: Page, rows: Sequence[_Row]) -> list[Part]:

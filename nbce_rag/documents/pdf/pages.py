@@ -28,6 +28,7 @@ _RUN = re.compile(f"[^\\s{_NO_TEXT}]+(?: [^\\s{_NO_TEXT}]+)*")
 _LETTERSPACED = re.compile(r"(?<!\S)[^\W\d_](?: [^\W\d_]){3,}(?!\S)")
 _LINE = re.compile(f"[^\r\n{_HYPHEN}]+{_HYPHEN}?")
 _SPACE = re.compile("[ \t\xa0\u2000-\u200a\u3000]+")
+_FIXED_FONT = re.compile(rb"Mono|Courier|Consol|Typewriter|CMTT", re.IGNORECASE)
 _ANY_TEXT = re.compile(f"[^\\s{_NO_TEXT}]")
 
 
@@ -56,10 +57,13 @@ class Line:
     Attributes:
         cells: At least one.
         is_broken: Whether its last word goes on in the next line, after a hyphen.
+        pitch: The width of its characters in points, where it has several cells in type of one width, as
+            code has; else 0.
     """
 
     cells: list[Cell]
     is_broken: bool = False
+    pitch: float = 0.0
 
     @property
     def bottom(self) -> float:
@@ -117,6 +121,9 @@ def read_page(page: PdfPage) -> Page:
             line = Line(cells, match.group()[-1] == _HYPHEN)
             if lines and _goes_on(lines[-1], line):
                 line.cells[:0] = lines.pop().cells
+            if len(line.cells) > 1 and _is_fixed(text_page, line.cells[0].start):
+                left, _, right, _ = boxes[line.cells[0].start]
+                line.pitch = right - left
             lines.append(line)
         return Page(page.get_height(), text, lines)
     finally:
@@ -202,6 +209,16 @@ def _cells(text: str, start: int, end: int, boxes: _Boxes) -> Iterator[Cell]:
             left, bottom, right, top = after
     cells.append(_cell(first, end, (left, bottom, right, top), boxes[end - 1]))
     yield from sorted(cells, key=lambda cell: cell.left) if len(cells) > 1 else cells
+
+
+def _is_fixed(page: PdfTextPage, index: int) -> bool:
+    """Whether the character there is in type of one width."""
+    import pypdfium2.raw as pdfium
+
+    flags = ctypes.c_int()
+    name = ctypes.create_string_buffer(64)
+    pdfium.FPDFText_GetFontInfo(page, index, name, len(name), flags)
+    return bool(flags.value & 1) or _FIXED_FONT.search(name.value) is not None
 
 
 def _goes_on(before: Line, line: Line) -> bool:

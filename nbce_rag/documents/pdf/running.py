@@ -7,13 +7,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .pages import Line, Page
+from .pages import Line, Page, whole_text
 
 __all__ = ["body_lines"]
 
 _MARGIN = 0.1
 """Share of a page's height, at its top and at its foot, in which they stand."""
 _SAME_HEIGHT = 3.0  # points
+_GAP = " | "  # between the cells of a line
 _NUMBER = re.compile(r"\d+")
 _PAGE_NUMBER = re.compile(
     r"[\W_]*(?:(?:page|p|pg|seite|s|página|pagina|стр)\.?\s*)?\d+(?:\s*(?:/|of|von|de|di|из|-)\s*\d+)?[\W_]*",
@@ -65,7 +66,7 @@ def _running(pages: Sequence[Page], is_head: bool) -> list[tuple[list[_Edge], bo
     for number, page in enumerate(pages):
         for line in page.lines:
             if line.bottom > (1 - _MARGIN) * page.height if is_head else line.top < _MARGIN * page.height:
-                text = page.line_text(line)
+                text = _GAP.join(whole_text(page.parts(cell)) for cell in line.cells)
                 groups[_NUMBER.sub("#", text)].append(_Edge(number, line, text))
     many = [edges for edges in groups.values() if _is_running(edges)]
     return [
