@@ -85,6 +85,12 @@ def test_hidden_text_does_not_show_because_of_a_button_far_off() -> None:
         ("<details><summary>Where?</summary><p>Here.</p></details>", "Where?\n\nHere."),
         ("<article><p>Body.</p><footer>By Ada.</footer></article><footer>©</footer>", "Body.\n\nBy Ada."),
         ("<h2>Tide<a class=anchor aria-hidden=true>#</a></h2>", "Tide"),
+        ("<main><p>Body.</p><footer>Signed.</footer></main><footer>©</footer>", "Body.\n\nSigned."),
+        ("<sup>1</sup>/<sub>2</sub>", "1/2"),
+        ("<math><mn>2</mn><mo>&InvisibleTimes;</mo><mi>x</mi></math>", "2x"),
+        ("<a href=x>One</a><a href=y>Two</a> and <a href=z>cat</a>s", "One Two and cats"),
+        ("<b>Map</b><img alt='of Brill'>", "Map of Brill"),
+        ("<h3 onclick='x()'>Open?</h3><div style='display:none'>At nine.</div>", "Open?\n\nAt nine."),
         ("<nav>a</nav><script>b</script><svg><text>c</text></svg><template>d</template>e", "e"),
         ("a<br>b<br><br>c", "a\nb\n\nc"),
         ("one<wbr>two &lt;b&gt; &amp;amp;", "onetwo <b> &amp;"),
@@ -133,6 +139,11 @@ HEADS = "<tr><th>Boat</th><th>Winter</th><th>Summer</th></tr>"
         (HEADS + "<tr><td><p>Yawl</p><td><p></p><td><p>48</p>", ["| Yawl |  | 48 |"]),
         (HEADS + "<tr><td rowspan=2>Yawl<td>1<td>2<tr><td>3<td>4", ["| Yawl | 1 | 2 |", "| Yawl | 3 | 4 |"]),
         (HEADS + "<tr><td>Yawl<td colspan=2>shut", ["| Yawl | shut | shut |"]),
+        (HEADS + "<tr><td colspan=3>Old boats<tr><td>Yawl<td>1", ["| Old boats |  |  |", "| Yawl | 1 |  |"]),
+        (
+            HEADS + "<tr><td>Yawl<td><table><tr><th>a<th>b<tr><td>1<td>2</table>",
+            ["| Yawl | a, b<br>1, 2 |  |"],
+        ),
         (
             HEADS + "<tr><td>Yawl<td rowspan=0>x<td>1<tr><td>Skiff<td>2",
             ["| Yawl | x | 1 |", "| Skiff | x | 2 |"],
@@ -153,6 +164,10 @@ def test_a_cell_stays_under_its_head_and_in_its_row(rows: str, lines: list[str])
             "<table><caption>Fees</caption><thead><tr><th rowspan=2>Boat<th colspan=2>2024<tr><th>Q1<th>Q2"
             "</thead><tr><td>Yawl<td>1<td>2</table>",
             "Fees\n\n| Boat | 2024 Q1 | 2024 Q2 |\n| --- | --- | --- |\n| Yawl | 1 | 2 |",
+        ),
+        (
+            "<table><tr><th colspan=2>2024<tr><th>Q1<th>Q2<tr><td>1<td>2</table>",
+            "| 2024 Q1 | 2024 Q2 |\n| --- | --- |\n| 1 | 2 |",
         ),
         ("<table><tr><th><th>Mon<tr><td><td>shut</table>", "|  | Mon |\n| --- | --- |\n|  | shut |"),
         ("<table><tr><td><th>Mon<tr><th>9<td>shut</table>", "|  | Mon |\n| --- | --- |\n| 9 | shut |"),

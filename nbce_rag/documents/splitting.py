@@ -11,11 +11,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..checks import check_count
 from ..errors import InputError
 from ..passages import Passage
+from .packing import Piece, pack
 from .table_heads import TableHeads
 
 __all__ = ["approximate_tokens", "split_document", "split_sentences", "split_text"]
@@ -56,15 +57,6 @@ _FINER = (
     ),
     re.compile("[^\\s\u200b]++\u200b*+|\u200b++"),  # words; Khmer and Thai may mark theirs by U+200B
 )
-
-
-class _Piece(NamedTuple):
-    """A span without outer whitespace that is never cut, and its count of tokens."""
-
-    start: int
-    end: int
-    tokens: int
-    opens: bool  # it is the first of a paragraph
 
 
 def approximate_tokens(text: str) -> int:
@@ -214,7 +206,7 @@ def _is_abbreviation(text: str, start: int, dot: int) -> bool:
 
 def _split(text: str, max_tokens: int, overlap: int, count: TokenCounter, heads: TableHeads) -> list[Span]:
     pieces = list(_pieces(text, max_tokens, overlap, count, heads))
-    return _pack(text, pieces, max_tokens, overlap, count, heads)
+    return pack(text, pieces, max_tokens, overlap, count, heads)
 
 
 def _units(text: str, start: int, end: int, heads: TableHeads) -> Iterator[Span]:
@@ -228,7 +220,7 @@ def _units(text: str, start: int, end: int, heads: TableHeads) -> Iterator[Span]
 
 def _pieces(
     text: str, max_tokens: int, overlap: int, count: TokenCounter, heads: TableHeads
-) -> Iterator[_Piece]:
+) -> Iterator[Piece]:
     """All pieces of the text in order, each of at most `max_tokens`."""
     # Characters are cut off in runs that are small against the passage, and no larger than the
     # overlap: a text without any break still fills its passages and overlaps.
@@ -245,7 +237,7 @@ def _pieces(
                     continue
                 tokens = count(text[a:b])
                 if tokens <= most or b - a == 1:
-                    yield _Piece(a, b, tokens, opens)
+                    yield Piece(a, b, tokens, opens)
                     opens = False
                     continue
                 if level < len(_FINER):
@@ -281,71 +273,3 @@ def _attaches(text: str, position: int) -> bool:
     is_modifier = character == "\u200d" or "\U0001f3fb" <= character <= "\U0001f3ff"
     is_joined = text[position - 1] == "\u200d"
     return is_modifier or is_joined or unicodedata.category(character).startswith("M")
-
-
-def _pack(
-    text: str,
-    pieces: list[_Piece],
-    max_tokens: int,
-    overlap: int,
-    count: TokenCounter,
-    heads: TableHeads,
-) -> list[Span]:
-    """Fills passages with pieces [low, high), of which those from `new` on are in no passage yet."""
-    spans: list[Span] = []
-    low = new = 0
-    while new < len(pieces):
-        # A passage repeats less than all of the one before, so that it is not contained in this one.
-        low = _overlap_start(text, pieces, low + 1 if spans else 0, new, overlap, count)
-        total = sum(piece.tokens for piece in pieces[low : new + 1])
-        while low < new and total + heads.tokens_at(pieces[low].start) > max_tokens:
-            total -= pieces[low].tokens
-            low += 1
-        high = new + 1
-        total += heads.tokens_at(pieces[low].start)
-        while high < len(pieces) and total + pieces[high].tokens <= max_tokens:
-            total += pieces[high].tokens
-            high += 1
-        high = _paragraph_end(pieces, low, new, high, total, max_tokens)
-        # The sum leaves out what stands between pieces, and tokens may differ across a seam: the
-        # passage itself is what must not be over the limit.
-        while count(_whole(text, pieces[low].start, pieces[high - 1].end, heads)) > max_tokens:
-            if high > new + 1:
-                high -= 1
-            elif low < new:
-                low += 1
-            else:
-                break
-        spans.append((pieces[low].start, pieces[high - 1].end))
-        new = high
-    return spans
-
-
-def _whole(text: str, start: int, end: int, heads: TableHeads) -> str:
-    return heads.head_at(start) + text[start:end]
-
-
-def _overlap_start(
-    text: str, pieces: list[_Piece], first: int, new: int, overlap: int, count: TokenCounter
-) -> int:
-    """The first of the pieces before `new`, from `first` on, that may be repeated within `overlap` tokens."""
-    low, total = new, 0
-    while low > first and total + pieces[low - 1].tokens <= overlap:
-        low -= 1
-        total += pieces[low].tokens
-    while low < new and count(text[pieces[low].start : pieces[new - 1].end]) > overlap:
-        low += 1
-    return low
-
-
-def _paragraph_end(pieces: list[_Piece], low: int, new: int, high: int, total: int, max_tokens: int) -> int:
-    """`high`, or the last paragraph end before it when the passage is still at least half full there."""
-    if high == len(pieces) or pieces[high].opens:
-        return high
-    for stop in range(high - 1, new, -1):
-        total -= pieces[stop].tokens
-        if 2 * total < max_tokens:
-            break
-        if pieces[stop].opens:
-            return stop
-    return high

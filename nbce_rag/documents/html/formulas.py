@@ -31,7 +31,7 @@ def raised(text: str, before: str) -> str:
 def lowered(text: str, before: str) -> str:
     """Lowered text: H₂O, x_i."""
     text = text.strip()
-    if not text or not before.strip():
+    if not text or not before.strip() or before in "/\u2044":  # the lower half of a fraction
         return text
     if re.fullmatch(r"[0-9+\u2212-]+", text):
         return text.translate(_LOW_DIGITS)
@@ -52,8 +52,9 @@ def _symbols(node: LexborNode, depth: int) -> str:
         return " ".join(node.text().split())
     if node.tag == "mo":
         sign = node.text().strip()
-        # Brackets, and signs that cannot be seen (U+2061 to U+2064), stand close.
-        return sign if sign in ("(", ")", "[", "]", "{", "}", "!") or sign <= " " else f" {sign} "
+        if not sign or "\u2061" <= sign[0] <= "\u2064":  # signs that cannot be seen
+            return ""
+        return sign if sign in ("(", ")", "[", "]", "{", "}", "!") else f" {sign} "
     if node.tag in ("annotation", "annotation-xml"):
         return ""
     parts = []

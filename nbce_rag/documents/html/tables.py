@@ -31,7 +31,9 @@ class Cell:
 
     @property
     def text(self) -> str:
-        return "\n".join(block.text.strip() for block in self.blocks)
+        return "\n".join(
+            _flat(block.text) if block.kind == "table" else block.text.strip() for block in self.blocks
+        )
 
 
 @dataclass(slots=True)
@@ -67,6 +69,13 @@ class Table:
         return [Block(pipe_table(grid, has_head=bool(heads)), "table")] if any(map(any, grid)) else []
 
 
+def _flat(table: str) -> str:
+    """A table within a cell: a line for each of its rows."""
+    head, _, *rows = table.split("\n")
+    lines = (line.strip("| ").replace("\\|", "/").replace(" | ", ", ") for line in (head, *rows))
+    return "\n".join(line for line in lines if line)
+
+
 def _is_layout(rows: Sequence[Sequence[Cell]], cells: Sequence[Cell]) -> bool:
     if max(map(len, rows), default=0) < 2:
         return not any(cell.is_head for cell in cells) or len(rows) < 2
@@ -87,7 +96,7 @@ def _is_head(row: Sequence[Cell]) -> bool:
 
 
 def _grid(rows: Sequence[Sequence[Cell]]) -> list[list[str]]:
-    """The text of each place. A cell of several columns or rows stands in each of them."""
+    """The text of each place. A cell of several columns or rows stands in each; one that is a row, once."""
     # Spans may claim far more places than there are cells: then they are left out.
     most = _PLACES * sum(map(len, rows)) + _MORE_PLACES
     grid: list[list[str]] = []
@@ -101,10 +110,11 @@ def _grid(rows: Sequence[Sequence[Cell]]) -> list[list[str]]:
             most -= cell.columns + len(below)
             if most < 0:
                 return [[cell.text for cell in row] for row in rows]
-            for _ in range(cell.columns):
+            for column in range(cell.columns):
+                is_repeated = not column or len(row) > 1 or cell.is_head
                 if rows_left:
-                    below[len(places)] = (rows_left, text)
-                places.append(text)
+                    below[len(places)] = (rows_left, text if is_repeated else "")
+                places.append(text if is_repeated else "")
         _take_from_above(places, below)
         grid.append(places)
     return grid

@@ -16,7 +16,17 @@ _CONCEALING_STYLE = re.compile(
     r"(?:^|[;\s])(?:display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse))\b", re.I
 )
 _PANELS = frozenset(["tabpanel", "region", "dialog", "alertdialog", "menu", "group"])
-_REFERENCES = ("aria-controls", "aria-describedby", "data-target", "data-bs-target", "href", "popovertarget")
+_REFERENCES = (
+    "aria-controls",
+    "aria-describedby",
+    "for",
+    "data-target",
+    "data-bs-target",
+    "data-tab",
+    "data-panel",
+    "href",
+    "popovertarget",
+)
 _INLINE = frozenset(["a", "abbr", "b", "em", "font", "i", "small", "span", "strong"])
 _NEAR = 40  # nodes that are looked through for a control
 
@@ -74,7 +84,11 @@ def _follows_control(node: LexborNode) -> bool:
 
 
 def _is_control(node: LexborNode) -> bool:
-    if node.tag in ("button", "summary"):
+    if node.tag in ("button", "summary", "label"):
         return True
     attributes = node.attributes
-    return "aria-expanded" in attributes or attributes.get("role") in ("button", "tab")
+    return (
+        "aria-expanded" in attributes
+        or "onclick" in attributes
+        or attributes.get("role") in ("button", "tab")
+    )

@@ -30,7 +30,7 @@ _BLOCKS = frozenset(_BLOCK_TAGS.split())
 _LISTS = frozenset(["ul", "menu", "dir"])
 _CODE = frozenset(["pre", "listing", "xmp", "plaintext"])
 _CELLS = frozenset(["td", "th"])
-_PARTS = frozenset(["article", "section", "blockquote", "aside", "figure"])
+_PARTS = frozenset(["main", "article", "section", "blockquote", "aside", "figure", "details", "dialog"])
 """A footer within one is the part's own; others are the page's."""
 _DEEPEST_TABLE = 8
 _MOST_COLUMNS = 1000  # of a cell, as in browsers
@@ -119,7 +119,12 @@ class _Walk:
                 out.open_code()
         elif tag in ("sup", "sub"):
             self._shifted.append(len(out.line))
+        elif tag == "a":
+            if node.prev is not None and node.prev.tag == "a":
+                out.space()
         elif tag == "img":
+            if out.line and out.line[-1][-1].isalnum():
+                out.space()
             self._say(attributes.get("alt"))
             return False
         elif tag == "math":
