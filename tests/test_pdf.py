@@ -105,6 +105,13 @@ def test_running_heads_and_feet_do_not_stand_within_sentences(tmp_path: Path) ->
     ]
 
 
+def test_the_head_of_a_table_stays_on_each_of_its_pages(tmp_path: Path) -> None:
+    pages = [table(("Boat", "Winter", "Summer"), (f"Yawl {n}", "", "48"), top=730) for n in range(3)]
+    texts = read(tmp_path, lines_pdf(*pages)).text.split("\f")
+    assert all(text.startswith("| Boat | Winter | Summer |\n") for text in texts)
+    assert len(texts) == 3
+
+
 def test_a_head_that_begins_later_stays_where_a_sentence_begins(tmp_path: Path) -> None:
     pages = [[(72.0, 600.0, "It goes"), (72.0, 40.0, "1")]]
     pages += [[(72.0, 750.0, "Tides | " + str(n)), (72.0, 600.0, f"on {n}.")] for n in (2, 3)]

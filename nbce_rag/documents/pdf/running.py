@@ -14,6 +14,7 @@ __all__ = ["body_lines"]
 _MARGIN = 0.1
 """Share of a page's height, at its top and at its foot, in which they stand."""
 _SAME_HEIGHT = 3.0  # points
+_NEAR = 3.0  # heights of a line
 _GAP = " | "  # between the cells of a line
 _NUMBER = re.compile(r"\d+")
 _PAGE_NUMBER = re.compile(
@@ -35,7 +36,6 @@ def body_lines(pages: Sequence[Page]) -> list[list[Line]]:
 
     Each of them stays once, where no sentence goes over it: a head above the first page that begins with a
     new sentence, a foot below the first that ends with one. Numbers of pages go.
-
     """
     running = [*_running(pages, is_head=True), *_running(pages, is_head=False)]
     if not running:
@@ -43,7 +43,7 @@ def body_lines(pages: Sequence[Page]) -> list[list[Line]]:
     gone = {id(edge.line) for edges, _ in running for edge in edges}
     bodies = [[line for line in page.lines if id(line) not in gone] for page in pages]
     # What is all that a page has is no head.
-    bodies = [body or page.lines for body, page in zip(bodies, pages, strict=True)]
+    bodies = [body or [*page.lines] for body, page in zip(bodies, pages, strict=True)]
     ends = [
         not body or bool(_SENTENCE_END.search(page.line_text(body[-1])))
         for body, page in zip(bodies, pages, strict=True)
@@ -64,8 +64,11 @@ def _running(pages: Sequence[Page], is_head: bool) -> list[tuple[list[_Edge], bo
     """Groups of lines that are one head, or one foot, on several pages; from the outermost in."""
     groups: defaultdict[str, list[_Edge]] = defaultdict(list)
     for number, page in enumerate(pages):
-        for line in page.lines:
-            if line.bottom > (1 - _MARGIN) * page.height if is_head else line.top < _MARGIN * page.height:
+        for place, line in enumerate(page.lines):
+            is_edge = (
+                line.bottom > (1 - _MARGIN) * page.height if is_head else line.top < _MARGIN * page.height
+            )
+            if is_edge and not _is_row(page.lines, place):
                 text = _GAP.join(whole_text(page.parts(cell)) for cell in line.cells)
                 groups[_NUMBER.sub("#", text)].append(_Edge(number, line, text))
     many = [edges for edges in groups.values() if _is_running(edges)]
@@ -73,6 +76,16 @@ def _running(pages: Sequence[Page], is_head: bool) -> list[tuple[list[_Edge], bo
         (edges, is_head)
         for edges in sorted(many, key=lambda edges: edges[0].line.top * (1 if is_head else -1))
     ]
+
+
+def _is_row(lines: Sequence[Line], place: int) -> bool:
+    """Whether a line is a row of a table, whose head may stand on each of its pages."""
+    line = lines[place]
+    if len(line.cells) < 2:
+        return False
+    neighbours = (lines[i] for i in (place - 1, place + 1) if 0 <= i < len(lines))
+    near = _NEAR * (line.top - line.bottom)
+    return any(len(other.cells) > 1 and abs(other.bottom - line.bottom) < near for other in neighbours)
 
 
 def _is_running(edges: Sequence[_Edge]) -> bool:
