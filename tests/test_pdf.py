@@ -65,6 +65,30 @@ def test_tables_keep_their_columns_and_empty_cells(tmp_path: Path) -> None:
     )
 
 
+def test_lines_of_a_cell_stay_in_it(tmp_path: Path) -> None:
+    lines = [
+        *(
+            (72.0, 600.0, "Boat"),
+            (200.0, 606.0, "Fee in"),
+            (200.0, 592.0, "winter"),
+            (330.0, 600.0, "Remarks"),
+        ),
+        *((72.0, 570.0, "Yawl"), (330.0, 570.0, "Only with a pilot who"), (330.0, 556.0, "knows the banks")),
+        *(
+            (72.0, 530.0, "Dinghy of"),
+            (72.0, 516.0, "the school"),
+            (200.0, 523.0, "11"),
+            (330.0, 523.0, "None"),
+        ),
+        *((72.0, 480.0, "All fees"), (72.0, 466.0, "in crowns.")),
+    ]
+    assert read(tmp_path, lines_pdf(lines)).text == (
+        "| Boat | Fee in winter | Remarks |\n| --- | --- | --- |\n"
+        "| Yawl |  | Only with a pilot who knows the banks |\n| Dinghy of the school | 11 | None |\n\n"
+        "All fees\nin crowns."
+    )
+
+
 def test_pairs_are_a_table_though_they_begin_in_lower_case(tmp_path: Path) -> None:
     options = (
         ["-b, --best", "-s, --strict"],
@@ -153,11 +177,12 @@ def test_what_only_looks_like_a_head_stays(
         ("(The ware-) Tj 0 -14 Td (house, and COVID-) Tj 0 -14 Td (19) Tj", "The warehouse, and COVID-19"),
         ("(A well-known well-) Tj 0 -14 Td (known one) Tj", "A well-known well-known one"),
         ("(a \\010 b) Tj", "a 𝛼 b"),
+        ("(See \\004\\005 \\006\\004 there) Tj", "See שו לש there"),
     ],
 )
 def test_words_are_whole(tmp_path: Path, content: str, text: str) -> None:
     letters = {1: "ffi", 2: "fi", 3: "\0", 4: "ש", 5: "ל", 6: "ו", 7: "\ufdd1", 8: "𝛼", 0o255: "\u00ad"}
-    if "\\004" in content:  # as they stand from left to right
+    if text == "שלו":  # as they stand from left to right
         content = "(\\006\\005\\004) Tj"
     assert read(tmp_path, pdf_of(f"BT /F1 12 Tf 72 500 Td {content} ET", letters=letters)).text == text
 

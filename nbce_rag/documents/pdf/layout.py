@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from statistics import mean, median
@@ -19,6 +20,12 @@ _PROSE_SHARE = 0.3
 """Share of the cells of each column that begin in lower case, from which on they are lines of prose."""
 _FILLED = 0.7
 """Share of cells that are not empty, in columns of prose."""
+_NEAR = 3.5
+"""Most distance of the rows of a table, in heights of a line."""
+_WRAPPED = 1.3
+"""Most distance of the lines of a cell, in their heights."""
+_LOOKED_AT = 50  # rows of a table, for its columns
+_MOST_COLUMNS = 100
 _MOST_SPACES = 80  # between the words of code
 _LIKE_WIDTH = 0.6
 """The shortest column, in the lengths of the longest, that is still one of prose."""
@@ -78,23 +85,83 @@ def _blocks(page: Page, lines: Sequence[Line]) -> Iterator[Line | list[_Row]]:
     """Lines in their order, and tables where several lines have the same gaps."""
     start = 0
     while start < len(lines):
-        stop = start
-        while stop < len(lines) and _has_columns(lines[stop]):
-            stop += 1
-        rows = _rows(lines[start:stop]) if stop - start > 1 else []
+        stop = _region_end(lines, start)
+        region = lines[start:stop]
+        rows = _rows(region) if sum(map(_has_columns, region)) > 1 else []
         if not rows:
-            stop = max(stop, start + 1)
-            yield from lines[start:stop]
+            stop = start + 1
+            yield lines[start]
         elif _is_prose(page, rows):
             for column in zip(*rows, strict=True):
                 yield from (Line(cells) for cells in column if cells)
         else:
-            yield rows
+            yield _without_wraps(rows)
         start = stop
 
 
 def _has_columns(line: Line) -> bool:
-    return len(line.cells) > 1 and not line.is_broken and not line.pitch
+    return len(line.cells) > 1 and not (line.is_broken or line.pitch or line.is_mixed)
+
+
+def _region_end(lines: Sequence[Line], start: int) -> int:
+    """Where lines with gaps end that follow each other, among them lines of one cell that fit a column."""
+    stop = start
+    at = start
+    while at < len(lines):
+        line = lines[at]
+        if _has_columns(line):
+            stop = at + 1
+        elif (
+            at == start
+            or len(line.cells) > 1
+            or line.is_broken
+            or not _fits(lines[max(start, at - _LOOKED_AT) : at], line)
+        ):
+            break
+        elif (
+            stop == at
+            and _is_tight(lines[at - 1], line)
+            and line.cells[0].left > lines[at - 1].cells[0].right
+        ):
+            stop = at + 1  # the last cell of the table goes on
+        at += 1
+    return stop
+
+
+def _fits(lines: Sequence[Line], line: Line) -> bool:
+    """Whether a line of one cell stands near below others, within one of their columns."""
+    cell = line.cells[0]
+    if not 0 <= lines[-1].bottom - cell.bottom <= _NEAR * (cell.top - cell.bottom):
+        return False
+    return not any(
+        before.right > cell.left and after.left < cell.right
+        for other in lines
+        for before, after in pairwise(other.cells)
+    )
+
+
+def _is_tight(before: Line, line: Line) -> bool:
+    return before.bottom - line.bottom <= _WRAPPED * (line.top - line.bottom)
+
+
+def _without_wraps(rows: list[_Row]) -> list[_Row]:
+    """Rows in which the lines of a cell are together, where these are closer than rows are."""
+    bottoms = [min(cell.bottom for cells in row for cell in cells) for row in rows]
+    height = max(cell.top - cell.bottom for cells in rows[0] for cell in cells)
+    is_close = [a - b <= _WRAPPED * height for a, b in pairwise(bottoms)]
+    if 2 * is_close.count(False) < is_close.count(True):  # rows without room between them
+        return rows
+    whole = [rows[0]]
+    for before, row, close in zip(rows, rows[1:], is_close, strict=False):
+        if close and not (_is_whole(before) and _is_whole(row)):
+            whole[-1] = [above + below for above, below in zip(whole[-1], row, strict=True)]
+        else:
+            whole.append(row)
+    return whole
+
+
+def _is_whole(row: _Row) -> bool:
+    return bool(row[0]) and sum(map(bool, row)) > 1
 
 
 def _rows(lines: Sequence[Line]) -> list[_Row]:
@@ -106,13 +173,14 @@ def _rows(lines: Sequence[Line]) -> list[_Row]:
             columns[-1][1] = max(columns[-1][1], right)
         else:
             columns.append([left, right])
-    if len(columns) < 2:
+    if not 2 <= len(columns) <= _MOST_COLUMNS:
         return []
+    lefts = [column[0] for column in columns]
     rows: list[_Row] = []
     for line in lines:
         row: _Row = [[] for _ in columns]
         for cell in line.cells:
-            row[max(i for i, column in enumerate(columns) if column[0] <= cell.left)].append(cell)
+            row[bisect_right(lefts, cell.left) - 1].append(cell)
         rows.append(row)
     return rows
 

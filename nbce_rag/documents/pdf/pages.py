@@ -29,6 +29,8 @@ _LETTERSPACED = re.compile(r"(?<!\S)[^\W\d_](?: [^\W\d_]){3,}(?!\S)")
 _LINE = re.compile(f"[^\r\n{_HYPHEN}]+{_HYPHEN}?")
 _SPACE = re.compile("[ \t\xa0\u2000-\u200a\u3000]+")
 _FIXED_FONT = re.compile(rb"Mono|Courier|Consol|Typewriter|CMTT", re.IGNORECASE)
+_WORD = re.compile(f"[^\\s{_NO_TEXT}]+")
+_RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdcf\ufdf0-\ufdff\ufe70-\ufefc]")
 _ANY_TEXT = re.compile(f"[^\\s{_NO_TEXT}]")
 
 
@@ -59,11 +61,13 @@ class Line:
         is_broken: Whether its last word goes on in the next line, after a hyphen.
         pitch: The width of its characters in points, where it has several cells in type of one width, as
             code has; else 0.
+        is_mixed: Whether it holds text from right to left. Its cells are words then, in the order of reading.
     """
 
     cells: list[Cell]
     is_broken: bool = False
     pitch: float = 0.0
+    is_mixed: bool = False
 
     @property
     def bottom(self) -> float:
@@ -115,13 +119,14 @@ def read_page(page: PdfPage) -> Page:
         text = _characters(text_page, boxes)
         lines: list[Line] = []
         for match in _LINE.finditer(text):
-            cells = list(_cells(text, match.start(), match.end(), boxes))
+            is_mixed = _RIGHT_TO_LEFT.search(match.group()) is not None
+            cells = list((_mixed_words if is_mixed else _cells)(text, match.start(), match.end(), boxes))
             if not cells:
                 continue
-            line = Line(cells, match.group()[-1] == _HYPHEN)
-            if lines and _goes_on(lines[-1], line):
+            line = Line(cells, match.group()[-1] == _HYPHEN, is_mixed=is_mixed)
+            if lines and not is_mixed and not lines[-1].is_mixed and _goes_on(lines[-1], line):
                 line.cells[:0] = lines.pop().cells
-            if len(line.cells) > 1 and _is_fixed(text_page, line.cells[0].start):
+            if len(line.cells) > 1 and not is_mixed and _is_fixed(text_page, line.cells[0].start):
                 left, _, right, _ = boxes[line.cells[0].start]
                 line.pitch = right - left
             lines.append(line)
@@ -202,13 +207,32 @@ def _cells(text: str, start: int, end: int, boxes: _Boxes) -> Iterator[Cell]:
     cells: list[Cell] = []
     for space in _SPACE.finditer(text, first, end):
         before, after = boxes[space.start() - 1], boxes[space.end()]
-        # The second is the gap where words run from right to left, or jump back.
+        # The second is the gap where the line jumps back.
         if after[0] - before[2] > width or before[0] - after[2] > width:
             cells.append(_cell(first, space.start(), (left, bottom, right, top), before))
             first = space.end()
             left, bottom, right, top = after
     cells.append(_cell(first, end, (left, bottom, right, top), boxes[end - 1]))
     yield from sorted(cells, key=lambda cell: cell.left) if len(cells) > 1 else cells
+
+
+def _mixed_words(text: str, start: int, end: int, boxes: _Boxes) -> Iterator[Cell]:
+    """The words of a line with text from right to left, such words in the order in which they are read."""
+    run: list[Cell] = []
+    is_from_right = False
+    for match in _WORD.finditer(text, start, end):
+        word = _cell(match.start(), match.end(), boxes[match.start()], boxes[match.end() - 1])
+        if (_RIGHT_TO_LEFT.search(match.group()) is not None) != is_from_right:
+            yield from _in_order(run, is_from_right)
+            run, is_from_right = [], not is_from_right
+        run.append(word)
+    yield from _in_order(run, is_from_right)
+
+
+def _in_order(words: list[Cell], is_from_right: bool) -> list[Cell]:
+    """Words of one direction; PDFium gives those of a quotation in the direction of what is around it."""
+    is_turned = len(words) > 1 and (words[0].left < words[-1].left) == is_from_right
+    return words[::-1] if is_turned else words
 
 
 def _is_fixed(page: PdfTextPage, index: int) -> bool:
