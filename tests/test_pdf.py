@@ -196,6 +196,15 @@ def test_titles_lose_their_nuls(tmp_path: Path) -> None:
     )
 
 
+def test_half_a_surrogate_pair_ends_nothing(tmp_path: Path) -> None:
+    content = "BT /F1 9 Tf 72 500 Td (x\\001y) Tj ET"
+    data = pdf_of(content, info="/Title <FEFF0043D8000043>", letters={1: "\ue001"}).replace(
+        b"<e001>", b"<d800>"
+    )
+    document = read(tmp_path, data)
+    assert (document.text, document.title) == ("x\ufffdy", None)
+
+
 def test_pages_without_text_are_named(tmp_path: Path) -> None:
     path = tmp_path / "a.pdf"
     path.write_bytes(make_pdf("One.", "", "", "Four.", "", "Six."))

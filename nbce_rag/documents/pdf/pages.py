@@ -158,7 +158,10 @@ def _characters(page: PdfTextPage, boxes: _Boxes) -> str:
     import pypdfium2.raw as pdfium
 
     count = page.count_chars()
-    text = page.get_text_range() if count else ""
+    try:
+        text = page.get_text_range() if count else ""
+    except UnicodeDecodeError:  # half of a surrogate pair
+        text = ""
     if len(text) != count:
         text = _by_code([pdfium.FPDFText_GetUnicode(page, i) for i in range(count)])
     # Both stand for a hyphen that was taken out, and for a character that has no letter.

@@ -124,5 +124,8 @@ def _texts(pages: Sequence[Page], deadline: Deadline) -> Iterator[list[Part]]:
 
 
 def _title(document: PdfDocument) -> str | None:
-    # Some writers end the title with NULs, and some tell its length in bytes of another encoding.
-    return document.get_metadata_value("Title").replace("\0", "") or None
+    try:
+        title: str = document.get_metadata_value("Title")
+    except UnicodeDecodeError:  # half of a surrogate pair
+        return None
+    return title.replace("\0", "") or None  # some writers end it with NULs
