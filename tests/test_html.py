@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -226,6 +227,23 @@ def test_depth_and_time_have_limits() -> None:
 def test_what_would_take_quadratic_time_is_refused_before_it_is_parsed(markup: str) -> None:
     with pytest.raises(ReadError, match="nests elements more than 20,000 levels deep"):
         text_of(markup)
+
+
+@pytest.mark.parametrize(
+    "markup",
+    [
+        "<div>" * 16_000 + "hi",
+        "<p>hi" + "<b>x" * 16_000 + "</i>" * 16_000,
+        "<pre>" * 16_000 + "hi",
+        "<p " + " ".join(f"a{i}=1" for i in range(16_000)) + ">hi</p>",
+        "<ul><li>hi" * 9_000,
+        "<div>" * 15_000 + "<p>hi</p>" * 50_000,
+    ],
+)
+def test_what_nests_deep_is_read_in_little_time(markup: str) -> None:
+    start = time.perf_counter()
+    assert "hi" in text_of(markup)
+    assert time.perf_counter() - start < 5
 
 
 @pytest.mark.parametrize(

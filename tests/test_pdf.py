@@ -301,6 +301,30 @@ def test_bombs_are_refused_before_they_are_unpacked(tmp_path: Path, unit: bytes)
     assert time.perf_counter() - start < 30
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_drawings_that_draw_themselves_are_refused(tmp_path: Path, packed: bool) -> None:
+    def form(number: int, count: int) -> bytes:
+        content = b"/X Do " * count
+        content = zlib.compress(content) if packed else content
+        filters = b"/Filter /FlateDecode" if packed else b""
+        return (
+            b"<< /Type /XObject /Subtype /Form /BBox [0 0 9 9] /Length %d %s "
+            b"/Resources << /XObject << /X %d 0 R >> >> >>\nstream\n%s\nendstream"
+        ) % (len(content), filters, number, content)
+
+    data = make_pdf("One.")
+    for message, forms in (
+        ("without end", {20: form(20, 2)}),
+        ("without end", {20: form(21, 1), 21: form(20, 1)}),
+        ("over 1,000,000 times", {n: form(n + 1, 2) for n in range(20, 50)}),
+    ):
+        objects = b"".join(b"%d 0 obj\n%s\nendobj\n" % item for item in forms.items())
+        with pytest.raises(ReadError, match=message):
+            read(tmp_path, data.replace(b"xref\n", objects + b"xref\n", 1))
+    objects = b"20 0 obj\n" + form(21, 3) + b"\nendobj\n"
+    assert read(tmp_path, data.replace(b"xref\n", objects + b"xref\n", 1)).text == "One."
+
+
 def test_what_unpacks_has_a_limit(tmp_path: Path) -> None:
     content = zlib.compress(b"BT /F1 9 Tf 72 500 Td (a) Tj ET " + b" " * 20_000)
     data = pdf_of(content, content, stream="/Filter /FlateDecode")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from ...errors import ReadError
 from ..limits import ReadLimits
@@ -12,6 +13,11 @@ from ..limits import ReadLimits
 __all__ = ["check_streams"]
 
 _MARK = re.compile(rb"endstream|stream\r?\n")
+_DRAWN = re.compile(rb"\bDo\b")
+_XOBJECTS = re.compile(rb"/XObject\s*<<([^<>]*)>>")
+_REFERENCE = re.compile(rb"(\d{1,9})\s+\d+\s+R\b")
+_MOST_LEVELS = 40
+_MOST_DRAWINGS = 1_000_000
 _LONGEST_DICTIONARY = 2048
 _CHUNK = 1 << 16
 _HARMLESS = 8 << 20
@@ -29,24 +35,65 @@ def check_streams(name: str, data: bytes, limits: ReadLimits) -> None:
         ReadError: Its streams unpack to more than `max_unpacked_bytes`, or one to over 100 times its size.
     """
     total = 0
+    forms: dict[int, _Form] = {}
     for start, end in _streams(data):
         dictionary = data[max(start - _LONGEST_DICTIONARY, 0) : start]
-        dictionary = dictionary[dictionary.rfind(b" obj") + 1 :]
+        number, _, dictionary = dictionary.rpartition(b" obj")
         layers = dictionary.count(b"FlateDecode") + len(re.findall(rb"/Fl\b", dictionary))
-        if not layers or re.search(rb"/Subtype\s*/Image\b", dictionary):
+        if re.search(rb"/Subtype\s*/Image\b", dictionary):
             continue
         chunks: Iterator[bytes] = (data[at : min(at + _CHUNK, end)] for at in range(start, end, _CHUNK))
         for _ in range(layers):
             chunks = _unpacked(chunks)
-        size = 0
+        size = drawn = 0
         for chunk in chunks:
             size += len(chunk)
+            drawn += len(_DRAWN.findall(chunk))
+            if not layers:
+                continue
             total += len(chunk)
             if total > limits.max_unpacked_bytes:
                 most = limits.max_unpacked_bytes
                 raise ReadError(f"{name}: unpacks to more than {most:,} bytes; split it.")
             if size > _HARMLESS and size > _MOST_TIMES * (end - start):
                 raise ReadError(f"{name}: holds a stream that unpacks to over {_MOST_TIMES} times its size.")
+        others = [int(n) for names in _XOBJECTS.findall(dictionary) for n in _REFERENCE.findall(names)]
+        if drawn and others and re.search(rb"/Subtype\s*/Form\b", dictionary):
+            forms[_number(number)] = _Form(drawn, others)
+    _check_forms(name, forms)
+
+
+class _Form(NamedTuple):
+    """A drawing that draws others: how many times, and their numbers."""
+
+    drawn: int
+    others: list[int]
+
+
+def _check_forms(name: str, forms: Mapping[int, _Form]) -> None:
+    """Refuses drawings that draw each other in a circle, or so many times that it would never end."""
+    times: dict[int, int] = {}
+
+    def count(number: int, depth: int) -> int:
+        if number not in forms:
+            return 1
+        if number not in times:
+            form = forms[number]
+            if depth > _MOST_LEVELS:
+                raise ReadError(f"{name}: holds drawings within drawings without end.")
+            times[number] = 1 + form.drawn * max(count(other, depth + 1) for other in form.others)
+            if times[number] > _MOST_DRAWINGS:
+                raise ReadError(f"{name}: holds drawings that are drawn over {_MOST_DRAWINGS:,} times.")
+        return times[number]
+
+    for number in forms:
+        count(number, 0)
+
+
+def _number(before: bytes) -> int:
+    """The number of an object, from what stands before its "obj"."""
+    match = re.search(rb"(\d{1,9})\s+\d+$", before[-32:])
+    return int(match[1]) if match else -1
 
 
 def _streams(data: bytes) -> Iterator[tuple[int, int]]:
