@@ -52,6 +52,11 @@ _NAMES = {
         "Report",
         "report_schema",
     ),
+    "documents.limits": ("ReadLimits",),
+    "documents.pdf.boxes": (
+        "page_boxes",
+        "PageBox",
+    ),
     "embedding.embedder": ("Embedder",),
     "embedding.function": ("CallableEmbedder",),
     "embedding.resolve": ("EmbedderLike",),
@@ -203,6 +208,8 @@ __all__ = [
     "Negation",
     "NumericalError",
     "Options",
+    "page_boxes",
+    "PageBox",
     "Passage",
     "PassageEvidence",
     "PassageIndex",
@@ -216,6 +223,7 @@ __all__ = [
     "Quote",
     "Rag",
     "ReadError",
+    "ReadLimits",
     "Report",
     "report_schema",
     "Request",
@@ -251,6 +259,8 @@ if TYPE_CHECKING:
     from .answers.choices import ChoiceScores
     from .answers.comparison import AnswerGroup, Comparison
     from .answers.report import Report, report_schema
+    from .documents.limits import ReadLimits
+    from .documents.pdf.boxes import PageBox, page_boxes
     from .embedding.embedder import Embedder
     from .embedding.function import CallableEmbedder
     from .embedding.resolve import EmbedderLike

@@ -12,6 +12,7 @@ from ..files import expand_home
 from ..passages import Passage
 from .document import OnError, Splitter
 from .excludes import Excludes, Rules
+from .limits import READ_LIMITS, ReadLimits
 from .readers import SUFFIXES, read_passages
 from .splitting import TokenCounter, check_window, split_document
 
@@ -27,6 +28,7 @@ def read_files(
     on_error: OnError | None = None,
     exclude: str | Iterable[str] = (),
     gitignore: bool = False,
+    limits: ReadLimits = READ_LIMITS,
 ) -> Iterator[tuple[Path, list[Passage]]]:
     """Reads files and folders into passages.
 
@@ -42,9 +44,9 @@ def read_files(
     `metadata`; all other keys are added to the metadata. Its passages have spans in that `text`. The
     id is kept when the text makes one passage; more get `#1`, `#2`, ... after it.
 
-    What is no regular file (a pipe, a device), and files of more than 1 GiB, also unpacked, are passed over,
-    and so are lines of JSON of more than 64 MiB or nested deeper than 64 levels. Bytes of a file's name that
-    are not UTF-8 stand in the source as `\\xe9`.
+    What is no regular file (a pipe, a device), and files over one of the limits, are passed over, and so are
+    lines of JSON of more than 64 MiB or nested deeper than 64 levels. Bytes of a file's name that are not
+    UTF-8 stand in the source as `\\xe9`.
 
     Text loses the noncharacters U+FDD0 to U+FDD3, which mark passages in prompts.
 
@@ -54,12 +56,13 @@ def read_files(
         overlap: The most tokens that a passage repeats from the one before.
         count_tokens: Counts the tokens of a string; default
             `nbce_rag.documents.splitting.approximate_tokens`.
-        on_error: Gets an error for each file or line that is passed over. Default: an `NbceWarning`.
+        on_error: Gets an error for each file, page or line that is passed over. Default: an `NbceWarning`.
             It may raise to stop the reading.
         exclude: Patterns as in `.gitignore`, relative to each folder that is given; they count before those
             of files.
         gitignore: Have `.gitignore` count too, before it `.nbceignore`; also in the folders above, up to
             that of the Git repository.
+        limits: The most that one file may take.
 
     Returns:
         An iterator of (path, its passages in order), for files that gave at least one.
@@ -71,7 +74,7 @@ def read_files(
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
     splitter = partial(split_document, max_tokens=max_tokens, overlap=overlap, count_tokens=count_tokens)
-    return _passages(paths, splitter, on_error or _warn, Excludes.of(exclude, gitignore))
+    return _passages(paths, splitter, on_error or _warn, Excludes.of(exclude, gitignore), limits)
 
 
 def _warn(error: ReadError) -> None:
@@ -79,7 +82,11 @@ def _warn(error: ReadError) -> None:
 
 
 def _passages(
-    paths: Iterable[str | Path], splitter: Splitter, on_error: OnError, excludes: Excludes
+    paths: Iterable[str | Path],
+    splitter: Splitter,
+    on_error: OnError,
+    excludes: Excludes,
+    limits: ReadLimits,
 ) -> Iterator[tuple[Path, list[Passage]]]:
     seen: set[str] = set()
 
@@ -91,7 +98,7 @@ def _passages(
             continue
         seen.add(name)
         try:
-            passages = read_passages(path, splitter, on_error)
+            passages = read_passages(path, splitter, on_error, limits)
         except ReadError as error:
             on_error(error)
         else:

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from ..documents.document import OnError, check_regular
 from ..documents.excludes import Excludes
 from ..documents.folders import file_key, find_files, read_files
+from ..documents.limits import READ_LIMITS, ReadLimits
 from ..errors import InputError, ReadError
 from ..files import expand_home
 from ..passages import Passage
@@ -110,6 +111,7 @@ class Ingestion:
         on_error: OnError | None,
         progress: Progress | None,
         excludes: Excludes | None = None,
+        limits: ReadLimits = READ_LIMITS,
     ) -> AddReport:
         """As `PassageIndex.add_files`, without writing FAISS files."""
         paths = as_paths(paths)
@@ -130,7 +132,7 @@ class Ingestion:
             collect(ReadError(failures[path][-1]))
 
         def read(path: Path) -> list[Passage]:
-            batches = read_files([path], on_error=collect, **window._asdict())
+            batches = read_files([path], on_error=collect, limits=limits, **window._asdict())
             return [passage for _, passages in batches for passage in passages]
 
         unchanged = added = removed = stored = 0
@@ -153,7 +155,7 @@ class Ingestion:
         for number, path in enumerate(files):
             report(number, len(files), str(path))
             key = file_key(path)
-            fingerprint = fingerprint_of(path, window)
+            fingerprint = fingerprint_of(path, window, limits)
             with self._storage.read():
                 if fingerprint is not None and self._storage.fingerprint(key) == fingerprint:
                     unchanged += 1
@@ -330,10 +332,10 @@ def _path(path: object) -> str:
     return expand_home(os.fsdecode(path))
 
 
-def fingerprint_of(path: Path, window: Window) -> str | None:
+def fingerprint_of(path: Path, window: Window, limits: ReadLimits = READ_LIMITS) -> str | None:
     """Changes with the content of a file and with how it is split; None when it cannot be read."""
     try:
-        check_regular(path)
+        check_regular(path, limits)
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError:

@@ -11,6 +11,7 @@ from pathlib import Path
 from ..documents.document import OnError
 from ..documents.excludes import Excludes
 from ..documents.folders import file_key, find_files, path_of_key, read_files
+from ..documents.limits import READ_LIMITS, ReadLimits
 from ..errors import InputError, ReadError
 from .encoder import Encoder
 from .ingestion import Ingestion, Progress, as_paths, check_passage, fingerprint_of, unique_files
@@ -79,6 +80,7 @@ class FolderSync:
         on_error: OnError | None,
         progress: Progress | None,
         excludes: Excludes | None = None,
+        limits: ReadLimits = READ_LIMITS,
     ) -> SyncReport:
         """As `PassageIndex.sync_files`, without writing FAISS files."""
         names = as_paths(paths)
@@ -112,15 +114,18 @@ class FolderSync:
         missing = [
             key for key in sorted(before) if key not in files and _lies_under(key, folders) and is_out(key)
         ]
-        moves = self._moves(files, missing, before, window)
+        moves = self._moves(files, missing, before, window, limits)
         moved_from = {old for old, _ in moves.values()}
         going = [] if keep_missing else [key for key in missing if key not in moved_from]
         self._check_removal(going, confirm)
 
         removed = sum(
-            self._move(old, key, files[key], fingerprint, window) for key, (old, fingerprint) in moves.items()
+            self._move(old, key, files[key], fingerprint, window, limits)
+            for key, (old, fingerprint) in moves.items()
         )
-        report = self._ingestion.add_files(list(files.values()), max_tokens, overlap, on_error, progress)
+        report = self._ingestion.add_files(
+            list(files.values()), max_tokens, overlap, on_error, progress, limits=limits
+        )
         for path, reasons in report.files_failed.items():
             failures.setdefault(path, []).append(reasons)
         with self._storage.read():
@@ -154,6 +159,7 @@ class FolderSync:
         missing: Sequence[str],
         stored: Mapping[str, str | None],
         window: Window,
+        limits: ReadLimits,
     ) -> dict[str, tuple[str, str]]:
         """Which files hold what others held that are gone: by key, the other's key and the fingerprint."""
         by_digest: dict[str, list[str]] = {}
@@ -164,7 +170,7 @@ class FolderSync:
         if not by_digest:
             return moves
         for key, path in files.items():
-            fingerprint = _fingerprint(path, window)
+            fingerprint = _fingerprint(path, window, limits)
             if fingerprint is None or _digest(stored.get(key) or "") == _digest(fingerprint):
                 continue
             if others := by_digest.get(_digest(fingerprint)):
@@ -184,13 +190,15 @@ class FolderSync:
             "count, total: True); to keep them, use --keep-missing (keep_missing=True)."
         )
 
-    def _move(self, old: str, key: str, path: Path, fingerprint: str, window: Window) -> int:
+    def _move(
+        self, old: str, key: str, path: Path, fingerprint: str, window: Window, limits: ReadLimits
+    ) -> int:
         """Gives a file the passages of one that is gone. Returns how many are removed.
 
         What this leaves undone, where the new name has the file read otherwise, is left to `add_files`.
         """
         errors: list[ReadError] = []
-        batches = read_files([path], on_error=errors.append, **window._asdict())
+        batches = read_files([path], on_error=errors.append, limits=limits, **window._asdict())
         try:
             passages = [check_passage(passage) for _, batch in batches for passage in batch]
         except InputError:
@@ -219,9 +227,9 @@ def _digest(fingerprint: str) -> str:
     return fingerprint.removeprefix("in part ").partition(" ")[0]
 
 
-def _fingerprint(path: Path, window: Window) -> str | None:
+def _fingerprint(path: Path, window: Window, limits: ReadLimits) -> str | None:
     try:
-        return fingerprint_of(path, window)
+        return fingerprint_of(path, window, limits)
     except ValueError:  # a path that cannot be
         return None
 
