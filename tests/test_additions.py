@@ -86,7 +86,7 @@ from __future__ import annotations
 from pathlib import Path
 from ..document import Document, decode_text
 
-def _read(path: Path, data: bytes) -> Document:
+def _read(path: Path, data: bytes, limits: object) -> Document:
     return Document(decode_text(path, data).upper(), title="Toy")
 
 DOCUMENTS = {".toy": _read}

@@ -204,10 +204,10 @@ def test_a_pdf_that_cannot_be_used_is_named(tmp_path: Path, data: bytes, message
         read(tmp_path, "a.pdf", data)
 
 
-@pytest.mark.parametrize("name", ["a.docx", "README"])
-def test_other_types_of_file_are_refused(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "content"), [("a.doc", "text"), ("a.png", "text"), ("README", "te\0xt")])
+def test_other_types_of_file_are_refused(tmp_path: Path, name: str, content: str) -> None:
     with pytest.raises(ReadError, match=rf"{name}: cannot read files of type .* \.txt, \.md"):
-        read(tmp_path, name, "text")
+        read(tmp_path, name, content)
 
 
 def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ class TestSync:
     def test_first_and_again(self, tmp_path: Path, docs: Path) -> None:
         (docs / "x.png").write_bytes(b"\x89PNG")
         (docs / "y.PNG").write_bytes(b"\x89PNG")
-        (docs / "Makefile").write_text("all:")
+        (docs / "program").write_bytes(b"\x7fELF\0\0")
         (docs / ".hidden").write_text("no")
         with PassageIndex.create(tmp_path / "index", bag_of_words) as index:
             report = index.sync_files(docs)  # type: ignore[arg-type]
@@ -397,6 +397,26 @@ class TestCommands:
         assert f"removed: {docs / 'd.txt'} is gone\n" in result.stderr
         assert "4 files of other types passed over: .png (2), " in result.stderr
         assert "no suffix" in result.stderr
+
+    def test_index_reads_in_other_processes(self, path: Path, docs: Path) -> None:
+        for number in range(3):
+            (docs / f"page{number}.html").write_text(f"<p>Page {number}.</p>")
+        result = run("index", docs, "--index", path, "--workers", "2")
+        assert result.exit_code == 0, result.output
+        assert result.stdout.startswith("Files: 3 added, 4 unchanged, 0 failed. Passages: 3 added,")
+        assert run("index", docs, "--index", path, "--workers", "0").exit_code == 2
+
+    def test_index_says_which_packages_would_read_more(
+        self, path: Path, docs: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from nbce_rag.documents import readers
+
+        monkeypatch.setattr(readers, "find_spec", lambda name: None)
+        for name in ("a.docx", "b.docx", "c.xlsx", "x.png"):
+            (docs / name).write_bytes(b"PK")
+        result = run("index", docs, "--index", path)
+        assert "4 files of other types passed over: .docx (2), " in result.stderr
+        assert ".docx, .xlsx would be read with: pip install 'nbce-rag[documents]'" in result.stderr
 
     def test_index_removes_most_of_an_index_only_when_told_to(self, path: Path, docs: Path) -> None:
         for name in ("a.txt", "b.md", "d.txt"):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..documents.readers import SUFFIXES
+from ..documents.readers import EXTRA, SUFFIXES, lacking_packages
 from ..documents.watch import require_watchfiles, watch_changes
 from ..errors import IndexNotFoundError, InputError
 from .console import errors_in_one_line, notes, on_terminal, progress_bar, say, spinner
@@ -37,7 +37,7 @@ def index_command(
         list[Path] | None,
         typer.Argument(
             metavar="DOCS...",
-            help=f"Files and folders: {', '.join(SUFFIXES)}.",
+            help=f"Files and folders: {', '.join(SUFFIXES)}, and any other text.",
             show_default=False,
         ),
     ] = None,
@@ -55,6 +55,15 @@ def index_command(
         int | None,
         typer.Option(
             metavar="N", min=0, help="Tokens that a passage repeats from the one before.", show_default="32"
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Processes that read files; 1 reads them here.",
+            show_default="as many as there are cores, 1 for a few small files",
         ),
     ] = None,
     factory: Annotated[
@@ -143,7 +152,7 @@ def index_command(
             raise InputError("--no-kv-sentences goes with --kv; add it")
         if watch:
             require_watchfiles()  # before anything is embedded
-        window = given(max_tokens=max_tokens, overlap=overlap)
+        window = given(max_tokens=max_tokens, overlap=overlap, workers=workers)
         rules = given(exclude=exclude) | {"gitignore": gitignore}
         limit = None if kv_max_bytes is None else parse_bytes(kv_max_bytes)
         with notes() as found, redirect_stdout(sys.stderr), _open_or_create(path, embedder) as index:
@@ -238,6 +247,8 @@ def _say_changes(report: SyncReport) -> None:
         more = ", ..." if len(types) > _SHOWN_TYPES else ""
         files = "1 file of another type" if count == 1 else f"{count} files of other types"
         say(f"{files} passed over: {', '.join(types[:_SHOWN_TYPES])}{more}")
+        if lacking := [suffix for suffix in report.other_types if suffix in lacking_packages()]:
+            say(f"{', '.join(lacking)} would be read with: pip install '{EXTRA}'")
 
 
 def _counts(report: SyncReport) -> str:

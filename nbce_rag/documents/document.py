@@ -6,7 +6,7 @@ import codecs
 import os
 import stat
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -19,10 +19,12 @@ from .limits import READ_LIMITS, ReadLimits
 __all__ = [
     "Document",
     "OnError",
+    "Part",
     "Splitter",
     "check_regular",
     "clean_title",
     "decode_text",
+    "document_of",
     "read_bytes",
     "source_name",
     "source_of",
@@ -57,6 +59,19 @@ def source_of(name: str | os.PathLike[str]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a document, such as a slide, a sheet or a chapter.
+
+    Attributes:
+        start: Where in the document's text it starts. It ends where the next one starts.
+        metadata: What passages that start in it have in theirs, such as `{"slide": 3}`.
+    """
+
+    start: int
+    metadata: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """What a file says.
 
@@ -65,16 +80,44 @@ class Document:
         title: Its title, when it names one.
         page_starts: Where in `text` each page starts, for formats that have pages; else empty.
         gaps: What of the file is not in the text, a sentence each, such as pages that are images.
+        parts: Its slides, sheets or chapters, in order, for formats that have some; else empty.
     """
 
     text: str
     title: str | None = None
     page_starts: tuple[int, ...] = ()
     gaps: tuple[str, ...] = ()
+    parts: tuple[Part, ...] = ()
 
     def page(self, position: int) -> int | None:
         """The page, counted from 1, that holds the character at `position`; None without pages."""
         return bisect_right(self.page_starts, position) or None
+
+    def metadata(self, position: int) -> dict[str, Any]:
+        """What is known of the place at `position`: its page, and the metadata of its part."""
+        page = self.page(position)
+        number = bisect_right(self.parts, position, key=lambda part: part.start)
+        place = dict(self.parts[number - 1].metadata) if number else {}
+        return place if page is None else {"page": page, **place}
+
+
+def document_of(
+    parts: Iterable[tuple[str, Mapping[str, Any]]], title: str | None = None, gaps: Iterable[str] = ()
+) -> Document:
+    """A document of parts: the text of each, and its metadata. Blank lines stand between them."""
+    texts: list[str] = []
+    places: list[Part] = []
+    start = 0
+    for part, metadata in parts:
+        text = strip_marks(part)
+        if text.strip():
+            texts.append(text)
+            places.append(Part(start, metadata))
+            start += len(text) + len(_BETWEEN)
+    return Document(_BETWEEN.join(texts), clean_title(title), gaps=tuple(gaps), parts=tuple(places))
+
+
+_BETWEEN = "\n\n"
 
 
 def check_regular(path: Path, limits: ReadLimits = READ_LIMITS) -> os.stat_result:

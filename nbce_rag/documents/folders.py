@@ -13,7 +13,7 @@ from ..passages import Passage
 from .document import OnError, Splitter
 from .excludes import Excludes, Rules
 from .limits import READ_LIMITS, ReadLimits
-from .readers import SUFFIXES, read_passages
+from .readers import SUFFIXES, is_read, read_passages
 from .splitting import TokenCounter, check_window, split_document
 
 __all__ = ["file_key", "find_files", "path_of_key", "read_files"]
@@ -33,12 +33,14 @@ def read_files(
     """Reads files and folders into passages.
 
     Folders are read with all that is in them, sorted by path. In them are passed over: what is hidden (a
-    name that begins with a dot), whatever patterns say; files of other types; links to folders, which are
-    not followed, while links to files are; and what patterns exclude: those of `exclude`, and of files
-    named `.nbceignore`. What is given by its own name is read in any case. A file that is reached
+    name that begins with a dot), whatever patterns say; files of other types (files of unknown types are read
+    where they are text, such as source code); links to folders, which are not followed, while links to files
+    are; and what patterns exclude: those of `exclude`, and of files named `.nbceignore`. What is given by its
+    own name is read in any case. A file that is reached
     twice is read once. The `source` of a passage is the file's path as it was given or found, with
     forward slashes. Spans count in the text of `read_document`; passages of a PDF have in
-    `metadata["page"]` the page, from 1, that they start on.
+    `metadata["page"]` the page, from 1, that they start on, those of others "slide", "sheet", "chapter",
+    "cell" or "row".
 
     A .jsonl or .jsonl.gz file holds one JSON object a line: `text`, and if wanted `id`, `title` and
     `metadata`; all other keys are added to the metadata. Its passages have spans in that `text`. The
@@ -131,7 +133,7 @@ def find_files(
     on_excluded: Callable[[Path], None] | None = None,
     excludes: Excludes | None = None,
 ) -> Iterator[Path]:
-    """The files that are named, and those of a known type in the folders that are named.
+    """The files that are named, and those in the folders that are named which are of a known type, or text.
 
     Args:
         paths: files and folders.
@@ -186,11 +188,16 @@ class _Walk:
             rules.enter(parent)
             folders[:] = [name for name in folders if self._counts(rules, parent, name, True)]
             for name in names:
-                if not name.lower().endswith(SUFFIXES):
-                    if not name.startswith(".") and not rules.excludes(parent, name, False):
-                        self._on_other_type(Path(parent, name))
-                elif self._counts(rules, parent, name, False):
-                    yield Path(parent, name)
+                path = Path(parent, name)
+                if name.startswith((".", "~$")):  # "~$": the mark of an office program that has a file open
+                    continue
+                # A name that is excluded is not opened to see whether it holds text.
+                if not self._counts(rules, parent, name, False):
+                    continue
+                if is_read(path):
+                    yield path
+                else:
+                    self._on_other_type(path)
 
     def _counts(self, rules: Rules, parent: str, name: str, is_folder: bool) -> bool:
         if name.startswith("."):

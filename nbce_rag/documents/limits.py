@@ -10,7 +10,7 @@ from pathlib import Path
 from ..checks import Range
 from ..errors import ReadError
 
-__all__ = ["READ_LIMITS", "Deadline", "ReadLimits"]
+__all__ = ["READ_LIMITS", "Deadline", "ReadLimits", "Room"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,11 @@ class ReadLimits:
         for field in fields(self):
             _RANGES.get(field.name, _COUNT).check(field.name, getattr(self, field.name), "ReadLimits")
 
+    def check_pages(self, path: Path | str, count: int) -> None:
+        """Raises ReadError when a file has too many pages, sheets or slides."""
+        if count > self.max_pages:
+            raise ReadError(f"{path}: has {count:,} pages, over the limit of {self.max_pages:,}; split it.")
+
 
 _COUNT = Range(1, whole=True)
 _RANGES = {"max_seconds": Range(0, math.inf, above=True)}
@@ -64,4 +69,22 @@ class Deadline:
         if time.monotonic() > self._end:
             raise ReadError(
                 f"{self._path}: takes over {self._seconds:g} seconds to read; split it, or raise max_seconds."
+            )
+
+
+class Room:
+    """How much text there may still be, where a file says something once that stands in many places."""
+
+    def __init__(self, path: Path | str, limits: ReadLimits) -> None:
+        self._path = path
+        self._most = limits.max_unpacked_bytes
+        self._taken = 0
+
+    def take(self, size: int) -> None:
+        """Raises ReadError when `size` more characters are too many."""
+        self._taken += size
+        if self._taken > self._most:
+            raise ReadError(
+                f"{self._path}: unpacks to more than {self._most:,} characters, the limit of "
+                "max_unpacked_bytes; split it."
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["pipe_table"]
+__all__ = ["flat_table", "pipe_table"]
 
 
 def pipe_table(rows: Sequence[Sequence[str]], *, has_head: bool = True) -> str:
@@ -33,6 +33,17 @@ def pipe_table(rows: Sequence[Sequence[str]], *, has_head: bool = True) -> str:
     head, body = (rows[0], rows[1:]) if has_head else ((), rows)
     lines = [_row(head, width), _row(["---"] * width, width), *(_row(row, width) for row in body)]
     return "\n".join(lines)
+
+
+def flat_table(rows: Sequence[Sequence[str]]) -> str:
+    """A table within a cell of another one: a row a line, without empty cells.
+
+    >>> print(flat_table([["Yawl", "", "48"], ["", "50"]]))
+    Yawl; 48
+    50
+    """
+    lines = ("; ".join(cell.strip() for cell in row if cell.strip()) for row in rows)
+    return "\n".join(line for line in lines if line)
 
 
 def _row(cells: Sequence[str], width: int) -> str:

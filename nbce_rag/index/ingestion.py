@@ -7,14 +7,18 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from numpy.typing import ArrayLike
 
 from ..documents.document import OnError, check_regular
 from ..documents.excludes import Excludes
-from ..documents.folders import file_key, find_files, read_files
+from ..documents.folders import file_key, find_files
 from ..documents.limits import READ_LIMITS, ReadLimits
+from ..documents.readers import read_passages
+from ..documents.reading import Reading, check_workers
+from ..documents.splitting import split_document
 from ..errors import InputError, ReadError
 from ..files import expand_home
 from ..passages import Passage
@@ -112,10 +116,13 @@ class Ingestion:
         progress: Progress | None,
         excludes: Excludes | None = None,
         limits: ReadLimits = READ_LIMITS,
+        workers: int | None = None,
     ) -> AddReport:
         """As `PassageIndex.add_files`, without writing FAISS files."""
         paths = as_paths(paths)
+        check_workers(workers)
         window = window_of(self._encoder.embedder, max_tokens, overlap)
+        splitter = partial(split_document, **window._asdict())
         report = progress or _no_progress
         failures: dict[str, list[str]] = {}
         warnings: list[str] = []
@@ -132,8 +139,11 @@ class Ingestion:
             collect(ReadError(failures[path][-1]))
 
         def read(path: Path) -> list[Passage]:
-            batches = read_files([path], on_error=collect, limits=limits, **window._asdict())
-            return [passage for _, passages in batches for passage in passages]
+            try:
+                return read_passages(path, splitter, collect, limits, reading.read)
+            except ReadError as error:
+                collect(error)
+                return []
 
         unchanged = added = removed = stored = 0
 
@@ -151,38 +161,47 @@ class Ingestion:
                 added, removed, stored = added + counts[0], removed + counts[1], stored + len(files)
 
         files = list(unique_files(find_files(paths, fail, excludes=excludes)))
-        waiting: list[_File] = []
-        for number, path in enumerate(files):
-            report(number, len(files), str(path))
-            key = file_key(path)
-            fingerprint = fingerprint_of(path, window, limits)
-            with self._storage.read():
-                if fingerprint is not None and self._storage.fingerprint(key) == fingerprint:
+
+        def changed() -> Iterator[tuple[int, Path, str, str | None]]:
+            """The files that are to be read: number, path, key and fingerprint."""
+            nonlocal unchanged
+            for number, path in enumerate(files):
+                key, fingerprint = file_key(path), fingerprint_of(path, window, limits)
+                with self._storage.read():
+                    is_stored = fingerprint is not None and self._storage.fingerprint(key) == fingerprint
+                if is_stored:
+                    report(number, len(files), str(path))
                     unchanged += 1
+                else:
+                    yield number, path, key, fingerprint
+
+        waiting: list[_File] = []
+        with Reading(workers, limits) as reading:
+            for number, path, key, fingerprint in reading.ahead(changed(), lambda item: item[1]):
+                report(number, len(files), str(path))
+                errors.clear()
+                passages = read(path)
+                messages = [str(error) for error in errors]
+                if not passages or fingerprint is None:
+                    failures[str(path)] = messages or [f"{path}: holds no text."]
                     continue
-            errors.clear()
-            passages = read(path)
-            messages = [str(error) for error in errors]
-            if not passages or fingerprint is None:
-                failures[str(path)] = messages or [f"{path}: holds no text."]
-                continue
-            try:
-                checked = [check_passage(passage) for passage in passages]
-            except InputError as error:
-                fail(str(path), str(error))
-                continue
-            file = _File(key, fingerprint, str(path), checked)
-            if others := self._ids_of_others(file, waiting):
-                messages.append(_clash(file, others))
-                collect(ReadError(messages[-1]))
-                checked = [passage for passage in checked if passage.id not in others]
-                # So that it is looked at again: the other file may be gone then.
-                file = replace(file, fingerprint=f"in part {fingerprint}", passages=checked)
-            warnings.extend(messages)
-            waiting.append(file)
-            if sum(len(file.passages) for file in waiting) >= _BATCH:
-                take_in(waiting, (number, len(files)))
-                waiting = []
+                try:
+                    checked = [check_passage(passage) for passage in passages]
+                except InputError as error:
+                    fail(str(path), str(error))
+                    continue
+                file = _File(key, fingerprint, str(path), checked)
+                if others := self._ids_of_others(file, waiting):
+                    messages.append(_clash(file, others))
+                    collect(ReadError(messages[-1]))
+                    checked = [passage for passage in checked if passage.id not in others]
+                    # So that it is looked at again: the other file may be gone then.
+                    file = replace(file, fingerprint=f"in part {fingerprint}", passages=checked)
+                warnings.extend(messages)
+                waiting.append(file)
+                if sum(len(file.passages) for file in waiting) >= _BATCH:
+                    take_in(waiting, (number, len(files)))
+                    waiting = []
         take_in(waiting, (len(files), len(files)))
         report(len(files), len(files), "")
         return AddReport(

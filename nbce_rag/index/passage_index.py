@@ -236,6 +236,7 @@ class PassageIndex:
         exclude: str | Iterable[str] = (),
         gitignore: bool = False,
         limits: ReadLimits = READ_LIMITS,
+        workers: int | None = None,
     ) -> AddReport:
         """Reads files and folders into passages (`nbce_rag.documents.folders.read_files`), adds them.
 
@@ -253,13 +254,18 @@ class PassageIndex:
             progress: Called with (files done, files in all, what is being done).
             exclude, gitignore: What is passed over in folders, as in `read_files`.
             limits: The most that one file may take.
+            workers: Processes that read files ahead of their being taken in, such as PDFs and office files;
+                1 reads them here. Default: as many as there are cores, unless there is little to read. A file
+                that ends or stalls its process costs a line; the result is the same for any number.
 
         Raises:
-            InputError: `max_tokens` or `overlap` is out of range, or a pattern is none.
+            InputError: `max_tokens`, `overlap` or `workers` is out of range, or a pattern is none.
             EmbedderMismatchError, IndexLockedError: As in `add`.
         """
         excludes = Excludes.of(exclude, gitignore)
-        report = self._ingestion.add_files(paths, max_tokens, overlap, on_error, progress, excludes, limits)
+        report = self._ingestion.add_files(
+            paths, max_tokens, overlap, on_error, progress, excludes, limits, workers
+        )
         self._save()
         return report
 
@@ -276,6 +282,7 @@ class PassageIndex:
         exclude: str | Iterable[str] = (),
         gitignore: bool = False,
         limits: ReadLimits = READ_LIMITS,
+        workers: int | None = None,
     ) -> SyncReport:
         """As `add_files`, and follows what was renamed or deleted in the folders that are given.
 
@@ -292,7 +299,7 @@ class PassageIndex:
                 they may not.
             exclude, gitignore: As in `add_files`. What the index has of files that are excluded now goes, as
                 if they were gone.
-            max_tokens, overlap, on_error, progress, limits: As in `add_files`.
+            max_tokens, overlap, on_error, progress, limits, workers: As in `add_files`.
 
         Raises:
             InputError: As in `add_files`; or more than half of the index would be removed and may not be.
@@ -300,7 +307,7 @@ class PassageIndex:
         """
         excludes = Excludes.of(exclude, gitignore)
         report = self._folder_sync.sync(
-            paths, keep_missing, confirm, max_tokens, overlap, on_error, progress, excludes, limits
+            paths, keep_missing, confirm, max_tokens, overlap, on_error, progress, excludes, limits, workers
         )
         self._save()
         return report

@@ -12,6 +12,7 @@ from ..documents.document import OnError
 from ..documents.excludes import Excludes
 from ..documents.folders import file_key, find_files, path_of_key, read_files
 from ..documents.limits import READ_LIMITS, ReadLimits
+from ..documents.reading import check_workers
 from ..errors import InputError, ReadError
 from .encoder import Encoder
 from .ingestion import Ingestion, Progress, as_paths, check_passage, fingerprint_of, unique_files
@@ -81,9 +82,11 @@ class FolderSync:
         progress: Progress | None,
         excludes: Excludes | None = None,
         limits: ReadLimits = READ_LIMITS,
+        workers: int | None = None,
     ) -> SyncReport:
         """As `PassageIndex.sync_files`, without writing FAISS files."""
         names = as_paths(paths)
+        check_workers(workers)
         if confirm is not None and not callable(confirm):
             raise InputError(f"confirm must be callable, such as lambda count, total: True; got {confirm!r}.")
         window = window_of(self._encoder.embedder, max_tokens, overlap)
@@ -124,7 +127,13 @@ class FolderSync:
             for key, (old, fingerprint) in moves.items()
         )
         report = self._ingestion.add_files(
-            list(files.values()), max_tokens, overlap, on_error, progress, limits=limits
+            list(files.values()),
+            max_tokens,
+            overlap,
+            on_error,
+            progress,
+            limits=limits,
+            workers=workers,
         )
         for path, reasons in report.files_failed.items():
             failures.setdefault(path, []).append(reasons)

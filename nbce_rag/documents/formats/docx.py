@@ -1,0 +1,198 @@
+"""Word documents, by python-docx."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ...noncharacters import strip_marks
+from ..archives import Archive, readable
+from ..blocks import join_blocks
+from ..document import Document, clean_title
+from ..limits import ReadLimits
+from ..tables import flat_table, pipe_table
+from ..word.numbering import Numbering
+from ..word.styles import Styles
+
+__all__ = ["DOCUMENTS", "PACKAGES"]
+
+PACKAGES = ("docx", "lxml")
+
+_KIND = "a Word document (.docx)"
+_WORD = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
+_MATHS = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
+_COMPATIBILITY = "{http://schemas.openxmlformats.org/markup-compatibility/2006}"
+# What has been put in while changes were tracked, and what merely wraps others.
+_WRAPPER_NAMES = """
+    ins moveTo hyperlink smartTag customXml sdt sdtContent fldSimple dir bdo ruby rubyBase txbxContent
+"""
+_WRAPPERS = {f"{_WORD}{name}" for name in _WRAPPER_NAMES.split()}
+_EXPONENT = re.compile(r"[-+\u2212\u2013]?\d+")
+_LETTERS = {"tab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "\u2011", "ptab": "\t"}
+
+
+def _read_docx(path: Path, data: bytes, limits: ReadLimits) -> Document:
+    import docx
+
+    archive = Archive(path, data, limits, _KIND)
+    archive.check_markup()
+    with readable(path, _KIND):
+        document = docx.Document(io.BytesIO(data))
+        body = _Body(document.part, archive)
+        text = body.text(document.element.body)
+        title = clean_title(document.core_properties.title) or clean_title(body.title)
+    return Document(strip_marks(text), title)
+
+
+class _Body:
+    """Walks a body and writes it as Markdown.
+
+    Headings, lists with the numbers that Word shows, tables, footnotes at the end, text boxes behind the
+    paragraph that they hang on. Text that was inserted while changes were tracked stays, deleted text, hidden
+    text, comments, running heads and tables of contents are left out.
+    """
+
+    def __init__(self, part: Any, archive: Archive) -> None:
+        related = {relation.reltype.rsplit("/", 1)[1]: relation for relation in part.rels.values()}
+        self._styles = Styles(part.document.styles.element)
+        numbering = related.get("numbering")
+        self._numbering = Numbering(numbering.target_part.element if numbering else None)
+        self._note_roots = {
+            name: archive.parse(name, related[name].target_part.blob)
+            for name in ("footnotes", "endnotes")
+            if name in related
+        }
+        self._notes: list[tuple[str, str]] = []  # kind and id, in the order of their marks
+        self._depth = 0  # tables around what is being written
+        self.title: str | None = None
+        self._heading: str | None = None
+
+    def text(self, body: Any) -> str:
+        blocks = list(self._blocks(body))
+        notes = []
+        for number, (kind, name) in enumerate(self._notes, start=1):  # notes in notes are not followed
+            root = self._note_roots.get(f"{kind}s")
+            for note in root if root is not None else ():
+                if note.get(f"{_WORD}id") == name:
+                    words = " ".join(text for _, text in self._blocks(note)).strip()
+                    notes.append(f"[^{number}]: {words}")
+        self.title = self.title or self._heading
+        return join_blocks([*blocks, *((False, note) for note in notes)])
+
+    def _blocks(self, container: Any) -> Iterator[tuple[bool, str]]:
+        """Blocks of text, and whether each is an item of a list."""
+        for child in container:
+            if child.tag == f"{_WORD}p":
+                yield from self._paragraph(child)
+            elif child.tag == f"{_WORD}tbl":
+                yield from self._table(child)
+            elif child.tag in _WRAPPERS:
+                yield from self._blocks(child)
+            elif child.tag == f"{_COMPATIBILITY}AlternateContent":
+                yield from self._blocks(child[0] if len(child) else child)
+
+    def _paragraph(self, paragraph: Any) -> Iterator[tuple[bool, str]]:
+        style = self._styles.of(paragraph)
+        boxes: list[Any] = []
+        text = "".join(self._inline(paragraph, boxes)).strip("\n").rstrip()
+        if text.strip() and not style.is_contents:
+            label, level = self._numbering.label(style)
+            if style.is_title or style.heading:
+                text = " ".join(text.split())
+                if style.is_title:
+                    self.title = self.title or text
+                self._heading = self._heading or text
+                yield False, f"{'#' * max(1, style.heading)} {f'{label} {text}'.strip()}"
+            elif label:
+                yield True, f"{'  ' * level}{label} {text.strip()}"
+            else:
+                yield False, text
+        for box in boxes:
+            yield from self._blocks(box)
+
+    def _inline(self, parent: Any, boxes: list[Any]) -> Iterator[str]:
+        for child in parent:
+            if child.tag == f"{_WORD}r":
+                yield from self._run(child, boxes)
+            elif child.tag in _WRAPPERS:
+                yield from self._inline(child, boxes)
+            elif child.tag.startswith(_MATHS):
+                yield "".join(child.itertext(f"{_MATHS}t"))
+            elif child.tag == f"{_COMPATIBILITY}AlternateContent" and len(child):
+                yield from self._inline(child[0], boxes)
+
+    def _run(self, run: Any, boxes: list[Any]) -> Iterator[str]:
+        properties = run.find(f"{_WORD}rPr")
+        if _is_on(properties, "vanish"):
+            return
+        align = None if properties is None else properties.find(f"{_WORD}vertAlign")
+        is_raised = align is not None and align.get(f"{_WORD}val") == "superscript"
+        for child in run:
+            name = child.tag.removeprefix(_WORD)
+            if name == "t":
+                text = child.text or ""
+                yield f"^{text}" if is_raised and _EXPONENT.fullmatch(text) else text
+            elif name in _LETTERS:
+                yield _LETTERS[name]
+            elif name in ("footnoteReference", "endnoteReference"):
+                self._notes.append((name.removesuffix("Reference"), child.get(f"{_WORD}id") or ""))
+                yield f"[^{len(self._notes)}]"
+            elif name in ("drawing", "pict", "object"):
+                boxes += child.iter(f"{_WORD}txbxContent")
+            elif child.tag == f"{_COMPATIBILITY}AlternateContent" and len(child):
+                boxes += child[0].iter(f"{_WORD}txbxContent")
+            elif name == "ruby":
+                yield from self._inline(child, boxes)
+
+    def _table(self, table: Any) -> Iterator[tuple[bool, str]]:
+        rows = [row for row in _children(table, "tr") if not _is_on(row.find(f"{_WORD}trPr"), "del")]
+        if all(len(list(_children(row, "tc"))) < 2 for row in rows):  # a frame around paragraphs
+            for row in rows:
+                for cell in _children(row, "tc"):
+                    yield from self._blocks(cell)
+            return
+        self._depth += 1
+        grid: list[list[str]] = []
+        for row in rows:
+            properties = row.find(f"{_WORD}trPr")
+            line = [""] * _number(properties, "gridBefore", 0)
+            for cell in _children(row, "tc"):
+                properties = cell.find(f"{_WORD}tcPr")
+                merged = None if properties is None else properties.find(f"{_WORD}vMerge")
+                if merged is not None and merged.get(f"{_WORD}val") != "restart":
+                    # So that each row can be read alone.
+                    line.append(grid[-1][len(line)] if grid and len(line) < len(grid[-1]) else "")
+                else:
+                    line.append("\n".join(text for _, text in self._blocks(cell)))
+                line += [""] * (_number(properties, "gridSpan", 1) - 1)
+            grid.append(line)
+        self._depth -= 1
+        if text := flat_table(grid) if self._depth else pipe_table(grid):
+            yield False, text
+
+
+def _children(element: Any, name: str) -> Iterator[Any]:
+    """Children of a name, also within what wraps them."""
+    for child in element:
+        if child.tag == _WORD + name:
+            yield child
+        elif child.tag in _WRAPPERS:
+            yield from _children(child, name)
+
+
+def _is_on(properties: Any, name: str) -> bool:
+    """Whether a property that is true or false is there and true."""
+    found = None if properties is None else properties.find(_WORD + name)
+    return found is not None and found.get(f"{_WORD}val", "1") not in ("0", "false", "off")
+
+
+def _number(properties: Any, name: str, default: int) -> int:
+    found = None if properties is None else properties.find(_WORD + name)
+    # A table of Word has 63 columns at most.
+    return default if found is None else min(max(int(found.get(f"{_WORD}val", default)), 0), 100)
+
+
+DOCUMENTS = {".docx": _read_docx}

@@ -1,0 +1,1 @@
+"""What OpenDocument's styles say of lists, sheets and slides."""

@@ -1,0 +1,1 @@
+"""What styles and numbers of Word mean."""
