@@ -69,7 +69,8 @@ class Case:
             values = [getattr(known, name) for known in self.known]
             return None if values[0] is None else torch.tensor(values, dtype=dtype)
 
-        return FusionState(side("scores"), side("relevance"), side("refusal"), side("evidence"))
+        names = ("scores", "relevance", "refusal", "evidence", "joint")
+        return FusionState(**{name: side(name) for name in names})  # type: ignore[arg-type]
 
     def only(self, g: int) -> Case:
         return Case(self.log_probs[:, g : g + 1], self.known[g : g + 1], self.picks)
@@ -135,13 +136,14 @@ def cases(
     if equal_rows and draw(st.booleans()):
         logits[:, :, draw(st.integers(0, n))] = logits[:, :, draw(st.integers(0, n))]
     # None, or one kind of knowledge about all passages of all questions
-    has = [draw(st.booleans()) if sides else False for _ in range(4)]
+    has = [draw(st.booleans()) if sides else False for _ in range(5)]
     known = [
         ref.Known(
             scores=rng.uniform(-1, 1, n).tolist() if has[0] else None,
             relevance=(rng.normal(size=n) * 5).tolist() if has[1] else None,
             refusal=rng.choice([0.0, 1.0, 0.3, 0.999], n).tolist() if has[2] else None,
             evidence=rng.dirichlet(np.ones(n)).tolist() if has[3] else None,
+            joint=ref.one_hot(int(rng.integers(n)), n) if has[4] and n > 1 else None,
         )
         for _ in range(groups)
     ]
@@ -716,7 +718,7 @@ def test_states_of_questions_can_be_joined_and_parted(rule: FusionRule, case: Ca
         parts = joined.unstack(case.groups)
         whole.evidence = evidence_for(expected, log_probs, torch.zeros(case.groups, dtype=torch.long))
         for g, part in enumerate(parts):
-            for name in ("scores", "relevance", "refusal", "evidence"):
+            for name in ("scores", "relevance", "refusal", "evidence", "joint"):
                 own, all_of_them = getattr(part, name), getattr(joined, name)
                 assert (own is None) == (all_of_them is None)
                 assert own is None or torch.equal(own, all_of_them[g : g + 1])
