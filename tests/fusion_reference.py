@@ -295,10 +295,9 @@ class ReferenceBerag(Reference, rule="berag"):
 
     def step(self, passages: Sequence[Row], baseline: Row) -> tuple[list[float], list[float]]:
         n = len(passages)
-        q = self.evidence
-        if q is None:
-            scores = self.known.scores or [0.0] * n
-            q = [math.exp(x) for x in normalise([score / self.tau for score in scores])]
+        scores = self.known.scores or [0.0] * n
+        prior = [math.exp(x) for x in normalise([score / self.tau for score in scores])]
+        q = prior if self.evidence is None else self.evidence
         bound = 1 - 1 / (2 * n) if self.mass is None else self.mass
         stay: list[int] = []
         for k in sorted(range(n), key=lambda k: -q[k]):
@@ -310,9 +309,9 @@ class ReferenceBerag(Reference, rule="berag"):
                     break
             stay.append(k)
         total = math.fsum(q[k] for k in stay)
-        q = [q[k] / total if k in stay else 0.0 for k in range(n)]
-        p = [math.fsum(q[k] * math.exp(passages[k][v]) for k in stay) for v in range(len(baseline))]
-        return [math.log(x) if x > 0 else NEG_INF for x in p], q
+        left = [q[k] / total if k in stay else 0.0 for k in range(n)]
+        p = [math.fsum(left[k] * math.exp(passages[k][v]) for k in stay) for v in range(len(baseline))]
+        return [math.log(x) if x > 0 else NEG_INF for x in p], left
 
 
 class ReferenceDvd(Reference, rule="dvd"):
@@ -330,7 +329,10 @@ class ReferenceDvd(Reference, rule="dvd"):
         minus = singles[lowest([-entropies[k] for k in singles], [passages[k] for k in singles])]
         whole = plus if len(singles) == len(passages) else joint.index(1.0)
         full = cut[whole]
-        if abs(10 * self.top_entropy(zero) - self.top_entropy(full)) < CLOSE and self.top_entropy(full) > CLOSE:
+        if (
+            abs(10 * self.top_entropy(zero) - self.top_entropy(full)) < CLOSE
+            and self.top_entropy(full) > CLOSE
+        ):
             raise CloseCall
         remembers = 10 * self.top_entropy(zero) < self.top_entropy(full)
         g = max(self.lead(cut[plus]) - self.lead(cut[minus]), 0.0)

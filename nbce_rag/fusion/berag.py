@@ -19,8 +19,8 @@ class Berag(FusionRule):
     """Bayesian ensemble over passages (BERAG, arXiv 2604.22678): p = sum_k q_k p_k.
 
     q_k is proportional to q_k p_k(y) after each token y. At each step the fewest passages with sum q >= mass
-    stay, at least one (ties to the lower index), q is renormalised over them, and the others are gone for good.
-    The first q is their trained prior; without one softmax_k(s_k / tau), and uniform without scores.
+    stay, at least one (ties to the lower index), q is renormalised over them, and the others never count
+    again. The first q is their trained prior; without one softmax_k(s_k / tau), and uniform without scores.
 
     It is `Posterior(beta=0, gamma=0, alpha=0, epsilon=0, cutoff=0, focus=0)` with pruning, except that
     `posterior` also weighs rows by their refusals.
