@@ -29,7 +29,7 @@ from nbce_rag.passages import Passage
 THINGS = [f"thing{i}" for i in range(24)]
 
 
-def one_hot_things(texts: list[str]) -> np.ndarray:
+def one_hot_things(texts: list[str]) -> Any:
     """Each thing has a dimension of its own; whatever names none has a bit of all."""
     vectors = np.full((len(texts), len(THINGS) + 1), 0.1, dtype=np.float32)
     for vector, text in zip(vectors, texts, strict=True):
@@ -132,6 +132,7 @@ def test_the_five_numbers_by_hand(make_nbce: Callable[..., Any]) -> None:
     _, log_probs, prompted = read(nbce, request)
     numbers = support_numbers(request.question, request.options.rule, prompted, log_probs)
     assert numbers is not None
+    assert prompted.state.relevance is not None
     relevance = prompted.state.relevance[0].double()
     logits = torch.tensor([0.2, 0.7]) / 0.1 + 0.3 * relevance
     if prompted.state.refusal is not None:
