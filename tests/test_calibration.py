@@ -31,7 +31,7 @@ THINGS = [f"thing{i}" for i in range(24)]
 
 def one_hot_things(texts: list[str]) -> Any:
     """Each thing has a dimension of its own; whatever names none has a bit of all."""
-    vectors = np.full((len(texts), len(THINGS) + 1), 0.1, dtype=np.float32)
+    vectors = np.full((len(texts), len(THINGS) + 2), 0.1, dtype=np.float32)
     for vector, text in zip(vectors, texts, strict=True):
         for word in text.replace("?", " ").split():
             if word in THINGS:
