@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from evaluation_tools import write_jsonl
@@ -29,7 +30,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_from_a_file_of_questions_to_silence(
     index: str, tmp_path: Path, tiny_folder: Callable[..., Path]
 ) -> None:
-    records = [
+    records: list[dict[str, Any]] = [
         {
             "question": f"What is {thing} made of?",
             "answers": [f"{thing} wood"],

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from evaluation_tools import TOPICS, write_jsonl
@@ -69,7 +70,7 @@ def test_what_users_read_of_silence_hops_and_rows(tmp_path: Path, tiny_folder: C
         for id_, (text, _, _) in TOPICS.items()
     ]
     record = {"question": "When does water boil?", "answers": ["100 degrees"], "ctxs": ctxs}
-    records = [record, {"question": "Who sails?", "answerable": False, "ctxs": ctxs}]
+    records: list[dict[str, Any]] = [record, {"question": "Who sails?", "answerable": False, "ctxs": ctxs}]
     out = tmp_path / "out.json"
     command = ("--questions", write_jsonl(tmp_path / "two-questions.jsonl", records), "--json", out)
     command += ("-k", 5, "--max-tokens", 3, "--model", tiny_folder("llama"), "--device", "cpu")  # type: ignore[assignment]
