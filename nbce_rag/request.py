@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .calibration import Calibration
+from .evidence.calibration import Calibration
 from .options import Options
 from .passages import Passage
 from .prompts.prompt import Prompt

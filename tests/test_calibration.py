@@ -16,11 +16,11 @@ from engine_reference import read
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbce_rag.calibration import NUMBERS, Calibration, SupportNumbers
 from nbce_rag.decoding.support import support_numbers
 from nbce_rag.engine.calibration import _auroc, _logistic
 from nbce_rag.engine.rag import Rag
 from nbce_rag.errors import InputError, NbceWarning, ReadError
+from nbce_rag.evidence.calibration import NUMBERS, Calibration, SupportNumbers
 from nbce_rag.fusion import Posterior
 from nbce_rag.index import PassageIndex
 from nbce_rag.index.folder import IndexFolder
@@ -197,7 +197,7 @@ def questions(count: int = 24, **more: Any) -> list[dict[str, Any]]:
     ],
 )
 def test_a_file_that_was_changed_is_refused(tmp_path: Path, damage: Any) -> None:
-    from nbce_rag.calibration import _hash
+    from nbce_rag.evidence.calibration import _hash
 
     file = tmp_path / "calibration.json"
     calibration = by_gain([float(i) for i in range(19)])

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..evidence.ablation import Ablation
-from ..calibration import SupportNumbers
+from ..evidence.calibration import SupportNumbers
 from ..evidence.evidence import Citation, Support, Timings, TokenEvidence, Usage
 from ..evidence.passage_evidence import PassageEvidence, cited_by_number, evidence_by_passage
 from ..evidence.quote import Quote, quote_of

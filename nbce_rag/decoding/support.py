@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..calibration import SupportNumbers
+from ..evidence.calibration import SupportNumbers
 from ..evidence.words import fold, words
 from ..fusion import Posterior, Rule
 from .reader import Prompted

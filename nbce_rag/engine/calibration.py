@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..calibration import FALSE_ALARMS, NUMBERS, Calibration, SupportNumbers
 from ..checks import COUNT
 from ..decoding.reader import Engine, read_prompts
 from ..decoding.support import support_numbers
 from ..errors import InputError
+from ..evidence.calibration import FALSE_ALARMS, NUMBERS, Calibration, SupportNumbers
 from ..evidence.words import fold, word_count
 from ..passages import Passage
 from ..request import Request

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..answers.answer import Answer, Piece
-from ..calibration import SupportNumbers
 from ..decoding.budget import Size, batches, check_rows, fits
 from ..decoding.decoder import LockstepDecoder
 from ..decoding.detokenizer import TextBuilder
@@ -20,6 +19,7 @@ from ..decoding.support import support_numbers
 from ..decoding.thought import Share
 from ..decoding.turn import TurnSampler, turn_sampler
 from ..errors import warn
+from ..evidence.calibration import SupportNumbers
 from ..evidence.citations import cite
 from ..evidence.evidence import Timings, TokenEvidence, Usage
 from ..fusion import Rule

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ..answers.answer import Answer, Piece
 from ..answers.choices import ChoiceScores
 from ..answers.comparison import Comparison
-from ..calibration import Calibration
 from ..decoding.reader import Engine
 from ..documents.splitting import split_document
 from ..errors import InputError
+from ..evidence.calibration import Calibration
 from ..fusion import FusionRule, Rule
 from ..index.folder import IndexFolder
 from ..kv.store import PassageKVStore, StoreLike, resolve_store

@@ -14,8 +14,8 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from ..calibration import Calibration
 from ..errors import InputError, warn
+from ..evidence.calibration import Calibration
 from ..index.folder import IndexFolder
 from .option_groups import by_group
 

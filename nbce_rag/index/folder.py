@@ -3,7 +3,7 @@
 `passages.sqlite` (with SQLite's own files beside it) is the index, `vectors-*.faiss` are made of it, and `kv`
 is the folder of a KV store with the keys and values of the passages, where a model has read them ahead.
 `calibration.json`, where there is one, says how much support the user's own questions have
-(`nbce_rag.calibration`).
+(`nbce_rag.evidence.calibration`).
 
 Importing this loads nothing heavy.
 """

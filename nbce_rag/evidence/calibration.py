@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from .checks import Range
-from .errors import ReadError
-from .files import write_json
+from ..checks import Range
+from ..errors import ReadError
+from ..files import write_json
 
 __all__ = ["FALSE_ALARMS", "Calibration", "SupportNumbers"]
 
