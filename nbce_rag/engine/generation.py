@@ -90,7 +90,7 @@ class Run:
     ends: frozenset[int]  # tokens that end the answer, though not the turn
     started: float
     prefilled: float
-    numbers: SupportNumbers | None
+    numbers: SupportNumbers | None = None
     steps: list[Step] = field(default_factory=list)  # of the answer
     waiting: list[Step] = field(default_factory=list)  # that may turn out to be the answer's
     tokens: list[TokenEvidence] = field(default_factory=list)
