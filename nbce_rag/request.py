@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from .evidence.calibration import Calibration
 from .options import Options
 from .passages import Passage
 from .prompts.prompt import Prompt
@@ -24,6 +25,8 @@ class Request:
             wording.
         is_retrieved: whether the passages are what was found for the question. If nothing was, the answer is
             the abstention, unless `options.answer_without_context`.
+        calibration: what tells how much support the passages give; with it `options.abstain_below` is a share
+            of false alarms.
     """
 
     question: str
@@ -31,3 +34,4 @@ class Request:
     options: Options = field(default_factory=Options)
     prompt: Prompt | None = None
     is_retrieved: bool = False
+    calibration: Calibration | None = None

@@ -124,6 +124,7 @@ class Known:
     relevance: list[float] | None = None
     refusal: list[float] | None = None
     evidence: list[float] | None = None  # for the token before the first step
+    joint: list[float] | None = None  # 1 for the row that reads all passages, if there is one
 
 
 REFERENCES: dict[str, type[Reference]] = {}
@@ -285,3 +286,137 @@ class ReferencePosterior(Reference, rule="posterior"):
                     score += contrasts * self.gamma * (log_p - math.log(b))
             fused.append(score if ratio >= self.cutoff else NEG_INF)
         return fused, weights
+
+
+class ReferenceBerag(Reference, rule="berag"):
+    def __init__(self, known: Known, tau: float, mass: float | None) -> None:
+        super().__init__(known)
+        self.tau, self.mass = tau, mass
+
+    def step(self, passages: Sequence[Row], baseline: Row) -> tuple[list[float], list[float]]:
+        n = len(passages)
+        scores = self.known.scores or [0.0] * n
+        prior = [math.exp(x) for x in normalise([score / self.tau for score in scores])]
+        q = prior if self.evidence is None else self.evidence
+        bound = 1 - 1 / (2 * n) if self.mass is None else self.mass
+        stay: list[int] = []
+        for k in sorted(range(n), key=lambda k: -q[k]):
+            held = math.fsum(q[j] for j in stay)
+            if bound < 1 and stay:
+                if abs(held - bound) < CLOSE or (held >= bound and abs(q[k] - q[stay[-1]]) < CLOSE):
+                    raise CloseCall
+                if held >= bound:
+                    break
+            stay.append(k)
+        total = math.fsum(q[k] for k in stay)
+        left = [q[k] / total if k in stay else 0.0 for k in range(n)]
+        p = [math.fsum(left[k] * math.exp(passages[k][v]) for k in stay) for v in range(len(baseline))]
+        return [math.log(x) if x > 0 else NEG_INF for x in p], left
+
+
+class ReferenceDvd(Reference, rule="dvd"):
+    def __init__(self, known: Known, top_p: float) -> None:
+        super().__init__(known)
+        self.top_p = top_p
+
+    def step(self, passages: Sequence[Row], baseline: Row) -> tuple[list[float], list[float]]:
+        joint = self.known.joint or [0.0] * len(passages)
+        singles = [k for k in range(len(passages)) if not joint[k]]
+        cut = [truncate(row, self.top_p) for row in passages]
+        zero = truncate(baseline, self.top_p)
+        entropies = [self.top_entropy(row) for row in cut]
+        plus = singles[lowest([entropies[k] for k in singles], [passages[k] for k in singles])]
+        minus = singles[lowest([-entropies[k] for k in singles], [passages[k] for k in singles])]
+        whole = plus if len(singles) == len(passages) else joint.index(1.0)
+        full = cut[whole]
+        if (
+            abs(10 * self.top_entropy(zero) - self.top_entropy(full)) < CLOSE
+            and self.top_entropy(full) > CLOSE
+        ):
+            raise CloseCall
+        remembers = 10 * self.top_entropy(zero) < self.top_entropy(full)
+        g = max(self.lead(cut[plus]) - self.lead(cut[minus]), 0.0)
+        b = max(self.lead(full) - self.lead(zero), 0.0)
+        fused = []
+        for f, z, high, low in zip(full, zero, cut[plus], cut[minus], strict=True):
+            if low == NEG_INF or (z == NEG_INF and not remembers):
+                fused.append(f)
+            elif NEG_INF in (high, z) or (f == NEG_INF and not remembers):
+                fused.append(NEG_INF)
+            elif remembers:
+                fused.append(z + g * (high - low))
+            else:
+                fused.append((1 + b) * f - b * z + g * (high - low))
+        if max(fused) == NEG_INF:
+            fused = full
+        return fused, one_hot(plus, len(passages))
+
+    @staticmethod
+    def top_entropy(row: Row) -> float:
+        return entropy(sorted(row, reverse=True)[:10])
+
+    @staticmethod
+    def lead(row: Row) -> float:
+        p = sorted((math.exp(x) for x in normalise(row)), reverse=True)
+        return p[0] - p[1]
+
+
+def surest(passages: Sequence[Row]) -> int:
+    """The row of least entropy, which stands for one prompt of all passages."""
+    return lowest([entropy(row) for row in passages], passages)
+
+
+class ReferenceAdaCad(Reference, rule="adacad"):
+    def __init__(self, known: Known, floor: float) -> None:
+        super().__init__(known)
+        self.floor = floor
+
+    def step(self, passages: Sequence[Row], baseline: Row) -> tuple[list[float], list[float]]:
+        k = surest(passages)
+        a = max(jensen_shannon(passages[k], baseline), self.floor)
+        return contrast_rows(passages[k], baseline, a), one_hot(k, len(passages))
+
+
+class ReferenceAcd(Reference, rule="acd"):
+    def step(self, passages: Sequence[Row], baseline: Row) -> tuple[list[float], list[float]]:
+        k = surest(passages)
+        without, within = entropy(baseline), entropy(passages[k])
+        a = without / (without + within) if without + within > 0 else 0.5
+        fused = [
+            f if NEG_INF in (f, z) else z + a * (f - z) for f, z in zip(passages[k], baseline, strict=True)
+        ]
+        return fused, one_hot(k, len(passages))
+
+
+class ReferenceCkPlug(Reference, rule="ck-plug"):
+    def __init__(self, known: Known, alpha: float | None, cutoff: float) -> None:
+        super().__init__(known)
+        self.alpha, self.cutoff = alpha, cutoff
+
+    def likely(self, row: Row) -> set[int]:
+        tenth, best = sorted(row, reverse=True)[:10][-1], max(row)
+        for x in row:
+            if self.cutoff > 0 and x != best and abs(x - best - math.log(self.cutoff)) < CLOSE:
+                raise CloseCall
+        share = best + math.log(self.cutoff) if self.cutoff > 0 else NEG_INF
+        return {v for v, x in enumerate(row) if x >= tenth or x >= share}
+
+    def step(self, passages: Sequence[Row], baseline: Row) -> tuple[list[float], list[float]]:
+        k = surest(passages)
+        row = passages[k]
+        left = sorted(self.likely(row) | self.likely(baseline))
+        h_f = entropy(normalise([row[v] for v in left]))
+        h_0 = entropy(normalise([baseline[v] for v in left]))
+        if abs(h_0 - 2 * h_f) < CLOSE and h_f > 0:
+            raise CloseCall
+        fused = [NEG_INF] * len(row)
+        for v in left:
+            f, z = row[v], baseline[v]
+            if NEG_INF in (f, z) or h_0 >= 2 * h_f:
+                fused[v] = f
+            elif self.alpha is None:
+                m = 1 + abs(h_f - h_0) / (h_f + h_0)
+                fused[v] = 2 * z * h_f / (h_f + m * h_0) + 2 * (f - z) * h_0 / (h_f + m * h_0)
+            else:
+                fused[v] = self.alpha * z + (1 - self.alpha) * (f - z)
+        return fused, one_hot(k, len(passages))

@@ -143,6 +143,7 @@ def test_to_dict_has_the_shape_that_the_command_line_prints() -> None:
         "finish_reason": "stop",
         "grounding": 1.5,
         "memory": pytest.approx(1 / (1 + math.exp(0.1))),
+        "support": None,
         "fusion": "posterior",
         "warnings": [],
         "words": [],

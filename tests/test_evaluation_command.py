@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from evaluation_tools import TOPICS, write_jsonl
@@ -61,6 +62,29 @@ def test_from_files_to_report_and_again_from_the_log(
     result = invoke(*command, "-k", 1)
     assert result.exit_code == 2
     assert "k is 2 there and 1 here" in result.stderr
+
+
+def test_what_users_read_of_silence_hops_and_rows(tmp_path: Path, tiny_folder: Callable[..., Path]) -> None:
+    ctxs = [
+        {"id": id_, "text": text, "hasanswer": id_ in ("water", "ferry")}
+        for id_, (text, _, _) in TOPICS.items()
+    ]
+    record = {"question": "When does water boil?", "answers": ["100 degrees"], "ctxs": ctxs}
+    records: list[dict[str, Any]] = [record, {"question": "Who sails?", "answerable": False, "ctxs": ctxs}]
+    out = tmp_path / "out.json"
+    command = ("--questions", write_jsonl(tmp_path / "two-questions.jsonl", records), "--json", out)
+    command += ("-k", 5, "--max-tokens", 3, "--model", tiny_folder("llama"), "--device", "cpu")  # type: ignore[assignment]
+    result = invoke(*command, "--methods", "posterior(focus=0),concat")
+    assert result.exit_code == 0, result.stderr
+    scores = json.loads(out.read_text())["methods"]
+    assert [figures["rows"] for figures in scores.values()] == [6, 2]
+    assert scores["posterior(focus=0)"]["unanswerable"]["questions"] == 1
+    for head in ("cited @k", "rows", "silent, no answer", "false answers", "silent, answerable"):
+        assert head in result.stdout
+    assert "necessity" not in result.stdout
+    assert ("by gold passages" in result.stdout) == (
+        scores["posterior(focus=0)"]["citations_at_k"] is not None
+    )
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,11 @@ def test_line_separators_inside_a_record_do_not_end_it(tmp_path: Path) -> None:
         ('{"question": " ", "answers": []}', "line 1: `question`"),
         ('{"question": "a", "answers": 7}', "line 1: `answers`"),
         ('{"question": "a"}', "line 1: `answers`"),
+        (
+            '{"question": "a", "answers": [], "answerable": "no"}',
+            "line 1: `answerable` must be true or false",
+        ),
+        ('{"question": "a", "answerable": true}', "line 1: `answers`"),
         ('{"data": [{"paragraphs": [{"qas": []}]}]}', "SQuAD-format"),
         ("7", "neither records nor SQuAD"),
         (
@@ -159,6 +164,19 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     cut.write_bytes(passages.read_bytes()[:-9])
     with pytest.raises(ReadError, match="cannot be read"):
         load_dataset(cut, cut)
+
+
+def test_beside_answerable_false_answers_do_not_count(tmp_path: Path) -> None:
+    passages, _ = write_dataset(tmp_path)
+    record = {"question": "Who?", "answerable": False, "gold_ids": ["ferry"]}
+    records = [
+        record,
+        record | {"answers": ["Ada"], "keys": [["Ada"]]},
+        record | {"answerable": True, "answers": ["Ada"]},
+    ]
+    questions = load_dataset(passages, write_jsonl(tmp_path / "q.jsonl", records)).questions
+    assert [(q.answers, q.keys) for q in questions] == [((), ()), ((), ()), (("Ada",), ())]
+    assert all(q.gold_ids == ("ferry",) for q in questions)
 
 
 def test_samples(tmp_path: Path) -> None:

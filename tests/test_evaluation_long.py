@@ -20,6 +20,7 @@ from nbce_rag.embedding.function import CallableEmbedder
 from nbce_rag.errors import InputError
 from nbce_rag.evaluation import evaluate, load_dataset, paired_differences, rescore
 from nbce_rag.evaluation.data.dataset import Dataset
+from nbce_rag.evaluation.intervals import bootstrap_ci
 from nbce_rag.evaluation.log import RunLog
 from nbce_rag.evaluation.long_metrics import (
     groups_found,
@@ -27,7 +28,7 @@ from nbce_rag.evaluation.long_metrics import (
     repetition,
     word_count,
 )
-from nbce_rag.evaluation.metrics import bootstrap_ci, score_method, score_row
+from nbce_rag.evaluation.metrics import score_method, score_row
 from nbce_rag.evaluation.studies.study import Study, run_study
 from nbce_rag.evidence.identifiers import identifiers, names_in
 from nbce_rag.index import PassageIndex

@@ -10,9 +10,9 @@ from evaluation_tools import squad_exact, squad_f1, squad_found, squad_words
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nbce_rag.evaluation.intervals import bootstrap_ci
 from nbce_rag.evaluation.metrics import (
     answer_found,
-    bootstrap_ci,
     exact_match,
     f1,
     is_cjk,
@@ -185,6 +185,64 @@ def test_a_method_that_never_cites_has_no_citation_figures() -> None:
     figures = score_method([row("1", cited=[], leading=None)])
     assert figures["citation_precision"] == figures["citation_recall"] == {"leading": None, "any": None}
     assert figures["leading_is_gold_when_right"] is None
+
+
+def test_citations_at_k_by_hand() -> None:
+    two = {"gold_ids": ["g", "h"]}
+    rows = [
+        row("1", cited=["x", "g"], cited_most=["g", "x"]),  # right: the gold passage is cited most
+        row("2", cited=["g", "x"], cited_most=["x", "g"], answer="Bob"),  # cited, but not most
+        row("3", cited=[], leading=None, cited_most=[]),  # right, nothing cited
+        row("4", cited=["x", "h", "g"], cited_most=["h", "g", "x"], **two),  # right, both hops
+        row("5", cited=["g"], cited_most=["g"], answer="Bob", **two),  # one of two, and nothing else
+        row("6", cited=["x"], answers=[], cited_most=["x"]),  # without an answer no citation is right
+        row("7", cited=["x", "h"], leading="h", **two),  # of an older log: the leading one, then in order
+    ]
+    figures = score_method(rows)["citations_at_k"]
+    recalls = [1, 0, 0, 1, 0.5, 0.5]
+    assert figures["questions"] == 6
+    assert figures["recall"] == pytest.approx(sum(recalls) / 6)
+    assert figures["recall_ci95"] == bootstrap_ci(recalls)
+    assert figures["precision"] == pytest.approx((1 + 0 + 1 + 1 + 0.5) / 5)
+    assert figures["when_right"]["questions"] == 4
+    assert figures["when_right"]["recall"] == pytest.approx((1 + 0 + 1 + 0.5) / 4)
+    assert list(figures["by_hops"]) == ["1", "2"]
+    assert figures["by_hops"]["1"]["recall"] == pytest.approx(1 / 3)
+    assert figures["by_hops"]["2"]["recall"] == pytest.approx(2 / 3)
+    assert figures["by_hops"]["2"]["when_right"]["precision"] == pytest.approx(3 / 4)
+    assert score_method([row(cited=[], leading=None)])["citations_at_k"] is None
+
+
+def test_questions_without_an_answer_by_hand() -> None:
+    rows = [
+        row("1", answers=[], answer="", finish_reason="no_evidence"),
+        row("2", answers=[], answer="I don't know"),
+        row("3", answers=[], answer="Bob"),
+        row("4", answers=[], answer="", error="does not fit"),  # neither silent nor answered
+        row("5"),
+        row("6", answer="", finish_reason="no_evidence"),
+        row("7", answers=[], keys=[["Limits"]], identifiers={}, answer="Limits"),
+    ]
+    figures = score_method(rows, refusal="I don't know.")
+    silent = [1.0, 1.0, 0.0]
+    assert figures["unanswerable"] == {
+        "questions": 3,
+        "silent": pytest.approx(2 / 3),
+        "silent_ci95": bootstrap_ci(silent),
+        "answered": 1,
+    }
+    assert (figures["answerable"]["questions"], figures["answerable"]["answered"]) == (3, 2)
+    assert figures["answerable"]["silent"] == pytest.approx(1 / 3)
+    assert "unanswerable" not in score_method(rows[4:])
+
+
+def test_rows_and_what_else_a_line_may_have_by_hand() -> None:
+    rows = [row("1", rows=9, necessity=2.0), row("2", rows=25, necessity=-1.0), row("3", necessity=None)]
+    figures = score_method(rows)
+    assert figures["rows"] == 17
+    assert figures["necessity"] == {"mean": 0.5, "ci95": bootstrap_ci([2.0, -1.0])}
+    assert "sufficiency" not in figures
+    assert score_method([row()])["rows"] is None
 
 
 def test_figures_by_hand() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engine_reference import read
 from evaluation_tools import TOPICS, write_dataset, write_jsonl
 from index_tools import bag_of_words
 
@@ -425,6 +426,9 @@ def test_method_names() -> None:
     stretched = plain["concat-yarn(factor=4)"]
     assert (stretched.rope, stretched.factor, stretched.layout) == ("yarn", 4.0, "together")
     assert plain["cad"].layout == "together"
+    (one,) = parse_methods("ck-plug(alpha=0.5)+one-row+order")
+    assert (one.layout, one.joint_row, one.options) == ("together", False, {"order_labels": True})
+    assert one.parameters["layout"] == "together"
     (robust,) = parse_methods("robustrag(gamma=0.8)")
     assert (robust.fusion, robust.options) == (RobustRag(gamma=0.8), {"refusal_threshold": 0.8})
 
@@ -435,9 +439,32 @@ def test_names_that_stand_for_several() -> None:
     joint = [m.name for m in parse_methods("rules+joint,concat")]
     assert (joint[:5], joint[-1]) == ([f"{r}+joint" for r in rules], "concat")
     assert {"replug", "leens", "cad", "robustrag"} <= {m.name for m in parse_methods("peers")}
+    peers = {m.name: (m.layout, m.joint_row) for m in parse_methods("peers")}
+    assert peers["berag"] == ("rows", False)
+    assert peers["dvd+joint"] == ("rows", True)
+    for name in ("adacad", "acd", "ck-plug"):
+        assert peers[f"{name}+one-row"] == peers["cad"] == ("together", False)
     everything = [m.name for m in parse_methods("all")]
     assert {"closed-book", "refine", "concat-ntk", "mean+joint", "cad", "posterior"} <= set(everything)
     assert len(everything) == len(set(everything)) == len(GROUPS["all"]) >= 23
+
+
+def test_every_peer_runs_and_the_row_of_all_passages_is_told(
+    run: Callable[..., dict[str, Any]], make_nbce: Callable[..., Any]
+) -> None:
+    report = run(methods="peers")
+    assert list(report["methods"]) == list(GROUPS["peers"])
+    assert all(scores["did_not_fit"] == 0 for scores in report["methods"].values())
+    passages = [Passage("The ferry is red."), Passage("The ferry is run by Ada.")]
+    nbce = make_nbce(max_tokens=2)
+    for options, expected in (
+        ({}, None),
+        ({"joint_row": True}, [[0.0, 0.0, 1.0]]),
+        ({"passages_per_row": 2}, None),
+    ):
+        _, _, prompted = read(nbce, nbce.request("Who runs it?", passages, fusion="dvd", **options))
+        joint = prompted.state.joint
+        assert (joint if joint is None else joint.tolist()) == expected
 
 
 @pytest.mark.parametrize(
@@ -449,6 +476,9 @@ def test_names_that_stand_for_several() -> None:
         ("concat+order", "only a fusion rule can have +joint or +order"),
         ("cad+joint", "one row already"),
         ("cad+order", "one row already"),
+        ("cad+one-row", "one row already"),
+        ("top-1+one-row", "only a fusion rule can have +joint or +order or +one-row"),
+        ("mean+joint+one-row", "Unknown method 'mean+joint+one-row'"),
         ("mean+order+joint", "Unknown method 'mean+order+joint'"),
         ("posterior(beta=x)", "'beta=x' is no number"),
         ("posterior(beta)", "'beta' is no number"),

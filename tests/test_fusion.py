@@ -19,8 +19,14 @@ from torch import Tensor
 
 from nbce_rag.checks import Range
 from nbce_rag.errors import InputError
+from nbce_rag.evaluation.methods.peers.cad import Cad
 from nbce_rag.fusion import (
     RULES,
+    Acd,
+    AdaCad,
+    Berag,
+    CkPlug,
+    Dvd,
     Experts,
     Fused,
     FusionRule,
@@ -69,7 +75,8 @@ class Case:
             values = [getattr(known, name) for known in self.known]
             return None if values[0] is None else torch.tensor(values, dtype=dtype)
 
-        return FusionState(side("scores"), side("relevance"), side("refusal"), side("evidence"))
+        names = ("scores", "relevance", "refusal", "evidence", "joint")
+        return FusionState(**{name: side(name) for name in names})  # type: ignore[arg-type]
 
     def only(self, g: int) -> Case:
         return Case(self.log_probs[:, g : g + 1], self.known[g : g + 1], self.picks)
@@ -135,13 +142,14 @@ def cases(
     if equal_rows and draw(st.booleans()):
         logits[:, :, draw(st.integers(0, n))] = logits[:, :, draw(st.integers(0, n))]
     # None, or one kind of knowledge about all passages of all questions
-    has = [draw(st.booleans()) if sides else False for _ in range(4)]
+    has = [draw(st.booleans()) if sides else False for _ in range(5)]
     known = [
         ref.Known(
             scores=rng.uniform(-1, 1, n).tolist() if has[0] else None,
             relevance=(rng.normal(size=n) * 5).tolist() if has[1] else None,
             refusal=rng.choice([0.0, 1.0, 0.3, 0.999], n).tolist() if has[2] else None,
             evidence=rng.dirichlet(np.ones(n)).tolist() if has[3] else None,
+            joint=ref.one_hot(int(rng.integers(n)), n) if has[4] and n > 1 else None,
         )
         for _ in range(groups)
     ]
@@ -396,6 +404,78 @@ def test_posterior_that_always_moves_on_is_the_fixed_mixture(case: Case) -> None
         mixture = (prior[..., None] * case.tensor(t)[:, 1:].exp()).sum(1)
         assert_close(fused.weights, prior)
         assert_close(fused.log_probs.exp(), mixture)
+
+
+@given(case=cases(max_vocab=20), tau=st.sampled_from([0.05, 0.1, 1.0]))
+@settings(max_examples=80, deadline=None)
+def test_berag_that_prunes_nothing_is_a_posterior_without_contrasts(case: Case, tau: float) -> None:
+    """... that never moves on and knows of no refusal."""
+    for known in case.known:
+        known.refusal = None
+    rule = Posterior(beta=0.0, gamma=0.0, alpha=0.0, epsilon=0.0, cutoff=0.0, focus=0.0, tau=tau)
+    steps = zip(play(Berag(tau, mass=1.0), case), play(rule, case), strict=True)
+    for (a, _, e), (b, _, f) in steps:
+        assert_close(a.log_probs, b.log_probs)
+        assert_close(a.weights, b.weights)
+        assert_close(e, f)
+
+
+@given(case=cases(max_n=5))
+@settings(max_examples=80, deadline=None)
+def test_what_berag_has_pruned_never_comes_back_and_little_is_pruned(case: Case) -> None:
+    gone = torch.zeros(case.groups, case.n, dtype=torch.bool)
+    before: Tensor | None = None
+    for fused, _, evidence in play(Berag(), case):
+        assert not (fused.weights[gone] > 0).any()
+        if before is not None:
+            lost = (before * (fused.weights == 0)).sum(-1)
+            assert (lost <= 1 / (2 * case.n) + 1e-9).all()
+        gone |= fused.weights == 0
+        before = evidence
+
+
+@given(case=cases(max_n=1))
+@settings(max_examples=60, deadline=None)
+def test_one_row_of_all_passages_gives_the_published_form(case: Case) -> None:
+    """CAD with the strength of the step; mixtures of logs between row 0 and that row."""
+    log_probs, state = case.tensor(), case.state()
+    rows, baseline = log_probs[:, 1], log_probs[:, 0]
+    adaptive = AdaCad().fuse(log_probs, state).log_probs
+    plain = AdaCad(floor=2.0).fuse(log_probs, state).log_probs
+    assert_close(plain, Cad(2.0).fuse(log_probs, state).log_probs)
+    acd = Acd().fuse(log_probs, state).log_probs
+    for g in range(case.groups):
+        strength = ref.jensen_shannon(rows[g].tolist(), baseline[g].tolist())
+        assert 0 <= strength <= math.log(2) + 1e-9
+        assert_close(adaptive[g], Cad(max(strength, 0.0)).fuse(log_probs, state).log_probs[g])
+    both = (rows > NEG_INF) & (baseline > NEG_INF)
+    least, most = torch.minimum(rows, baseline), torch.maximum(rows, baseline)
+    assert ((acd >= least - 1e-9) & (acd <= most + 1e-9))[both].all()
+
+
+def test_ck_plug_is_a_dial_between_memory_and_passages() -> None:
+    """The passage makes the model no surer, so that the dial counts."""
+    p = torch.tensor([[[0.7, 0.2, 0.1], [0.2, 0.5, 0.3]]], dtype=torch.float64)
+    chosen = [int(CkPlug(alpha=a).fuse(p.log(), FusionState()).log_probs.argmax()) for a in (0.0, 1.0)]
+    assert chosen == [2, 0]  # 0.3 / 0.1 is the largest ratio; row 0 says the first
+    sure = torch.tensor([[[0.4, 0.3, 0.3], [0.02, 0.97, 0.01]]], dtype=torch.float64)
+    for alpha in (None, 0.0, 1.0):
+        assert_close(CkPlug(alpha=alpha).fuse(sure.log(), FusionState()).log_probs, sure.log()[:, 1])
+
+
+def test_dvd_reads_the_row_of_all_passages_as_its_prompt() -> None:
+    p = torch.tensor([[[0.4, 0.3, 0.3], [0.1, 0.1, 0.8], [0.3, 0.4, 0.3], [0.3, 0.6, 0.1]]]).double()
+    state = FusionState(joint=torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64))
+    fused = Dvd(top_p=1.0).fuse(p.log(), state)
+    zero, plus, minus, whole = p[0].log()
+    trust, gain = 0.3 - 0.1, 0.7 - 0.1
+    assert_close(fused.log_probs[0], whole + trust * (whole - zero) + gain * (plus - minus))
+    assert_close(fused.weights, [[1.0, 0.0, 0.0]])
+    # Where that row is dropped, the surest passage stands for it again.
+    state.evidence = torch.tensor([[0.5, 0.5, 0.0]], dtype=torch.float64)
+    left = state.keep(torch.tensor([0, 1]))
+    expected = Dvd(top_p=1.0).fuse(p[:, :3].log(), FusionState()).log_probs
+    assert_close(Dvd(top_p=1.0).fuse(p[:, :3].log(), left).log_probs, expected)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
@@ -716,7 +796,7 @@ def test_states_of_questions_can_be_joined_and_parted(rule: FusionRule, case: Ca
         parts = joined.unstack(case.groups)
         whole.evidence = evidence_for(expected, log_probs, torch.zeros(case.groups, dtype=torch.long))
         for g, part in enumerate(parts):
-            for name in ("scores", "relevance", "refusal", "evidence"):
+            for name in ("scores", "relevance", "refusal", "evidence", "joint"):
                 own, all_of_them = getattr(part, name), getattr(joined, name)
                 assert (own is None) == (all_of_them is None)
                 assert own is None or torch.equal(own, all_of_them[g : g + 1])

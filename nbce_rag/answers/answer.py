@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..evidence.ablation import Ablation
+from ..evidence.calibration import SupportNumbers
 from ..evidence.evidence import Citation, Support, Timings, TokenEvidence, Usage
 from ..evidence.passage_evidence import PassageEvidence, cited_by_number, evidence_by_passage
 from ..evidence.quote import Quote, quote_of
@@ -59,6 +60,11 @@ class Answer:
         ablation: What becomes of its likelihood without each passage, once `NBCE.ablate` has computed it.
         request: What it is the answer to, for `NBCE.ablate`; None where it was made by hand, copied or
             pickled, since options may hold what cannot be sent.
+        support: Where a calibration was made (`NBCE.calibrate`), the place of the question among the
+            answerable ones of that: the share of them with no more support, in (0, 1]. None without one.
+            Little of it means that no passage is about the question; much of it does not mean that one
+            answers it.
+        support_numbers: What support is made of, on no common scale; None without passages.
         passage_evidence: How much of the answer rests on each passage, in the order of `passages`. It
             follows from the others and cannot be given.
         unsupported: Numbers and names inside of citations that stand in no passage cited there, ordered and
@@ -81,6 +87,8 @@ class Answer:
     words: tuple[WordLikelihood, ...] = ()
     ablation: Ablation | None = None
     request: Request | None = field(default=None, repr=False, compare=False)
+    support: float | None = None
+    support_numbers: SupportNumbers | None = None
     passage_evidence: tuple[PassageEvidence, ...] = field(init=False, repr=False, compare=False)
     unsupported: tuple[UnsupportedWords, ...] = field(init=False, compare=False)
 

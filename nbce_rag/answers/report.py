@@ -180,7 +180,7 @@ class Report(TypedDict):
     Attributes:
         schema: version of this form. It changes when a key changes its meaning or goes.
         memory: mean share of the model's memory in the tokens (`nbce_rag.Answer.memory`).
-        question, answer, thought, finish_reason, fusion, grounding, warnings: see `nbce_rag.Answer`.
+        question, answer, thought, finish_reason, fusion, grounding, support, warnings: see `nbce_rag.Answer`.
         citations: cited stretches of the answer, ordered and disjoint.
         unsupported: numbers and names inside of citations that stand in no context cited there; they are not
             to be shown as cited.
@@ -204,6 +204,7 @@ class Report(TypedDict):
     fusion: str
     grounding: float | None
     memory: float | None
+    support: float | None
     citations: list[CitationReport]
     unsupported: list[UnsupportedReport]
     cited_ids: list[str]
@@ -241,6 +242,7 @@ def report(answer: AnswerLike) -> Report:
         "fusion": answer.fusion,
         "grounding": _number(answer.grounding),
         "memory": _number(answer.memory),
+        "support": _number(answer.support),
         "citations": [
             {
                 "start": int(citation.start),

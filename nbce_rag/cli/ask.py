@@ -102,7 +102,8 @@ def ask_command(
         float | None,
         typer.Option(
             metavar="X",
-            help="Do not answer when the passages add less than this over no passage (nats a token).",
+            help="Over a calibrated index (`calibrate`) do not answer where support is not above this: 0.05. "
+            "Else, where the passages add less than this over no passage (nats a token).",
             show_default=False,
         ),
     ] = None,

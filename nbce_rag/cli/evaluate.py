@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,6 +31,9 @@ from .options import (
     SampleSeedOption,
     given,
 )
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = ["eval_command"]
 
@@ -135,7 +138,9 @@ def _show(report: Mapping[str, Any]) -> None:
     table = Table(box=None, pad_edge=False)
     table.add_column("method", overflow="fold")
     with_keys = any("keys_share" in scores for scores in report["methods"].values())
-    for name in (*(_LONG_HEADS if with_keys else _HEADS), "lead = gold", "stands", "s/question", "tokens"):
+    further = [head for head, cell in _FURTHER.items() if any(map(cell, report["methods"].values()))]
+    heads = _LONG_HEADS if with_keys else _HEADS
+    for name in (*heads, "lead = gold", "stands", "cited @k", *further, "s/question", "rows", "tokens"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, scores in report["methods"].items():
         difference = scores.get("difference_to_concat", {}).get("answer_found", {})
@@ -148,7 +153,10 @@ def _show(report: Mapping[str, Any]) -> None:
             *(_long_cells(scores) if with_keys else (_number(scores["exact_match"]), _number(scores["f1"]))),
             _number(scores["leading_is_gold_when_right"]),
             _number(scores["words_standing"]),
+            _number((scores["citations_at_k"] or {}).get("recall")),
+            *(_FURTHER[head](scores) for head in further),
             _number(scores["seconds_per_question"], ".2f"),
+            _number(scores["rows"], ".0f"),
             _number(scores["prompt_tokens"], ".0f"),
         )
     searched = "  ".join(f"{name} {_number(value)}" for name, value in report["retrieval"].items())
@@ -159,6 +167,7 @@ def _show(report: Mapping[str, Any]) -> None:
         highlight=False,
     )
     console.print(table)
+    _show_hops(console, report)
     for name, scores in report["methods"].items():
         if scores["did_not_fit"]:
             note = f"for {scores['did_not_fit']} questions the passages did not fit into the window."
@@ -166,6 +175,44 @@ def _show(report: Mapping[str, Any]) -> None:
             continue
         console.print(f"{name}: {note}", markup=False, highlight=False)
 
+
+def _show_hops(console: Console, report: Mapping[str, Any]) -> None:
+    """Citation recall at k by the number of gold passages, where some question has several."""
+    from rich.table import Table
+
+    recalls: dict[str, dict[str, float]] = {
+        name: {hops: figures["recall"] for hops, figures in at_k["by_hops"].items()}
+        for name, scores in report["methods"].items()
+        if (at_k := scores["citations_at_k"])
+    }
+    hops = sorted({k for by_hops in recalls.values() for k in by_hops}, key=int)
+    if not any(int(k) > 1 for k in hops):
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("cited @k, by gold passages", overflow="fold")
+    for k in hops:
+        table.add_column(k, justify="right", no_wrap=True)
+    for name, by_hops in recalls.items():
+        table.add_row(name, *(_number(by_hops.get(k)) for k in hops))
+    console.print(table)
+
+
+def _silent(scores: Mapping[str, Any], kind: str) -> str:
+    return _number(scores.get(kind, {}).get("silent"))
+
+
+def _false_answers(scores: Mapping[str, Any]) -> str:
+    return str(scores["unanswerable"]["answered"]) if "unanswerable" in scores else ""
+
+
+_FURTHER: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "silent, no answer": lambda scores: _silent(scores, "unanswerable"),
+    "false answers": _false_answers,
+    "silent, answerable": lambda scores: _silent(scores, "answerable"),
+    "necessity": lambda scores: _number(scores.get("necessity", {}).get("mean"), ".2f"),
+    "sufficiency": lambda scores: _number(scores.get("sufficiency", {}).get("mean"), ".2f"),
+}
+"""Columns that are there where some method has something for them."""
 
 _HEADS = ("answer found", "95%", "- concat", "95%", "EM", "F1")
 _LONG_HEADS = ("keys found", "95%", "- concat", "95%", "groups", "identifiers", "95%", "repeated", "words")

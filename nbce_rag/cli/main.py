@@ -14,6 +14,7 @@ import typer
 from .ask import ask_command
 from .attribute import attribute_command
 from .bench import bench_command
+from .calibrate import calibrate_command
 from .evaluate import eval_command
 from .index import index_command
 from .kv import kv_command
@@ -65,6 +66,7 @@ app.command("show")(show_command)
 app.command("remove")(remove_command)
 app.command("ask")(ask_command)
 app.command("attribute")(attribute_command)
+app.command("calibrate")(calibrate_command)
 app.command("eval")(eval_command)
 app.command("study")(study_command)
 app.command("kv")(kv_command)

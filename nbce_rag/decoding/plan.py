@@ -76,6 +76,11 @@ class RowPlan:
         scores = filled_scores(self.rows[1:])
         return None if scores is None else torch.tensor([scores]).clamp(-_MOST, _MOST)
 
+    def joint(self) -> Tensor | None:
+        """[1, n] 1 for the row that reads all passages beside rows that do not; None without one."""
+        whole = [len(row.members) == self.passages for row in self.rows[1:]]
+        return torch.tensor([whole]).float() if any(whole) and not all(whole) else None
+
     def share(self, evidence: Sequence[float]) -> tuple[float, ...]:
         """Evidence over n passage rows into weights over the passages, with the same sum.
 

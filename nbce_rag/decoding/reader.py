@@ -272,7 +272,9 @@ class _Question:
             refusal = reading.refusal[1:][None]
         scores = self.plan.scores()
         scores = None if scores is None else scores.to(self.engine.model.device)
-        return FusionState(scores=scores, relevance=relevance, refusal=refusal)
+        joint = self.plan.joint()
+        joint = None if joint is None else joint.to(self.engine.model.device)
+        return FusionState(scores=scores, relevance=relevance, refusal=refusal, joint=joint)
 
 
 def _by_prompt(questions: Sequence[_Question]) -> list[list[_Question]]:

@@ -15,9 +15,11 @@ from ..decoding.group import Group
 from ..decoding.loops import LOOP_TOKENS, is_loop
 from ..decoding.plan import RowPlan
 from ..decoding.reader import Engine, Prompted, read_prompts
+from ..decoding.support import support_numbers
 from ..decoding.thought import Share
 from ..decoding.turn import TurnSampler, turn_sampler
 from ..errors import warn
+from ..evidence.calibration import SupportNumbers
 from ..evidence.citations import cite
 from ..evidence.evidence import Timings, TokenEvidence, Usage
 from ..fusion import Rule
@@ -88,6 +90,7 @@ class Run:
     ends: frozenset[int]  # tokens that end the answer, though not the turn
     started: float
     prefilled: float
+    numbers: SupportNumbers | None = None
     steps: list[Step] = field(default_factory=list)  # of the answer
     waiting: list[Step] = field(default_factory=list)  # that may turn out to be the answer's
     tokens: list[TokenEvidence] = field(default_factory=list)
@@ -96,6 +99,18 @@ class Run:
     dropped: int = 0  # rows that did not matter
     row_steps: tuple[int, int] = (0, 0)  # read, and slept
     is_loop: bool = False  # whether it went round in circles
+
+    @property
+    def support(self) -> float | None:
+        """How much support the passages give, where that was calibrated."""
+        calibration = self.request.calibration
+        return None if calibration is None or self.numbers is None else calibration.support(self.numbers)
+
+    @property
+    def lacks_support(self) -> bool:
+        """Whether to abstain before anything is decoded."""
+        limit, support = self.request.options.abstain_below, self.support
+        return limit is not None and support is not None and support <= limit
 
     def push(self, step: Step, eos_ids: frozenset[int]) -> tuple[str, str, str | None]:
         """Take a step in: text and thought that are now certain, and why the answer ends, if it does."""
@@ -176,7 +191,7 @@ class Run:
         grounding = None
         if tokens and prompted.passages:
             grounding = sum(token.gain for token in tokens) / len(tokens)
-        limit = options.abstain_below
+        limit = None if self.request.calibration else options.abstain_below
         if limit is not None and prompted.passages and (grounding is None or grounding < limit):
             finish_reason = "no_evidence"
         if finish_reason == "no_evidence":
@@ -212,6 +227,8 @@ class Run:
             warnings=(*_notes(self.request, prompted.plan), *self._notes_of_course()),
             thought=self.sampler.reader.thought,
             request=self.request,
+            support=self.support,
+            support_numbers=self.numbers,
         )
 
     def _notes_of_course(self) -> list[str]:
@@ -270,13 +287,16 @@ def _generate_batch(
             ends=engine.encoder_of(request).end_tokens,
             started=started,
             prefilled=prefilled,
+            numbers=support_numbers(
+                request.question, request.options.rule, ready, log_probs[list(ready.rows)]
+            ),
         )
         for (index, request, _, sampler), ready in zip(batch, prompted, strict=True)
     ]
     decoder: Decoder = LockstepDecoder(rows, log_probs, [_group(run, engine, len(rows)) for run in runs])
     del rows, log_probs  # the decoder drops them as rows finish
     for place, run in enumerate(runs):
-        if run.prompted.refused:
+        if run.prompted.refused or run.lacks_support:
             decoder.finish(place)
             answer = run.answer("no_evidence")
             yield run.index, Piece(answer.text, (), answer)
@@ -296,8 +316,8 @@ def _generate_batch(
 
 
 def _piece(run: Run, text: str, thought: str, reason: str | None) -> Piece | None:
-    # Whether to abstain is known only when the answer is whole, so until then it is not shown.
-    held = run.request.options.abstain_below is not None
+    # By grounding it is known only of a whole answer whether to abstain, so until then it is not shown.
+    held = run.request.options.abstain_below is not None and run.request.calibration is None
     if reason is None:
         if held or not (text or thought):
             return None

@@ -8,7 +8,7 @@ import os
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from types import EllipsisType
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..answers.answer import Answer, Piece
 from ..answers.choices import ChoiceScores
@@ -16,7 +16,9 @@ from ..answers.comparison import Comparison
 from ..decoding.reader import Engine
 from ..documents.splitting import split_document
 from ..errors import InputError
+from ..evidence.calibration import Calibration
 from ..fusion import FusionRule, Rule
+from ..index.folder import IndexFolder
 from ..kv.store import PassageKVStore, StoreLike, resolve_store
 from ..models.loading import load_model
 from ..models.model import Model
@@ -29,12 +31,16 @@ from ..request import Request
 from ..values import mended
 from . import ablation as _ablation
 from . import attribution as _attribution
+from . import calibration as _calibrating
 from . import compare as _compare
 from . import score as _scoring
 from .arguments import check_engine_arguments, check_passages, passage_sequence
 from .generation import generate
 from .prefill import FillReport, fill_store
 from .threads import in_thread
+
+if TYPE_CHECKING:
+    from ..index import PassageIndex
 
 __all__ = ["NBCE"]
 
@@ -383,6 +389,66 @@ class NBCE:
             progress,
             sentences=sentences,
         )
+
+    def calibrate(
+        self,
+        questions: Iterable[str | Mapping[str, Any]],
+        index: PassageIndex,
+        *,
+        false_alarms: float = 0.05,
+        k: int = 8,
+        search: Mapping[str, Any] | None = None,
+        progress: _calibrating.Progress | None = None,
+        **options: Any,
+    ) -> Calibration:
+        """Learn from questions of your own how much support is little, and keep that with the index.
+
+        Prompts are read; nothing is decoded. `Rag` over the index then gives each answer its `support`, and
+        `abstain_below` works on it. It tells that no passage is about a question. It does not tell that a
+        passage is about it and does not answer.
+
+        Args:
+            questions: texts, or mappings with `question` and, where known, `gold_ids` (ids or files of the
+                passages that hold the answer, which are then left out once to see what is missed),
+                `answers`, and `answerable` False for those without an answer. Questions whose passage the
+                search does not find are left out and counted.
+            index: what is asked.
+            false_alarms: share of answerable questions that may be silenced by mistake. At least
+                1 / false_alarms - 1 of them are needed, 19 for 0.05, and twice as many for the better
+                measure.
+            k, search: as the questions to come are searched for (`PassageIndex.search`).
+            progress: called with (prompts read, prompts in all, the last question).
+            **options: those that questions will be asked with.
+
+        Returns:
+            What was kept. Its `figures` have `scored` (answerable questions that others are seen beside),
+            `measure`, and of questions with their passages "removed" and of those "given" without an answer
+            the share `silenced` at these false alarms, and the `auroc`; of the latter also that of the
+            questions' lengths (`auroc_of_length`): if it is far from 0.5, they differ in style, and the other
+            figures prove little.
+
+        Raises:
+            InputError: too few questions, or impossible ones.
+            OSError: it cannot be kept.
+        """
+        calibration = _calibrating.calibrate(
+            self._engine,
+            index,
+            questions,
+            lambda question, passages: self.request(question, passages, **options),
+            false_alarms=false_alarms,
+            k=k,
+            search=search or {},
+            progress=progress,
+        )
+        calibration.write(IndexFolder(index.path).calibration)
+        return calibration
+
+    def calibration_settings(
+        self, request: Request, index: PassageIndex, k: int, search: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """What a calibration depends on, as `Calibration.settings` has it."""
+        return _calibrating.settings_of(self._engine, request, index.embedder_name, k, search)
 
     def compare(self, question: str, passages: Iterable[Passage | str], **options: Any) -> Comparison:
         """Let every passage answer for itself, and say who agrees with whom (`nbce_rag.engine.compare`)."""

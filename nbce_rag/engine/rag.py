@@ -14,7 +14,8 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from ..errors import InputError
+from ..errors import InputError, warn
+from ..evidence.calibration import Calibration
 from ..index.folder import IndexFolder
 from .option_groups import by_group
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from .nbce import NBCE
 
 __all__ = ["Rag"]
+
+_K = 8  # passages of a search that does not say how many
 
 
 class Rag:
@@ -47,6 +50,10 @@ class Rag:
     not asked. With `answer_without_context=True` it answers from the question alone, and the warning says so.
     `explain` names the condition that excluded everything.
 
+    Where the index has a calibration (`NBCE.calibrate`), answers have their `support`, and `abstain_below` is
+    a share of false alarms, looked at before anything is decoded. To a call with another model, `k` or other
+    settings it says nothing: a warning tells which, and `abstain_below` is refused.
+
     Example:
         >>> from nbce_rag import Rag
         >>> with Rag.open("my-index") as rag:  # doctest: +SKIP
@@ -60,12 +67,15 @@ class Rag:
 
     Raises:
         InputError: Unknown or impossible options of a search.
+        ReadError: The index has a calibration that is damaged.
     """
 
     def __init__(self, index: PassageIndex, nbce: NBCE, **search: Any) -> None:
         self.index = index
         self.nbce = nbce
         self._search_defaults = _checked_search(index, by_group(search, "search")["search"])
+        file = IndexFolder(index.path).calibration
+        self._calibration = Calibration.read(file) if file.exists() else None
         self._is_owner = False
 
     @classmethod
@@ -291,8 +301,31 @@ class Rag:
         results = self.index.search_batch([request.question for request in requests], **search)
         seconds = time.perf_counter() - started
         return [
-            replace(r, passages=tuple(p), is_retrieved=True) for r, p in zip(requests, results, strict=True)
+            replace(r, passages=tuple(p), is_retrieved=True, calibration=self._calibration_for(r, search))
+            for r, p in zip(requests, results, strict=True)
         ], seconds
+
+    def _calibration_for(self, request: Request, search: Mapping[str, Any]) -> Calibration | None:
+        """The index's calibration, if it was made with the settings of this request."""
+        calibration, limit = self._calibration, request.options.abstain_below
+        if calibration is None:
+            return None
+        settings = self.nbce.calibration_settings(request, self.index, search.get("k", _K), search)
+        if difference := calibration.differences(settings):
+            told = f"The index was calibrated with other settings ({difference})"
+            if limit is not None:
+                raise InputError(
+                    f"{told}, so that abstain_below={limit:g} means nothing: calibrate again (nbce-rag "
+                    "calibrate), or leave abstain_below out."
+                )
+            warn(f"{told}; answers have no support. Calibrate again (nbce-rag calibrate).")
+            return None
+        if limit is not None and not 0 <= limit <= 1:
+            raise InputError(
+                f"abstain_below={limit:g} is no share of false alarms in [0, 1], which it is over a "
+                "calibrated index; 0.05 silences at most one answerable question in twenty by mistake."
+            )
+        return calibration
 
     def _stream(self, request: Request, search: Mapping[str, Any]) -> Iterator[Piece]:
         [request], seconds = self._with_passages([request], search)

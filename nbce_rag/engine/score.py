@@ -17,7 +17,7 @@ from ..decoding.group import Group
 from ..decoding.reader import Engine, Prompted, read_prompts
 from ..decoding.sampling import ForcedTokens
 from ..errors import InputError, warn
-from ..fusion import FusionRule, FusionState
+from ..fusion import FusionRule
 from ..models.model import Rows
 from ..request import Request
 from .generation import NO_PASSAGES
@@ -86,7 +86,7 @@ def _score_some(
             tuple(range(i * width, (i + 1) * width)),
             rule,
             chooser,
-            FusionState(prompted.state.scores, prompted.state.relevance, prompted.state.refusal),
+            replace(prompted.state, memory={}),
         )
         for i, chooser in enumerate(forced)
     ]

@@ -172,6 +172,8 @@ def _line(course: _Course, batch: int) -> Row:
         "finish_reason": "does_not_fit",
         "leading": None,
         "cited": [],
+        "cited_most": [],
+        "rows": None,
         "grounding": None,
         "prompt_tokens": 0,
         "cached_tokens": 0,
@@ -186,6 +188,7 @@ def _line(course: _Course, batch: int) -> Row:
     if answer is None:
         return line
     cited = {answer.passages[e.passage].id: e.support for e in cited_by_number(answer.passage_evidence)}
+    most = sorted(cited, key=lambda id_: -cited[id_])
     first_token = course.answers[-1].timings.first_token
     if course.method.layout == "apart":  # nothing of a ranking can be shown before all of it is there
         first_token = course.seconds - course.seconds_before
@@ -194,9 +197,11 @@ def _line(course: _Course, batch: int) -> Row:
     return line | {
         "answer": answer.text,
         "finish_reason": answer.finish_reason,
-        "leading": max(cited, key=cited.__getitem__) if cited else None,
+        "leading": most[0] if most else None,
         "cited": list(cited),
         "cited_words": cited_words._asdict(),
+        "cited_most": most,
+        "rows": sum(len(part.usage.row_tokens) for part in course.answers),
         "grounding": answer.grounding,
         "prompt_tokens": sum(part.usage.prompt_tokens for part in course.answers),
         "cached_tokens": sum(part.usage.cached_tokens for part in course.answers),

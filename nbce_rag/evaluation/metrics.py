@@ -13,22 +13,18 @@ import string
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
-from statistics import fmean, median
-from typing import TYPE_CHECKING, Any, TypeAlias
+from statistics import median
+from typing import Any, TypeAlias
 
+from .citation_metrics import citation_figures
+from .intervals import bootstrap_ci, mean
 from .long_metrics import Keys, groups_found, precision, repetition, word_count
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 __all__ = [
     "LONG_SCORES",
     "RECALL_AT",
     "Figures",
     "answer_found",
-    "bootstrap_ci",
     "exact_match",
     "f1",
     "is_cjk",
@@ -44,7 +40,8 @@ RECALL_AT = (1, 3, 5, 10)
 SCORES = ("answer_found", "exact_match", "f1")
 LONG_SCORES = ("keys_share", "identifier_precision", "repetition", "words")
 """What lines about questions with keys have beside the others."""
-RESAMPLES = 10_000
+FURTHER = ("necessity", "sufficiency")
+"""What lines may have beside their scores: nats that tell how far an answer rests on what it cites."""
 _CJK = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 Row: TypeAlias = Mapping[str, Any]
@@ -144,38 +141,6 @@ def is_silent(row: Row, refusal: str | None = None) -> bool:
     return not text or is_refusal or bool(row["finish_reason"] == "no_evidence")
 
 
-def bootstrap_ci(values: Sequence[float], *, seed: int = 0, resamples: int = RESAMPLES) -> list[float] | None:
-    """95% percentile interval of the mean, by resampling the questions.
-
-    Values of equal length are resampled alike, so that the interval of a difference question by question
-    is that of paired samples.
-
-    Returns:
-        [low, high], or None without values.
-    """
-    import numpy as np
-
-    if not len(values):
-        return None
-    means = (
-        _resample_counts(len(values), seed, resamples) @ np.asarray(values, dtype=np.float64) / len(values)
-    )
-    low, high = np.percentile(means, [2.5, 97.5])
-    return [float(low), float(high)]
-
-
-@lru_cache(maxsize=2)
-def _resample_counts(length: int, seed: int, resamples: int) -> NDArray[np.float32]:
-    """[resamples, length] how often each value is in each resample; the same for all scores of a run."""
-    import numpy as np
-
-    random = np.random.default_rng(seed)
-    counts = np.empty((resamples, length), dtype=np.float32)
-    for row in counts:
-        row[:] = np.bincount(random.integers(0, length, length), minlength=length)
-    return counts
-
-
 def retrieval_scores(rows: Sequence[Row]) -> dict[str, float | None]:
     """Mean recall of gold passages among the first 1, 3, 5 and 10, and mean reciprocal rank of the first.
 
@@ -185,11 +150,11 @@ def retrieval_scores(rows: Sequence[Row]) -> dict[str, float | None]:
     """
     ranks = [row["gold_ranks"] for row in rows if row["gold_ranks"]]
     scores = {
-        f"recall@{k}": _mean([sum(r is not None and r <= k for r in row) / len(row) for row in ranks])
+        f"recall@{k}": mean([sum(r is not None and r <= k for r in row) / len(row) for row in ranks])
         for k in RECALL_AT
     }
     first = [min((r for r in row if r is not None), default=None) for row in ranks]
-    return scores | {"mrr": _mean([0.0 if rank is None else 1 / rank for rank in first])}
+    return scores | {"mrr": mean([0.0 if rank is None else 1 / rank for rank in first])}
 
 
 def score_method(
@@ -206,20 +171,26 @@ def score_method(
     scored = {row["question_id"]: score_row(row, refusal) for row in rows}
     values = _columns(scored.values())
     figures: Figures = {"questions": len(rows)}
-    figures |= {name: _mean(column) for name, column in values.items()}
+    figures |= {name: mean(column) for name, column in values.items()}
     figures["ci95"] = {name: bootstrap_ci(column, seed=seed) for name, column in values.items()}
     if baseline is not None:
         figures["difference_to_concat"] = paired_differences(rows, baseline, refusal=refusal, seed=seed)
-    figures |= _citations(rows, {id_: scores["answer_found"] == 1 for id_, scores in scored.items()})
-    figures |= _standing(rows, {id_ for id_, scores in scored.items() if scores["answer_found"] == 1})
+    right = {id_ for id_, scores in scored.items() if scores["answer_found"] == 1}
+    figures |= citation_figures(rows, right, seed=seed)
+    figures |= _standing(rows, right)
     ran = [row for row in rows if not row.get("error")]
-    figures["abstained"] = _mean([float(is_silent(row, refusal)) for row in ran])
+    figures["abstained"] = mean([float(is_silent(row, refusal)) for row in ran])
+    figures |= _silence(ran, refusal, seed)
+    for name in FURTHER:
+        if column := [row[name] for row in ran if row.get(name) is not None]:
+            figures[name] = {"mean": mean(column), "ci95": bootstrap_ci(column, seed=seed)}
     figures["did_not_fit"] = len(rows) - len(ran)
     times = [row["ttft_s"] for row in ran if row["ttft_s"] is not None]
     figures["ttft_s"] = median(times) if times else None
     figures["seconds_per_question"] = median(row["seconds"] for row in ran) if ran else None
-    figures["prompt_tokens"] = _mean([row["prompt_tokens"] for row in ran])
-    figures["cached_tokens"] = _mean([row["cached_tokens"] for row in ran])
+    figures["rows"] = mean([row["rows"] for row in ran if row.get("rows") is not None])
+    figures["prompt_tokens"] = mean([row["prompt_tokens"] for row in ran])
+    figures["cached_tokens"] = mean([row["cached_tokens"] for row in ran])
     return figures
 
 
@@ -244,7 +215,7 @@ def paired_differences(
     both = [id_ for id_ in one if id_ in other]
     values = _columns([_minus(one[id_], other[id_]) for id_ in both])
     return {
-        name: {"mean": _mean(column), "ci95": bootstrap_ci(column, seed=seed)}
+        name: {"mean": mean(column), "ci95": bootstrap_ci(column, seed=seed)}
         for name, column in values.items()
     }
 
@@ -264,30 +235,26 @@ def _minus(one: Mapping[str, float | None], other: Mapping[str, float | None]) -
     }
 
 
-def _citations(rows: Sequence[Row], right: Mapping[str, bool]) -> Figures:
-    """Citations against gold passages; nothing for a method that has cited nothing at all."""
-    with_gold = [row for row in rows if row["gold_ids"]]
-    if not any(row["cited"] for row in with_gold):
-        empty = {"leading": None, "any": None}
-        return {
-            "citation_precision": empty,
-            "citation_recall": dict(empty),
-            "leading_is_gold_when_right": None,
-        }
-    pairs = {
-        "leading": [({row["leading"]} - {None}, set(row["gold_ids"])) for row in with_gold],
-        "any": [(set(row["cited"]), set(row["gold_ids"])) for row in with_gold],
-    }
-    right_leads = [row["leading"] in row["gold_ids"] for row in with_gold if right[row["question_id"]]]
+def _silence(rows: Sequence[Row], refusal: str | None, seed: int) -> Figures:
+    """What became of questions without an answer and of the others, where there are some of the former.
+
+    Args:
+        rows: lines whose passages fitted.
+    """
+    groups: dict[str, list[float]] = {"unanswerable": [], "answerable": []}
+    for row in rows:
+        has_answer = row["answers"] or row.get("keys")
+        groups["answerable" if has_answer else "unanswerable"].append(float(is_silent(row, refusal)))
+    if not groups["unanswerable"]:
+        return {}
     return {
-        "citation_precision": {
-            name: _mean([len(ids & gold) / len(ids) for ids, gold in sets if ids])
-            for name, sets in pairs.items()
-        },
-        "citation_recall": {
-            name: _mean([len(ids & gold) / len(gold) for ids, gold in sets]) for name, sets in pairs.items()
-        },
-        "leading_is_gold_when_right": _mean([float(lead) for lead in right_leads]),
+        name: {
+            "questions": len(silent),
+            "silent": mean(silent),
+            "silent_ci95": bootstrap_ci(silent, seed=seed),
+            "answered": len(silent) - round(sum(silent)),
+        }
+        for name, silent in groups.items()
     }
 
 
@@ -304,7 +271,3 @@ def _standing(rows: Sequence[Row], right: set[str]) -> Figures:
             id_ in right and words["all"] > 0 == words["standing"] for id_, words in counts
         ),
     }
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return fmean(values) if values else None

@@ -29,10 +29,16 @@ def rescore(log: str | os.PathLike[str]) -> Figures:
         there; the others lose their mark), `marked_words_verbatim` (share of those that stand there which do
         so letter by letter, but for case and width), `right_unmarked` (count of right answers in whose
         citations none stands),
-        `abstained` (share that is an abstention, the prompt's refusal, or nothing), `did_not_fit` (count),
-        `ttft_s` and `seconds_per_question` (medians, s), `prompt_tokens` and `cached_tokens` (means). The
-        leading citation is the one with the most evidence over the answer. A method that the model cannot
-        do has `unavailable`, the reason, and no scores.
+        `citations_at_k` (`nbce_rag.evaluation.citation_metrics`), `abstained` (share that is an abstention,
+        the prompt's refusal, or nothing), `did_not_fit` (count), `ttft_s` and `seconds_per_question`
+        (medians, s), `rows` that were read, `prompt_tokens` and `cached_tokens` (means a question). The
+        leading citation is the one with the most evidence over the answer. A method that the model cannot do
+        has `unavailable`, the reason, and no scores.
+
+        Where some questions have no answer, `unanswerable` and `answerable` say for either kind how many
+        there were, the share that was silent (right for the one, wrong for the other) with its interval, and
+        how many were `answered`, which are false answers of the former. Where lines say how far answers
+        rest on what they cite, `necessity` and `sufficiency` have their means and intervals.
 
         Where questions have keys, `answer_found` is the share of answers that hold a string of each group,
         and there are `keys_share`, `identifier_precision`, `repetition` and `words` beside it, as

@@ -42,6 +42,7 @@ class FusionState:
         relevance: [G, n] log p(question | passage k) - log p(question | no passage), nats, or None.
         refusal: [G, n] probability that row k answers with the prompt's refusal, or None.
         evidence: [G, n] evidence for the previous token, sums to 1; None at the first step.
+        joint: [G, n] 1 for a row that reads all passages beside rows that do not, else 0; None without one.
         memory: the rule's own tensors, kept from step to step; first dimension G.
     """
 
@@ -49,11 +50,12 @@ class FusionState:
     relevance: Tensor | None = None
     refusal: Tensor | None = None
     evidence: Tensor | None = None
+    joint: Tensor | None = None
     memory: dict[str, Tensor] = field(default_factory=dict)
 
     def presence(self) -> tuple[bool, ...]:
-        """Which of scores, relevance, refusal and evidence there are."""
-        parts = (self.scores, self.relevance, self.refusal, self.evidence)
+        """Which of scores, relevance, refusal, evidence and joint there are."""
+        parts = (self.scores, self.relevance, self.refusal, self.evidence, self.joint)
         return tuple(part is not None for part in parts)
 
     @classmethod
@@ -72,6 +74,7 @@ class FusionState:
             relevance=join(*(state.relevance for state in states)),
             refusal=join(*(state.refusal for state in states)),
             evidence=join(*(state.evidence for state in states)),
+            joint=join(*(state.joint for state in states)),
             memory={name: torch.cat([state.memory[name] for state in states]) for name in names},
         )
 
@@ -91,6 +94,7 @@ class FusionState:
             relevance=part(self.relevance),
             refusal=part(self.refusal),
             evidence=None if evidence is None else evidence / evidence.sum(-1, keepdim=True),
+            joint=part(self.joint),
             memory={name: rest for name, values in self.memory.items() if (rest := part(values)) is not None},
         )
 
@@ -108,6 +112,7 @@ class FusionState:
                 relevance=part(self.relevance, i),
                 refusal=part(self.refusal, i),
                 evidence=part(self.evidence, i),
+                joint=part(self.joint, i),
                 memory={name: values[i : i + 1] for name, values in self.memory.items()},
             )
             for i in range(questions)

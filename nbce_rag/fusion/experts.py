@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .base import NEG_INF, Fused, FusionRule, FusionState, one_hot
+from .base import Fused, FusionRule, FusionState, one_hot
 from .numbers import FOCUS, WEIGHT, number
+from .surest import jensen_shannon
 from .truncation import contrast
 
 __all__ = ["Experts"]
@@ -39,20 +39,10 @@ class Experts(FusionRule):
     def fuse(self, log_probs: Tensor, state: FusionState) -> Fused:
         rows, baseline = log_probs[:, 1:], log_probs[:, :1]
         if "divergence" not in state.memory:
-            state.memory["divergence"] = _jensen_shannon(rows, baseline).clamp(0.0, 1.0)
+            state.memory["divergence"] = jensen_shannon(rows, baseline).clamp(0.0, 1.0)
         experts = contrast(rows, baseline, state.memory["divergence"][..., None])
         best = experts.amax(-1)
         if state.scores is not None:
             best = best + self.gamma * state.scores.clamp(0.001, 1.0).log()
         k = best.argmax(-1)
         return Fused(experts[torch.arange(len(k), device=k.device), k], one_hot(k, rows.shape[1], log_probs))
-
-
-def _jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
-    """Jensen-Shannon divergence in nats over the last dimension; log-probs in, broadcast."""
-    middle = torch.logaddexp(p, q) - math.log(2.0)
-
-    def divergence(a: Tensor) -> Tensor:
-        return torch.where(a == NEG_INF, 0.0, a.exp() * (a - middle)).sum(-1)
-
-    return 0.5 * (divergence(p) + divergence(q.expand_as(p)))

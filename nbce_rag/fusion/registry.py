@@ -76,6 +76,11 @@ RULES: RuleRegistry[FusionRule] = RuleRegistry(
         "max": "pooling.Max",
         "experts": "experts.Experts",
         "posterior": "posterior.Posterior",
+        "berag": "berag.Berag",
+        "dvd": "dvd.Dvd",
+        "adacad": "adacad.AdaCad",
+        "acd": "acd.Acd",
+        "ck-plug": "ck_plug.CkPlug",
     },
 )
 

@@ -2,6 +2,8 @@
 
 `passages.sqlite` (with SQLite's own files beside it) is the index, `vectors-*.faiss` are made of it, and `kv`
 is the folder of a KV store with the keys and values of the passages, where a model has read them ahead.
+`calibration.json`, where there is one, says how much support the user's own questions have
+(`nbce_rag.evidence.calibration`).
 
 Importing this loads nothing heavy.
 """
@@ -23,6 +25,7 @@ __all__ = ["Description", "IndexFolder"]
 
 _DATABASE = "passages.sqlite"
 _KV = "kv"
+_CALIBRATION = "calibration.json"
 _MOST_DIMENSIONS = 1 << 20
 
 
@@ -83,6 +86,11 @@ class IndexFolder:
     def kv(self) -> Path:
         """The folder of the KV store that belongs to the index."""
         return self.path / _KV
+
+    @property
+    def calibration(self) -> Path:
+        """The file that says how much support questions have over the index."""
+        return self.path / _CALIBRATION
 
     def has_index(self) -> bool:
         """Whether there is an index, by the look of it."""

@@ -94,7 +94,8 @@ def load_dataset(
     `title`), SQuAD format, or documents: a folder, or a file that is no JSON. Any JSON may be gzipped.
 
     Questions that want a long answer have `keys`, groups of strings of which the answer must hold one each,
-    beside `answers` or in their place.
+    beside `answers` or in their place. Questions that the passages do not answer have no answers, or
+    `"answerable": false`, beside which answers do not count.
 
     Documents are split for the embedder, as `nbce-rag index` does. A question's `gold_sources`, `gold` or
     `gold_ids` may then name files, by path within the folder or by name; it means those passages of the file

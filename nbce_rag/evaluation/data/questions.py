@@ -26,7 +26,7 @@ class Question:
         id: unique in its dataset.
         text: the question.
         answers: right answers, any of which will do; empty for a question that the passages do not answer.
-        gold_ids: ids of the passages that hold the answer.
+        gold_ids: ids of the passages that hold the answer, or that a question without one is about.
         wrong_answers: answers that are known to be wrong and stand in some passage.
         keys: groups of strings; a long answer is right when it holds one of each group, and `answers` may
             then be empty. Empty for a question that has a short answer, or none.
@@ -70,8 +70,11 @@ def read_questions(path: str | os.PathLike[str]) -> tuple[list[Question], list[P
 
 def _question(record: Record, line: int, where: str) -> Question:
     text: object = record.get("question")
-    keys = _keys(record.get("keys"), where)
-    answers = record.get("answers", record.get("answer", () if keys else None))
+    answerable = record.get("answerable", True)
+    if not isinstance(answerable, bool):
+        raise InputError(f"{where}: `answerable` must be true or false, got {answerable!r}.")
+    keys = _keys(record.get("keys"), where) if answerable else ()
+    answers = record.get("answers", record.get("answer", () if keys else None)) if answerable else ()
     if not isinstance(text, str) or not text.strip():
         raise InputError(f"{where}: `question` must be a text that is not empty.")
     if isinstance(record.get("documents"), list) and "gold_answers" in record:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError
 from ...fusion.numbers import values_of
@@ -16,17 +16,26 @@ from .method import Layout, Method
 from .peers import PEERS
 from .plain import PLAIN, all_passages
 
+if TYPE_CHECKING:
+    from ...fusion import FusionRule
+
 __all__ = ["GROUPS", "method_choices", "parse_method", "parse_methods"]
 
 _JOINT = "+joint"
 _ORDER = "+order"
-_SPEC = re.compile(r"([^()+]+)(?:\(([^()]*)\))?(\+joint)?(\+order)?")
+_ONE_ROW = "+one-row"
+_SPEC = re.compile(r"([^()+]+)(?:\(([^()]*)\))?(\+joint|\+one-row)?(\+order)?")
+
+# Rules of published papers as these have them: over one prompt of all passages, or with a row of it besides.
+_AS_PUBLISHED = ("berag", "dvd+joint", "adacad+one-row", "acd+one-row", "ck-plug+one-row")
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "rules": tuple(RULES),
     "rules+joint": tuple(f"{name}{_JOINT}" for name in RULES),
-    "peers": tuple(PEERS),
-    "all": (*PLAIN, *RULES, *(f"{name}{_JOINT}" for name in RULES), *PEERS),
+    "peers": (*PEERS, *_AS_PUBLISHED),
+    "all": tuple(
+        dict.fromkeys((*PLAIN, *RULES, *(f"{name}{_JOINT}" for name in RULES), *PEERS, *_AS_PUBLISHED))
+    ),
 }
 """Names that stand for several methods."""
 
@@ -36,7 +45,8 @@ def method_choices() -> str:
     return (
         f"{', '.join(PLAIN)}; a fusion rule ({', '.join(RULES)}) or a published peer's ({', '.join(PEERS)}), "
         f"which may have numbers, posterior(beta=0,alpha=0.5), and at the end {_JOINT} for a row of all "
-        f"passages and {_ORDER} for labels of their order; {', '.join(GROUPS)} stand for several"
+        f"passages besides or {_ONE_ROW} for that row alone, and {_ORDER} for labels of their order; "
+        f"{', '.join(GROUPS)} stand for several"
     )
 
 
@@ -45,8 +55,9 @@ def parse_methods(names: str | Sequence[str]) -> list[Method]:
 
     Args:
         names: a list, or one string with commas: `concat,posterior(beta=0,alpha=0.5),mean+joint`. With
-            `+joint` one more row holds all passages, with `+order` "Part i of n" stands over each; a rule
-            may have both, in this order. `rules`, `rules+joint`, `peers` and `all` stand for several.
+            `+joint` one more row holds all passages, with `+one-row` the only one does, with `+order` "Part
+            i of n" stands over each, which comes last. `rules`, `rules+joint`, `peers` and `all` stand for
+            several; of `peers`, rules that users may choose too stand in the layout of their papers.
 
     Raises:
         InputError: no names, an unknown one, or impossible numbers.
@@ -67,23 +78,30 @@ def parse_method(name: str) -> Method:
     spec = _SPEC.fullmatch(name)
     if spec is None or not any(spec[1] in kind for kind in (PLAIN, RULES, PEERS)):
         raise InputError(f"Unknown method {name!r}; choose from {method_choices()}.")
-    base, joint, order = spec[1], spec[3] is not None, spec[4] is not None
+    base, joint, one_row, order = spec[1], spec[3] == _JOINT, spec[3] == _ONE_ROW, spec[4] is not None
     numbers = _numbers(name, base, spec[2])
     if base in PLAIN:
-        if joint or order:
-            raise InputError(f"Method {name!r}: only a fusion rule can have {_JOINT} or {_ORDER}; drop it.")
+        if joint or one_row or order:
+            raise InputError(
+                f"Method {name!r}: only a fusion rule can have {_JOINT} or {_ORDER} or {_ONE_ROW}; drop it."
+            )
         return PLAIN[base].method(name, numbers)
     layout: Layout = "rows"
     options: dict[str, Any] = {}
+    rule: FusionRule
     if base in PEERS:
-        peer = PEERS.make(base, **numbers)
+        rule = peer = PEERS.make(base, **numbers)
         layout, options = peer.layout, dict(peer.options())
-    rule = peer if base in PEERS else RULES.make(base, **numbers)
+    else:
+        rule = RULES.make(base, **numbers)
     parameters: dict[str, Any] = {"fusion": base, **values_of(rule), "joint_row": joint}
-    if layout == "together" and (joint or order):
+    if layout == "together" and (joint or one_row or order):
         raise InputError(
-            f"Method {name!r}: {base} reads all passages in one row already; drop {_JOINT} and {_ORDER}."
+            f"Method {name!r}: {base} reads all passages in one row already; drop {_JOINT}, {_ONE_ROW} and "
+            f"{_ORDER}."
         )
+    if one_row:
+        layout = parameters["layout"] = "together"
     if order:
         options["order_labels"] = parameters["order_labels"] = True
     return Method(

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from ...errors import InputError
 from ..data.dataset import Dataset
 from ..data.questions import Question
+from ..intervals import bootstrap_ci
 from ..log import Row, RunLog
-from ..metrics import answer_found, bootstrap_ci, is_cjk, normalise
+from ..metrics import answer_found, is_cjk, normalise
 from .pictures import Panel, Point, bars, point
 from .study import Finding, Study
 

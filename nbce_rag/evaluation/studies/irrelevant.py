@@ -9,8 +9,9 @@ from typing import Any
 from ...passages import Passage
 from ..data.corpus import holds
 from ..data.questions import Question
+from ..intervals import bootstrap_ci
 from ..log import Row
-from ..metrics import bootstrap_ci, is_silent
+from ..metrics import is_silent
 from .pictures import Panel, lines, point
 from .study import Finding, Study
 

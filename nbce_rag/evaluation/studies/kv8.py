@@ -8,9 +8,10 @@ from typing import Any
 from ...engine.nbce import NBCE
 from ...errors import InputError
 from ...kv.store import PassageKVStore
+from ..intervals import bootstrap_ci
 from ..log import Row, RunLog
 from ..methods.names import parse_methods
-from ..metrics import Figures, bootstrap_ci, paired_differences
+from ..metrics import Figures, paired_differences
 from .pictures import Panel, bars, point
 from .study import Finding, Study
 
