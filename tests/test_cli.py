@@ -365,6 +365,7 @@ def test_options_that_are_wrong_are_refused_before_a_model_is_loaded(
 def test_options_of_the_search_stay_with_the_search(made: str, engine: type[ScriptedEngine]) -> None:
     result = run(
         *("ask", "donkey", "--index", made, "-k", "1", "--hybrid", "--mmr", "1", "--min-score", "-1"),
+        "--look",
         *("--where", "source~hinny"),
     )
     assert result.exit_code == 0, result.output

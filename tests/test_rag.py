@@ -166,6 +166,11 @@ def test_options_go_where_their_names_belong(rag: Rag) -> None:
     assert answer.fusion == "mean"
     assert answer.usage.generated_tokens <= 3
     assert ids(rag.search(QUESTION, ids=["fish", "market"])) == ["market"]
+    looked = rag.ask(QUESTION, 2, look=True, max_tokens=1).passages
+    assert list(looked) == [
+        replace(p, relevance=q.relevance)
+        for p, q in zip(rag.search(QUESTION, 2, look=True), looked, strict=True)
+    ]
 
 
 def test_defaults_are_given_once_and_replaced_for_a_call(open_rag: Make) -> None:

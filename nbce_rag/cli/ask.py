@@ -68,6 +68,14 @@ def ask_command(
             show_default=False,
         ),
     ] = None,
+    look: Annotated[
+        bool | None,
+        typer.Option(
+            "--look/--no-look",
+            help="Look on from the best passage, for questions that take two.",
+            show_default="no-look",
+        ),
+    ] = None,
     min_score: Annotated[
         float | None,
         typer.Option(metavar="X", min=-1.0, max=1.0, help="Least score of a passage.", show_default=False),
@@ -181,6 +189,7 @@ def ask_command(
                         mode="hybrid" if hybrid else None,
                         rerank=rerank,
                         mmr=mmr,
+                        look=look,
                         min_score=min_score,
                         fusion=fusion,
                         style=style,
