@@ -60,6 +60,11 @@ class Options:
         joint_row: one more row that reads all passages, where it fits into the window; fusion weighs it
             like any other. For questions whose answer needs several passages at once.
         order_labels: write "Part i of n" over each passage, for passages whose order matters.
+        parts: answer a question with several parts (lines or list items, or sentences that ask) part by part,
+            each with rows of its own, in one batch, and put the answers together as a list; `max_tokens` and
+            `abstain_below` count for each part. False asks everything at once. Without effect without
+            passages, beside a grammar, a prompt of the user's, tools, or a conversation with more than one
+            question. Parts that are not understood alone are asked at once (`nbce_rag.prompts.parts`).
         abstain_below: abstain when `Answer.grounding` (nats a token) is below this; None never does.
         abstention: what an abstaining answer says.
         answer_without_context: where a search found no passage, or an empty list of contexts was given, let
@@ -105,6 +110,7 @@ class Options:
     passages_per_row: int = 1
     joint_row: bool = False
     order_labels: bool = False
+    parts: bool = True
     abstain_below: float | None = None
     abstention: str = "The passages do not answer this question."
     answer_without_context: bool = False
@@ -191,6 +197,7 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "joint_row": ((bool,), "True or False"),
     "sleep": ((bool,), "True or False"),
     "order_labels": ((bool,), "True or False"),
+    "parts": ((bool,), "True or False"),
     "abstention": ((str,), "a string"),
     "answer_without_context": ((bool,), "True or False"),
     "relevance": ((bool,), "True or False"),

@@ -24,6 +24,8 @@ class Request:
             wording.
         is_retrieved: whether the passages are what was found for the question. If nothing was, the answer is
             the abstention, unless `options.answer_without_context`.
+        parts: the same of each part of a question that asks for several things, with the passages that were
+            found for it; () leaves it to the engine to tell the parts.
     """
 
     question: str
@@ -31,3 +33,4 @@ class Request:
     options: Options = field(default_factory=Options)
     prompt: Prompt | None = None
     is_retrieved: bool = False
+    parts: Sequence[Request] = ()

@@ -65,6 +65,9 @@ class ScriptedEngine:
         type(self).asked = (question, [], options)
         return Request(question)
 
+    def in_parts(self, request: Request) -> Request:
+        return request
+
     def batch(self, requests: Sequence[Request]) -> list[Answer]:
         (request,) = requests
         *_, last = self.stream(request)

@@ -120,6 +120,14 @@ def ask_command(
             "--answer-without-context", help="Where no passage is found, answer from the question alone."
         ),
     ] = False,
+    parts: Annotated[
+        bool | None,
+        typer.Option(
+            "--parts/--no-parts",
+            help="Answer a question with several parts part by part.",
+            show_default="parts",
+        ),
+    ] = None,
     thinking: ThinkingOption = None,
     max_thought_tokens: ThoughtTokensOption = None,
     sleep: Annotated[
@@ -199,6 +207,7 @@ def ask_command(
                         seed=seed,
                         abstain_below=abstain_below,
                         answer_without_context=answer_without_context or None,
+                        parts=parts,
                         thinking=thinking,
                         max_thought_tokens=max_thought_tokens,
                         sleep=sleep,
