@@ -239,7 +239,13 @@ def _line(course: _Course, part: int, batch: int) -> Row:
 def _answer_to_ablate(course: _Course) -> Answer | None:
     """The answer, where one request to the engine itself gave it, over one passage a row."""
     answer = course.answer
-    if answer is None or len(course.questions) > 1 or course.answers != [answer] or course.method.rope or answer.thought:
+    if (
+        answer is None
+        or len(course.questions) > 1
+        or course.answers != [answer]
+        or course.method.rope
+        or answer.thought
+    ):
         return None
     most = max(map(len, answer.usage.row_passages), default=0)
     return answer if answer.tokens and answer.passages and most == 1 else None
