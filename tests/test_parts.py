@@ -77,6 +77,7 @@ def check(answer: Answer) -> None:
     """Evidence and citations stand where they say."""
     assert "".join(token.text for token in answer.tokens) == answer.text
     assert all(len(token.weights) == len(answer.passages) for token in answer.tokens)
+    assert all(len(token.row_log_probs) in (0, 1 + len(answer.passages)) for token in answer.tokens)
     for token in answer.tokens:
         assert not token.text or answer.text[token.start : token.end] == token.text
     for citation in answer.citations:

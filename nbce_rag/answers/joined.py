@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -70,15 +71,23 @@ class JoinedAnswer:
         """A token of the part that is shown, in the whole text and over all passages."""
         assert self._offset is not None
         start, end = self._offset + token.start, self._offset + token.end
+        places = self._places[self._part]
         weights = [0.0] * len(self._passages)
-        for place, weight in zip(self._places[self._part], token.weights, strict=True):
+        for place, weight in zip(places, token.weights, strict=True):
             weights[place] += weight
+        given: list[float] = []
+        if token.row_log_probs:
+            given = [token.row_log_probs[0], *[-math.inf] * len(self._passages)]
+            for place, log_prob in zip(places, token.row_log_probs[1:], strict=True):
+                given[1 + place] = log_prob
         text = token.text
         if text:
             if self._covered < start:
                 text, start = self._text[self._covered : start] + text, self._covered
             self._covered = end
-        return replace(token, text=text, start=start, end=end, weights=tuple(weights))
+        return replace(
+            token, text=text, start=start, end=end, weights=tuple(weights), row_log_probs=tuple(given)
+        )
 
     def _take(self, answer: Answer) -> None:
         """The part that is shown is whole; the next one is shown from now on."""
