@@ -60,6 +60,11 @@ class Options:
         joint_row: one more row that reads all passages, where it fits into the window; fusion weighs it
             like any other. For questions whose answer needs several passages at once.
         order_labels: write "Part i of n" over each passage, for passages whose order matters.
+        parts: answer a question with several parts (lines or list items, or sentences that ask) part by part,
+            each with rows of its own, in one batch, and put the answers together as a list; `max_tokens` and
+            `abstain_below` count for each part. False asks everything at once. Without effect without
+            passages, beside a grammar, a prompt of the user's, tools, or a conversation with more than one
+            question. Parts that are not understood alone are asked at once (`nbce_rag.prompts.parts`).
         abstain_below: with a calibration (`NBCE.calibrate`), abstain before anything is decoded when
             `Answer.support` is not above this: 0.05 silences at most one answerable question in twenty by
             mistake. Without one, abstain when `Answer.grounding` of the whole answer (nats a token) is below
@@ -109,6 +114,7 @@ class Options:
     passages_per_row: int = 1
     joint_row: bool = False
     order_labels: bool = False
+    parts: bool = True
     abstain_below: float | None = None
     abstention: str = "The passages do not answer this question."
     answer_without_context: bool = False
@@ -195,6 +201,7 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "joint_row": ((bool,), "True or False"),
     "sleep": ((bool,), "True or False"),
     "order_labels": ((bool,), "True or False"),
+    "parts": ((bool,), "True or False"),
     "abstention": ((str,), "a string"),
     "answer_without_context": ((bool,), "True or False"),
     "relevance": ((bool,), "True or False"),

@@ -27,6 +27,8 @@ class Request:
             the abstention, unless `options.answer_without_context`.
         calibration: what tells how much support the passages give; with it `options.abstain_below` is a share
             of false alarms.
+        parts: the same of each part of a question that asks for several things, with the passages that were
+            found for it; () leaves it to the engine to tell the parts.
     """
 
     question: str
@@ -35,3 +37,4 @@ class Request:
     prompt: Prompt | None = None
     is_retrieved: bool = False
     calibration: Calibration | None = None
+    parts: Sequence[Request] = ()

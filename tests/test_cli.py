@@ -65,6 +65,9 @@ class ScriptedEngine:
         type(self).asked = (question, [], options)
         return Request(question)
 
+    def in_parts(self, request: Request) -> Request:
+        return request
+
     def batch(self, requests: Sequence[Request]) -> list[Answer]:
         (request,) = requests
         *_, last = self.stream(request)
@@ -365,6 +368,7 @@ def test_options_that_are_wrong_are_refused_before_a_model_is_loaded(
 def test_options_of_the_search_stay_with_the_search(made: str, engine: type[ScriptedEngine]) -> None:
     result = run(
         *("ask", "donkey", "--index", made, "-k", "1", "--hybrid", "--mmr", "1", "--min-score", "-1"),
+        "--look",
         *("--where", "source~hinny"),
     )
     assert result.exit_code == 0, result.output

@@ -31,6 +31,7 @@ IMPOSSIBLE: list[tuple[str, Any]] = [
     *[("answer_without_context", value) for value in (None, 1, "yes")],
     *[("joint_row", value) for value in (1, "yes", None)],
     *[("order_labels", value) for value in (1, "yes", None)],
+    *[("parts", value) for value in (1, "yes", None)],
     *[("relevance", value) for value in (1, "yes", None)],
     *[("entropies", value) for value in (1, "yes", None)],
     *[("prompt_lookup_num_tokens", value) for value in (-1, 0.5, True)],

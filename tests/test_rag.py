@@ -166,6 +166,11 @@ def test_options_go_where_their_names_belong(rag: Rag) -> None:
     assert answer.fusion == "mean"
     assert answer.usage.generated_tokens <= 3
     assert ids(rag.search(QUESTION, ids=["fish", "market"])) == ["market"]
+    looked = rag.ask(QUESTION, 2, look=True, max_tokens=1).passages
+    assert list(looked) == [
+        replace(p, relevance=q.relevance)
+        for p, q in zip(rag.search(QUESTION, 2, look=True), looked, strict=True)
+    ]
 
 
 def test_defaults_are_given_once_and_replaced_for_a_call(open_rag: Make) -> None:
@@ -593,3 +598,19 @@ def test_attribute_reads_what_ask_would_read(open_rag: Make) -> None:
         rag.attribute(QUESTION, text, where={"year": 3000})
     with pytest.raises(InputError, match="device is an option of"):
         rag.attribute(QUESTION, text, device="cpu")
+
+
+def test_each_part_of_a_question_is_searched_for(open_rag: Make) -> None:
+    rag = open_rag(prompt=None, k=2, max_tokens=3)
+    questions = ["When does the ferry leave?", "Where is the museum of fish?"]
+    answer = rag.ask("\n".join(questions))
+    assert [ids(list(part.passages)) for part in answer.parts] == [ids(rag.search(q)) for q in questions]
+    assert answer.text == "\n".join(f"{n}. {part.text}" for n, part in enumerate(answer.parts, 1))
+    assert answer.timings.retrieve is not None
+    assert set(ids(list(answer.passages))) == {p.id for part in answer.parts for p in part.passages}
+    assert rag.ask("\n".join(questions), parts=False).parts == ()
+    pieces = list(rag.stream("\n".join(questions)))
+    assert "".join(piece.text for piece in pieces) == answer.text
+    with pytest.warns(match="No passage was found"):
+        nothing = rag.ask("\n".join(questions), where={"year": 1})
+    assert (nothing.finish_reason, nothing.parts) == ("no_evidence", ())

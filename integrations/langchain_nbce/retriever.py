@@ -34,6 +34,7 @@ class PassageRetriever(BaseRetriever):
         fetch_k, lambda_mult: for "mmr"; `fetch_k` also for `rerank`.
         balance: weight of meaning in "hybrid".
         rerank: as in `PassageIndex.search`; its scores are what is written.
+        look: as in `PassageIndex.search`: a second look from the best passage, for questions that take two.
         score_key: where the score is written.
     """
 
@@ -48,6 +49,7 @@ class PassageRetriever(BaseRetriever):
     lambda_mult: float = Field(default=0.5, ge=0, le=1)
     balance: float = Field(default=0.5, ge=0, le=1)
     rerank: Any = None
+    look: bool = False
     score_key: str = SCORE_KEY
 
     @field_validator("store", mode="before")
@@ -71,7 +73,11 @@ class PassageRetriever(BaseRetriever):
         if kwargs:
             raise InputError(f"Unknown option {', '.join(sorted(kwargs))}; a call takes k and filter.")
         count, where = k or self.k, filter if filter is not None else self.filter
-        options: dict[str, Any] = {"min_score": self.score_threshold, "rerank": self.rerank}
+        options: dict[str, Any] = {
+            "min_score": self.score_threshold,
+            "rerank": self.rerank,
+            "look": self.look,
+        }
         if self.search_type == "mmr":
             options |= {"mmr": self.lambda_mult, "fetch_k": max(count, self.fetch_k)}
         elif self.search_type != "similarity":

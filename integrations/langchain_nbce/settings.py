@@ -99,6 +99,7 @@ class NBCESettings(BaseModel):
     passages_per_row: int | None = None
     joint_row: bool | None = None
     order_labels: bool | None = None
+    parts: bool | None = None
     abstain_below: float | None = None
     abstention: str | None = None
     answer_without_context: bool | None = None

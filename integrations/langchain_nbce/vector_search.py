@@ -60,7 +60,7 @@ class PassageSearch(VectorStore):
                 callables, of operators (`$eq $ne $neq $gt $gte $lt $lte $in $nin $contains $exists`), with
                 `$and`, `$or` and `$not`; or a callable that is given all metadata.
             **kwargs: `mode` ("vector", "words", "hybrid"), `balance`, `min_score`, `rerank`, `fetch_k`,
-                `generated`, `options`, `text`: as in `PassageIndex.search`.
+                `look`, `generated`, `options`, `text`: as in `PassageIndex.search`.
 
         Raises:
             InputError: an unknown operator or option, k < 1, an empty text.
@@ -99,7 +99,8 @@ class PassageSearch(VectorStore):
             return await asyncio.to_thread(self.similarity_search_with_score, **arguments)
         text = arguments.pop("query")
         vector = await self._embedding.aembed_query(text)
-        if arguments.get("mode", "vector") != "vector" or arguments.get("rerank") is not None:
+        needs_text = arguments.get("look") or arguments.get("rerank") is not None
+        if needs_text or arguments.get("mode", "vector") != "vector":
             arguments.setdefault("text", text)
         return await asyncio.to_thread(self.similarity_search_with_score_by_vector, vector, **arguments)
 

@@ -30,7 +30,7 @@ class PassageRetriever(BaseRetriever):
         filters, node_ids, doc_ids: what a node must meet.
         mode: "default", "mmr", "hybrid" or "text_search".
         mmr_threshold, alpha: see `llama_index_nbce.selection.search`.
-        min_score, rerank: as in `PassageIndex.search`.
+        min_score, rerank, look: as in `PassageIndex.search`.
         **options: of every LlamaIndex retriever, such as `callback_manager`.
     """
 
@@ -47,6 +47,7 @@ class PassageRetriever(BaseRetriever):
         alpha: float | None = None,
         min_score: float | None = None,
         rerank: RerankerLike | None = None,
+        look: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -65,7 +66,7 @@ class PassageRetriever(BaseRetriever):
             "mmr_threshold": mmr_threshold,
             "alpha": alpha,
         }
-        self._options = {"min_score": min_score, "rerank": rerank}
+        self._options = {"min_score": min_score, "rerank": rerank, "look": look}
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         query = VectorStoreQuery(

@@ -62,8 +62,8 @@ def search(index: PassageIndex, query: VectorStoreQuery, **options: Any) -> list
         query: its embedding, or else its text, which the index's embedder embeds.
         **options: `mmr_threshold` in [0, 1], before the query's own: 1 for relevance alone, 0 for difference
             alone, default 0.5; `mmr_prefetch_k`: the most relevant passages to choose from, default 200 or
-            ten times the number wanted; `min_score`, `rerank`, `generated`, `options`, `fetch_k`: as in
-            `PassageIndex.search`.
+            ten times the number wanted; `min_score`, `rerank`, `look`, `generated`, `options`, `fetch_k`: as
+            in `PassageIndex.search`.
 
     Raises:
         UnsupportedError: another mode.
@@ -81,7 +81,7 @@ def search(index: PassageIndex, query: VectorStoreQuery, **options: Any) -> list
     k = query.similarity_top_k
     arguments: dict[str, Any] = {
         name: options[name]
-        for name in ("min_score", "rerank", "generated", "options", "fetch_k")
+        for name in ("min_score", "rerank", "look", "generated", "options", "fetch_k")
         if options.get(name) is not None
     }
     if query.mode == VectorStoreQueryMode.MMR:

@@ -56,6 +56,9 @@ class Answer:
         warnings: What the reader should know, in sentences.
         thought: What the model thought before it answered (`nbce_rag.options.Options.thinking`); "" where it
             did not. It is no part of `text`, and nothing in it is cited.
+        parts: Of a question with several parts (`nbce_rag.options.Options.parts`) the answer to each, in
+            their order: `text` is the list of theirs, and evidence, citations, usage and timings are theirs
+            together. () of any other question.
         words: Of a given text its words, with how likely the passages make each; () of one that was decoded.
         ablation: What becomes of its likelihood without each passage, once `NBCE.ablate` has computed it.
         request: What it is the answer to, for `NBCE.ablate`; None where it was made by hand, copied or
@@ -86,6 +89,7 @@ class Answer:
     thought: str = ""
     words: tuple[WordLikelihood, ...] = ()
     ablation: Ablation | None = None
+    parts: tuple[Answer, ...] = ()
     request: Request | None = field(default=None, repr=False, compare=False)
     support: float | None = None
     support_numbers: SupportNumbers | None = None

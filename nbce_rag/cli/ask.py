@@ -68,6 +68,14 @@ def ask_command(
             show_default=False,
         ),
     ] = None,
+    look: Annotated[
+        bool | None,
+        typer.Option(
+            "--look/--no-look",
+            help="Look on from the best passage, for questions that take two.",
+            show_default="no-look",
+        ),
+    ] = None,
     min_score: Annotated[
         float | None,
         typer.Option(metavar="X", min=-1.0, max=1.0, help="Least score of a passage.", show_default=False),
@@ -113,6 +121,14 @@ def ask_command(
             "--answer-without-context", help="Where no passage is found, answer from the question alone."
         ),
     ] = False,
+    parts: Annotated[
+        bool | None,
+        typer.Option(
+            "--parts/--no-parts",
+            help="Answer a question with several parts part by part.",
+            show_default="parts",
+        ),
+    ] = None,
     thinking: ThinkingOption = None,
     max_thought_tokens: ThoughtTokensOption = None,
     sleep: Annotated[
@@ -182,6 +198,7 @@ def ask_command(
                         mode="hybrid" if hybrid else None,
                         rerank=rerank,
                         mmr=mmr,
+                        look=look,
                         min_score=min_score,
                         fusion=fusion,
                         style=style,
@@ -191,6 +208,7 @@ def ask_command(
                         seed=seed,
                         abstain_below=abstain_below,
                         answer_without_context=answer_without_context or None,
+                        parts=parts,
                         thinking=thinking,
                         max_thought_tokens=max_thought_tokens,
                         sleep=sleep,

@@ -40,6 +40,8 @@ def ablate(engine: Engine, answer: Answer) -> Answer:
             with several passages in a row.
     """
     request = answer.request
+    if answer.parts:
+        raise InputError("The answer has parts, each with rows of its own; ablate answer.parts, one by one.")
     if not answer.tokens or not answer.passages:
         raise InputError(
             f"There is nothing to ablate: the answer has {len(answer.tokens)} tokens of its own and "

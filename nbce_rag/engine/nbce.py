@@ -35,7 +35,7 @@ from . import calibration as _calibrating
 from . import compare as _compare
 from . import score as _scoring
 from .arguments import check_engine_arguments, check_passages, passage_sequence
-from .generation import generate
+from .parts import asked_in_parts, generate_in_parts
 from .prefill import FillReport, fill_store
 from .threads import in_thread
 
@@ -288,6 +288,10 @@ class NBCE:
             texts = self._windows(mended(document))
         return Request(question, tuple(texts), self.options.updated(**options), prompt)
 
+    def in_parts(self, request: Request) -> Request:
+        """A request with its parts (`Request.parts`), where its question has several that are asked apart."""
+        return asked_in_parts(self._engine, self._sized(request))
+
     def window_needed(self, request: Request) -> int:
         """Tokens of a request's longest row with its answer: the window in which no passage is split."""
         return self._engine.window_needed(request)
@@ -315,7 +319,7 @@ class NBCE:
     def stream_batch(self, requests: Iterable[AnyRequest]) -> Iterator[tuple[int, Piece]]:
         """`batch`, piece by piece: (index of the request, piece). Closing the iterator stops the work."""
         coerced = [self._sized(self._coerce(request)) for request in _as_list(requests)]
-        return generate(self._engine, coerced)
+        return generate_in_parts(self._engine, coerced)
 
     def batch(self, requests: Iterable[AnyRequest]) -> list[Answer]:
         """Answer several questions in one decoding batch, as far as memory allows.

@@ -48,7 +48,8 @@ class Rag:
     Where nothing is found, because the index is empty or `where` and `min_score` leave nothing, the answer is
     the abstention, with `finish_reason` "no_evidence" and a warning, also in `Answer.warnings`; the model is
     not asked. With `answer_without_context=True` it answers from the question alone, and the warning says so.
-    `explain` names the condition that excluded everything.
+    `explain` names the condition that excluded everything. For a question with several parts
+    (`nbce_rag.options.Options.parts`) each part is searched for, and reads `k` passages of its own.
 
     Where the index has a calibration (`NBCE.calibrate`), answers have their `support`, and `abstain_below` is
     a share of false alarms, looked at before anything is decoded. To a call with another model, `k` or other
@@ -244,7 +245,10 @@ class Rag:
     def search(
         self, question: str, k: int | None = None, where: Where | None = None, **options: Any
     ) -> list[Passage]:
-        """The passages that `ask` would read, best first; arguments and errors: `PassageIndex.search`."""
+        """The passages that `ask` would read, best first; arguments and errors: `PassageIndex.search`.
+
+        Of a question with several parts it is one search for all of it, where `ask` searches for each.
+        """
         search = by_group(_with(options, k=k, where=where), "search")["search"]
         return self.index.search(question, **{**self._search_defaults, **search})
 
@@ -298,12 +302,28 @@ class Rag:
         """Requests with the passages that answer them, and how many seconds the search took."""
         _ = self.index.embedder.dimension  # loads it, so that the time of the search is that of searching
         started = time.perf_counter()
-        results = self.index.search_batch([request.question for request in requests], **search)
+        requests = [self.nbce.in_parts(request) for request in requests]
+        questions = [part.question for request in requests for part in request.parts or (request,)]
+        results = iter(self.index.search_batch(questions, **search))
         seconds = time.perf_counter() - started
-        return [
-            replace(r, passages=tuple(p), is_retrieved=True, calibration=self._calibration_for(r, search))
-            for r, p in zip(requests, results, strict=True)
-        ], seconds
+        return [self._with_results(request, results, search) for request in requests], seconds
+
+    def _with_results(
+        self, request: Request, results: Iterator[list[Passage]], search: Mapping[str, Any]
+    ) -> Request:
+        """A request with what was found for it, or else for each of its parts."""
+        if not request.parts:
+            return replace(
+                request,
+                passages=tuple(next(results)),
+                is_retrieved=True,
+                calibration=self._calibration_for(request, search),
+            )
+        parts = tuple(self._with_results(part, results, search) for part in request.parts)
+        union = {passage.id: passage for part in parts for passage in part.passages}
+        if not union:
+            parts = ()
+        return replace(request, passages=tuple(union.values()), is_retrieved=True, parts=parts)
 
     def _calibration_for(self, request: Request, search: Mapping[str, Any]) -> Calibration | None:
         """The index's calibration, if it was made with the settings of this request."""

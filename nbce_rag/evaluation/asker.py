@@ -6,7 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from ..answers.answer import Answer
@@ -22,6 +22,7 @@ from ..prompts.template import Style
 from ..request import Request
 from .data.dataset import Dataset
 from .data.questions import Question
+from .joined import answer_to, joined_passages, joined_question
 from .log import Row
 from .methods.long_context import LongContext
 from .methods.method import Exchange, Method, RequestFields
@@ -31,9 +32,9 @@ __all__ = ["Asker"]
 
 @dataclass(eq=False)
 class _Course:
-    """One question on its way through one method."""
+    """One question, or several that are joined to one, on its way through one method."""
 
-    question: Question
+    questions: Sequence[Question]
     method: Method
     exchange: Exchange
     requests: list[RequestFields] = field(default_factory=list)  # that have no answer yet
@@ -86,6 +87,7 @@ class Asker:
         self._nbce, self._data, self._contexts = nbce, data, contexts
         self._ablate = ablate
         self._options: RequestFields = {"max_tokens": max_tokens, "style": style}
+        self._places = {question.id: place for place, question in enumerate(data.questions)}
         self._engines: dict[tuple[str, float], LongContext] = {}
 
     def unavailable(self, method: Method) -> str | None:
@@ -94,11 +96,8 @@ class Asker:
 
     def ask(self, pairs: Sequence[tuple[Question, Method]]) -> list[Row]:
         """One line of the log for each question and method of a batch, in their order."""
-        courses = []
-        for question, method in pairs:
-            gold = [self._data.passages[id_] for id_ in question.gold_ids]
-            exchange = method.ask(question.text, self._contexts[question.id], gold)
-            courses.append(_Course(question, method, exchange, next(exchange)))
+        groups = {(self._start(*pair), pair[1].name): pair[1] for pair in pairs}
+        courses = [self._course(start, method) for (start, _), method in groups.items()]
         start, since = time.perf_counter(), 0.0
         while running := [course for course in courses if not course.is_over]:
             replies = iter(self._replies(running))
@@ -106,11 +105,32 @@ class Asker:
             for course in running:
                 course.take([next(replies) for _ in course.requests], since, until)
             since = until
-        return [self._line(course, len(courses)) for course in courses]
+        return [
+            self._line(course, part, len(courses))
+            for course in courses
+            for part in range(len(course.questions))
+        ]
 
-    def _line(self, course: _Course, batch: int) -> Row:
-        line = _line(course, batch)
-        question = course.question
+    def _start(self, question: Question, method: Method) -> int:
+        """Where the questions begin that are joined with this one."""
+        place = self._places[question.id]
+        return place - place % method.joined
+
+    def _course(self, start: int, method: Method) -> _Course:
+        questions = self._data.questions[start : start + method.joined]
+        gold = [self._data.passages[id_] for id_ in dict.fromkeys(i for q in questions for i in q.gold_ids)]
+        if method.joined == 1:
+            text, contexts = questions[0].text, self._contexts[questions[0].id]
+        else:
+            text = joined_question(questions)
+            k = max(len(self._contexts[question.id]) for question in questions)
+            contexts = joined_passages(questions, self._contexts, self._data.passages, k)
+        exchange = method.ask(text, contexts, gold)
+        return _Course(questions, method, exchange, next(exchange))
+
+    def _line(self, course: _Course, part: int, batch: int) -> Row:
+        line = _line(course, part, batch)
+        question = course.questions[part]
         if question.keys:
             gold = (self._data.passages[id_] for id_ in question.gold_ids)
             texts = [f"{p.title or ''}\n{p.text}" for p in (*self._contexts[question.id], *gold)]
@@ -125,7 +145,7 @@ class Asker:
     def _replies(self, courses: Sequence[_Course]) -> list[Answer | ContextLengthError]:
         """Replies to all requests, in order."""
         requests = [
-            (self._engine(course.method), self._nbce.request(**request, **self._options))
+            (self._engine(course.method), self._request(course, request))
             for course in courses
             for request in course.requests
         ]
@@ -134,6 +154,15 @@ class Asker:
             next(together) if engine is self._nbce else _batch(engine, [request])[0]
             for engine, request in requests
         ]
+
+    def _request(self, course: _Course, fields: RequestFields) -> Request:
+        """A request; one that answers several questions at once has room for all answers."""
+        request, count = self._nbce.request(**fields, **self._options), len(course.questions)
+        if count == 1 or self._nbce.in_parts(request).parts:
+            return request
+        return replace(
+            request, options=request.options.updated(max_tokens=count * request.options.max_tokens)
+        )
 
     def _engine(self, method: Method) -> NBCE | LongContext:
         if not method.rope:
@@ -159,8 +188,10 @@ def _batch(engine: NBCE | LongContext, requests: Sequence[Request]) -> list[Answ
         return _batch(engine, requests[:middle]) + _batch(engine, requests[middle:])
 
 
-def _line(course: _Course, batch: int) -> Row:
-    question, answer = course.question, course.answer
+def _line(course: _Course, part: int, batch: int) -> Row:
+    question, answer, count = course.questions[part], course.answer, len(course.questions)
+    if answer is not None and count > 1:
+        answer = answer_to(answer, part, count)
     line: Row = {
         "type": "answer",
         "method": course.method.name,
@@ -177,7 +208,7 @@ def _line(course: _Course, batch: int) -> Row:
         "grounding": None,
         "prompt_tokens": 0,
         "cached_tokens": 0,
-        "seconds": course.seconds / batch,
+        "seconds": course.seconds / batch / count,
         "ttft_s": None,
         "batch": batch,
         "error": course.error,
@@ -203,8 +234,8 @@ def _line(course: _Course, batch: int) -> Row:
         "cited_most": most,
         "rows": sum(len(part.usage.row_tokens) for part in course.answers),
         "grounding": answer.grounding,
-        "prompt_tokens": sum(part.usage.prompt_tokens for part in course.answers),
-        "cached_tokens": sum(part.usage.cached_tokens for part in course.answers),
+        "prompt_tokens": sum(part.usage.prompt_tokens for part in course.answers) // count,
+        "cached_tokens": sum(part.usage.cached_tokens for part in course.answers) // count,
         "ttft_s": None if first_token is None else course.seconds_before + first_token,
         "warnings": [note for note in notes if note != NO_PASSAGES],
     }
@@ -213,7 +244,13 @@ def _line(course: _Course, batch: int) -> Row:
 def _answer_to_ablate(course: _Course) -> Answer | None:
     """The answer, where one request to the engine itself gave it, over one passage a row."""
     answer = course.answer
-    if answer is None or course.answers != [answer] or course.method.rope or answer.thought:
+    if (
+        answer is None
+        or len(course.questions) > 1
+        or course.answers != [answer]
+        or course.method.rope
+        or answer.thought
+    ):
         return None
     most = max(map(len, answer.usage.row_passages), default=0)
     return answer if answer.tokens and answer.passages and most == 1 else None

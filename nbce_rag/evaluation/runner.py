@@ -196,7 +196,8 @@ def _groups(methods: Sequence[Method], together: bool) -> list[list[Method]]:
     groups: dict[object, list[Method]] = {}
     for method in methods:
         labels = method.options.get("order_labels", False)
-        rows = (method.choose, method.layout, method.joint_row, labels)
+        parts = (method.joined, method.asks_at_once)
+        rows = (method.choose, method.layout, method.joint_row, labels, parts)
         alone = not together or method.layout == "refine" or method.rope
         groups.setdefault(method.name if alone else rows, []).append(method)
     return list(groups.values())

@@ -140,7 +140,8 @@ class Usage:
         cached_tokens: How many of these were reused from stored keys and values.
         generated_tokens: Tokens of thought and answer, counted once, not once a row.
         row_tokens: Prompt tokens of each row; the row without a passage comes first, then the passages' rows,
-            then those that hold a sentence.
+            then those that hold a sentence. Of a question with several parts the rows of one kind stand
+            together, in the order of the parts.
         row_passages: Which passages each row reads, by their places in `Answer.passages`.
         sentence_rows: How many rows, the last ones, read sentences of passages that have rows already.
         thought_tokens: How many of the generated tokens are the thought's, with its marks.

@@ -13,7 +13,7 @@ from ..errors import InputError, ModelError
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
-__all__ = ["CrossEncoderReranker", "Reranker", "RerankerLike", "rerank_scores", "resolve_reranker"]
+__all__ = ["CrossEncoderReranker", "Reranker", "RerankerLike", "Scores", "rerank_scores", "resolve_reranker"]
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""Finding passages: by meaning, by words, or both; under conditions; reranked or made to differ."""
+"""Finding passages: by meaning, by words, or both; under conditions; reranked, varied, with a second look."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from .encoder import embedding_text
 from .filters.conditions import GENERATED, AllOf, Condition, FieldTest, mentions
 from .filters.explanation import explain
 from .filters.lookup import KeyFinder, Keys
+from .look import half, look_expression, with_look
 from .ranking import mmr_order, reciprocal_ranks
-from .reranking import RerankerLike, rerank_scores, resolve_reranker
+from .reranking import Reranker, RerankerLike, Scores, rerank_scores, resolve_reranker
 from .sqlite.database import ChangedError
 from .sqlite.storage import Storage
 from .sqlite.words import match_expression
@@ -49,6 +50,7 @@ class SearchOptions(TypedDict, total=False):
     mmr: float | None
     rerank: RerankerLike | None
     fetch_k: int | None
+    look: bool
     generated: bool
     options: Mapping[str, int] | None
 
@@ -72,6 +74,7 @@ class SearchRequest:
     generated: bool = False
     options: Mapping[str, int] | None = None
     balance: float = 0.5
+    look: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "k", min(check_count("k", self.k), _MOST))
@@ -85,6 +88,8 @@ class SearchRequest:
         if self.mmr is not None:
             check_argument("mmr", self.mmr, _SHARE)
         check_argument("balance", self.balance, _SHARE)
+        if not isinstance(self.look, bool):
+            raise InputError(f"look must be True or False, got {self.look!r}.")
         if self.min_score is not None:
             check_argument("min_score", self.min_score, _COSINE, "it is a cosine")
 
@@ -114,13 +119,15 @@ class Searcher:
             request: All else.
         """
         reranker = None if request.rerank is None else resolve_reranker(request.rerank)
-        if request.mode != "vector" or reranker is not None:
+        if request.mode != "vector" or request.look or reranker is not None:
             for text in texts:
                 if not (text or "").strip():
                     raise InputError(
-                        "A search for words, and a reranker, need the text of the query: give text=."
+                        "A search for words, a second look, and a reranker need the text of the query: give "
+                        "text=."
                     )
         rankings: list[list[Passage]] = []
+        choice = Choice()
         for attempt in range(_ATTEMPTS):
             try:
                 with self._storage.read():
@@ -138,15 +145,18 @@ class Searcher:
                 if attempt + 1 == _ATTEMPTS:
                     raise
         results = []
-        for passages, text in zip(rankings, texts, strict=True):
+        for query, passages, text in zip(queries, rankings, texts, strict=True):
             if reranker is not None:
-                scores = rerank_scores(
-                    reranker, text or "", [embedding_text(passage) for passage in passages]
-                )
-                passages = [replace(p, score=s) for p, s in zip(passages, scores, strict=True)]
-                passages.sort(key=_by_score)
-            if request.min_score is not None:
-                passages = [p for p in passages if cast(float, p.score) >= request.min_score]
+                passages = sorted(_reranked(reranker, text or "", passages), key=_by_score)
+            passages = _at_least(request.min_score, passages)
+            if request.look and passages and request.k > 1:
+                # After the reranker, which reads texts for long, and the index is not held up meanwhile.
+                second = self._look(query, text or "", passages, choice, request)
+                if reranker is not None:
+                    second = _reranked(reranker, text or "", second)
+                passages = with_look(passages, _at_least(request.min_score, second), request.k)
+                if reranker is not None or (request.mode == "vector" and request.mmr is None):
+                    passages.sort(key=_by_score)
             results.append(passages[: request.k])
         return results
 
@@ -202,7 +212,8 @@ class Searcher:
         for query, text, scores in zip(queries, texts, near, strict=True):
             ranking: list[int] | None = None
             if request.mode != "vector":
-                by_words = self._by_words(text or "", max(depth, _DEPTH), choice)
+                expression = match_expression(text or "")
+                by_words = self._by_words(expression, max(depth, _DEPTH), choice)
                 ranking = by_words
                 if request.mode == "hybrid":
                     by_meaning = sorted(scores, key=lambda key: -scores[key])[: max(depth, _DEPTH)]
@@ -238,9 +249,26 @@ class Searcher:
             keys = [keys[place] for place in mmr_order(relevance, vectors[rows], request.k, request.mmr)]
         return [passages[key] for key in keys]
 
-    def _by_words(self, text: str, depth: int, choice: Choice) -> list[int]:
+    def _look(
+        self,
+        query: NDArray[np.float32],
+        text: str,
+        first: Sequence[Passage],
+        choice: Choice,
+        request: SearchRequest,
+    ) -> list[Passage]:
+        """What the best passage leads to and the kept ones do not have, with cosines to the query."""
+        kept = {passage.id for passage in first[: half(request.k)]}
+        with self._storage.read():
+            size = self._storage.state().passages
+            expression = look_expression(text, first[0], size, self._storage.count_words)
+            keys = self._by_words(expression, request.k, choice)
+            scores, passages = self._cosines(query, keys), self._storage.by_keys(keys)
+        found = [replace(passages[key], score=scores[key]) for key in keys]
+        return [passage for passage in found if passage.id not in kept][: request.k - len(kept)]
+
+    def _by_words(self, expression: str | None, depth: int, choice: Choice) -> list[int]:
         """Keys, the best by BM25 first."""
-        expression = match_expression(text)
         if expression is None:
             return []
         limit = depth
@@ -263,6 +291,15 @@ def _nearest(scores: dict[int, float], depth: int) -> list[int]:
     values = sorted(scores.values(), reverse=True)
     least = values[depth - 1]
     return [key for key, score in scores.items() if score >= least]
+
+
+def _reranked(reranker: Reranker | Scores, text: str, passages: Sequence[Passage]) -> list[Passage]:
+    scores = rerank_scores(reranker, text, [embedding_text(p) for p in passages])
+    return [replace(p, score=s) for p, s in zip(passages, scores, strict=True)]
+
+
+def _at_least(score: float | None, passages: list[Passage]) -> list[Passage]:
+    return passages if score is None else [p for p in passages if cast(float, p.score) >= score]
 
 
 def _by_score(passage: Passage) -> tuple[float, str]:

@@ -56,6 +56,7 @@ CHANGES: dict[str, Any] = {
     "passages_per_row": 2,
     "joint_row": True,
     "order_labels": True,
+    "parts": False,
     "abstain_below": 100.0,
     "abstention": "Nothing.",
     "answer_without_context": True,
@@ -585,3 +586,21 @@ def test_wrong_arguments_of_a_call_are_told_by_our_names(chat: Chat) -> None:
     for wrong in ("abc", Document("abc"), {"page_content": "abc"}, 3):
         with pytest.raises(InputError, match="list of documents"):
             format_passages(wrong)
+
+
+def test_a_question_with_parts_is_answered_part_by_part(make_nbce: Any) -> None:
+    documents = [Document("The ferry is run by Ada."), Document("The museum is in Orme.")]
+    question = "Who runs the ferry?\nWhere is the museum?"
+    engine = make_nbce("llama", chat=True, max_tokens=4)
+    text = format_passages(documents) + question
+    for model in (ChatNBCE(engine=engine), NBCELLM(engine=make_nbce(max_tokens=4))):
+        answer = model.invoke(text)
+        shown = answer if isinstance(answer, str) else str(answer.content)
+        assert shown.startswith("1. ")
+        assert "\n2. " in shown
+        assert (
+            "".join(str(piece if isinstance(piece, str) else piece.content) for piece in model.stream(text))
+            == shown
+        )
+    whole = ChatNBCE(engine=engine, parts=False).invoke(text)
+    assert not str(whole.content).startswith("1. ")

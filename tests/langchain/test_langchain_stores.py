@@ -336,6 +336,14 @@ async def test_retriever(store: PassageVectorStore, tmp_path: Path) -> None:
     assert len(PassageRetriever(store=store, k=4, score_threshold=0.99).invoke("cats purr")) == 1
     diverse = PassageRetriever(store=store, search_type="mmr", k=2, lambda_mult=0.0).invoke("cats purr")
     assert diverse[0].metadata["relevance_score"] == pytest.approx(1, abs=1e-5)
+    passages = store.search_passages("cats purr", 2, look=True)
+    for looking in (
+        PassageRetriever(store=store, k=2, look=True),
+        store.as_retriever(search_kwargs={"k": 2, "look": True}),
+    ):
+        documents = looking.invoke("cats purr")
+        assert [d.id for d in documents] == [p.id for p in passages]
+        assert await looking.ainvoke("cats purr") == documents
     assert PassageRetriever(store=store.index).invoke("cats purr")
     with pytest.raises(InputError, match="kk"):
         retriever.invoke("cats", kk=2)

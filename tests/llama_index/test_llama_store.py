@@ -401,6 +401,13 @@ class TestIndex:
             QUESTION
         )
         assert {n.node_id for n in diverse} == {"ferry", "market", "museum"}
+        looked = [p.id for p in store.client.search(QUESTION, 2, look=True)]
+        kwargs = {"similarity_top_k": 2, "vector_store_kwargs": {"look": True}}
+        for looking in (
+            PassageRetriever(store, look=True, similarity_top_k=2),
+            index.as_retriever(**kwargs),
+        ):
+            assert [n.node_id for n in looking.retrieve(QUESTION)] == looked
         with pytest.raises(InputError, match="int"):
             PassageRetriever(3)  # type: ignore[arg-type]
 

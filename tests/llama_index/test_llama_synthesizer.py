@@ -95,6 +95,16 @@ class TestOneCall:
             "SynthesizeEndEvent",
         ]
 
+    def test_a_question_with_parts_is_answered_part_by_part(
+        self, llm: NBCELLM, scored: list[NodeWithScore]
+    ) -> None:
+        response = NBCESynthesizer(llm).synthesize("Who runs the ferry?\nWhere is the museum?", scored)
+        first, second = str(response).split("\n2. ")
+        assert first.startswith("1. ")
+        assert second is not None
+        assert report(response)["rows"] == 8
+        assert report(response)["answer"] == str(response)
+
     def test_streams_start_the_model_before_synthesis_ends(
         self, llm: NBCELLM, scored: list[NodeWithScore], events: Any
     ) -> None:

@@ -47,6 +47,7 @@ class Method:
             far.
         joint_row: one more row holds all passages.
         options: further options of the requests.
+        joined: how many questions are joined to one with several parts; each is scored by itself.
         rope: "dynamic" or "yarn" stretches the model's positions so that a longer row fits; "" does not.
         factor: how far they are stretched; 0 as far as each question needs.
         parameters: the numbers that make the method, for the record.
@@ -58,6 +59,7 @@ class Method:
     layout: Layout = "rows"
     joint_row: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
+    joined: int = 1
     rope: Literal["", "dynamic", "yarn"] = ""
     factor: float = 0.0
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -78,6 +80,11 @@ class Method:
             return (yield from self._refine(question, contexts))
         [answer] = yield [self._request(question, contexts)]
         return answer
+
+    @property
+    def asks_at_once(self) -> bool:
+        """Whether questions that are joined are answered in one go, rather than part by part."""
+        return not self.options.get("parts", True)
 
     def _refine(self, question: str, passages: Passages) -> Exchange:
         """The answer as it was when it last changed, so that it cites the passage that changed it."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError
@@ -24,6 +25,7 @@ __all__ = ["GROUPS", "method_choices", "parse_method", "parse_methods"]
 _JOINT = "+joint"
 _ORDER = "+order"
 _ONE_ROW = "+one-row"
+_JOINED = re.compile(r"(.+)\+(parts|whole)=(\d{1,9})")
 _SPEC = re.compile(r"([^()+]+)(?:\(([^()]*)\))?(\+joint|\+one-row)?(\+order)?")
 
 # Rules of published papers as these have them: over one prompt of all passages, or with a row of it besides.
@@ -46,7 +48,8 @@ def method_choices() -> str:
         f"{', '.join(PLAIN)}; a fusion rule ({', '.join(RULES)}) or a published peer's ({', '.join(PEERS)}), "
         f"which may have numbers, posterior(beta=0,alpha=0.5), and at the end {_JOINT} for a row of all "
         f"passages besides or {_ONE_ROW} for that row alone, and {_ORDER} for labels of their order; "
-        f"{', '.join(GROUPS)} stand for several"
+        f"+parts=4 after any joins four questions to one, which rules answer part by part, and with +whole=4 "
+        f"at once; {', '.join(GROUPS)} stand for several"
     )
 
 
@@ -56,7 +59,9 @@ def parse_methods(names: str | Sequence[str]) -> list[Method]:
     Args:
         names: a list, or one string with commas: `concat,posterior(beta=0,alpha=0.5),mean+joint`. With
             `+joint` one more row holds all passages, with `+one-row` the only one does, with `+order` "Part
-            i of n" stands over each, which comes last. `rules`, `rules+joint`, `peers` and `all` stand for
+            i of n" stands over each, which comes last. `+parts=4` behind it joins four questions to one with
+            four parts, each of which is scored; a rule answers them part by part, and with `+whole=4` all at
+            once, as the methods that are no rule do. `rules`, `rules+joint`, `peers` and `all` stand for
             several; of `peers`, rules that users may choose too stand in the layout of their papers.
 
     Raises:
@@ -75,6 +80,8 @@ def parse_methods(names: str | Sequence[str]) -> list[Method]:
 
 def parse_method(name: str) -> Method:
     """One method by name; errors as in `parse_methods`."""
+    if joined := _JOINED.fullmatch(name):
+        return _joined(name, parse_method(joined[1]), joined[2] == "whole", int(joined[3]))
     spec = _SPEC.fullmatch(name)
     if spec is None or not any(spec[1] in kind for kind in (PLAIN, RULES, PEERS)):
         raise InputError(f"Unknown method {name!r}; choose from {method_choices()}.")
@@ -112,6 +119,19 @@ def parse_method(name: str) -> Method:
         joint_row=joint,
         options=options,
         parameters=parameters,
+    )
+
+
+def _joined(name: str, method: Method, is_whole: bool, count: int) -> Method:
+    if not 2 <= count <= 32:
+        raise InputError(f"Method {name!r}: {count} questions cannot be joined; give a number from 2 to 32.")
+    parts = method.layout == "rows" and not is_whole and method.name not in PLAIN
+    return replace(
+        method,
+        name=name,
+        joined=count,
+        options={**method.options, "parts": parts},
+        parameters={**method.parameters, "joined": count, "parts": parts},
     )
 
 

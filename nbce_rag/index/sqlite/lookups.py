@@ -68,9 +68,19 @@ class Lookups(Database):
 
     def match_words(self, expression: str, limit: int) -> list[tuple[int, float]]:
         """Keys and BM25 scores, best first, of the passages that match an expression of FTS5."""
-        query = "SELECT rowid, -rank FROM words WHERE words MATCH ? ORDER BY rank, rowid LIMIT ?"
+        return self._words(
+            "SELECT rowid, -rank FROM words WHERE words MATCH ? ORDER BY rank, rowid LIMIT ?",
+            (expression, limit),
+        )
+
+    def count_words(self, expression: str, limit: int) -> int:
+        """How many passages match an expression of FTS5, counted up to a limit."""
+        query = "SELECT count(*) FROM (SELECT 1 FROM words WHERE words MATCH ? LIMIT ?)"
+        return int(self._words(query, (expression, limit))[0][0])
+
+    def _words(self, query: str, values: SqlRow) -> list[SqlRow]:
         try:
-            return self._connection.execute(query, (expression, limit)).fetchall()
+            return self._connection.execute(query, values).fetchall()
         except sqlite3.DatabaseError as error:
             if getattr(error, "sqlite_errorcode", 1) & 0xFF not in (
                 sqlite3.SQLITE_CORRUPT,

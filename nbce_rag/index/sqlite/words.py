@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Iterator
 
 from .folding import folded, is_of_word
 
-__all__ = ["TOKENIZER", "index_text", "match_expression"]
+__all__ = ["TOKENIZER", "index_text", "match_expression", "terms_of"]
 
 TOKENIZER = "porter unicode61 remove_diacritics 0 categories 'L* N* Co Mn Mc'"
 """For FTS5: marks that are left belong to their words."""
@@ -37,10 +38,13 @@ def index_text(text: str) -> str:
 
 def match_expression(query: str) -> str | None:
     """A query of FTS5 that asks for any of its first 1,000 words; None where there is none."""
-    terms: dict[str, None] = {}
-    for word in _RUNS.findall("".join(c if is_of_word(c) else " " for c in folded(query))):
+    return " OR ".join(itertools.islice(dict.fromkeys(terms_of(query)), _MOST_TERMS)) or None
+
+
+def terms_of(text: str) -> Iterator[str]:
+    """The words of a text as FTS5 is asked for them, in quotation marks; of unspaced scripts, pairs."""
+    for word in _RUNS.findall("".join(c if is_of_word(c) else " " for c in folded(text))):
         if not _CHARACTER.match(word) or len(word) == 1:
-            terms[f'"{word}"'] = None
+            yield f'"{word}"'
         else:
-            terms.update((f'"{a} {b}"', None) for a, b in itertools.pairwise(word))
-    return " OR ".join(itertools.islice(terms, _MOST_TERMS)) or None
+            yield from (f'"{a} {b}"' for a, b in itertools.pairwise(word))

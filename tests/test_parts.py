@@ -1,0 +1,232 @@
+"""Questions with several parts: each is answered from its own passages, and the answers are one list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from nbce_rag.answers.answer import Answer, Piece
+from nbce_rag.engine.nbce import NBCE
+from nbce_rag.errors import InputError
+from nbce_rag.noncharacters import PASSAGES
+from nbce_rag.passages import Passage
+from nbce_rag.prompts.parts import parts_of
+from nbce_rag.prompts.prompt import Prompt
+from nbce_rag.prompts.template import PromptTemplate
+
+Make = Callable[..., NBCE]
+TEXTS = ["The ferry is run by Ada.", "The market opens at eight."]
+TEMPLATE = PromptTemplate(prefix="", passage="{text}\n", suffix="{question}")
+QUESTION = "Who runs the ferry?\nWhen does the market open?"
+
+
+def texts(question: str) -> list[str]:
+    return [part.text for part in parts_of(question)]
+
+
+@pytest.mark.parametrize(
+    ("question", "parts"),
+    [
+        ("Who runs the ferry? Where is the museum?", ["Who runs the ferry?", "Where is the museum?"]),
+        ("1. Who?\n2. Where is 3.5?", ["Who?", "Where is 3.5?"]),
+        ("On Brill:\n- Who is mayor?\n\n- Where?!", ["On Brill:\nWho is mayor?", "On Brill:\nWhere?!"]),
+        ("Name:\n a) the captain\n b) the year", ["Name:\nthe captain", "Name:\nthe year"]),
+        ("谁经营渡轮？博物馆在哪里？", ["谁经营渡轮？", "博物馆在哪里？"]),
+        ("请回答：1、谁经营渡轮？2、何时开？", ["请回答：\n谁经营渡轮？", "请回答：\n何时开？"]),
+        ("من يدير العبارة؟ أين المتحف؟", ["من يدير العبارة؟", "أين المتحف؟"]),
+        ("Who? What did Tesla do in his lab?", ["Who?", "What did Tesla do in his lab?"]),
+        ("Wo? Können Sie Brill zeigen?", ["Wo?", "Können Sie Brill zeigen?"]),
+        ("Where is http://a.b/?q=1 from? Who?", ["Where is http://a.b/?q=1 from?", "Who?"]),
+    ],
+)
+def test_parts_are_told_by_their_marks(question: str, parts: list[str]) -> None:
+    assert texts(question) == parts
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Who runs the ferry?",
+        "I saw Ada. Who is Ada?",
+        "Who runs the ferry? When does it leave?",  # not understood alone
+        "谁经营渡轮？它何时离开？",
+        "Who is it? Please be brief.",
+        "Which is right?\n1. Ada\n2. Bob",
+        "1. Ada\n2. Bob",
+        "1. Who?\nand then\n2. When?",
+        'Who said "Why me?" in 1908?',
+        "Who wrote Who's Afraid of Virginia Woolf? and when?",
+        "Is this right?\n```\nx ? y\n```\nWhy?",
+        "",
+        "?",
+    ],
+)
+def test_what_is_doubtful_is_one_question(question: str) -> None:
+    assert texts(question) == []
+
+
+def test_markers_are_those_of_the_question() -> None:
+    assert [part.marker for part in parts_of("a) Who?\nb) When?")] == ["a)", "b)"]
+    assert [part.marker for part in parts_of("Who? When? Where?")] == ["1.", "2.", "3."]
+
+
+def check(answer: Answer) -> None:
+    """Evidence and citations stand where they say."""
+    assert "".join(token.text for token in answer.tokens) == answer.text
+    assert all(len(token.weights) == len(answer.passages) for token in answer.tokens)
+    assert all(len(token.row_log_probs) in (0, 1 + len(answer.passages)) for token in answer.tokens)
+    for token in answer.tokens:
+        assert not token.text or answer.text[token.start : token.end] == token.text
+    for citation in answer.citations:
+        assert answer.text[citation.start : citation.end] == citation.text
+        assert answer.passages[citation.passage].id == citation.passage_id
+
+
+def test_each_part_is_answered_as_if_it_were_alone(make_nbce: Make) -> None:
+    nbce = make_nbce(max_tokens=5)
+    answer = nbce.answer(QUESTION, TEXTS)
+    alone = nbce.batch([(question, TEXTS) for question in QUESTION.split("\n")])
+    assert answer.question == QUESTION
+    assert answer.text == f"1. {alone[0].text}\n2. {alone[1].text}"
+    assert [part.text for part in answer.parts] == [one.text for one in alone]
+    assert [part.question for part in answer.parts] == QUESTION.split("\n")
+    assert [part.tokens for part in answer.parts] == [one.tokens for one in alone]
+    assert [c.text for c in answer.citations] == [c.text for one in alone for c in one.citations]
+    check(answer)
+    with pytest.raises(InputError, match=r"ablate answer\.parts, one by one"):
+        nbce.ablate(answer)
+    assert nbce.ablate(answer.parts[1]).ablation is not None
+    usage = answer.usage
+    assert usage.generated_tokens == sum(one.usage.generated_tokens for one in alone)
+    assert usage.prompt_tokens == sum(usage.row_tokens) == sum(one.usage.prompt_tokens for one in alone)
+    assert usage.row_passages[:4] == ((), (), (0,), (1,))
+    assert len(usage.row_passages) == len(usage.row_tokens)
+    assert answer.timings.total >= max(part.timings.prefill for part in answer.parts)
+    assert [p.relevance for p in answer.passages] == [
+        max(a.relevance or 0, b.relevance or 0)
+        for a, b in zip(alone[0].passages, alone[1].passages, strict=True)
+    ]
+
+
+def test_parts_can_be_switched_off(make_nbce: Make) -> None:
+    nbce = make_nbce(max_tokens=3, parts=False)
+    assert nbce.answer(QUESTION, TEXTS).parts == ()
+    assert len(nbce.answer(QUESTION, TEXTS, parts=True).parts) == 2
+    with pytest.raises(InputError, match="parts='no' must be True or False"):
+        nbce.answer(QUESTION, TEXTS, parts="no")
+
+
+def test_a_stream_has_one_part_after_the_other(make_nbce: Make) -> None:
+    nbce = make_nbce(max_tokens=6)
+    pieces = list(nbce.stream(QUESTION, TEXTS))
+    answer = pieces[-1].answer
+    assert answer is not None
+    assert "".join(piece.text for piece in pieces) == answer.text
+    assert tuple(token for piece in pieces for token in piece.tokens) == answer.tokens
+    assert [piece.answer for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
+    assert pieces[0].text.startswith("1. ")
+    assert replace(answer, timings=answer.timings, parts=()).text == nbce.answer(QUESTION, TEXTS).text
+
+
+def test_single_questions_in_the_same_batch_stay_as_they_are(make_nbce: Make) -> None:
+    nbce = make_nbce(max_tokens=4)
+    requests = [("Who runs the ferry?", TEXTS), (QUESTION, TEXTS), ("When?", TEXTS[1:])]
+    answers = nbce.batch(requests)
+    assert [len(answer.parts) for answer in answers] == [0, 2, 0]
+    assert [answer.text for answer in answers] == [nbce.answer(*request).text for request in requests]
+
+
+def test_a_part_that_abstains_says_so_in_its_place(make_nbce: Make) -> None:
+    nbce = make_nbce(max_tokens=4, abstention="None.")
+    gains = [part.grounding for part in nbce.answer(QUESTION, TEXTS).parts]
+    assert None not in gains
+    limit = sum(gains) / 2  # type: ignore[arg-type]
+    pieces = list(nbce.stream(QUESTION, TEXTS, abstain_below=limit))
+    answer = pieces[-1].answer
+    assert answer is not None
+    assert "".join(piece.text for piece in pieces) == answer.text
+    assert answer.text.count("None.") == 1
+    assert sorted(part.finish_reason == "no_evidence" for part in answer.parts) == [False, True]
+    assert answer.finish_reason != "no_evidence"
+    assert answer.text.startswith("".join(token.text for token in answer.tokens))
+    assert str(answer)
+    assert answer.to_html()
+    silent = nbce.answer(QUESTION, TEXTS, abstain_below=1e9)
+    assert silent.text == "1. None.\n2. None."
+    assert silent.finish_reason == "no_evidence"
+    assert silent.tokens == ()
+    assert silent.citations == ()
+
+
+def test_parts_may_have_passages_of_their_own(make_nbce: Make) -> None:
+    nbce = make_nbce(max_tokens=4)
+    ferry, market, both = (Passage(text) for text in (*TEXTS, "The ferry and the market."))
+    request = nbce.in_parts(nbce.request(QUESTION, [ferry]))
+    parts = [
+        replace(request.parts[0], passages=(ferry, both)),
+        replace(request.parts[1], passages=(replace(market, score=0.5), replace(both, score=0.25))),
+    ]
+    answer = nbce.batch([replace(request, parts=parts)])[0]
+    assert [p.text for p in answer.passages] == [ferry.text, both.text, market.text]
+    assert [p.score for p in answer.passages] == [None, 0.25, 0.5]
+    check(answer)
+    second = len(answer.parts[0].tokens)
+    assert all(token.weights[2] == 0 for token in answer.tokens[:second])
+    assert all(token.weights[0] == 0 for token in answer.tokens[second:])
+    assert (2,) in answer.usage.row_passages
+
+
+@pytest.mark.parametrize("options", [{"regex": "[a-z]+"}, {"json_schema": {"type": "string"}}])
+def test_a_grammar_asks_at_once(make_nbce: Make, options: dict[str, Any]) -> None:
+    nbce = make_nbce()
+    assert nbce.in_parts(nbce.request(QUESTION, TEXTS, **options)).parts == ()
+
+
+def test_wordings_that_ask_at_once(make_nbce: Make) -> None:
+    nbce = make_nbce()
+    own = make_nbce(prompt=TEMPLATE)
+    assert own.in_parts(own.request(QUESTION, TEXTS)).parts == ()
+    asked = {"role": "user", "content": f"{PASSAGES}\n{QUESTION}"}
+    for prompt in (
+        Prompt(template=TEMPLATE),
+        Prompt([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}, asked]),
+        Prompt([asked], tools=[{"type": "function", "function": {"name": "f"}}]),
+        Prompt([{"role": "user", "content": f"{PASSAGES} Something else?"}]),
+        Prompt(text=f"{PASSAGES}{QUESTION}\n{QUESTION}"),
+    ):
+        assert nbce.in_parts(nbce.request(QUESTION, TEXTS, prompt=prompt)).parts == ()
+
+
+def test_a_part_stands_where_the_question_stood(make_nbce: Make) -> None:
+    nbce = make_nbce(max_tokens=3)
+    system = {"role": "system", "content": "Be brief."}
+    asked = {"role": "user", "content": f"{PASSAGES}\nQuestion: {QUESTION}"}
+    request = nbce.in_parts(nbce.request(QUESTION, TEXTS, prompt=Prompt([system, asked])))
+    assert [part.prompt.messages for part in request.parts if part.prompt] == [
+        (system, {"role": "user", "content": f"{PASSAGES}\nQuestion: {part}"})
+        for part in QUESTION.split("\n")
+    ]
+    plain = nbce.in_parts(nbce.request(QUESTION, TEXTS, prompt=Prompt(text=f"{PASSAGES}{QUESTION}\nA:")))
+    assert [part.prompt.text for part in plain.parts if part.prompt] == [
+        f"{PASSAGES}{part}\nA:" for part in QUESTION.split("\n")
+    ]
+    assert nbce.batch([plain])[0].text.startswith("1. ")
+
+
+def test_without_passages_everything_is_asked_at_once(make_nbce: Make) -> None:
+    with pytest.warns(match="No passages were given"):
+        assert make_nbce(max_tokens=2).answer(QUESTION).parts == ()
+
+
+async def test_async_and_closing(make_nbce: Make) -> None:
+    nbce = make_nbce(max_tokens=6)
+    pieces: list[Piece] = [piece async for piece in nbce.astream(QUESTION, TEXTS)]
+    answer = pieces[-1].answer
+    assert answer is not None
+    assert answer.text == nbce.answer(QUESTION, TEXTS).text
+    stream = nbce.stream(QUESTION, TEXTS)
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
