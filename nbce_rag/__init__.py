@@ -78,6 +78,7 @@ _NAMES = {
         "FusionRule",
         "FusionState",
     ),
+    "fusion.registry": ("resolve_rule", "rule_fields"),
     "index": ("PassageIndex",),
     "index.encoder": ("embedding_text",),
     "index.filters.conditions": (
@@ -212,7 +213,9 @@ __all__ = [
     "Request",
     "RerankerLike",
     "resolve",
+    "resolve_rule",
     "response_schema",
+    "rule_fields",
     "SearchMode",
     "SearchOptions",
     "SentenceTransformerEmbedder",
@@ -277,6 +280,7 @@ if TYPE_CHECKING:
     from .evidence.marks import citation_marks
     from .evidence.passage_evidence import PassageEvidence
     from .fusion import Experts, Fused, FusionRule, FusionState, Max, Mean, MinEntropy, Posterior
+    from .fusion.registry import resolve_rule, rule_fields
     from .index import PassageIndex
     from .index.encoder import embedding_text
     from .index.filters.conditions import (

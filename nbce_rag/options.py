@@ -70,6 +70,8 @@ class Options:
         relevance: compute `passage.relevance` even for rules that do not use it.
         entropies: keep every row's entropy at every token (`TokenEvidence.entropies`), for `Answer.plot`.
             It costs a pass over all rows' probabilities a token, so it is off.
+        top_logprobs: so many of the most probable tokens are kept at each place of the answer
+            (`TokenEvidence.top`), those that the fusion rule excludes never; 0 is off.
         prompt_lookup_num_tokens: most tokens that are drafted from the leading passage and verified in
             one pass; changes the speed alone. 0 is off.
         sleep: leave rows unread for as long as they cannot change what is chosen; they read what they lack
@@ -111,6 +113,7 @@ class Options:
     refusal_threshold: float = 0.5
     relevance: bool = False
     entropies: bool = False
+    top_logprobs: int = 0
     prompt_lookup_num_tokens: int = 8
     sleep: bool = True
     drop_rows_after: int = 0
@@ -178,6 +181,7 @@ _RANGES = {
     "passages_per_row": COUNT,
     "abstain_below": Range(note="in nats, or None"),
     "refusal_threshold": _SHARE,
+    "top_logprobs": _COUNT_OR_OFF,
     "prompt_lookup_num_tokens": _COUNT_OR_OFF,
     "drop_rows_after": Range(0, whole=True, note="0 for never"),
     "citation_threshold": _SHARE,

@@ -47,7 +47,8 @@ from .output import (
     usage_metadata,
 )
 from .running import aanswer_all, answer_all, apieces, pieces
-from .settings import STRICT, NBCESettings, check_options, in_our_names
+from .serialization import SerializableSettings
+from .settings import STRICT, check_options, in_our_names
 from .structured import structured_output
 from .tools import invalid_call, tool_call, tool_dicts
 
@@ -79,7 +80,7 @@ class _Call:
     logprobs: bool
 
 
-class ChatNBCE(NBCESettings, BaseChatModel):
+class ChatNBCE(SerializableSettings, BaseChatModel):
     """A chat model over `nbce_rag.NBCE`: no limit on passages together, citations, reuse of their KV.
 
     Passages reach it as `contexts=` of a call (documents, texts, dicts, or pairs with a score), between the
@@ -328,6 +329,10 @@ class ChatNBCE(NBCESettings, BaseChatModel):
         metadata |= cited_arguments(answer, [(one.id, one.arguments) for one in calls])
         metadata["nbce"]["warnings"] += call.notes
         return metadata
+
+    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
+        """The key of caches: all that changes an answer, of which `dumps` writes only a part."""
+        return str(sorted({**self._get_invocation_params(stop=stop, **kwargs), **kwargs}.items()))
 
     @property
     def _llm_type(self) -> str:

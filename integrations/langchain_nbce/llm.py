@@ -33,14 +33,15 @@ from .documents import to_passages
 from .messages import to_turns
 from .output import PROVIDER, llm_output, response_metadata, usage_metadata
 from .running import aanswer_all, answer_all, apieces, pieces
-from .settings import OPTION_NAMES, STRICT, NBCESettings, check_options, in_our_names
+from .serialization import SerializableSettings
+from .settings import OPTION_NAMES, STRICT, check_options, in_our_names
 
 __all__ = ["NBCELLM"]
 
 _SPEAKERS = {"user": "Human", "assistant": "AI", "system": "System", "tool": "Tool"}
 
 
-class NBCELLM(NBCESettings, BaseLLM):
+class NBCELLM(SerializableSettings, BaseLLM):
     """A completion model over `nbce_rag.NBCE`, with the fields of `ChatNBCE`.
 
     Passages reach it as `contexts=` of a call or between the marks of `format_passages` and

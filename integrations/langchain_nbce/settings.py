@@ -33,7 +33,6 @@ _ELSEWHERE = {
     **dict.fromkeys(("repeat_penalty", "frequency_penalty", "presence_penalty"), "repetition_penalty"),
     **dict.fromkeys(("model_kwargs", "pipeline_kwargs"), "load, and the options by their names"),
     "grammar": "regex or json_schema",
-    "top_logprobs": "logprobs=True, of the chosen tokens only",
 }
 _HELD = 2  # engines that one model object keeps alive: its own and one given per call
 _WEIGHTS = ("*.safetensors", "*.gguf", "*.json", "*.jinja", "*.model")
@@ -105,6 +104,8 @@ class NBCESettings(BaseModel):
     refusal_threshold: float | None = None
     relevance: bool | None = None
     entropies: bool | None = None
+    top_logprobs: int | None = None
+    """So many of the most probable tokens at each place, in the `logprobs`, which it brings along."""
     prompt_lookup_num_tokens: int | None = None
     sleep: bool | None = None
     drop_rows_after: int | None = None
@@ -124,7 +125,7 @@ class NBCESettings(BaseModel):
     """Seconds that an answer may take; TimeoutError is raised between two tokens when they are over."""
     logprobs: bool = False
     """Whether `response_metadata["logprobs"]` has the log-probability of each token, in nats, as OpenAI's
-    integration gives them; under the fused distribution, and without other candidates."""
+    integration gives them; under the fused distribution."""
     streaming: bool = False
     max_retries: int | None = Field(default=None, exclude=True)
     """Accepted for LangChain's sake; there is no service that could fail."""

@@ -6,11 +6,20 @@ from dataclasses import replace
 from typing import Any
 
 from llama_index.core.base.llms import types
-from llama_index.core.base.llms.types import CitationBlock, TextBlock
+from llama_index.core.base.llms.types import CitationBlock, LogProb, TextBlock
 
 from nbce_rag import Answer, Passage, Report
 
-__all__ = ["citation_blocks", "describe", "node_id_of", "place_of", "plain", "thinking_blocks", "usage_of"]
+__all__ = [
+    "citation_blocks",
+    "describe",
+    "node_id_of",
+    "place_of",
+    "plain",
+    "thinking_blocks",
+    "token_logprobs",
+    "usage_of",
+]
 
 _Thinking: Any = getattr(types, "ThinkingBlock", None)  # not every version of LlamaIndex has it
 
@@ -86,6 +95,16 @@ def thinking_blocks(thought: str, answer: Answer | None) -> list[Any]:
     if _Thinking is None or not thought:
         return []
     return [_Thinking(content=thought, num_tokens=None if answer is None else answer.usage.thought_tokens)]
+
+
+def token_logprobs(answer: Answer) -> list[list[LogProb]]:
+    """Of each token itself first, then the other most probable ones at its place (option `top_logprobs`)."""
+    made = []
+    for token in answer.tokens:
+        others = [(text, value) for text, value in token.top if text.strip() != token.text.strip()]
+        pairs = [(token.text, token.logprob), *others]
+        made.append([LogProb(token=text, logprob=value, bytes=list(text.encode())) for text, value in pairs])
+    return made
 
 
 def plain(value: object) -> object:

@@ -141,7 +141,8 @@ class _Run:
         """Evidence of the tokens whose text became certain since the last call."""
         new: list[TokenEvidence] = []
         while self.read < len(self.steps) and self.text.certain(self.read):
-            step, (start, end) = self.steps[self.read], self.text.span(self.read)
+            place = self.read
+            step, (start, end) = self.steps[place], self.text.span(place)
             self.read += 1
             if start == end:
                 continue  # white space around the answer, or beyond a stop string
@@ -157,6 +158,7 @@ class _Run:
                     weights=self.prompted.plan.share(step.evidence),
                     gain=step.gain,
                     entropies=step.entropies,
+                    top=tuple((self.text.spelled(token, place), value) for token, value in step.top),
                 )
             )
         self.tokens += new
@@ -318,6 +320,7 @@ def _group(run: _Run, engine: Engine, rows: int) -> Group:
         lookup=PromptLookup(contexts, drafts) if drafts and contexts and can_rewind else None,
         drop_after=options.drop_rows_after,
         entropies=options.entropies,
+        top=options.top_logprobs,
         sleep=options.sleep and can_rewind and not has_grammar and fits(engine.model, copy),
     )
 

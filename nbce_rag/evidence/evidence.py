@@ -28,6 +28,8 @@ class TokenEvidence:
         entropies: Entropy of each row's distribution before this token, in nats, the row without a passage
             first; with `passages_per_row` or `joint_row` there are not as many rows as passages. NaN for
             a row that `drop_rows_after` dropped. `()` unless it was asked for with `entropies=True`.
+        top: The most probable tokens at this place, the best first, each as it is spelled, with its log-prob
+            under the same distribution. `()` unless it was asked for with `top_logprobs`.
     """
 
     id: int
@@ -38,6 +40,7 @@ class TokenEvidence:
     weights: tuple[float, ...]
     gain: float
     entropies: tuple[float, ...] = ()
+    top: tuple[tuple[str, float], ...] = ()
 
     @property
     def passage(self) -> int | None:

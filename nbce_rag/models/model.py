@@ -240,6 +240,8 @@ class Step:
         gain: log sum_k w_k p_k(token) - log p_0(token), nats: what the passages added.
         entropies: of each row's distribution, nats, row 0 first, NaN for a row that was dropped; () unless
             the question asks for them.
+        top: the most probable tokens of that distribution and their log-probs, the best first; () unless the
+            question asks for them.
     """
 
     question: int
@@ -248,6 +250,7 @@ class Step:
     evidence: tuple[float, ...]
     gain: float
     entropies: tuple[float, ...] = ()
+    top: tuple[tuple[int, float], ...] = ()
 
 
 class Decoder(Protocol):
