@@ -29,6 +29,9 @@ class Options:
             models with a chat template and "short" for others. Refused beside an engine's own wording
             (`prompt=`), and without effect on a request that has a template or a text of its own.
         max_tokens: most tokens of the answer, >= 1; one that is cut by it has `finish_reason` "length".
+        max_seconds: seconds that answers may take from when they are begun, reading the passages included, or
+            None. Then `AnswerTimeoutError` is raised, between two tokens or two blocks of what is read; of
+            questions that are answered together the least one counts for all.
         stop: strings that end the answer; they are not part of it. Leading white space is not part of
             the answer either, so a stop string cannot match in it. The prompt template may add some.
         temperature: 0 is greedy; otherwise fused scores are divided by it and sampled from.
@@ -90,6 +93,7 @@ class Options:
     fusion: str | Rule = "posterior"
     style: Style | None = None
     max_tokens: int = 256
+    max_seconds: float | None = None
     stop: tuple[str, ...] = ()
     temperature: float = 0.0
     top_k: int = 0
@@ -170,6 +174,7 @@ _COUNT_OR_OFF = Range(0, whole=True, note="0 for off")
 _SHARE = Range(0, 1, above=True)
 _RANGES = {
     "max_tokens": COUNT,
+    "max_seconds": Range(0, above=True, note="or None"),
     "temperature": Range(0, note="0 for greedy"),
     "top_k": _COUNT_OR_OFF,
     "top_p": _SHARE,
@@ -186,7 +191,7 @@ _RANGES = {
     "drop_rows_after": Range(0, whole=True, note="0 for never"),
     "citation_threshold": _SHARE,
 }
-_MAY_BE_NONE = ("seed", "max_thought_tokens", "abstain_below")
+_MAY_BE_NONE = ("max_seconds", "seed", "max_thought_tokens", "abstain_below")
 _CHOICES = {"style": STYLES}
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "json_schema": ((Mapping, str, type(None)), "a dict, JSON text, or None"),

@@ -46,7 +46,6 @@ from .output import (
     text_content,
     usage_metadata,
 )
-from .running import aanswer_all, answer_all, apieces, pieces
 from .serialization import SerializableSettings
 from .settings import STRICT, check_options, in_our_names
 from .structured import structured_output
@@ -186,7 +185,7 @@ class ChatNBCE(SerializableSettings, BaseChatModel):
         group = current(self)
         if group is not None:
             return self._result(call, group.ask(call.engine, call.request))
-        return self._result(call, answer_all(call.engine, [call.request], self.timeout)[0])
+        return self._result(call, call.engine.batch([call.request])[0])
 
     async def _agenerate(
         self,
@@ -199,7 +198,7 @@ class ChatNBCE(SerializableSettings, BaseChatModel):
         group = current_async(self)
         if group is not None:
             return self._result(call, await group.ask(call.engine, call.request))
-        return self._result(call, (await aanswer_all(call.engine, [call.request], self.timeout))[0])
+        return self._result(call, (await call.engine.abatch([call.request]))[0])
 
     def _stream(
         self,
@@ -210,8 +209,8 @@ class ChatNBCE(SerializableSettings, BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         call = self._prepare(messages, stop, kwargs)
         reader = ToolCallReader(call.tools)
-        with closing(pieces(call.engine, [call.request], self.timeout)) as stream:  # type: ignore[type-var]
-            for _, piece in stream:
+        with closing(call.engine.stream(call.request)) as stream:  # type: ignore[type-var]
+            for piece in stream:
                 for chunk in self._chunks(call, reader, piece):
                     if run_manager:
                         run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -226,8 +225,8 @@ class ChatNBCE(SerializableSettings, BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         call = await self._aprepare(messages, stop, kwargs)
         reader = ToolCallReader(call.tools)
-        async with aclosing(apieces(call.engine, [call.request], self.timeout)) as stream:  # type: ignore[type-var]
-            async for _, piece in stream:
+        async with aclosing(call.engine.astream(call.request)) as stream:
+            async for piece in stream:
                 for chunk in self._chunks(call, reader, piece):
                     if run_manager:
                         await run_manager.on_llm_new_token(chunk.text, chunk=chunk)

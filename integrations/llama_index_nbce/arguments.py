@@ -35,6 +35,7 @@ _ELSEWHERE = {
     **dict.fromkeys(("repeat_penalty", "frequency_penalty", "presence_penalty"), "repetition_penalty"),
     **dict.fromkeys(("documents", "nodes"), "contexts, which a call takes"),
     "grammar": "regex or json_schema",
+    **dict.fromkeys(("timeout", "request_timeout"), "max_seconds"),
 }
 
 

@@ -173,7 +173,7 @@ class NBCELLM(StructuredPrediction, StockPrompts, ToolCalling):
                 held to its schema, as a `response_format` is (extra `[grammar]`).
             allow_parallel_tool_calls: False takes the first of several calls only.
             logprobs: True gives the response `logprobs`: a list for each token, with its own
-                log-probability in nats under the fused distribution; with `top_logprobs=n` also those of others.
+                log-probability in nats under the fused distribution; with `top_logprobs` those of others too.
             report: a dict that gets what `additional_kwargs["nbce"]` holds, once the answer is whole; for
                 callers that a wrapper such as `StructuredLLM` hides the response from.
             **kwargs: options of this call, see `nbce_rag.options.Options`.

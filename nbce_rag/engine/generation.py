@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..answers.answer import Answer, Piece
+from ..deadline import Deadline, kept_deadline
 from ..decoding.budget import Size, batches, check_rows, fits
 from ..decoding.decoder import LockstepDecoder
 from ..decoding.detokenizer import TextBuilder
@@ -50,7 +51,10 @@ def generate(engine: Engine, requests: Sequence[Request]) -> Iterator[tuple[int,
         InputError: an empty question or passage, or rows that do not fit into window or memory. Raised
             before anything is computed.
         NumericalError: the model gave NaN.
+        AnswerTimeoutError: it took longer than the least `max_seconds` of the requests.
     """
+    limits = [seconds for request in requests if (seconds := request.options.max_seconds) is not None]
+    deadline = Deadline(min(limits, default=None), time.monotonic())
     idle = {index: request for index, request in enumerate(requests) if _lacks_passages(request)}
     places = [index for index in range(len(requests)) if index not in idle]
     requests = [requests[place] for place in places]
@@ -73,7 +77,8 @@ def generate(engine: Engine, requests: Sequence[Request]) -> Iterator[tuple[int,
         answer = _abstention(request)
         yield index, Piece(answer.text, (), answer)
     for batch in batches(engine.model, sizes):
-        yield from _generate_batch(engine, [(places[i], requests[i], plans[i], samplers[i]) for i in batch])
+        some = [(places[i], requests[i], plans[i], samplers[i]) for i in batch]
+        yield from _generate_batch(engine, some, deadline)
 
 
 @dataclass(eq=False)
@@ -249,10 +254,12 @@ def _abstention(request: Request) -> Answer:
 
 
 def _generate_batch(
-    engine: Engine, batch: list[tuple[int, Request, RowPlan, TurnSampler]]
+    engine: Engine, batch: list[tuple[int, Request, RowPlan, TurnSampler]], deadline: Deadline
 ) -> Iterator[tuple[int, Piece]]:
     started = time.perf_counter()
-    rows, log_probs, prompted = read_prompts(engine, [r for _, r, _, _ in batch], [p for _, _, p, _ in batch])
+    requests, plans = [request for _, request, _, _ in batch], [plan for _, _, plan, _ in batch]
+    with kept_deadline(deadline):
+        rows, log_probs, prompted = read_prompts(engine, requests, plans)
     prefilled = time.perf_counter()
     runs = [
         _Run(
@@ -275,6 +282,7 @@ def _generate_batch(
             answer = run.answer("no_evidence")
             yield run.index, Piece(answer.text, (), answer)
     while decoder.active:
+        deadline.check()
         for step in decoder.step():
             if step.question not in decoder.active:
                 continue  # it ended with an earlier one of these

@@ -38,6 +38,7 @@ Chat = Callable[..., ChatNBCE]
 CHANGES: dict[str, Any] = {
     "fusion": "mean",
     "max_tokens": 3,
+    "max_seconds": 600.0,
     "stop": ["e"],
     "temperature": 1.5,
     "top_k": 3,
