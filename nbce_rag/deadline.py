@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from time import monotonic
 
 from .errors import AnswerTimeoutError
 
@@ -19,11 +19,11 @@ class Deadline:
 
     Attributes:
         seconds: that it may take; None for as long as it needs.
-        begun: when it was begun, by `time.monotonic`.
+        begun: when it was begun, by `time.monotonic`; now.
     """
 
     seconds: float | None
-    begun: float
+    begun: float = field(default_factory=lambda: monotonic())
 
     def check(self) -> None:
         """Ends the work when the time is over.
@@ -31,7 +31,7 @@ class Deadline:
         Raises:
             AnswerTimeoutError: it is.
         """
-        if self.seconds is not None and time.monotonic() - self.begun > self.seconds:
+        if self.seconds is not None and monotonic() - self.begun > self.seconds:
             raise AnswerTimeoutError(
                 f"The answer took longer than it may (max_seconds={self.seconds:g}; in LangChain "
                 f"timeout={self.seconds:g}). Raise it, lower max_tokens, or give fewer or shorter passages; "

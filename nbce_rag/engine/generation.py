@@ -54,7 +54,7 @@ def generate(engine: Engine, requests: Sequence[Request]) -> Iterator[tuple[int,
         AnswerTimeoutError: it took longer than the least `max_seconds` of the requests.
     """
     limits = [seconds for request in requests if (seconds := request.options.max_seconds) is not None]
-    deadline = Deadline(min(limits, default=None), time.monotonic())
+    deadline = Deadline(min(limits, default=None))
     idle = {index: request for index, request in enumerate(requests) if _lacks_passages(request)}
     places = [index for index in range(len(requests)) if index not in idle]
     requests = [requests[place] for place in places]
