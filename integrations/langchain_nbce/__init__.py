@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 _HOME = {
     "ChatNBCE": "chat_model",
     "NBCELLM": "llm",
+    "ContextsAsText": "fallback",
     "MarkedText": "documents",
     "PassagePrompt": "documents",
     "format_passages": "documents",
@@ -25,6 +26,7 @@ _HOME = {
 __all__ = [
     "NBCELLM",
     "ChatNBCE",
+    "ContextsAsText",
     "MarkedText",
     "NBCEEmbeddings",
     "NBCERetrievalMiddleware",
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from .community_faiss import import_community_faiss
     from .documents import MarkedText, PassagePrompt, format_passages
     from .embeddings import NBCEEmbeddings
+    from .fallback import ContextsAsText
     from .llm import NBCELLM
     from .middleware import NBCERetrievalMiddleware
     from .retriever import PassageRetriever

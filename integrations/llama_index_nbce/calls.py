@@ -96,7 +96,8 @@ class CallSettings:
         tool_choice = changes.pop("tool_choice", None)
         response_format = changes.pop("response_format", None)
         if forced := forced_tools(tool_choice, tools):
-            changes["json_schema"] = tool_call_schema(tools, forced)
+            several = own.get("allow_parallel_tool_calls") is True  # which a call has to say
+            changes["json_schema"] = tool_call_schema(tools, forced, several=several)
         elif response_format is not None:
             changes["json_schema"] = response_schema(response_format)
         for one, other in (("json_schema", "regex"), ("regex", "json_schema")):

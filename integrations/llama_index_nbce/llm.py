@@ -171,7 +171,8 @@ class NBCELLM(StructuredPrediction, StockPrompts, ToolCalling):
                 `ToolCallBlock`s of the message; what may become one is held back from a stream.
             tool_choice: "auto" (default), "none", "required", or the name of a tool; a call that must be is
                 held to its schema, as a `response_format` is (extra `[grammar]`).
-            allow_parallel_tool_calls: False takes the first of several calls only.
+            allow_parallel_tool_calls: False takes the first of several calls only; True lets a call that must
+                be be up to eight of them.
             logprobs: True gives the response `logprobs`: a list for each token, with its own
                 log-probability in nats under the fused distribution; with `top_logprobs` those of others too.
             report: a dict that gets what `additional_kwargs["nbce"]` holds, once the answer is whole; for

@@ -7,6 +7,7 @@ else makes it a node. Passages that others wrote become text nodes whose wording
 from __future__ import annotations
 
 import json
+from datetime import date, time
 from typing import Any
 
 from llama_index.core.schema import (
@@ -56,7 +57,7 @@ def passage_of(node: BaseNode) -> Passage:
     if not text.strip():
         raise InputError(f"Node {node.node_id!r} has no text; leave it out.")
     try:
-        written = json.dumps(node.metadata, allow_nan=False)
+        written = json.dumps(node.metadata, allow_nan=False, default=_as_text)
         content = {
             key: value
             for key, value in json.loads(node.to_json()).items()
@@ -67,7 +68,7 @@ def passage_of(node: BaseNode) -> Passage:
             f"The metadata of node {node.node_id!r} cannot be JSON ({error}); make them text."
         ) from error
     rest: dict[str, Any] = {"type": node.class_name(), "ref_doc_id": node.ref_doc_id, "node": content}
-    if written != json.dumps(node.metadata, sort_keys=True):
+    if written != json.dumps(node.metadata, sort_keys=True, default=_as_text):
         rest["metadata"] = written  # their order is a part of the wording, and an index sorts them
     title = node.metadata.get("title")
     source = node.metadata.get("source") or node.metadata.get("file_path") or node.ref_doc_id
@@ -80,6 +81,13 @@ def passage_of(node: BaseNode) -> Passage:
         end=node.end_char_idx,
         metadata={**node.metadata, NODE_KEY: rest},
     )
+
+
+def _as_text(value: object) -> str:
+    """A date or a time as ISO 8601 writes it, which sorts as they do."""
+    if isinstance(value, date | time):
+        return value.isoformat()
+    raise TypeError(f"a {type(value).__name__}")
 
 
 def _text_node(document: Document) -> TextNode:
