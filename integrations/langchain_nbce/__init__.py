@@ -17,6 +17,7 @@ _HOME = {
     "format_passages": "documents",
     "PassageVectorStore": "vector_store",
     "PassageRetriever": "retriever",
+    "RelevanceReranker": "reranker",
     "NBCEEmbeddings": "embeddings",
     "create_nbce_chain": "chains",
     "create_nbce_documents_chain": "chains",
@@ -33,6 +34,7 @@ __all__ = [
     "PassagePrompt",
     "PassageRetriever",
     "PassageVectorStore",
+    "RelevanceReranker",
     "create_nbce_chain",
     "create_nbce_documents_chain",
     "format_passages",
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from .fallback import ContextsAsText
     from .llm import NBCELLM
     from .middleware import NBCERetrievalMiddleware
+    from .reranker import RelevanceReranker
     from .retriever import PassageRetriever
     from .vector_store import PassageVectorStore
 

@@ -56,8 +56,11 @@ def passage_of(node: BaseNode) -> Passage:
     text = node.get_content(metadata_mode=MetadataMode.NONE)
     if not text.strip():
         raise InputError(f"Node {node.node_id!r} has no text; leave it out.")
+    if any(isinstance(value, date | time) for value in node.metadata.values()):
+        metadata = {name: _plain_time(value) for name, value in node.metadata.items()}
+        node = node.model_copy(update={"metadata": metadata})
     try:
-        written = json.dumps(node.metadata, allow_nan=False, default=_as_text)
+        written = json.dumps(node.metadata, allow_nan=False)
         content = {
             key: value
             for key, value in json.loads(node.to_json()).items()
@@ -68,7 +71,7 @@ def passage_of(node: BaseNode) -> Passage:
             f"The metadata of node {node.node_id!r} cannot be JSON ({error}); make them text."
         ) from error
     rest: dict[str, Any] = {"type": node.class_name(), "ref_doc_id": node.ref_doc_id, "node": content}
-    if written != json.dumps(node.metadata, sort_keys=True, default=_as_text):
+    if written != json.dumps(node.metadata, sort_keys=True):
         rest["metadata"] = written  # their order is a part of the wording, and an index sorts them
     title = node.metadata.get("title")
     source = node.metadata.get("source") or node.metadata.get("file_path") or node.ref_doc_id
@@ -83,11 +86,9 @@ def passage_of(node: BaseNode) -> Passage:
     )
 
 
-def _as_text(value: object) -> str:
-    """A date or a time as ISO 8601 writes it, which sorts as they do."""
-    if isinstance(value, date | time):
-        return value.isoformat()
-    raise TypeError(f"a {type(value).__name__}")
+def _plain_time(value: Any) -> Any:
+    """A date or a time as ISO 8601 writes it, which sorts as they do; anything else as it is."""
+    return value.isoformat() if isinstance(value, date | time) else value
 
 
 def _text_node(document: Document) -> TextNode:

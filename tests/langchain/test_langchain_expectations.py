@@ -18,7 +18,7 @@ from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 from pydantic import BaseModel
 
-from langchain_nbce import ChatNBCE, ContextsAsText, PassageVectorStore, format_passages
+from langchain_nbce import ChatNBCE, ContextsAsText, PassageVectorStore, RelevanceReranker, format_passages
 from nbce_rag import PassageIndex
 
 Chat = Callable[..., ChatNBCE]
@@ -44,9 +44,10 @@ def test_a_profile_says_what_fits(chat: Chat, tiny_folder: Callable[..., Path]) 
     assert llm.profile["tool_calling"]
     assert not chat(template=False).profile["tool_calling"]  # type: ignore[index]
     late = ChatNBCE(model=str(tiny_folder("llama", chat=True)), dtype="float32", device="cpu")
-    assert late.profile is None  # nothing is loaded for it
+    profiles = [late.profile]  # nothing is loaded for it
     late.nbce()
-    assert late.profile is not None
+    profiles.append(late.profile)
+    assert [profile is None for profile in profiles] == [True, False]
     assert ChatNBCE(profile={"max_input_tokens": 7}).profile == {"max_input_tokens": 7}
 
 
@@ -149,3 +150,15 @@ async def test_any_model_can_be_given_contexts() -> None:
 
 def test_a_fallback_of_ours_keeps_its_contexts(chat: Chat) -> None:
     assert isinstance(chat().with_fallbacks([chat()]).fallbacks[0], ChatNBCE)
+
+
+def test_a_compressor_by_relevance(chat: Chat) -> None:
+    llm = chat()
+    documents = [*DOCUMENTS, Document("Tea is grown here.", metadata={"year": 1}), Document(" ")]
+    best = RelevanceReranker(llm=llm, top_n=2).compress_documents(documents, "Who runs the ferry?")
+    texts = [document.page_content for document in documents[:3]]
+    passages = llm.engine.rerank("Who runs the ferry?", texts, 2)
+    assert [document.page_content for document in best] == [passage.text for passage in passages]
+    scores = [document.metadata["relevance_score"] for document in best]
+    assert scores == [passage.score for passage in passages]
+    assert llm.invoke("Who runs the ferry?", contexts=best).text
