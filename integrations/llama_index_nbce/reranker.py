@@ -36,7 +36,8 @@ class RelevanceReranker(BaseNodePostprocessor):
         llm = llm or Settings.llm
         if not hasattr(llm, "engine"):
             raise InputTypeError(f"A {type(llm).__name__} tells no relevance; give an NBCELLM.")
-        super().__init__(llm=llm, top_n=top_n, **kwargs)
+        fields: dict[str, Any] = {"llm": llm, "top_n": top_n, **kwargs}
+        super().__init__(**fields)
 
     @classmethod
     def class_name(cls) -> str:

@@ -139,13 +139,11 @@ class NBCEQuestionGenerator(BaseQuestionGenerator):
         names = tuple(tool.get_name() for tool in tools)
         if not names:
             raise InputError("There is no tool to ask; give at least one.")
-        one = create_model(
-            "SubQuestion", sub_question=(str, Field(max_length=200)), tool_name=(Literal[names], ...)
-        )
-        return create_model(
-            "SubQuestionList",
-            items=(list[one], Field(min_length=1, max_length=self._most)),  # type: ignore[valid-type]
-        )
+        name: Any = Literal[names]
+        one = create_model("SubQuestion", sub_question=(str, Field(max_length=200)), tool_name=(name, ...))
+        items: Any = list[one]  # type: ignore[valid-type]
+        limits = Field(min_length=1, max_length=self._most)
+        return create_model("SubQuestionList", items=(items, limits))
 
 
 def _plain(made: Any) -> list[SubQuestion]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def test_options_can_be_set(llm: NBCELLM) -> None:
     llm.max_tokens = 2
     assert llm.max_tokens == 2
     assert llm.metadata.num_output == 2
-    assert llm.complete(QUESTION).raw["usage"]["completion_tokens"] == 2  # type: ignore[index]
+    assert llm.complete(QUESTION).raw["usage"]["completion_tokens"] == 2
     assert llm.temperature == 0
     llm.stop = ["."]
     assert llm.stop == (".",)
@@ -88,7 +89,7 @@ async def test_selectors_choose_what_is_there(llm: NBCELLM) -> None:
 
 def test_the_selectors_of_llama_index_work_too(llm: NBCELLM) -> None:
     pytest.importorskip("llguidance")
-    selector = PydanticSingleSelector.from_defaults(llm=llm)  # type: ignore[arg-type]
+    selector = PydanticSingleSelector.from_defaults(llm=llm)
     llm.max_tokens = 100
     with suppress(InputError):  # a random model's reason may have no end
         assert len(selector.select(CHOICES, QUERY).selections) == 1
