@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.base.llms.types import CitableBlock, TextBlock
+from llama_index.core.bridge.pydantic import BaseModel, Field
 from llama_index.core.schema import NodeWithScore
 from llama_index.core.tools import FunctionTool, ToolOutput
 
@@ -85,7 +86,15 @@ def citable_retriever_tool(
     async def asearch(query: str) -> list[CitableBlock]:
         return [citable(node) for node in await retriever.aretrieve(query)]
 
-    return _CitableTool.from_defaults(search, async_fn=asearch, name=name, description=description)
+    return _CitableTool.from_defaults(
+        search, async_fn=asearch, name=name, description=description, fn_schema=_Query
+    )
+
+
+class _Query(BaseModel):
+    """What is searched for; a weak model that has to call would write on until it is cut off."""
+
+    query: str = Field(max_length=200)
 
 
 class _CitableOutput(ToolOutput):
