@@ -126,7 +126,8 @@ def compression(world: World) -> Result:
 def ensemble(world: World) -> Result:
     from langchain_classic.retrievers import EnsembleRetriever
 
-    both = EnsembleRetriever(retrievers=[retriever(world), retriever(world, search_type="words")])
+    by_words = retriever(world, search_type="words")
+    both = EnsembleRetriever(retrievers=[retriever(world), by_words], weights=[0.5, 0.5])
     return cited(model(world).invoke(QUESTION, contexts=both.invoke(QUESTION)))
 
 

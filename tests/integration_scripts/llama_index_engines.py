@@ -199,13 +199,13 @@ def _agent(kind: Any, world: World) -> Result:
 
 
 def faithfulness(world: World) -> Result:
-    response = query_engine(world).query(QUESTION)
+    response: Any = query_engine(world).query(QUESTION)
     judge: Any = model(world, regex="YES|NO")
     return Result(f"passing: {FaithfulnessEvaluator(llm=judge).evaluate_response(response=response).passing}")
 
 
 def relevancy(world: World) -> Result:
-    response = query_engine(world).query(QUESTION)
+    response: Any = query_engine(world).query(QUESTION)
     judge: Any = model(world, regex="YES|NO")
     made = RelevancyEvaluator(llm=judge).evaluate_response(query=QUESTION, response=response)
     return Result(f"passing: {made.passing}")
@@ -226,7 +226,8 @@ def workflow(world: World) -> Result:
     async def collect() -> Result:
         handler = Ask(timeout=600).run(question=QUESTION)
         text = "".join([event.text async for event in handler.stream_events() if isinstance(event, Token)])
-        return Result(text, len((await handler)["citations"]))
+        report: Any = await handler
+        return Result(text, len(report["citations"]))
 
     return asyncio.run(collect())
 
