@@ -364,10 +364,6 @@ class ChatNBCE(SerializableSettings, BaseChatModel):
         metadata["nbce"]["warnings"] += call.notes
         return metadata
 
-    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
-        """The key of caches: all that changes an answer, of which `dumps` writes only a part."""
-        return str(sorted({**self._get_invocation_params(stop=stop, **kwargs), **kwargs}.items()))
-
     @property
     def _llm_type(self) -> str:
         return "nbce-chat"

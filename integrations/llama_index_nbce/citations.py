@@ -6,7 +6,6 @@ from typing import Any, Protocol
 
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.base.llms.types import CitableBlock, TextBlock
-from llama_index.core.bridge.pydantic import BaseModel, Field
 from llama_index.core.schema import NodeWithScore
 from llama_index.core.tools import FunctionTool, ToolOutput
 
@@ -45,6 +44,8 @@ def cited_nodes(response: ResponseLike) -> list[NodeWithScore]:
 def format_citations(response: ResponseLike) -> str:
     """The answer with numbers after each cited stretch, and below it what the numbers stand for.
 
+    Between them it says which words of the citations stand in no passage that is cited for them.
+
     The numbers for the lines of a code block stand behind it (`nbce_rag.citation_marks`).
 
     Args:
@@ -63,7 +64,9 @@ def format_citations(response: ResponseLike) -> str:
         text = f"{text[: mark.at]}{chr(10) if mark.own_line else ' '}{label}{text[mark.at :]}"
     names = {node_id_of(context): _name_of(context) for context in contexts}
     notes = [f"[{number}] {names[id_]}" for id_, number in numbers.items()]
-    return "\n".join([text, "", *notes]) if notes else text
+    absent = dict.fromkeys(word["text"] for word in report.get("unsupported", ()))
+    lines = [f"Not in the passages cited for it: {', '.join(absent)}."] if absent else []
+    return "\n".join([text, *lines, "", *notes]) if notes else text
 
 
 def citable_retriever_tool(
@@ -86,15 +89,7 @@ def citable_retriever_tool(
     async def asearch(query: str) -> list[CitableBlock]:
         return [citable(node) for node in await retriever.aretrieve(query)]
 
-    return _CitableTool.from_defaults(
-        search, async_fn=asearch, name=name, description=description, fn_schema=_Query
-    )
-
-
-class _Query(BaseModel):
-    """What is searched for; a weak model that has to call would write on until it is cut off."""
-
-    query: str = Field(max_length=200)
+    return _CitableTool.from_defaults(search, async_fn=asearch, name=name, description=description)
 
 
 class _CitableOutput(ToolOutput):
