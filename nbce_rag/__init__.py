@@ -52,6 +52,11 @@ _NAMES = {
         "Report",
         "report_schema",
     ),
+    "documents.limits": ("ReadLimits",),
+    "documents.pdf.boxes": (
+        "page_boxes",
+        "PageBox",
+    ),
     "embedding.embedder": ("Embedder",),
     "embedding.function": ("CallableEmbedder",),
     "embedding.resolve": ("EmbedderLike",),
@@ -63,6 +68,8 @@ _NAMES = {
     "engine.nbce": ("NBCE",),
     "engine.rag": ("Rag",),
     "evaluation.runner": ("evaluate",),
+    "evidence.ablation": ("Ablation",),
+    "evidence.word_likelihood": ("WordLikelihood",),
     "evidence.evidence": (
         "Timings",
         "Usage",
@@ -72,6 +79,9 @@ _NAMES = {
     ),
     "evidence.marks": ("citation_marks",),
     "evidence.passage_evidence": ("PassageEvidence",),
+    "evidence.quote": ("Quote",),
+    "evidence.unsupported": ("UnsupportedWords",),
+    "files": ("expand_home",),
     "fusion": (
         *_RULES.classes,
         "Fused",
@@ -142,7 +152,9 @@ __all__ = [
     "load_model",
     "Model",
     "FillReport",
+    "Ablation",
     "AnswerGroup",
+    "WordLikelihood",
     "Timings",
     "Usage",
     "AllOf",
@@ -169,6 +181,7 @@ __all__ = [
     "EmbedderMismatchError",
     "embedding_text",
     "evaluate",
+    "expand_home",
     "Experts",
     "FieldTest",
     "forced_tools",
@@ -196,6 +209,8 @@ __all__ = [
     "Negation",
     "NumericalError",
     "Options",
+    "page_boxes",
+    "PageBox",
     "Passage",
     "PassageEvidence",
     "PassageIndex",
@@ -206,8 +221,10 @@ __all__ = [
     "Predicate",
     "Prompt",
     "PromptTemplate",
+    "Quote",
     "Rag",
     "ReadError",
+    "ReadLimits",
     "Report",
     "report_schema",
     "Request",
@@ -232,6 +249,7 @@ __all__ = [
     "Turn",
     "UnreadableCall",
     "UnsupportedError",
+    "UnsupportedWords",
     "warn",
     "with_instruction",
     "__version__",
@@ -244,6 +262,8 @@ if TYPE_CHECKING:
     from .answers.choices import ChoiceScores
     from .answers.comparison import AnswerGroup, Comparison
     from .answers.report import Report, report_schema
+    from .documents.limits import ReadLimits
+    from .documents.pdf.boxes import PageBox, page_boxes
     from .embedding.embedder import Embedder
     from .embedding.function import CallableEmbedder
     from .embedding.resolve import EmbedderLike
@@ -276,9 +296,14 @@ if TYPE_CHECKING:
         warn,
     )
     from .evaluation.runner import evaluate
+    from .evidence.ablation import Ablation
     from .evidence.evidence import Citation, Support, Timings, TokenEvidence, Usage
     from .evidence.marks import citation_marks
     from .evidence.passage_evidence import PassageEvidence
+    from .evidence.quote import Quote
+    from .evidence.unsupported import UnsupportedWords
+    from .evidence.word_likelihood import WordLikelihood
+    from .files import expand_home
     from .fusion import Experts, Fused, FusionRule, FusionState, Max, Mean, MinEntropy, Posterior
     from .fusion.registry import resolve_rule, rule_fields
     from .index import PassageIndex

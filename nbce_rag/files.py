@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and the user's cache folder."""
+"""Paths as people give them, files that are written whole or not at all, and the user's cache folder."""
 
 from __future__ import annotations
 
@@ -11,15 +11,26 @@ from typing import Any
 
 from .errors import InputError
 
-__all__ = ["cache_dir", "check_writable", "write_json", "write_whole"]
+__all__ = ["cache_dir", "check_writable", "expand_home", "write_json", "write_whole"]
 
 
-def check_writable(path: Path) -> None:
+def expand_home(path: str | os.PathLike[str]) -> str:
+    """A path that a person gave, with `~` or `~name` at its beginning as that home folder.
+
+    What lies under that very name is meant itself, so that a path that was found on the disk stays as it is.
+    Where no home is known, nothing changes.
+    """
+    text = os.fsdecode(path)
+    return os.path.expanduser(text) if text.startswith("~") and not os.path.lexists(text) else text
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
     """Before work is done for it: can this file be written?
 
     Raises:
         InputError: it is a folder, its folder does not exist, or nothing can be written there.
     """
+    path = Path(expand_home(path))
     if path.is_dir():
         raise InputError(f"{path} is a folder; name a file in it.")
     if not path.parent.is_dir():
@@ -34,7 +45,7 @@ def check_writable(path: Path) -> None:
         raise InputError(f"Nothing can be written to {path.parent}: {error.strerror or error}.") from error
 
 
-def write_whole(path: Path, data: bytes, *, make_folder: bool = False) -> None:
+def write_whole(path: str | os.PathLike[str], data: bytes, *, make_folder: bool = False) -> None:
     """Write a file under a temporary name, sync it, and rename it, so that no reader sees half of it.
 
     Args:
@@ -45,6 +56,7 @@ def write_whole(path: Path, data: bytes, *, make_folder: bool = False) -> None:
     Raises:
         OSError: it could not be written; the file is then as it was before.
     """
+    path = Path(expand_home(path))
     if make_folder:
         path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
@@ -63,7 +75,7 @@ def write_whole(path: Path, data: bytes, *, make_folder: bool = False) -> None:
             raise
 
 
-def write_json(path: Path, value: Any, *, make_folder: bool = False) -> None:
+def write_json(path: str | os.PathLike[str], value: Any, *, make_folder: bool = False) -> None:
     """`write_whole` of JSON, UTF-8, indented.
 
     Raises:
@@ -77,6 +89,5 @@ def write_json(path: Path, value: Any, *, make_folder: bool = False) -> None:
 def cache_dir() -> Path:
     """Where converted models are kept: $NBCE_CACHE, else nbce-rag under the user's cache folder."""
     if own := os.environ.get("NBCE_CACHE"):
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "nbce-rag"
+        return Path(expand_home(own))
+    return Path(expand_home(os.environ.get("XDG_CACHE_HOME") or "~/.cache"), "nbce-rag")

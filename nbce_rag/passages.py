@@ -43,7 +43,8 @@ class Passage:
         title: Title of the document, if it has one.
         source: Path or URL that the text comes from; a `Path` becomes text with forward slashes.
         start: First character of the passage in the source's text, as the reader gave that text.
-        end: One past the last character there: `source_text[start:end] == text`.
+        end: One past the last character there: `source_text[start:end] == text`, but for the head of a table
+            that goes before it (see `nbce_rag.documents.splitting.split_document`).
         metadata: Anything else. An index takes what `nbce_rag.values.plain` makes types of JSON of.
         score: Retrieval score, cosine in [-1, 1]; None when it was not retrieved, or was not finite.
         relevance: log p(question | passage) - log p(question | no passage), nats; set by the engine.

@@ -28,7 +28,10 @@ def an_answer(**changes: Any) -> Answer:
         "text": TEXT,
         "tokens": (token((0.25, 0.75)),),
         "citations": (a_citation(TEXT, 0, 3, 1, "b", 0.75, True), a_citation(TEXT, 4, 12, 0, "a", 0.5)),
-        "passages": (Passage("A.", id="a", title="T", source="a.txt", score=0.5), Passage("B.", id="b")),
+        "passages": (
+            Passage("Lovelace.", id="a", title="T", source="a.txt", score=0.5),
+            Passage("Ada.", id="b"),
+        ),
         "usage": Usage(prompt_tokens=30, cached_tokens=4, generated_tokens=3, row_tokens=(8, 11, 11)),
         "timings": Timings(retrieve=None, prefill=0.5, first_token=0.6, decode=0.25, total=0.75),
         "finish_reason": "stop",
@@ -66,6 +69,11 @@ def test_to_dict_has_the_shape_that_the_command_line_prints() -> None:
                 "passage_id": "b",
                 "share": 0.75,
                 "verbatim": True,
+                "quote_start": None,
+                "quote_end": None,
+                "source_start": None,
+                "source_end": None,
+                "page": None,
                 "others": [],
             },
             {
@@ -76,9 +84,15 @@ def test_to_dict_has_the_shape_that_the_command_line_prints() -> None:
                 "passage_id": "a",
                 "share": 0.5,
                 "verbatim": False,
+                "quote_start": None,
+                "quote_end": None,
+                "source_start": None,
+                "source_end": None,
+                "page": None,
                 "others": [],
             },
         ],
+        "unsupported": [],
         "cited_ids": ["b", "a"],
         "contexts": [
             {
@@ -93,7 +107,7 @@ def test_to_dict_has_the_shape_that_the_command_line_prints() -> None:
                 "weight": 0.25,
                 "tokens_won": 0,
                 "cited": 8 / 11,
-                "text": "A.",
+                "text": "Lovelace.",
                 "metadata": {},
             },
             {
@@ -108,7 +122,7 @@ def test_to_dict_has_the_shape_that_the_command_line_prints() -> None:
                 "weight": 0.75,
                 "tokens_won": 1,
                 "cited": 3 / 11,
-                "text": "B.",
+                "text": "Ada.",
                 "metadata": {},
             },
         ],
@@ -128,8 +142,11 @@ def test_to_dict_has_the_shape_that_the_command_line_prints() -> None:
         "timings": {"retrieve": None, "prefill": 0.5, "first_token": 0.6, "decode": 0.25, "total": 0.75},
         "finish_reason": "stop",
         "grounding": 1.5,
+        "memory": pytest.approx(1 / (1 + math.exp(0.1))),
         "fusion": "posterior",
         "warnings": [],
+        "words": [],
+        "ablation": None,
     }
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -16,9 +17,11 @@ from typer.testing import CliRunner, Result
 
 import nbce_rag
 from nbce_rag.answers.answer import Answer, Piece
+from nbce_rag.answers.report import report_schema
 from nbce_rag.cli.main import app
 from nbce_rag.errors import InputError, ModelError, NbceWarning
-from nbce_rag.evidence.evidence import Citation, Timings, Usage
+from nbce_rag.evidence.ablation import Ablation
+from nbce_rag.evidence.evidence import Citation, Timings, TokenEvidence, Usage
 from nbce_rag.passages import Passage
 from nbce_rag.request import Request
 
@@ -36,6 +39,7 @@ class ScriptedEngine:
     fails_with: BaseException | None = None
     warns: str = ""
     thought: str = ""
+    tokens: tuple[TokenEvidence, ...] = ()
     kv_store = None
 
     @classmethod
@@ -67,6 +71,20 @@ class ScriptedEngine:
         assert last.answer is not None
         return [last.answer]
 
+    def attribute(self, question: str, passages: Sequence[Passage], text: str, **options: Any) -> Answer:
+        """The text as a whole cites the best passage."""
+        type(self).asked = (question, [], options)
+        answer = self.batch([Request(question, passages)])[0]
+        citations = (Citation(0, len(text), text, 0, passages[0].id, 0.9, False),)
+        tokens = (TokenEvidence(1, text, 0, len(text), -1.0, (1.0,) + (0.0,) * (len(passages) - 1), 1.0),)
+        return dataclasses.replace(
+            answer, text=text, tokens=tokens, citations=citations, finish_reason="given", grounding=1.0
+        )
+
+    def ablate(self, answer: Answer) -> Answer:
+        necessity = (5.0,) + (0.0,) * (len(answer.passages) - 1)
+        return dataclasses.replace(answer, ablation=Ablation(-2.0, -7.0, necessity, (necessity,), -0.25))
+
     def stream(self, request: Request) -> Iterator[Piece]:
         question, passages = request.question, request.passages
         self.asked[1].extend(passages)
@@ -83,7 +101,7 @@ class ScriptedEngine:
         answer = Answer(
             question=question,
             text=text,
-            tokens=(),
+            tokens=self.tokens,
             citations=citations,
             passages=tuple(passages),
             usage=Usage(10, 0, 4, (5, 5)),
@@ -478,3 +496,56 @@ def test_ctrl_c_while_indexing_leaves_an_index_that_works(
     again = run("index", str(docs), "--index", made)
     assert again.exit_code == 0, again.output
     assert "1 added, 0 removed, 3 in the index" in again.stdout
+
+
+def test_attribute_cites_what_somebody_else_wrote(
+    made: str, engine: type[ScriptedEngine], tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    asked = ("attribute", "Who is the father of a mule?", "--index", made, "-k", "2")
+    result = run(*asked, "--text", "A donkey is.", "--html", str(page))
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("A donkey is.[1]\n")
+    assert "library" not in result.stdout
+    assert "Left out" not in result.stdout
+    assert "A donkey is." in page.read_text(encoding="utf-8")
+    question, passages, options = engine.asked
+    assert (question, len(passages), options) == ("Who is the father of a mule?", 2, {})
+    file = tmp_path / "answer.txt"
+    file.write_text("\ufeffEin Esel \U0001f434", encoding="utf-8")
+    result = run(*asked, "--text-file", str(file), "--json", "--ablate")
+    report = json.loads(result.stdout)
+    jsonschema.validate(report, report_schema())
+    assert report["answer"] == "Ein Esel \U0001f434"
+    assert report["finish_reason"] == "given"
+    assert report["ablation"]["necessity"] == [5.0, 0.0]
+    done = CliRunner().invoke(app, [*asked, "--text-file", "-"], input="From stdin.")
+    assert done.stdout.startswith("From stdin.[1]\n")
+
+
+def test_attribute_says_what_is_wrong(made: str, engine: type[ScriptedEngine], tmp_path: Path) -> None:
+    asked = ("attribute", "Who?", "--index", made)
+    file = tmp_path / "answer.txt"
+    file.write_bytes(b"\xff")
+    for wrong, why in (
+        ((), "either --text or --text-file"),
+        (("--text", "a", "--text-file", str(file)), "either --text or --text-file"),
+        (("--text-file", str(file)), "no text in UTF-8"),
+        (("--text-file", str(tmp_path / "none")), "none"),
+    ):
+        result = run(*asked, *wrong)
+        assert result.exit_code == 2
+        assert why in result.stderr
+    assert "the question is empty" in run("attribute", " ", "--index", made, "--text", "a").stderr
+
+
+def test_ask_can_leave_passages_out(made: str, engine: type[ScriptedEngine]) -> None:
+    asked = ("ask", "Who is the father of a mule?", "--index", made, "-k", "2", "--ablate")
+    assert "Left out" not in run(*asked).stdout  # it says nothing of its own
+    engine.tokens = (TokenEvidence(1, "a donkey \U0001f434", 0, 10, -1.0, (1.0, 0.0), 1.0),)
+    lines = run(*asked).stdout.splitlines()
+    assert lines[-1] == (
+        "Left out, a passage makes the answer less likely by (nats): [1] +5.0, [2] 0.0; over what is cited "
+        "alone it is \u22120.2 likelier"
+    )
+    assert json.loads(run(*asked, "--json").stdout)["ablation"]["sufficiency"] == -0.25

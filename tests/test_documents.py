@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pdf_maker import make_pdf
 from pypdf import PdfReader, PdfWriter
+from selectolax.lexbor import SelectolaxError
 
 from nbce_rag.documents.document import Document
 from nbce_rag.documents.readers import read_document
@@ -119,10 +120,9 @@ def test_html_gives_what_a_reader_sees(tmp_path: Path) -> None:
         "Five",
         "six",
         "seven",
-        "Name\tAge\nAnn\t7",
-        "first",
-        "second",
-        "  def f():\n    pass",
+        "| Name | Age |\n| --- | --- |\n| Ann | 7 |",
+        "- first\n- second",
+        "```\n  def f():\n    pass\n```",
     ]
 
 
@@ -226,11 +226,11 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
 
 def test_html_that_the_parser_rejects_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # What it rejects differs between releases of Python, so the rejection is made up.
+    # It takes in nearly everything, so the rejection is made up.
     def reject(*arguments: object) -> None:
-        raise AssertionError("unexpected [")
+        raise SelectolaxError("unexpected [")
 
-    monkeypatch.setattr("bs4.BeautifulSoup", reject)
+    monkeypatch.setattr("selectolax.lexbor.LexborHTMLParser", reject)
     with pytest.raises(ReadError, match=r"a\.html: is not HTML that can be read \(unexpected \["):
         read(tmp_path, "a.html", "<p>text</p>")
 
@@ -238,3 +238,24 @@ def test_html_that_the_parser_rejects_is_named(tmp_path: Path, monkeypatch: pyte
 def test_a_path_that_is_not_there_is_named_as_such(tmp_path: Path) -> None:
     with pytest.raises(ReadError, match="no such file"):
         read_document(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["a.md", "a.txt", "a.rst"])
+@pytest.mark.parametrize(
+    ("before", "data", "after"),
+    [
+        ("# Dock\n\n![dock](", "data:image/png;base64," + "RCCC/+9x" * 30_000 + "==", ")\n\nThe key hangs."),
+        ('<img src="', "data:image/svg+xml,%3Csvg%20" + "x%22" * 99, '"> and on'),
+        ("[1]: ", "data:image/gif;charset=x;base64," + ("Q" * 76 + "\n") * 9 + "Q" * 40, "\n\nSome words."),
+    ],
+)
+def test_data_of_pictures_is_no_text(tmp_path: Path, name: str, before: str, data: str, after: str) -> None:
+    kind = data.partition(",")[0].partition(";")[0]
+    assert read(tmp_path, name, before + data + after).text == before + kind + after
+
+
+@pytest.mark.parametrize(
+    "text", ["data: one, two", "`data:text/plain;base64,SGVsbG8=`", "data:" * 99, "metadata:x,y"]
+)
+def test_what_only_speaks_of_data_is_text(tmp_path: Path, text: str) -> None:
+    assert read(tmp_path, "a.md", text).text == text

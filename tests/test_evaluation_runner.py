@@ -541,3 +541,30 @@ def test_the_engines_own_rule_is_no_part_of_a_log(
     lines = log.read_bytes()
     assert run(log=log, methods="concat", model=make_nbce(fusion="max")) == first
     assert log.read_bytes() == lines
+
+
+def test_lines_say_how_far_answers_rest_on_gold_passages(
+    run: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    plain, log = tmp_path / "plain.jsonl", tmp_path / "run.jsonl"
+    methods = "closed-book,gold,concat,map-rerank,posterior,mean+joint"
+    run(methods=methods, log=plain)
+    assert not any("necessity" in row for row in answers_of(plain).values())
+    run(methods=methods, log=log, ablate=True)
+    hits = {row["question_id"]: row["ids"] for row in rows_of(log) if row["type"] == "retrieval"}
+    ablated = 0
+    for (method, question), row in answers_of(log).items():
+        if method not in ("gold", "posterior"):  # without passages, several in a row, several answers
+            assert "necessity" not in row
+            continue
+        if "necessity" not in row:
+            assert not row["answer"]
+            continue
+        ablated += 1
+        [gold] = row["gold_ids"]
+        assert (row["necessity"] is None) == (method == "posterior" and gold not in hits[question])
+        assert (row["sufficiency"] is None) == (not row["cited"])
+        if method == "gold" and row["cited"]:
+            assert row["sufficiency"] == pytest.approx(0, abs=1e-4)
+    assert ablated
+    assert texts_of(log) == texts_of(plain)

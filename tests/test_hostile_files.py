@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from index_tools import bag_of_words
 
-from nbce_rag.documents import document as documents
 from nbce_rag.documents.formats import jsonl
+from nbce_rag.documents.limits import Deadline, ReadLimits
 from nbce_rag.documents.readers import read_document
 from nbce_rag.errors import InputError, ReadError
 from nbce_rag.index import PassageIndex
@@ -138,11 +138,10 @@ def test_what_unpacks_to_too_much_is_named(
     index: PassageIndex, docs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jsonl, "_LONGEST_LINE", 1 << 20)
-    monkeypatch.setattr(jsonl, "MOST_BYTES", 8 << 20)
     (docs / "line.jsonl.gz").write_bytes(gzip.compress(b" " * (4 << 20)))
     (docs / "lines.jsonl.gz").write_bytes(gzip.compress(b"\n" * (9 << 20)))
     (docs / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"text": "one"}\n' * 9)[:-9])
-    report = index.add_files([docs])
+    report = index.add_files([docs], limits=ReadLimits(max_unpacked_bytes=8 << 20))
     assert report.files_added == 1
     reasons = {Path(path).name: reason for path, reason in report.files_failed.items()}
     assert "line 1: is longer than 1,048,576 bytes" in reasons["line.jsonl.gz"]
@@ -150,14 +149,28 @@ def test_what_unpacks_to_too_much_is_named(
     assert "damaged" in reasons["cut.jsonl.gz"]
 
 
-def test_a_file_that_is_too_large_is_named(
-    index: PassageIndex, docs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(documents, "MOST_BYTES", 100)
+def test_a_file_that_is_too_large_is_named(index: PassageIndex, docs: Path) -> None:
     (docs / "large.txt").write_text("x" * 101)
-    report = index.add_files([docs])
+    report = index.add_files([docs], limits=ReadLimits(max_bytes=100))
     assert report.files_added == 1
     assert "over the limit of 100" in report.files_failed[str(docs / "large.txt")]
+
+
+@pytest.mark.parametrize(
+    "limit", ["max_bytes", "max_unpacked_bytes", "max_depth", "max_pages", "max_seconds"]
+)
+@pytest.mark.parametrize("value", [0, -1, "1", None, True, float("nan")])
+def test_limits_are_numbers_above_0(limit: str, value: Any) -> None:
+    with pytest.raises(InputError, match=f"ReadLimits: {limit}"):
+        ReadLimits(**{limit: value})
+
+
+def test_a_deadline_that_is_over_is_an_error() -> None:
+    Deadline("a.pdf", ReadLimits()).check()
+    deadline = Deadline("a.pdf", ReadLimits(max_seconds=1e-9))
+    time.sleep(0.001)
+    with pytest.raises(ReadError, match=r"a\.pdf: takes over 1e-09 seconds to read"):
+        deadline.check()
 
 
 def test_compressed_lines_are_those_of_the_file(index: PassageIndex, docs: Path) -> None:

@@ -17,8 +17,8 @@ HEAVY = (
     "sentence_transformers",
     "numpy",
     "tokenizers",
-    "pypdf",
-    "bs4",
+    "pypdfium2",
+    "selectolax",
     "rich",
 )
 

@@ -540,6 +540,27 @@ class TestCommands:
         ]
         assert "error: 3 of 4 passages would be removed" in result.stderr
 
+    def test_watch_passes_over_what_is_excluded(
+        self, path: Path, docs: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def watch(*paths: str, **options: Any) -> Iterator[set[tuple[int, str]]]:
+            (docs / "draft.txt").write_text("Owls hoot.")
+            (docs / "owls.txt").write_text("Owls hoot at night.")
+            yield {(1, str(docs / "draft.txt"))}
+            (docs / ".nbceignore").write_text("owls*\n")
+            yield {(1, str(docs / ".nbceignore"))}
+            raise KeyboardInterrupt
+
+        monkeypatch.setitem(sys.modules, "watchfiles", SimpleNamespace(watch=watch))
+        result = run("index", docs, "--index", path, "--watch", "--exclude", "draft*")
+        lines = [line.split(". Passages")[0] for line in result.stdout.splitlines()]
+        assert lines == [
+            "Files: 0 added, 4 unchanged, 0 failed",
+            "Files: 1 added, 4 unchanged, 0 failed",
+            "Files: 0 added, 1 removed, 4 unchanged, 0 failed",
+        ]
+        assert "owls.txt is excluded" in result.stderr
+
     def test_watch_of_what_is_not_there(
         self, path: Path, docs: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

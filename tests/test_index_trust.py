@@ -22,6 +22,7 @@ from index_tools import ANIMALS, bag_of_words, ids, open_again
 from nbce_rag.errors import IndexDamagedError, NbceError, PassageIndexError
 from nbce_rag.index import IndexFolder, PassageIndex
 from nbce_rag.index.vectors import segments
+from nbce_rag.index.vectors.block import Block
 from nbce_rag.passages import Passage
 
 FERRIES = [Passage(f"the ferry {n} leaves", id=f"p{n}", metadata={"year": n}) for n in range(60)]
@@ -236,6 +237,34 @@ def test_what_happens_to_a_file_under_a_reader(
             file.symlink_to(elsewhere)
         assert index.search("ferry 7", k=60) == expected
     with open_again(path) as index:
+        assert index.search("ferry 7", k=60) == expected
+
+
+@pytest.mark.parametrize("times", [1, 2, 100])
+def test_a_file_that_changes_in_the_middle_of_a_search(
+    path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    monkeypatch.setattr(segments, "_COPIED_UP_TO", 0)
+    (file,) = path.glob("vectors-*.faiss")
+    left = times
+    search = Block.search
+
+    def change(self: Block, *arguments: Any) -> Any:
+        nonlocal left
+        if left:
+            left -= 1
+            os.utime(file, ns=(0, left))
+        return search(self, *arguments)
+
+    with open_again(path) as index:
+        expected = index.search("ferry 7", k=60)
+        monkeypatch.setattr(Block, "search", change)
+        if times < 100:
+            assert index.search("ferry 7", k=60) == expected
+        else:
+            with pytest.raises(PassageIndexError, match="keeps changing"):
+                index.search("ferry 7", k=60)
+        left = 0
         assert index.search("ferry 7", k=60) == expected
 
 

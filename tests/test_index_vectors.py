@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from index_tools import ANIMALS, bag_of_words, ids
+import pytest
+from index_tools import ANIMALS, DIMENSION, bag_of_words, ids
 
 from nbce_rag.index import PassageIndex
+from nbce_rag.index.sqlite.storage import Storage
+from nbce_rag.passages import Passage
 
 
 def test_vectors_are_those_that_are_searched(tmp_path: Path) -> None:
@@ -26,3 +30,79 @@ def test_a_callable_decides_over_all_fields(tmp_path: Path) -> None:
         index.add(ANIMALS)
         found = index.search("cats bark", k=3, where=lambda f: f["legs"] == 4 and f["title"] is None)
         assert ids(found) == ["dog"]
+
+
+@pytest.mark.parametrize(
+    "factory", ["IVF16,SQ8", "IVF16,Flat", "SQ8", "SQ4", "hnsw", "PQ8", "PCA16,IVF16,SQ8"]
+)
+@pytest.mark.parametrize("is_crowded", [False, True])
+def test_a_filter_misses_none_of_the_nearest_whatever_holds_the_vectors(
+    tmp_path: Path, factory: str, is_crowded: bool
+) -> None:
+    own = np.random.default_rng(5)
+    vectors = own.standard_normal((3000, DIMENSION))
+    if is_crowded:  # so near to each other that codes cannot tell them apart
+        vectors = vectors[:1] + 1e-4 * vectors
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    passages = [Passage(f"text {n}", id=f"{n:04}", metadata={"part": n % 3}) for n in range(3000)]
+    with PassageIndex.create(tmp_path / "index", bag_of_words, factory=factory) as index:
+        index.add(passages, vectors=vectors)
+        index.delete(ids=["0000", "0003"])
+        index.compact()
+        queries = vectors[[5, 6, 7]] if is_crowded else own.standard_normal((3, DIMENSION))
+        for part in range(3):
+            rows = np.arange(part, 3000, 3)
+            rows = rows[~np.isin(rows, [0, 3])]
+            stored = index.vectors([f"{row:04}" for row in rows])
+            for query, result in zip(
+                queries, index.search_batch(queries, 10, where={"part": part}), strict=True
+            ):
+                unit = query / np.linalg.norm(query)
+                scores = np.sort([stored[f"{row:04}"] @ unit for row in rows])[::-1][:10]
+                assert np.allclose([passage.score or 0 for passage in result], scores, atol=1e-6)
+
+
+def test_codes_of_a_filter_are_compared_before_vectors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = np.random.default_rng(6)
+    vectors = own.standard_normal((3000, DIMENSION))
+    with PassageIndex.create(tmp_path / "index", bag_of_words, factory="IVF16,SQ8") as index:
+        index.add(
+            [Passage(f"text {n}", id=f"{n:04}", metadata={"part": n % 3}) for n in range(3000)],
+            vectors=vectors,
+        )
+        read: list[int] = []
+        vectors_of = Storage.vectors_of
+
+        def count(self: Storage, keys: Any, dimension: int) -> Any:
+            keys = list(keys)
+            read.append(len(keys))
+            return vectors_of(self, keys, dimension)
+
+        monkeypatch.setattr(Storage, "vectors_of", count)
+        assert len(index.search(own.standard_normal(DIMENSION), 5, where={"part": 1})) == 5
+        assert sum(read) < 500
+
+
+@pytest.mark.parametrize("factory", ["flat", "IVF16,SQ8", "hnsw"])
+def test_what_is_hidden_is_left_out_of_all(tmp_path: Path, factory: str) -> None:
+    own = np.random.default_rng(7)
+    vectors = own.standard_normal((1000, DIMENSION))
+    passages = [
+        Passage(f"text {n}", id=f"{n:04}", metadata={"origin": "generated"} if n % 100 == 7 else {})
+        for n in range(1000)
+    ]
+    with PassageIndex.create(tmp_path / "index", bag_of_words, factory=factory) as index:
+        index.add(passages[:900], vectors=vectors[:900])
+        index.delete(ids=["0000", "0107"])
+        index.compact()
+        index.add(passages[900:], vectors=vectors[900:])
+        for where in (None, lambda fields: True):
+            assert "0007" not in ids(index.search(vectors[7], k=5, where=where))
+            assert "0907" not in ids(index.search(vectors[907], k=5, where=where))
+        if factory != "hnsw":  # which does not find all
+            assert len(index.search(vectors[7], k=1000, options={"nprobe": 16})) == 989
+        assert ids(index.search(vectors[7], k=1, generated=True)) == ["0007"]
+        assert "0007" not in ids(index.search(vectors[7], k=1000, text="text", mode="words"))
+        assert not index.search(vectors[7], ids=["0007"])

@@ -97,14 +97,30 @@ def test_it_agrees_with_a_slow_account(case: tuple[str, list[tuple[float, ...]]]
     spans = words(text)
     for e in answer.passage_evidence:
         own = [c for c in answer.citations if c.passage == e.passage]
-        within = [s for s in spans if any(c.start <= s[0] and s[1] <= c.end for c in own)]
+        absent = [a for a in answer.unsupported if any(c.start <= a.start and a.end <= c.end for c in own)]
+        within = [
+            s
+            for s in spans
+            if any(c.start <= s[0] and s[1] <= c.end for c in own)
+            and not any(a.start <= s[0] and s[1] <= a.end for a in absent)
+        ]
         assert e.citations == len(own)
         assert e.tokens == sum(t.passage == e.passage for t in answer.tokens)
         assert e.cited == pytest.approx(
             sum(b - a for a, b in within) / max(1, sum(b - a for a, b in spans)), abs=1e-12
         )
         assert e.support == pytest.approx(
-            sum(c.share * (c.end - c.start) for c in own) / max(1, len(text)), abs=1e-12
+            sum(
+                c.share
+                * (
+                    c.end
+                    - c.start
+                    - sum(a.end - a.start for a in absent if c.start <= a.start and a.end <= c.end)
+                )
+                for c in own
+            )
+            / max(1, len(text)),
+            abs=1e-12,
         )
         assert bool(own) == (e.number <= len(answer.cited_passages))
         means = [t.weights[e.passage] for t in answer.tokens]

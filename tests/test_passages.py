@@ -107,6 +107,6 @@ def test_what_is_not_a_string_is_refused(field: str) -> None:
 
 
 def test_reading_and_splitting_import_nothing_heavy() -> None:
-    heavy = "{'torch', 'faiss', 'transformers', 'numpy', 'bs4', 'pypdf'}"
+    heavy = "{'torch', 'faiss', 'transformers', 'numpy', 'selectolax', 'pypdfium2'}"
     code = f"import sys, nbce_rag.documents.folders; assert not {heavy} & set(sys.modules), set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

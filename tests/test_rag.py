@@ -569,3 +569,27 @@ def test_what_excluded_everything_is_said(rag: Rag, open_rag: Callable[..., Rag]
     assert "none meets year = 3000" in rag.explain({"year": 3000})
     assert "score of 1.0 or more" in rag.explain(min_score=1.0)
     assert "none meets year = 3000" in open_rag(where={"year": 3000}).explain()
+
+
+def test_attribute_reads_what_ask_would_read(open_rag: Make) -> None:
+    rag = open_rag(k=3, fusion="mean")
+    text = "Ada runs it."
+    answer = rag.attribute(QUESTION, text, k=2, where={"year": {"$gte": 1850}})
+    passages = rag.search(QUESTION, k=2, where={"year": {"$gte": 1850}})
+    alone = rag.nbce.attribute(QUESTION, passages, text)
+    assert_same_answer(answer, alone)
+    assert answer.text == text
+    assert answer.fusion == "mean"
+    assert answer.timings.retrieve is not None
+    assert answer.timings.total > answer.timings.retrieve
+    assert_same_answer(
+        asyncio.run(rag.aattribute(QUESTION, text, k=2, where={"year": {"$gte": 1850}})), answer
+    )
+    ablated = rag.ablate(answer)
+    assert ablated.ablation == rag.nbce.ablate(alone).ablation
+    assert asyncio.run(rag.nbce.aablate(answer)).ablation == ablated.ablation
+    assert rag.ablate(rag.ask(QUESTION)).ablation is not None
+    with pytest.raises(InputError, match=r"No passage was found .* year"):
+        rag.attribute(QUESTION, text, where={"year": 3000})
+    with pytest.raises(InputError, match="device is an option of"):
+        rag.attribute(QUESTION, text, device="cpu")

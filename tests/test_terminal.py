@@ -122,7 +122,7 @@ def test_code_stays_code(terminal: bool) -> None:
 
 
 def test_the_share_counts_words_so_that_punctuation_takes_nothing_off() -> None:
-    answer = an_answer("One, two!", citations=(a_citation("One, two!", 0, 8, 1, "m"),))
+    answer = an_answer("One, too!", citations=(a_citation("One, too!", 0, 8, 1, "m"),))
     assert "100% of the answer" in rendered(answer)
 
 

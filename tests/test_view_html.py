@@ -180,6 +180,7 @@ def test_every_word_says_its_passage_share_and_rank_when_pointed_at() -> None:
     assert "".join(text for _, text in spans) == THREE.text
     assert spans[0][0]["title"] == (
         "[1] Mules: 90% of the evidence, 2nd of 3 found, score 0.71; then [2] 5%, [3] 5%"
+        "; cited, not word for word; the model's memory 27%"
     )
     assert spans[0][0]["style"] == "--nbce-w: 0.90"
     assert spans[0][0]["class"].split() == ["nbce-t", "nbce-c1", "nbce-cite"]

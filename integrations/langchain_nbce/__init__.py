@@ -22,6 +22,7 @@ _HOME = {
     "create_nbce_chain": "chains",
     "create_nbce_documents_chain": "chains",
     "NBCERetrievalMiddleware": "middleware",
+    "PassageAttribution": "attribution",
     "import_community_faiss": "community_faiss",
 }
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "MarkedText",
     "NBCEEmbeddings",
     "NBCERetrievalMiddleware",
+    "PassageAttribution",
     "PassagePrompt",
     "PassageRetriever",
     "PassageVectorStore",
@@ -42,6 +44,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from .attribution import PassageAttribution
     from .chains import create_nbce_chain, create_nbce_documents_chain
     from .chat_model import ChatNBCE
     from .community_faiss import import_community_faiss

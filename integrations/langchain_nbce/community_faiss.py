@@ -14,7 +14,7 @@ import numpy as np
 from langchain_core.embeddings import Embeddings
 from numpy.typing import NDArray
 
-from nbce_rag import InputError, Passage, ReadError
+from nbce_rag import InputError, Passage, ReadError, expand_home
 
 from .vector_store import PassageVectorStore, stored_passage
 
@@ -97,7 +97,7 @@ def import_community_faiss(
         ReadError: files are missing or damaged, do not fit together, or the pickle holds something else.
         InputError: the vectors cannot be read back (reembed=True helps), or fit the embedding not.
     """
-    base = Path(folder)
+    base = Path(expand_home(folder))
     files = {kind: base / f"{index_name}.{kind}" for kind in ("faiss", "pkl")}
     for file in files.values():
         if not file.is_file():

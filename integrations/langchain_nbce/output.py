@@ -29,10 +29,15 @@ __all__ = [
 PROVIDER = "nbce"
 ARGUMENT_CITATIONS = "argument_citations"
 _EXCERPT = 300
+_QUOTE = ("quote_start", "quote_end", "source_start", "source_end", "page")
 
 
 def citations(report: Report) -> list[Citation]:
     """A report's citations in core's own type; `extras` has `passage_id`, `share` and `verbatim`.
+
+    Where it is word for word, `extras` also has `quote_start` and `quote_end` in the passage, and as far as
+    they are known `source_start`, `source_end` and `page`. `unsupported` has the words of it that stand in
+    none of the passages cited for it.
 
     Core has one source to a citation. So a stretch that rests on several passages has one for each, over
     the same characters, the passage with the largest share first.
@@ -44,13 +49,18 @@ def citations(report: Report) -> list[Citation]:
     supports = [(cited, support) for cited in report["citations"] for support in (cited, *cited["others"])]
     for cited, support in supports:
         context = report["contexts"][support["context_index"]]
+        extras: dict[str, Any] = {name: support[name] for name in ("passage_id", "share", "verbatim")}
+        quoted: Mapping[str, Any] = support
+        extras |= {name: quoted[name] for name in _QUOTE if quoted.get(name) is not None}
+        if absent := [w["text"] for w in report.get("unsupported", ()) if _is_inside(w, cited)]:
+            extras["unsupported"] = absent
         text = context["text"]
         citation = Citation(
             type="citation",
             start_index=cited["start"],
             end_index=cited["end"],
             cited_text=text if len(text) <= _EXCERPT else f"{text[:_EXCERPT]}…",
-            extras={name: support[name] for name in ("passage_id", "share", "verbatim")},
+            extras=extras,
         )
         if context["source"]:
             citation["url"] = context["source"]
@@ -58,6 +68,10 @@ def citations(report: Report) -> list[Citation]:
             citation["title"] = context["title"]
         made.append(citation)
     return made
+
+
+def _is_inside(word: Mapping[str, Any], cited: Mapping[str, Any]) -> bool:
+    return bool(cited["start"] <= word["start"] and word["end"] <= cited["end"])
 
 
 def usage_metadata(answer: Answer) -> UsageMetadata:

@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 from langchain_core.utils import from_env
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, field_validator, model_validator
 
-from nbce_rag import DEFAULT_MODEL, NBCE, InputError, Options, __version__, check_score_scale
+from nbce_rag import DEFAULT_MODEL, NBCE, InputError, Options, __version__, check_score_scale, expand_home
 
 from .documents import SCORE_KEY
 
@@ -324,7 +324,7 @@ def _hint(unknown: Sequence[str]) -> str:
 
 def _one_spelling(model: str) -> str:
     """The absolute path of what lies on this machine, however it was written."""
-    path = Path(model).expanduser()
+    path = Path(expand_home(model))
     return str(path.resolve()) if model != DEFAULT_MODEL and path.exists() else model
 
 
@@ -336,7 +336,7 @@ def _weights(model: str | None) -> str | None:
     """What tells the files of a local model from those that lie there at another time; None for a hub id."""
     if model is None:
         return None
-    path = Path(model)
+    path = Path(expand_home(model))
     try:
         if not path.exists():
             return None

@@ -8,6 +8,7 @@ and `PassageRetriever` read and write the folder that `nbce-rag index` makes.
 
 from __future__ import annotations
 
+from .attribution import NBCEAttributionQueryEngine, ResponseAttribution
 from .citations import citable_retriever_tool, cited_nodes, format_citations
 from .embedding import LlamaIndexEmbedder, PassageEmbedding
 from .engines import (
@@ -28,6 +29,7 @@ from .synthesizer import NBCESynthesizer, capture_reports
 __all__ = [
     "NBCELLM",
     "LlamaIndexEmbedder",
+    "NBCEAttributionQueryEngine",
     "NBCECondensePlusContextChatEngine",
     "NBCECondenseQuestionChatEngine",
     "NBCEContextChatEngine",
@@ -39,6 +41,7 @@ __all__ = [
     "PassageRetriever",
     "PassageVectorStore",
     "RelevanceReranker",
+    "ResponseAttribution",
     "capture_reports",
     "citable_retriever_tool",
     "cited_nodes",

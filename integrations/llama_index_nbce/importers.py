@@ -14,7 +14,7 @@ from llama_index.core.storage.docstore import SimpleDocumentStore
 from llama_index.core.storage.index_store import SimpleIndexStore
 from numpy.typing import NDArray
 
-from nbce_rag import IndexNotFoundError, InputError
+from nbce_rag import IndexNotFoundError, InputError, expand_home
 
 from .persistence import file_name
 from .store import PassageVectorStore
@@ -52,7 +52,7 @@ def import_faiss_store(
         IndexNotFoundError: there is no such file.
         InputError: the file is not one of FAISS, or no node is left.
     """
-    folder = Path(persist_dir)
+    folder = Path(expand_home(persist_dir))
     file = folder / file_name(namespace)
     if not file.is_file():
         raise IndexNotFoundError(f"There is no {file}; give the folder that StorageContext.persist wrote.")

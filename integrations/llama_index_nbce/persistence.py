@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nbce_rag import IndexFolder, IndexNotFoundError, InputError, PassageIndex
+from nbce_rag import IndexFolder, IndexNotFoundError, InputError, PassageIndex, expand_home
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -28,7 +28,7 @@ def folder_of(path: str | os.PathLike[str]) -> Path:
 
     A path that is none of these is given back, for whoever opens it to say what is missing.
     """
-    place = Path(path).expanduser()
+    place = Path(expand_home(path))
     if place.is_file():
         return locate(str(place))
     if place.is_dir() and not IndexFolder(place).database.exists():
@@ -50,7 +50,7 @@ def _is_ours(note: Path) -> bool:
 def persist(index: PassageIndex, persist_path: str, fs: AbstractFileSystem | None = None) -> None:
     """Writes the file; to another file system than the local one, and a copy of the passages beside it."""
     if fs is None or _is_local(fs):
-        path = Path(persist_path)
+        path = Path(expand_home(persist_path))
         path.parent.mkdir(parents=True, exist_ok=True)
         note = _note(os.path.relpath(index.path.resolve(), path.parent.resolve()))
         temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -81,7 +81,7 @@ def locate(
             with remote.open(persist_path, "r", encoding="utf-8") as stream:
                 note = json.load(stream)
         else:
-            note = json.loads(Path(persist_path).read_text(encoding="utf-8"))
+            note = json.loads(Path(expand_home(persist_path)).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise IndexNotFoundError(
             f"There is no {persist_path}: persist a StorageContext with a PassageVectorStore there first."
@@ -91,7 +91,7 @@ def locate(
     if not isinstance(note, dict) or note.get("format") != _FORMAT:
         raise InputError(f"{persist_path} belongs to another vector store than PassageVectorStore.")
     if remote is None:
-        return (Path(persist_path).parent / str(note["path"])).resolve()
+        return (Path(expand_home(persist_path)).parent / str(note["path"])).resolve()
     folder = IndexFolder(into if into is not None else tempfile.mkdtemp(prefix="nbce-rag-"))
     folder.make()
     source = f"{persist_path.rpartition('/')[0]}/{note['path']}/{folder.database.name}"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from llama_index.core.base.llms import types
 from llama_index.core.base.llms.types import CitationBlock, LogProb, TextBlock
+from llama_index.core.schema import NodeWithScore
 
-from nbce_rag import Answer, Passage, Report
+from nbce_rag import Answer, Passage, Quote, Report
 
 __all__ = [
     "citation_blocks",
+    "complete",
     "describe",
     "node_id_of",
     "place_of",
@@ -32,6 +35,22 @@ def describe(answer: Answer, notes: tuple[str, ...] = ()) -> Report:
     `ref_doc_id`.
     """
     return replace(answer, warnings=(*notes, *answer.warnings)).to_dict()
+
+
+def complete(report: Mapping[str, Any], nodes: Sequence[NodeWithScore]) -> None:
+    """Says of each context of a report which document it is from, and which page.
+
+    Args:
+        report: is changed; {} has no contexts.
+        nodes: what the contexts were made of, in the order in which they were given.
+    """
+    for context in report.get("contexts", ()):
+        node = nodes[place_of(context)].node
+        context["metadata"]["ref_doc_id"] = node.ref_doc_id
+        name = node.metadata.get("title") or node.metadata.get("file_name")
+        context["title"] = str(name) if name else context["title"]
+        if (page := node.metadata.get("page_label")) is not None:
+            context["metadata"]["page_label"] = str(page)
 
 
 def node_id_of(context: dict[str, Any]) -> str:
@@ -63,12 +82,15 @@ def citation_blocks(answer: Answer) -> list[CitationBlock]:
     """A block for each passage of each cited stretch; `additional_location_info` says where that stands.
 
     LlamaIndex allows only whole numbers there: `context_index`, `response_start`, `response_end` in
-    characters, and `weight_ppm`, the evidence in millionths.
+    characters, `weight_ppm`, the evidence in millionths, `verbatim`, 1 where the passage holds the stretch
+    word for word, with `quote_start` and `quote_end` in the passage, and where they are known `source_start`,
+    `source_end` and `page`; and `unsupported`, how many of `metadata["nbce"]["unsupported"]` are in it.
     """
     blocks = []
     supports = [(citation, support) for citation in answer.citations for support in citation.supports]
     for citation, support in supports:
         passage: Passage = answer.passages[support.passage]
+        absent = [w for w in answer.unsupported if citation.start <= w.start and w.end <= citation.end]
         blocks.append(
             CitationBlock(
                 cited_content=TextBlock(text=passage.text),
@@ -79,10 +101,26 @@ def citation_blocks(answer: Answer) -> list[CitationBlock]:
                     "response_start": citation.start,
                     "response_end": citation.end,
                     "weight_ppm": round(support.share * 1e6),
+                    "verbatim": int(support.verbatim),
+                    "unsupported": len(absent),
+                    **_quoted(answer.quote(support)),
                 },
             )
         )
     return blocks
+
+
+def _quoted(quote: Quote | None) -> dict[str, int]:
+    if quote is None:
+        return {}
+    places = {
+        "quote_start": quote.start,
+        "quote_end": quote.end,
+        "source_start": quote.source_start,
+        "source_end": quote.source_end,
+        "page": quote.page,
+    }
+    return {name: place for name, place in places.items() if isinstance(place, int)}
 
 
 def thinking_blocks(thought: str, answer: Answer | None) -> list[Any]:

@@ -27,6 +27,7 @@ from nbce_rag import (
     IndexFolder,
     InputError,
     PassageIndex,
+    expand_home,
     warn,
 )
 
@@ -267,7 +268,7 @@ class PassageVectorStore(BasePydanticVectorStore):
             embed_model: see `open`.
             into: local folder for a copy from another file system; default: a temporary one.
         """
-        if fs is None and os.path.isdir(persist_path):
+        if fs is None and os.path.isdir(expand_home(persist_path)):
             return cls.open(persist_path, embed_model)
         return cls.open(persistence.locate(persist_path, fs, into), embed_model)
 
@@ -282,7 +283,7 @@ class PassageVectorStore(BasePydanticVectorStore):
         into: str | os.PathLike[str] | None = None,
     ) -> Self:
         """Opens what `StorageContext.persist` wrote, or the folder of an index itself."""
-        if fs is None and not (Path(persist_dir) / persistence.file_name(namespace)).exists():
+        if fs is None and not (Path(expand_home(persist_dir)) / persistence.file_name(namespace)).exists():
             return cls.open(persist_dir, embed_model)
         path = f"{os.fspath(persist_dir)}/{persistence.file_name(namespace)}"
         return cls.from_persist_path(path, fs, embed_model=embed_model, into=into)

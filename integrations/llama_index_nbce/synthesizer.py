@@ -20,7 +20,7 @@ from llama_index_instrumentation import get_dispatcher
 from nbce_rag import InputError, InputTypeError, check_score_scale
 
 from .contexts import citable, score_of
-from .report import place_of
+from .report import complete
 from .templates import default_template, format_messages
 
 __all__ = ["NBCESynthesizer", "capture_reports"]
@@ -167,12 +167,12 @@ class NBCESynthesizer(BaseSynthesizer):
                         yield response.delta or ""
                 finally:
                     responses.close()
-                self._complete(run)
+                complete(run.report, run.nodes)
 
             dispatcher.event(GetResponseEndEvent())
             return pieces()
         text = self._llm.chat(messages, **kwargs).message.content or ""
-        self._complete(run)
+        complete(run.report, run.nodes)
         dispatcher.event(GetResponseEndEvent())
         return text
 
@@ -188,12 +188,12 @@ class NBCESynthesizer(BaseSynthesizer):
                         yield response.delta or ""
                 finally:
                     await responses.aclose()
-                self._complete(run)
+                complete(run.report, run.nodes)
 
             dispatcher.event(GetResponseEndEvent())
             return pieces()
         text = (await self._llm.achat(messages, **kwargs)).message.content or ""
-        self._complete(run)
+        complete(run.report, run.nodes)
         dispatcher.event(GetResponseEndEvent())
         return text
 
@@ -233,16 +233,6 @@ class NBCESynthesizer(BaseSynthesizer):
             kwargs["contexts"] = []  # so that it is known that some were looked for
         kwargs["answer_without_context"] = self._answer_without_context
         return run, messages, {**kwargs, "question": query, "report": run.report}
-
-    def _complete(self, run: _Run) -> None:
-        """Says of each context which document it is from, and which page."""
-        for context in run.report.get("contexts", ()):
-            node = run.nodes[place_of(context)].node
-            context["metadata"]["ref_doc_id"] = node.ref_doc_id
-            name = node.metadata.get("title") or node.metadata.get("file_name")
-            context["title"] = str(name) if name else context["title"]
-            if (page := node.metadata.get("page_label")) is not None:
-                context["metadata"]["page_label"] = str(page)
 
     def _prepare_response_output(self, response_str: Any, source_nodes: list[NodeWithScore]) -> Any:
         response = super()._prepare_response_output(

@@ -6,16 +6,23 @@ answer can be kept, compared, sent and shown without the model that gave it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+import math
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ..evidence.evidence import Citation, Timings, TokenEvidence, Usage
+from ..evidence.ablation import Ablation
+from ..evidence.evidence import Citation, Support, Timings, TokenEvidence, Usage
 from ..evidence.passage_evidence import PassageEvidence, cited_by_number, evidence_by_passage
+from ..evidence.quote import Quote, quote_of
+from ..evidence.unsupported import UnsupportedWords, unsupported_words
+from ..evidence.word_likelihood import WordLikelihood
 from ..passages import Passage
 from .report import Report, report
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from ..request import Request
 
 __all__ = ["Answer", "Piece", "Printer"]
 
@@ -39,16 +46,24 @@ class Answer:
         usage: Tokens read and written.
         timings: Where the time went.
         finish_reason: "stop" (the model or a stop string ended the answer, or it went round in circles, which
-            a warning says), "length" (`max_tokens` was reached) or "no_evidence" (no passage supports an
-            answer, and the text says so).
+            a warning says), "length" (`max_tokens` was reached), "no_evidence" (no passage supports an
+            answer, and the text says so) or "given" (somebody else wrote the text, see `NBCE.attribute`; the
+            `logprob` of a token that the fusion rule would have excluded is -inf).
         grounding: Mean of the tokens' gains, in nats a token: how far the passages raised the answer
             over no passage. None without passages.
         fusion: The fusion rule, with the numbers that are not at their defaults: "posterior(opening=0)".
         warnings: What the reader should know, in sentences.
         thought: What the model thought before it answered (`nbce_rag.options.Options.thinking`); "" where it
             did not. It is no part of `text`, and nothing in it is cited.
+        words: Of a given text its words, with how likely the passages make each; () of one that was decoded.
+        ablation: What becomes of its likelihood without each passage, once `NBCE.ablate` has computed it.
+        request: What it is the answer to, for `NBCE.ablate`; None where it was made by hand, copied or
+            pickled, since options may hold what cannot be sent.
         passage_evidence: How much of the answer rests on each passage, in the order of `passages`. It
             follows from the others and cannot be given.
+        unsupported: Numbers and names inside of citations that stand in no passage cited there, ordered and
+            disjoint; they count as uncited. That a word stands in a passage does not say that the passage
+            proves it. It cannot be given either.
     """
 
     question: str
@@ -63,16 +78,40 @@ class Answer:
     fusion: str
     warnings: tuple[str, ...]
     thought: str = ""
+    words: tuple[WordLikelihood, ...] = ()
+    ablation: Ablation | None = None
+    request: Request | None = field(default=None, repr=False, compare=False)
     passage_evidence: tuple[PassageEvidence, ...] = field(init=False, repr=False, compare=False)
+    unsupported: tuple[UnsupportedWords, ...] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        evidence = evidence_by_passage(self.text, self.tokens, self.citations, len(self.passages))
+        absent = unsupported_words(self.text, self.citations, self.passages)
+        object.__setattr__(self, "unsupported", absent)
+        count = len(self.passages)
+        evidence = evidence_by_passage(self.text, self.tokens, self.citations, count, absent)
         object.__setattr__(self, "passage_evidence", evidence)
+
+    def __getstate__(self) -> list[Any]:
+        return [None if one.name == "request" else getattr(self, one.name) for one in fields(self)]
 
     @property
     def cited_passages(self) -> tuple[Passage, ...]:
         """The passages that are cited, each once, in the order of their first citation."""
         return tuple(self.passages[one.passage] for one in cited_by_number(self.passage_evidence))
+
+    @property
+    def memory(self) -> float | None:
+        """Mean share of the model's memory in the tokens (`TokenEvidence.memory`); None without any."""
+        shares = [token.memory for token in self.tokens if token.memory is not None]
+        return math.fsum(shares) / len(shares) if shares else None
+
+    def quote(self, support: Citation | Support) -> Quote | None:
+        """Where a cited passage holds the stretch word for word; None where it does not.
+
+        Args:
+            support: one of `citations`, of which the leading passage counts, or of its `supports`.
+        """
+        return quote_of(support, self.passages[support.passage])
 
     def to_html(self) -> str:
         """The answer as an HTML page of its own, readable without colour and without a network."""

@@ -12,7 +12,10 @@ from contextlib import suppress
 from importlib.resources import files
 from typing import Any, Literal, TypedDict
 
+from ..evidence.ablation import AblationReport
+from ..evidence.evidence import Support
 from ..evidence.passage_evidence import cited_by_number, supports_among
+from ..evidence.quote import quote_of
 from ..passages import Passage
 from ..view.shown import AnswerLike
 
@@ -22,7 +25,9 @@ __all__ = [
     "Report",
     "SupportReport",
     "TimingsReport",
+    "UnsupportedReport",
     "UsageReport",
+    "WordReport",
     "report",
     "report_schema",
 ]
@@ -66,12 +71,20 @@ class SupportReport(TypedDict):
         passage_id: its `id`.
         share: its share of the evidence for the stretch, in (0, 1].
         verbatim: whether the stretch stands word for word in it (`nbce_rag.Citation`).
+        quote_start, quote_end: where in `ContextReport.text`, `end` exclusive; None unless verbatim.
+        source_start, source_end: where in the context's source; None where that is not known.
+        page: page that the context begins on; None unless verbatim and known.
     """
 
     context_index: int
     passage_id: str
     share: float | None
     verbatim: bool
+    quote_start: int | None
+    quote_end: int | None
+    source_start: int | None
+    source_end: int | None
+    page: int | str | None
 
 
 class CitationReport(TypedDict):
@@ -80,7 +93,8 @@ class CitationReport(TypedDict):
     Attributes:
         start, end: `answer[start:end]`, in Unicode code points; `end` is exclusive.
         text: the stretch itself.
-        context_index, passage_id, share, verbatim: the leading context, as in `SupportReport`.
+        context_index, passage_id, share, verbatim, quote_start, quote_end, source_start, source_end, page:
+            the leading context, as in `SupportReport`.
         others: further contexts that are cited for the stretch, the largest share first.
     """
 
@@ -91,7 +105,37 @@ class CitationReport(TypedDict):
     passage_id: str
     share: float | None
     verbatim: bool
+    quote_start: int | None
+    quote_end: int | None
+    source_start: int | None
+    source_end: int | None
+    page: int | str | None
     others: list[SupportReport]
+
+
+class WordReport(TypedDict):
+    """A word of a given text (`nbce_rag.evidence.word_likelihood.WordLikelihood`); `log_prob` may be None."""
+
+    start: int
+    end: int
+    text: str
+    log_prob: float | None
+    rank: int
+
+
+class UnsupportedReport(TypedDict):
+    """Words inside of a citation that stand in no context cited there (`nbce_rag.Answer.unsupported`).
+
+    Attributes:
+        start, end: `answer[start:end]`, in Unicode code points; `end` is exclusive.
+        text: the words themselves.
+        context_index: another context in which they stand; None if they stand in none.
+    """
+
+    start: int
+    end: int
+    text: str
+    context_index: int | None
 
 
 class UsageReport(TypedDict):
@@ -135,8 +179,11 @@ class Report(TypedDict):
 
     Attributes:
         schema: version of this form. It changes when a key changes its meaning or goes.
+        memory: mean share of the model's memory in the tokens (`nbce_rag.Answer.memory`).
         question, answer, thought, finish_reason, fusion, grounding, warnings: see `nbce_rag.Answer`.
         citations: cited stretches of the answer, ordered and disjoint.
+        unsupported: numbers and names inside of citations that stand in no context cited there; they are not
+            to be shown as cited.
         cited_ids: `id` of the contexts that are cited, in the order of their first citation, which is that
             of the numbers in a printed answer.
         contexts: the passages that were read, cited or not, in the order in which they were given.
@@ -144,6 +191,9 @@ class Report(TypedDict):
         sentence_rows: further rows, which read sentences of passages once more.
         usage: tokens.
         timings: seconds.
+        words: of a text that somebody else wrote, its words; [] of an answer.
+        ablation: what becomes of the answer's likelihood without each context (`nbce_rag.evidence.ablation`);
+            None where it was not computed.
     """
 
     schema: Literal[1]
@@ -153,7 +203,9 @@ class Report(TypedDict):
     finish_reason: str
     fusion: str
     grounding: float | None
+    memory: float | None
     citations: list[CitationReport]
+    unsupported: list[UnsupportedReport]
     cited_ids: list[str]
     contexts: list[ContextReport]
     rows: int
@@ -161,6 +213,8 @@ class Report(TypedDict):
     usage: UsageReport
     timings: TimingsReport
     warnings: list[str]
+    words: list[WordReport]
+    ablation: AblationReport | None
 
 
 def report(answer: AnswerLike) -> Report:
@@ -186,27 +240,21 @@ def report(answer: AnswerLike) -> Report:
         "finish_reason": answer.finish_reason,
         "fusion": answer.fusion,
         "grounding": _number(answer.grounding),
+        "memory": _number(answer.memory),
         "citations": [
             {
                 "start": int(citation.start),
                 "end": int(citation.end),
                 "text": citation.text,
-                "context_index": int(citation.passage),
-                "passage_id": citation.passage_id,
-                "share": _number(citation.share),
-                "verbatim": bool(citation.verbatim),
-                "others": [
-                    {
-                        "context_index": int(other.passage),
-                        "passage_id": other.passage_id,
-                        "share": _number(other.share),
-                        "verbatim": bool(other.verbatim),
-                    }
-                    for other in supports_among(citation, len(contexts))[1:]
-                ],
+                **_support(answer, citation.supports[0]),
+                "others": [_support(answer, other) for other in supports_among(citation, len(contexts))[1:]],
             }
             for citation in answer.citations
             if supports_among(citation, len(contexts))
+        ],
+        "unsupported": [
+            {"start": word.start, "end": word.end, "text": word.text, "context_index": word.passage}
+            for word in answer.unsupported
         ],
         "cited_ids": [answer.passages[one.passage].id for one in cited_by_number(answer.passage_evidence)],
         "contexts": contexts,
@@ -231,6 +279,17 @@ def report(answer: AnswerLike) -> Report:
             "total": _number(timings.total),
         },
         "warnings": list(answer.warnings),
+        "words": [
+            {
+                "start": int(word.start),
+                "end": int(word.end),
+                "text": word.text,
+                "log_prob": _number(word.log_prob),
+                "rank": int(word.rank),
+            }
+            for word in answer.words
+        ],
+        "ablation": None if answer.ablation is None else answer.ablation.to_dict(),
     }
 
 
@@ -238,6 +297,21 @@ def report_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of `report`, as `json.loads` reads it; a copy of its own each time."""
     schema: dict[str, Any] = json.loads(files(__package__).joinpath("report.schema.json").read_bytes())
     return schema
+
+
+def _support(answer: AnswerLike, support: Support) -> SupportReport:
+    quote = quote_of(support, answer.passages[support.passage])
+    return {
+        "context_index": int(support.passage),
+        "passage_id": support.passage_id,
+        "share": _number(support.share),
+        "verbatim": bool(support.verbatim),
+        "quote_start": None if quote is None else quote.start,
+        "quote_end": None if quote is None else quote.end,
+        "source_start": None if quote is None else quote.source_start,
+        "source_end": None if quote is None else quote.source_end,
+        "page": None if quote is None else quote.page,
+    }
 
 
 def _context(answer: AnswerLike, place: int) -> ContextReport:

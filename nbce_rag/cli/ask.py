@@ -123,6 +123,9 @@ def ask_command(
         ),
     ] = None,
     chat_template_kwargs: ChatTemplateOption = None,
+    ablate: Annotated[
+        bool, typer.Option("--ablate", help="Say how much less likely the answer is without each passage.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     html: Annotated[
         Path | None,
@@ -202,6 +205,8 @@ def ask_command(
             with rag:  # leaving it says what could not be written
                 if as_json:
                     answer = rag.ask(question)
+                    if ablate and answer.tokens and answer.passages:
+                        answer = rag.ablate(answer)
                     # ASCII, so that no locale can garble it.
                     typer.echo(json.dumps(answer.to_dict(), ensure_ascii=True, allow_nan=False), file=stdout)
                 else:
@@ -211,6 +216,12 @@ def ask_command(
 
                     thoughts = Console(file=sys.stderr) if thinking else None
                     answer = stream(rag.stream(question), Console(file=stdout), thoughts)
+                    if ablate and answer.tokens and answer.passages:
+                        from ..view.likelihoods import likelihood_lines
+
+                        answer = rag.ablate(answer)
+                        for line in likelihood_lines(answer):
+                            typer.echo(line, file=stdout)
                 if not answer.passages:
                     reason = rag.explain()
             _write_views(answer, html, plot)

@@ -60,6 +60,12 @@ def eval_command(
             "--together", help="Methods with the same rows share a batch: sooner, times do not compare."
         ),
     ] = False,
+    ablate: Annotated[
+        bool,
+        typer.Option(
+            "--ablate", help="Also say how far answers rest on the gold passages, and on what they cite."
+        ),
+    ] = False,
     style: AnswerStyleOption = None,
     max_tokens: AnswerTokensOption = None,
     model: ModelOption = None,
@@ -108,6 +114,7 @@ def eval_command(
                         half=half,
                         batch_size=batch_size,
                         together=together,
+                        ablate=ablate,
                         max_tokens=max_tokens,
                         model=model,
                         index=index,
@@ -128,7 +135,7 @@ def _show(report: Mapping[str, Any]) -> None:
     table = Table(box=None, pad_edge=False)
     table.add_column("method", overflow="fold")
     with_keys = any("keys_share" in scores for scores in report["methods"].values())
-    for name in (*(_LONG_HEADS if with_keys else _HEADS), "lead = gold", "s/question", "tokens"):
+    for name in (*(_LONG_HEADS if with_keys else _HEADS), "lead = gold", "stands", "s/question", "tokens"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, scores in report["methods"].items():
         difference = scores.get("difference_to_concat", {}).get("answer_found", {})
@@ -140,6 +147,7 @@ def _show(report: Mapping[str, Any]) -> None:
             _interval(difference.get("ci95"), "+.2f"),
             *(_long_cells(scores) if with_keys else (_number(scores["exact_match"]), _number(scores["f1"]))),
             _number(scores["leading_is_gold_when_right"]),
+            _number(scores["words_standing"]),
             _number(scores["seconds_per_question"], ".2f"),
             _number(scores["prompt_tokens"], ".0f"),
         )

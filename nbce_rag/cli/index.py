@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -68,6 +69,18 @@ def index_command(
     check: Annotated[
         bool, typer.Option("--check", help="Read all of the index and say what is wrong.")
     ] = False,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Pass over what this says, as in .gitignore (drafts/, *.log.txt); may be repeated. Files "
+            "named .nbceignore count without being told.",
+            show_default=False,
+        ),
+    ] = None,
+    gitignore: Annotated[
+        bool, typer.Option("--gitignore", help="Have .gitignore count as .nbceignore does.")
+    ] = False,
     keep_missing: Annotated[
         bool,
         typer.Option("--keep-missing", help="Keep the passages of files that are gone from these folders."),
@@ -116,7 +129,8 @@ def index_command(
     """Put documents into an index. Run again, it follows what was added, changed, renamed and deleted."""
     if check or rebuild or not documents:
         with errors_in_one_line():
-            for name, is_set in (("--keep-missing", keep_missing), ("--yes", yes), ("--watch", watch)):
+            switches = {"--keep-missing": keep_missing, "--yes": yes, "--watch": watch}
+            for name, is_set in (switches | {"--exclude": exclude, "--gitignore": gitignore}).items():
                 if is_set:
                     raise InputError(f"{name} goes with documents; leave it out here")
         _maintain(path, documents, factory, check, rebuild)
@@ -130,6 +144,7 @@ def index_command(
         if watch:
             require_watchfiles()  # before anything is embedded
         window = given(max_tokens=max_tokens, overlap=overlap)
+        rules = given(exclude=exclude) | {"gitignore": gitignore}
         limit = None if kv_max_bytes is None else parse_bytes(kv_max_bytes)
         with notes() as found, redirect_stdout(sys.stderr), _open_or_create(path, embedder) as index:
             if factory is not None:
@@ -143,6 +158,7 @@ def index_command(
                     confirm=_confirm(yes),
                     progress=progress,
                     **window,
+                    **rules,
                 )
             if factory is not None:
                 index.compact(factory)
@@ -160,7 +176,8 @@ def index_command(
             with redirect_stdout(sys.stderr):
                 index = _open_or_create(path, embedder)
             with index:
-                _follow(index, documents, {"keep_missing": keep_missing, "confirm": _confirm(yes)} | window)
+                options = {"keep_missing": keep_missing, "confirm": _confirm(yes)} | window | rules
+                _follow(index, documents, options)
         if not (took_in or report.files_unchanged or report.files_removed):
             raise typer.Exit(_NOTHING_READ)
 
@@ -207,10 +224,12 @@ def _say_changes(report: SyncReport) -> None:
     for path, old in report.files_moved.items():
         say(f"moved: {old} -> {path}")
     for path in report.files_removed:
-        say(f"removed: {path} is gone")
+        say(f"removed: {path} is {'excluded' if os.path.lexists(path) else 'gone'}")
     if report.files_missing:
         examples = ", ".join(report.files_missing[:3]) + (", ..." if len(report.files_missing) > 3 else "")
         say(f"{len(report.files_missing)} files that are gone stay in the index: {examples}")
+    if report.excluded:
+        say(f"excluded: {report.excluded} files and folders")
     if count := sum(report.other_types.values()):
         types = [
             f"{suffix or 'no suffix'} ({files})" if files > 1 else suffix or "no suffix"

@@ -1,4 +1,4 @@
-"""The command line: `nbce-rag index`, `list`, `show`, `remove`, `ask`, `eval`, `study`, `kv`, ...
+"""The command line: `nbce-rag index`, `list`, `show`, `remove`, `ask`, `attribute`, `eval`, `kv`, ...
 
 Nothing heavy is imported before a command needs it, so that `--help` answers at once.
 """
@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from .ask import ask_command
+from .attribute import attribute_command
 from .bench import bench_command
 from .evaluate import eval_command
 from .index import index_command
@@ -63,6 +64,7 @@ app.command("list")(list_command)
 app.command("show")(show_command)
 app.command("remove")(remove_command)
 app.command("ask")(ask_command)
+app.command("attribute")(attribute_command)
 app.command("eval")(eval_command)
 app.command("study")(study_command)
 app.command("kv")(kv_command)

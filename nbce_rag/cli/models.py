@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..files import expand_home
 from .console import errors_in_one_line, spinner, table_console
 from .options import DeviceOption, DtypeOption, given
 
@@ -66,7 +67,7 @@ def _show_family(name: str, as_json: bool) -> bool:
     from ..models.families import WAYS, families
 
     family = families().families.get(name)
-    if family is None or Path(name).exists():
+    if family is None or Path(expand_home(name)).exists():
         return False
     if as_json:
         typer.echo(json.dumps(asdict(family), ensure_ascii=True))

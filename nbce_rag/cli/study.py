@@ -11,6 +11,7 @@ import typer
 
 from ..errors import InputError
 from ..evaluation.studies import STUDIES
+from ..files import expand_home
 from .console import errors_in_one_line, notes, progress_shown, say
 from .options import (
     AnswerStyleOption,
@@ -77,6 +78,7 @@ def study_command(
     backend: BackendOption = None,
 ) -> None:
     """Write a table and a picture of how answers change with one thing."""
+    out = Path(expand_home(out))
     with errors_in_one_line("what was answered is in the logs; run the same command again to go on"):
         if name not in STUDIES:
             raise InputError(f"unknown study {name!r}; choose one of {', '.join(STUDIES)}")

@@ -23,12 +23,14 @@ from .drafting import PromptLookup
 from .group import Group
 from .sampling import TokenChooser
 
-__all__ = ["LockstepDecoder"]
+__all__ = ["LOGITS_BYTES", "LockstepDecoder", "fuse"]
+
+LOGITS_BYTES = 256 * 2**20
+"""Of logits in a pass over several tokens, at most."""
 
 # Rows of finished questions run along until they are this share of the batch; dropping them copies the rest.
 _DEAD_SHARE = 0.25
 _ASLEEP_SHARE = 0.25  # rows fall asleep where that spares so much of a step; it moves the rows that are read
-_LOGITS_BYTES = 256 * 2**20  # of logits in a pass over several tokens
 
 
 class LockstepDecoder:
@@ -120,7 +122,7 @@ class LockstepDecoder:
             return ()
         leading = group.live_rows[int(group.state.evidence[0].argmax())]
         logits = 4 * self._vocab_size * self._read
-        room = min(self._rows.room, _LOGITS_BYTES // logits) - 1
+        room = min(self._rows.room, LOGITS_BYTES // logits) - 1
         draft = group.lookup.draft(group.answer, leading, room)
         self._proposed = (group.lookup, len(draft)) if draft else None
         return draft
@@ -180,7 +182,7 @@ class LockstepDecoder:
         if any(mask is not None for mask in masks):
             block = torch.stack([_restrict(part, mask) for part, mask in zip(block, masks, strict=True)])
         state = FusionState.stack([group.state for group in groups])
-        fused = _fuse(groups[0].rule, block, state)
+        fused = fuse(groups[0].rule, block, state)
         for group, part in zip(groups, state.unstack(len(groups)), strict=True):
             group.state = part
         return [
@@ -211,7 +213,7 @@ class LockstepDecoder:
             waking = sorted(sleepers.read) if token is None else sleepers.heaviest(of_token)
             by_row |= self._wake(group, waking)
         block = torch.stack([by_row[row] for row in group.rows])
-        fused = _fuse(group.rule, block[None], group.state)
+        fused = fuse(group.rule, block[None], group.state)
         return self._choose_one(index, block, Fused(fused.log_probs[0], fused.weights[0]))
 
     def _wake(self, group: Group, passages: Sequence[int]) -> dict[int, Tensor]:
@@ -228,7 +230,7 @@ class LockstepDecoder:
         for read, some in behind.items():
             rows = [group.rows[passage + 1] for passage in some]
             lacking = group.answer[read:]
-            most = max(1, _LOGITS_BYTES // (4 * self._vocab_size * len(rows)))
+            most = max(1, LOGITS_BYTES // (4 * self._vocab_size * len(rows)))
             parts = []
             for first in range(0, len(lacking), most):
                 ids = torch.tensor(lacking[first : first + most]).expand(len(rows), -1)
@@ -254,7 +256,7 @@ class LockstepDecoder:
                     "no_repeat_ngram_size bans. Drop one of them."
                 )
             rows = _restrict(rows, ~banned)
-            again = _fuse(group.rule, rows[None], group.state)
+            again = fuse(group.rule, rows[None], group.state)
             normalised = again.log_probs[0].log_softmax(-1)
             fused, scores = Fused(normalised, again.weights[0]), group.chooser.process(normalised)
         token = group.chooser.choose(scores)
@@ -276,7 +278,8 @@ class LockstepDecoder:
             log_prob=log_prob,
             evidence=group.notice(token, evidence, log_prob),
             gain=gain if math.isfinite(gain) else 0.0,
-            entropies=group.by_row(nucleus(rows, 1.0)[1]) if group.entropies else (),
+            entropies=group.by_row(nucleus(rows, 1.0)[1], math.nan) if group.entropies else (),
+            row_log_probs=group.by_row(of_token, NEG_INF),
             top=_top(fused.log_probs, group.top) if group.top else (),
         )
 
@@ -309,7 +312,7 @@ def _sure(chooser: TokenChooser, scores: Tensor, low: Tensor, high: Tensor) -> i
     return None if bool((processed[0] == NEG_INF).all()) else chooser.sure(*processed)
 
 
-def _fuse(rule: Rule, log_probs: Tensor, state: FusionState) -> Fused:
+def fuse(rule: Rule, log_probs: Tensor, state: FusionState) -> Fused:
     """The rule, or the row without a passage where there are no others."""
     if log_probs.shape[1] == 1:
         return Fused(log_probs[:, 0], log_probs.new_zeros(len(log_probs), 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 from ..prompts.tokenizer import Tokenizer
 
@@ -46,6 +47,14 @@ class TextBuilder:
         self._released = 0
         self._end: int | None = None
         self._finished = False
+
+    @classmethod
+    def of_text(cls, tokenizer: Tokenizer, text: str, spans: Sequence[tuple[int, int]]) -> Self:
+        """A text that is there already, with the span of each of its tokens; nothing is added to it."""
+        builder = cls(tokenizer)
+        builder._raw, builder._spans = text, list(spans)
+        builder._released, builder._finished = len(text), True
+        return builder
 
     @property
     def text(self) -> str:

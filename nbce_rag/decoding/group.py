@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -129,10 +128,18 @@ class Group:
         stay, restart = rule.drift(self.state)
         return Sleepers((stay, restart[0]), evidence[0], len(self.answer))
 
-    def by_row(self, values: Tensor) -> tuple[float, ...]:
-        """Values of the rows that are still read, row 0 first, in the places of all rows."""
+    def by_row(self, values: Tensor, unread: float) -> tuple[float, ...]:
+        """Values of the rows that are read, row 0 first, in the places of all rows.
+
+        Args:
+            values: of `rows_awake`.
+            unread: what stands for rows that sleep or were dropped.
+        """
         first, *others = values.tolist()
-        return (first, *self._in_place(others, math.nan))
+        if self.sleepers is not None:
+            of_row = dict(zip(self.sleepers.awake, others, strict=True))
+            others = [of_row.get(row, unread) for row in range(len(self.live_rows))]
+        return (first, *self._in_place(others, unread))
 
     def notice(self, token: int, evidence: Tensor, log_prob: float) -> tuple[float, ...]:
         """Take in a chosen token, its evidence over the kept rows and its log-prob; the evidence over all

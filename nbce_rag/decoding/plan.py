@@ -104,6 +104,14 @@ class RowPlan:
                 (found if len(row.members) == 1 else joint)[member].append(value)
         return [max(own or others) for own, others in zip(found, joint, strict=True)]
 
+    def best_alone(self, values: Sequence[float]) -> list[float]:
+        """Values over n passage rows into the best over each passage's own rows; -inf where it has none."""
+        best = [-math.inf] * self.passages
+        for row, value in zip(self.rows[1:], values, strict=True):
+            if len(row.members) == 1:
+                best[row.members[0]] = max(best[row.members[0]], value)
+        return best
+
 
 def filled_scores(items: Sequence[Row] | Sequence[Passage]) -> list[float] | None:
     """A retrieval score for each row or passage; None if neither a score nor a rank is known of any.

@@ -51,6 +51,11 @@ class Engine:
         """The store as the model sees it."""
         return None if self.store is None else self.store.of(self.model)
 
+    @property
+    def pass_tokens(self) -> int:
+        """Rows times length of one forward pass, at most."""
+        return self.batch_tokens or self.model.batch_tokens
+
     def encoder_of(self, request: Request) -> PromptEncoder:
         """The request's wording, or the engine's."""
         options = request.options

@@ -14,9 +14,9 @@ from typing import Any, Protocol, TypeAlias
 from ..errors import ReadError
 from ..noncharacters import strip_marks
 from ..passages import Passage
+from .limits import READ_LIMITS, ReadLimits
 
 __all__ = [
-    "MOST_BYTES",
     "Document",
     "OnError",
     "Splitter",
@@ -28,11 +28,8 @@ __all__ = [
     "source_of",
 ]
 
-MOST_BYTES = 1 << 30
-"""Of a file, or of what one unpacks to; a larger one is passed over."""
-
 OnError: TypeAlias = Callable[[ReadError], None]
-"""Gets an error for each file or line that is passed over."""
+"""Gets an error for each file, page or line that is passed over."""
 
 
 class Splitter(Protocol):
@@ -67,18 +64,20 @@ class Document:
         text: Its text, without passage marks (U+FDD0 to U+FDD3).
         title: Its title, when it names one.
         page_starts: Where in `text` each page starts, for formats that have pages; else empty.
+        gaps: What of the file is not in the text, a sentence each, such as pages that are images.
     """
 
     text: str
     title: str | None = None
     page_starts: tuple[int, ...] = ()
+    gaps: tuple[str, ...] = ()
 
     def page(self, position: int) -> int | None:
         """The page, counted from 1, that holds the character at `position`; None without pages."""
         return bisect_right(self.page_starts, position) or None
 
 
-def check_regular(path: Path) -> os.stat_result:
+def check_regular(path: Path, limits: ReadLimits = READ_LIMITS) -> os.stat_result:
     """What a file is, before it is opened: opening a pipe or a device could wait for ever.
 
     Raises:
@@ -93,18 +92,20 @@ def check_regular(path: Path) -> os.stat_result:
         raise ReadError(f"{str(path)[:300]}: cannot be read: {reason}.") from error
     if not stat.S_ISREG(status.st_mode):
         raise ReadError(f"{path}: is not a regular file.")
-    if status.st_size > MOST_BYTES:
-        raise ReadError(f"{path}: has {status.st_size:,} bytes, over the limit of {MOST_BYTES:,}; split it.")
+    if status.st_size > limits.max_bytes:
+        raise ReadError(
+            f"{path}: has {status.st_size:,} bytes, over the limit of {limits.max_bytes:,}; split it."
+        )
     return status
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path, limits: ReadLimits = READ_LIMITS) -> bytes:
     """The content of a regular file.
 
     Raises:
         ReadError: It is missing, not a regular file, too large, or not readable.
     """
-    check_regular(path)
+    check_regular(path, limits)
     try:
         return path.read_bytes()
     except FileNotFoundError:

@@ -8,8 +8,11 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import ReadError, warn
+from ..files import expand_home
 from ..passages import Passage
 from .document import OnError, Splitter
+from .excludes import Excludes, Rules
+from .limits import READ_LIMITS, ReadLimits
 from .readers import SUFFIXES, read_passages
 from .splitting import TokenCounter, check_window, split_document
 
@@ -23,11 +26,16 @@ def read_files(
     overlap: int = 32,
     count_tokens: TokenCounter | None = None,
     on_error: OnError | None = None,
+    exclude: str | Iterable[str] = (),
+    gitignore: bool = False,
+    limits: ReadLimits = READ_LIMITS,
 ) -> Iterator[tuple[Path, list[Passage]]]:
     """Reads files and folders into passages.
 
-    Folders are read with all that is in them, sorted by path; hidden files and folders and files of
-    other types in them are passed over, links to folders are not followed. A file that is reached
+    Folders are read with all that is in them, sorted by path. In them are passed over: what is hidden (a
+    name that begins with a dot), whatever patterns say; files of other types; links to folders, which are
+    not followed, while links to files are; and what patterns exclude: those of `exclude`, and of files
+    named `.nbceignore`. What is given by its own name is read in any case. A file that is reached
     twice is read once. The `source` of a passage is the file's path as it was given or found, with
     forward slashes. Spans count in the text of `read_document`; passages of a PDF have in
     `metadata["page"]` the page, from 1, that they start on.
@@ -36,9 +44,9 @@ def read_files(
     `metadata`; all other keys are added to the metadata. Its passages have spans in that `text`. The
     id is kept when the text makes one passage; more get `#1`, `#2`, ... after it.
 
-    What is no regular file (a pipe, a device), and files of more than 1 GiB, also unpacked, are passed over,
-    and so are lines of JSON of more than 64 MiB or nested deeper than 64 levels. Bytes of a file's name that
-    are not UTF-8 stand in the source as `\\xe9`.
+    What is no regular file (a pipe, a device), and files over one of the limits, are passed over, and so are
+    lines of JSON of more than 64 MiB or nested deeper than 64 levels. Bytes of a file's name that are not
+    UTF-8 stand in the source as `\\xe9`.
 
     Text loses the noncharacters U+FDD0 to U+FDD3, which mark passages in prompts.
 
@@ -48,20 +56,25 @@ def read_files(
         overlap: The most tokens that a passage repeats from the one before.
         count_tokens: Counts the tokens of a string; default
             `nbce_rag.documents.splitting.approximate_tokens`.
-        on_error: Gets an error for each file or line that is passed over. Default: an `NbceWarning`.
+        on_error: Gets an error for each file, page or line that is passed over. Default: an `NbceWarning`.
             It may raise to stop the reading.
+        exclude: Patterns as in `.gitignore`, relative to each folder that is given; they count before those
+            of files.
+        gitignore: Have `.gitignore` count too, before it `.nbceignore`; also in the folders above, up to
+            that of the Git repository.
+        limits: The most that one file may take.
 
     Returns:
         An iterator of (path, its passages in order), for files that gave at least one.
 
     Raises:
-        InputError: `max_tokens` or `overlap` is out of range, at the call.
+        InputError: `max_tokens` or `overlap` is out of range, or a pattern is none, at the call.
     """
     check_window(max_tokens, overlap)
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
     splitter = partial(split_document, max_tokens=max_tokens, overlap=overlap, count_tokens=count_tokens)
-    return _passages(paths, splitter, on_error or _warn)
+    return _passages(paths, splitter, on_error or _warn, Excludes.of(exclude, gitignore), limits)
 
 
 def _warn(error: ReadError) -> None:
@@ -69,15 +82,23 @@ def _warn(error: ReadError) -> None:
 
 
 def _passages(
-    paths: Iterable[str | Path], splitter: Splitter, on_error: OnError
+    paths: Iterable[str | Path],
+    splitter: Splitter,
+    on_error: OnError,
+    excludes: Excludes,
+    limits: ReadLimits,
 ) -> Iterator[tuple[Path, list[Passage]]]:
     seen: set[str] = set()
-    for path in find_files(paths, lambda path, reason: on_error(ReadError(f"{path}: {reason}"))):
+
+    def fail(path: str, reason: str) -> None:
+        on_error(ReadError(f"{path}: {reason}"))
+
+    for path in find_files(paths, fail, excludes=excludes):
         if (name := file_key(path)) in seen:
             continue
         seen.add(name)
         try:
-            passages = read_passages(path, splitter, on_error)
+            passages = read_passages(path, splitter, on_error, limits)
         except ReadError as error:
             on_error(error)
         else:
@@ -88,7 +109,7 @@ def _passages(
 def file_key(path: str | os.PathLike[str]) -> str:
     """What tells one file from others, however it is called: its real path, as text that can be stored."""
     try:
-        real = os.path.realpath(path)
+        real = os.path.realpath(expand_home(path))
     except (OSError, ValueError):  # no file can be there
         real = os.fspath(path)
     try:
@@ -107,6 +128,8 @@ def find_files(
     paths: Iterable[str | Path],
     on_failure: Callable[[str, str], None],
     on_other_type: Callable[[Path], None] | None = None,
+    on_excluded: Callable[[Path], None] | None = None,
+    excludes: Excludes | None = None,
 ) -> Iterator[Path]:
     """The files that are named, and those of a known type in the folders that are named.
 
@@ -114,14 +137,18 @@ def find_files(
         paths: files and folders.
         on_failure: told of each folder that gives none, or cannot be read, and why.
         on_other_type: told of each file in these folders that is passed over for its type.
+        on_excluded: told of each file and folder in them that is passed over for a pattern.
+        excludes: what is; default: what files of patterns say.
     """
-    for path in map(Path, paths):
+    for path in map(Path, map(expand_home, paths)):
         if not _is_folder(path):
             yield path
             continue
-        files = sorted(_walk(path, on_failure, on_other_type or _pass_over))
+        walk = _Walk(path, on_failure, on_other_type or _pass_over, on_excluded or _pass_over)
+        files = sorted(walk.files(excludes or Excludes()))
         if not files:
-            on_failure(str(path), f"this folder holds no file that ends in {', '.join(SUFFIXES)}.")
+            rest = " and is not excluded" if walk.has_excluded else ""
+            on_failure(str(path), f"this folder holds no file that ends in {', '.join(SUFFIXES)}{rest}.")
         yield from files
 
 
@@ -136,18 +163,43 @@ def _pass_over(path: Path) -> None:
     pass
 
 
-def _walk(
-    folder: Path, on_failure: Callable[[str, str], None], on_other_type: Callable[[Path], None]
-) -> Iterator[Path]:
-    def fail(error: OSError) -> None:
-        on_failure(str(error.filename), f"cannot be read: {error.strerror}.")
+class _Walk:
+    """What lies in a folder and those beneath."""
 
-    for parent, folders, names in os.walk(folder, onerror=fail):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            if name.startswith("."):
-                continue
-            if name.lower().endswith(SUFFIXES):
-                yield Path(parent, name)
-            else:
-                on_other_type(Path(parent, name))
+    def __init__(
+        self,
+        folder: Path,
+        on_failure: Callable[[str, str], None],
+        on_other_type: Callable[[Path], None],
+        on_excluded: Callable[[Path], None],
+    ) -> None:
+        self.has_excluded = False
+        self._folder = folder
+        self._on_failure = on_failure
+        self._on_other_type = on_other_type
+        self._on_excluded = on_excluded
+
+    def files(self, excludes: Excludes) -> Iterator[Path]:
+        """Those of a known type that are not passed over."""
+        rules = Rules(excludes, self._folder, self._on_failure)
+        for parent, folders, names in os.walk(self._folder, onerror=self._fail):
+            rules.enter(parent)
+            folders[:] = [name for name in folders if self._counts(rules, parent, name, True)]
+            for name in names:
+                if not name.lower().endswith(SUFFIXES):
+                    if not name.startswith(".") and not rules.excludes(parent, name, False):
+                        self._on_other_type(Path(parent, name))
+                elif self._counts(rules, parent, name, False):
+                    yield Path(parent, name)
+
+    def _counts(self, rules: Rules, parent: str, name: str, is_folder: bool) -> bool:
+        if name.startswith("."):
+            return False
+        if rules.excludes(parent, name, is_folder):
+            self.has_excluded = True
+            self._on_excluded(Path(parent, name))
+            return False
+        return True
+
+    def _fail(self, error: OSError) -> None:
+        self._on_failure(str(error.filename), f"cannot be read: {error.strerror}.")

@@ -2,7 +2,8 @@
 
 Nothing is rewritten: a passage is a span of the text, and everything but whitespace is in some span.
 The text is first taken apart into pieces (sentences; parts of those that are too long), each of
-which is counted once, and the pieces are then packed into passages.
+which is counted once, and the pieces are then packed into passages. The rows of a pipe table are pieces too,
+and a passage that begins among them takes the table's head along (`nbce_rag.documents.table_heads`).
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..checks import check_count
 from ..errors import InputError
 from ..passages import Passage
+from .packing import Piece, pack
+from .table_heads import TableHeads
 
 __all__ = ["approximate_tokens", "split_document", "split_sentences", "split_text"]
 
@@ -56,15 +59,6 @@ _FINER = (
 )
 
 
-class _Piece(NamedTuple):
-    """A span without outer whitespace that is never cut, and its count of tokens."""
-
-    start: int
-    end: int
-    tokens: int
-    opens: bool  # it is the first of a paragraph
-
-
 def approximate_tokens(text: str) -> int:
     """The default counter: tokens that a typical vocabulary needs for `text`, from its characters alone.
 
@@ -80,8 +74,9 @@ def split_text(
 ) -> list[Span]:
     """Splits a text into passages of at most `max_tokens`, at paragraph ends, then at sentence ends.
 
-    A sentence of more than `max_tokens` is cut at line ends, then clauses, words, characters. The
-    time is linear in the length of the text.
+    A sentence of more than `max_tokens` is cut at line ends, then clauses, words, characters; so is a row of
+    a pipe table, and one that begins a passage leaves room for the head of its table. The time is linear in
+    the length of the text.
 
     Args:
         text: Any text; it is not changed.
@@ -101,7 +96,7 @@ def split_text(
     """
     check_window(max_tokens, overlap)
     count = count_tokens or approximate_tokens
-    return _pack(text, list(_pieces(text, max_tokens, overlap, count)), max_tokens, overlap, count)
+    return _split(text, max_tokens, overlap, count, TableHeads(text, max_tokens, count))
 
 
 def split_document(
@@ -118,14 +113,24 @@ def split_document(
 
     The title is not counted. Each passage gets a copy of `metadata`, and its id from its content.
 
+    A passage that begins within a pipe table has the table's head before its own text, where it fits, and
+    its length, with the line of dashes, in `metadata["table_head"]`: behind that many characters the text is
+    what stands from `start` to `end`.
+
     Raises:
         InputError: As `split_text`.
     """
-    spans = split_text(text, max_tokens=max_tokens, overlap=overlap, count_tokens=count_tokens)
-    return [
-        Passage(text[a:b], title=title, source=source, start=a, end=b, metadata=dict(metadata or {}))
-        for a, b in spans
-    ]
+    check_window(max_tokens, overlap)
+    count = count_tokens or approximate_tokens
+    heads = TableHeads(text, max_tokens, count)
+    passages = []
+    for start, end in _split(text, max_tokens, overlap, count, heads):
+        part, more = text[start:end], dict(metadata or {})
+        head = heads.head_at(start)
+        if head and count(head + part) <= max_tokens:
+            part, more = head + part, {**more, "table_head": len(head)}
+        passages.append(Passage(part, title=title, source=source, start=start, end=end, metadata=more))
+    return passages
 
 
 def split_sentences(text: str, most: int) -> list[Span]:
@@ -135,7 +140,8 @@ def split_sentences(text: str, most: int) -> list[Span]:
     character that is not whitespace is in one.
     """
     # Counted as one token each, sentences are pieces that are never taken apart.
-    spans = [(piece.start, piece.end) for piece in _pieces(text, 1, 0, lambda sentence: 1)]
+    heads = TableHeads("", 1, len)
+    spans = [(piece.start, piece.end) for piece in _pieces(text, 1, 0, lambda sentence: 1, heads)]
     size = max(1, -(-len(spans) // most))
     runs = (spans[i : i + size] for i in range(0, len(spans), size))
     return [(run[0][0], run[-1][1]) for run in runs]
@@ -198,23 +204,40 @@ def _is_abbreviation(text: str, start: int, dot: int) -> bool:
     return is_initial or is_list_number or word.lower() in _ABBREVIATION_SET
 
 
-def _pieces(text: str, max_tokens: int, overlap: int, count: TokenCounter) -> Iterator[_Piece]:
+def _split(text: str, max_tokens: int, overlap: int, count: TokenCounter, heads: TableHeads) -> list[Span]:
+    pieces = list(_pieces(text, max_tokens, overlap, count, heads))
+    return pack(text, pieces, max_tokens, overlap, count, heads)
+
+
+def _units(text: str, start: int, end: int, heads: TableHeads) -> Iterator[Span]:
+    """The sentences of a paragraph, and the rows of tables in it."""
+    for a, b, is_row in heads.units(start, end):
+        if is_row:
+            yield a, b
+        else:
+            yield from _sentences(text, a, b)
+
+
+def _pieces(
+    text: str, max_tokens: int, overlap: int, count: TokenCounter, heads: TableHeads
+) -> Iterator[Piece]:
     """All pieces of the text in order, each of at most `max_tokens`."""
     # Characters are cut off in runs that are small against the passage, and no larger than the
     # overlap: a text without any break still fills its passages and overlaps.
     grain = max(1, min(max_tokens // 8, overlap or max_tokens))
     for paragraph in _paragraphs(text):
         opens = True
-        for sentence in _sentences(text, *paragraph):
-            todo = [(*sentence, 0)]
+        for unit in _units(text, *paragraph, heads):
+            todo = [(*unit, 0)]
+            most = max_tokens - heads.tokens_at(unit[0])
             while todo:
                 a, b, level = todo.pop()
                 a, b = _trim(text, a, b)
                 if a >= b:
                     continue
                 tokens = count(text[a:b])
-                if tokens <= max_tokens or b - a == 1:
-                    yield _Piece(a, b, tokens, opens)
+                if tokens <= most or b - a == 1:
+                    yield Piece(a, b, tokens, opens)
                     opens = False
                     continue
                 if level < len(_FINER):
@@ -250,59 +273,3 @@ def _attaches(text: str, position: int) -> bool:
     is_modifier = character == "\u200d" or "\U0001f3fb" <= character <= "\U0001f3ff"
     is_joined = text[position - 1] == "\u200d"
     return is_modifier or is_joined or unicodedata.category(character).startswith("M")
-
-
-def _pack(text: str, pieces: list[_Piece], max_tokens: int, overlap: int, count: TokenCounter) -> list[Span]:
-    """Fills passages with pieces [low, high), of which those from `new` on are in no passage yet."""
-    spans: list[Span] = []
-    low = new = 0
-    while new < len(pieces):
-        # A passage repeats less than all of the one before, so that it is not contained in this one.
-        low = _overlap_start(text, pieces, low + 1 if spans else 0, new, overlap, count)
-        total = sum(piece.tokens for piece in pieces[low : new + 1])
-        while low < new and total > max_tokens:
-            total -= pieces[low].tokens
-            low += 1
-        high = new + 1
-        while high < len(pieces) and total + pieces[high].tokens <= max_tokens:
-            total += pieces[high].tokens
-            high += 1
-        high = _paragraph_end(pieces, low, new, high, total, max_tokens)
-        # The sum leaves out what stands between pieces, and tokens may differ across a seam: the
-        # passage itself is what must not be over the limit.
-        while count(text[pieces[low].start : pieces[high - 1].end]) > max_tokens:
-            if high > new + 1:
-                high -= 1
-            elif low < new:
-                low += 1
-            else:
-                break
-        spans.append((pieces[low].start, pieces[high - 1].end))
-        new = high
-    return spans
-
-
-def _overlap_start(
-    text: str, pieces: list[_Piece], first: int, new: int, overlap: int, count: TokenCounter
-) -> int:
-    """The first of the pieces before `new`, from `first` on, that may be repeated within `overlap` tokens."""
-    low, total = new, 0
-    while low > first and total + pieces[low - 1].tokens <= overlap:
-        low -= 1
-        total += pieces[low].tokens
-    while low < new and count(text[pieces[low].start : pieces[new - 1].end]) > overlap:
-        low += 1
-    return low
-
-
-def _paragraph_end(pieces: list[_Piece], low: int, new: int, high: int, total: int, max_tokens: int) -> int:
-    """`high`, or the last paragraph end before it when the passage is still at least half full there."""
-    if high == len(pieces) or pieces[high].opens:
-        return high
-    for stop in range(high - 1, new, -1):
-        total -= pieces[stop].tokens
-        if 2 * total < max_tokens:
-            break
-        if pieces[stop].opens:
-            return stop
-    return high

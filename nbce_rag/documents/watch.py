@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..errors import InputError, MissingDependencyError
+from ..files import expand_home
 
 __all__ = ["require_watchfiles", "watch_changes"]
 
@@ -42,10 +43,10 @@ def watch_changes(paths: Iterable[str | os.PathLike[str]], ignored: str | os.Pat
         InputError: None of the paths is there.
     """
     watchfiles = require_watchfiles()
-    there = [os.fspath(path) for path in paths if os.path.exists(path)]
+    there = [path for path in map(expand_home, paths) if os.path.exists(path)]
     if not there:
         raise InputError("There is nothing to watch: none of the paths is there.")
-    inside = os.path.join(os.path.realpath(ignored), "")
+    inside = os.path.join(os.path.realpath(expand_home(ignored)), "")
     has_begun = False
     for changes in watchfiles.watch(
         *there, watch_filter=None, rust_timeout=_POLL_MS, yield_on_timeout=True, raise_interrupt=True

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..checks import check_count
 from ..errors import InputError, MissingDependencyError, ModelError
+from ..files import expand_home
 from .embedder import Vectors, check_vectors
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ def canonical_embedder_name(reference: str) -> str:
     """One name for each model, however it was referred to: hub name, or absolute path of a folder."""
     if _hub_name(reference) == DEFAULT_EMBEDDER:
         return DEFAULT_EMBEDDER
-    folder = Path(reference).expanduser()
+    folder = Path(expand_home(reference))
     if folder.is_dir() or _is_path(reference):
         packaged = _packaged_folder()
         if packaged is not None and folder.resolve() == packaged.resolve():
@@ -213,7 +214,7 @@ def load_embedding_model(reference: str, device: str | None) -> SentenceTransfor
         MissingDependencyError: sentence-transformers is not installed.
     """
     packaged = _packaged_folder() if canonical_embedder_name(reference) == DEFAULT_EMBEDDER else None
-    folder = packaged or Path(reference).expanduser()
+    folder = packaged or Path(expand_home(reference))
     if not folder.is_dir() and _is_path(reference):
         raise ModelError(
             f"There is no embedding model at {reference!r}: give an existing folder that "

@@ -25,7 +25,7 @@ from ..fusion import Rule
 from ..models.model import Decoder, Step
 from ..request import Request
 
-__all__ = ["generate"]
+__all__ = ["Run", "generate"]
 
 NO_PASSAGES = "No passages were given; the answer comes from the question alone."
 NOTHING_RETRIEVED = (
@@ -82,7 +82,7 @@ def generate(engine: Engine, requests: Sequence[Request]) -> Iterator[tuple[int,
 
 
 @dataclass(eq=False)
-class _Run:
+class Run:
     """One answer in the making."""
 
     index: int
@@ -163,11 +163,18 @@ class _Run:
                     weights=self.prompted.plan.share(step.evidence),
                     gain=step.gain,
                     entropies=step.entropies,
+                    row_log_probs=self._by_passage(step.row_log_probs),
                     top=tuple((self.text.spelled(token, place), value) for token, value in step.top),
                 )
             )
         self.tokens += new
         return tuple(new)
+
+    def _by_passage(self, row_log_probs: Sequence[float]) -> tuple[float, ...]:
+        """A token's log-probs by row into those without a passage and by passage; () if there are none."""
+        if not row_log_probs:
+            return ()
+        return (row_log_probs[0], *self.prompted.plan.best_alone(row_log_probs[1:]))
 
     def answer(self, finish_reason: str) -> Answer:
         """The finished answer, or the abstention that takes its place."""
@@ -211,6 +218,7 @@ class _Run:
             fusion=_label(options.rule),
             warnings=(*_notes(self.request, prompted.plan), *self._notes_of_course()),
             thought=self.sampler.reader.thought,
+            request=self.request,
         )
 
     def _notes_of_course(self) -> list[str]:
@@ -262,7 +270,7 @@ def _generate_batch(
         rows, log_probs, prompted = read_prompts(engine, requests, plans)
     prefilled = time.perf_counter()
     runs = [
-        _Run(
+        Run(
             index=index,
             request=request,
             prompted=ready,
@@ -297,7 +305,7 @@ def _generate_batch(
                 yield run.index, piece
 
 
-def _piece(run: _Run, text: str, thought: str, reason: str | None) -> Piece | None:
+def _piece(run: Run, text: str, thought: str, reason: str | None) -> Piece | None:
     # Whether to abstain is known only when the answer is whole, so until then it is not shown.
     held = run.request.options.abstain_below is not None
     if reason is None:
@@ -312,7 +320,7 @@ def _piece(run: _Run, text: str, thought: str, reason: str | None) -> Piece | No
     return Piece(text + rest[0], last, answer, thought + rest[1])
 
 
-def _group(run: _Run, engine: Engine, rows: int) -> Group:
+def _group(run: Run, engine: Engine, rows: int) -> Group:
     options, plan = run.request.options, run.prompted.plan
     can_rewind = engine.model.can.rewind
     has_grammar = options.json_schema is not None or options.regex is not None

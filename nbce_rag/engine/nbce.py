@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import os
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -26,6 +27,8 @@ from ..prompts.prompt import Prompt
 from ..prompts.template import PromptTemplate
 from ..request import Request
 from ..values import mended
+from . import ablation as _ablation
+from . import attribution as _attribution
 from . import compare as _compare
 from . import rerank as _reranking
 from . import score as _scoring
@@ -397,6 +400,61 @@ class NBCE:
     ) -> ChoiceScores:
         """Fused log-probs of given answers: classification, multiple choice (`nbce_rag.engine.score`)."""
         return _scoring.score(self._engine, self.request(question, passages, **options), choices)
+
+    def attribute(
+        self,
+        question: str | Request,
+        passages: Iterable[Passage | str] = (),
+        text: str = "",
+        **options: Any,
+    ) -> Answer:
+        """Whose words a text is that somebody else wrote, a person or another model.
+
+        One pass of the text's tokens over all rows gives what decoding it would have given: evidence and
+        citations. The words' likelihoods under the passages are in `Answer.words`
+        (`nbce_rag.engine.attribution`).
+
+        Args:
+            question: what the text answers; or a request, which has its passages and options.
+            passages: at least one.
+            text: the answer; it is kept as it is.
+            **options: as in `request`.
+
+        >>> nbce.attribute("Who runs the ferry?", passages, "Ada does.").citations  # doctest: +SKIP
+
+        Raises:
+            InputError, ContextLengthError: what `nbce_rag.engine.attribution.attribute` raises.
+        """
+        request = self._sized(self._whole_request(question, passages, options))
+        return _attribution.attribute(self._engine, request, mended(text) if isinstance(text, str) else text)
+
+    async def aattribute(
+        self,
+        question: str | Request,
+        passages: Iterable[Passage | str] = (),
+        text: str = "",
+        **options: Any,
+    ) -> Answer:
+        """`attribute` in a worker thread."""
+        request = self._whole_request(question, passages, options)
+        return await asyncio.to_thread(self.attribute, request, text=text)
+
+    def ablate(self, answer: Answer) -> Answer:
+        """The answer with `Answer.ablation`: how much less likely it is without each of its passages.
+
+        Exact, and for one prompt and one pass over the answer (`nbce_rag.engine.ablation`).
+
+        Args:
+            answer: of this engine, or of one with the same model, decoded or attributed.
+
+        Raises:
+            InputError: what `nbce_rag.engine.ablation.ablate` raises.
+        """
+        return _ablation.ablate(self._engine, answer)
+
+    async def aablate(self, answer: Answer) -> Answer:
+        """`ablate` in a worker thread."""
+        return await asyncio.to_thread(self.ablate, answer)
 
     def _whole_request(
         self, question: str | Request, passages: Iterable[Passage | str], options: Mapping[str, Any]

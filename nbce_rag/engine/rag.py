@@ -206,6 +206,31 @@ class Rag:
         [request], _ = self._with_passages([self.nbce.request(question, **answer)], search)
         return self.nbce.compare(question, request.passages, **answer)
 
+    def attribute(
+        self, question: str, text: str, k: int | None = None, where: Where | None = None, **options: Any
+    ) -> Answer:
+        """Whose words a text is, over the passages that `ask` would read (`NBCE.attribute`).
+
+        Raises:
+            InputError: As in `ask` and `NBCE.attribute`, and where nothing is found.
+        """
+        search, answer = self._options(k, where, options)
+        [request], seconds = self._with_passages([self.nbce.request(question, **answer)], search)
+        if not request.passages:
+            why = self.explain(**{name: value for name, value in search.items() if name != "k"})
+            raise InputError(f"No passage was found to attribute the text to: {why}")
+        return _timed(self.nbce.attribute(question, request.passages, text, **answer), seconds)
+
+    async def aattribute(
+        self, question: str, text: str, k: int | None = None, where: Where | None = None, **options: Any
+    ) -> Answer:
+        """`attribute` in a worker thread."""
+        return await asyncio.to_thread(self.attribute, question, text, k, where, **options)
+
+    def ablate(self, answer: Answer) -> Answer:
+        """An answer with how much less likely it is without each of its passages (`NBCE.ablate`)."""
+        return self.nbce.ablate(answer)
+
     def search(
         self, question: str, k: int | None = None, where: Where | None = None, **options: Any
     ) -> list[Passage]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 
 from ..answers.answer import Answer
 from ..engine.generation import NO_PASSAGES
@@ -13,6 +15,7 @@ from ..engine.nbce import NBCE
 from ..errors import ContextLengthError, NbceWarning
 from ..evidence.identifiers import identifiers, names_in
 from ..evidence.passage_evidence import cited_by_number
+from ..evidence.unsupported import count_cited_words
 from ..models.transformers.rope import why_not
 from ..passages import Passage
 from ..prompts.template import Style
@@ -68,6 +71,7 @@ class Asker:
         contexts: the passages that were retrieved for each question, by its id.
         max_tokens: most tokens of an answer.
         style: of the wording, see `nbce_rag.options.Options`.
+        ablate: whether lines say how far an answer rests on the gold passages, and on what it cites.
     """
 
     def __init__(
@@ -77,8 +81,10 @@ class Asker:
         contexts: Mapping[str, Sequence[Passage]],
         max_tokens: int,
         style: Style | None,
+        ablate: bool = False,
     ) -> None:
         self._nbce, self._data, self._contexts = nbce, data, contexts
+        self._ablate = ablate
         self._options: RequestFields = {"max_tokens": max_tokens, "style": style}
         self._engines: dict[tuple[str, float], LongContext] = {}
 
@@ -112,6 +118,8 @@ class Asker:
             line["keys"] = [list(group) for group in question.keys]
             # With what the passages say of them, so that the log alone is enough to score again.
             line["identifiers"] = {name: name in names for name in identifiers(line["answer"])}
+        if self._ablate and (answer := _answer_to_ablate(course)) is not None:
+            line |= _ablation(self._nbce.ablate(answer), question)
         return line
 
     def _replies(self, courses: Sequence[_Course]) -> list[Answer | ContextLengthError]:
@@ -181,15 +189,41 @@ def _line(course: _Course, batch: int) -> Row:
     first_token = course.answers[-1].timings.first_token
     if course.method.layout == "apart":  # nothing of a ranking can be shown before all of it is there
         first_token = course.seconds - course.seconds_before
+    cited_words = count_cited_words(answer.text, answer.citations, answer.passages)
     notes = dict.fromkeys(warning for part in course.answers for warning in part.warnings)
     return line | {
         "answer": answer.text,
         "finish_reason": answer.finish_reason,
         "leading": max(cited, key=cited.__getitem__) if cited else None,
         "cited": list(cited),
+        "cited_words": cited_words._asdict(),
         "grounding": answer.grounding,
         "prompt_tokens": sum(part.usage.prompt_tokens for part in course.answers),
         "cached_tokens": sum(part.usage.cached_tokens for part in course.answers),
         "ttft_s": None if first_token is None else course.seconds_before + first_token,
         "warnings": [note for note in notes if note != NO_PASSAGES],
+    }
+
+
+def _answer_to_ablate(course: _Course) -> Answer | None:
+    """The answer, where one request to the engine itself gave it, over one passage a row."""
+    answer = course.answer
+    if answer is None or course.answers != [answer] or course.method.rope or answer.thought:
+        return None
+    most = max(map(len, answer.usage.row_passages), default=0)
+    return answer if answer.tokens and answer.passages and most == 1 else None
+
+
+def _ablation(answer: Answer, question: Question) -> Row:
+    """Nats that the answer loses without a gold passage that was read, on average, and `sufficiency`."""
+    assert answer.ablation is not None
+    gold = [
+        necessity
+        for passage, necessity in zip(answer.passages, answer.ablation.necessity, strict=True)
+        if passage.id in question.gold_ids and math.isfinite(necessity)
+    ]
+    sufficiency = answer.ablation.sufficiency
+    return {
+        "necessity": fmean(gold) if gold else None,
+        "sufficiency": None if sufficiency is None or not math.isfinite(sufficiency) else sufficiency,
     }

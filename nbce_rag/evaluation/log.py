@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 from ..errors import InputError, ReadError
+from ..files import expand_home
 
 __all__ = ["Row", "RunLog"]
 
@@ -36,7 +37,7 @@ class RunLog:
     """
 
     def __init__(self, path: str | os.PathLike[str] | None) -> None:
-        self.path = None if path is None else Path(path)
+        self.path = None if path is None else Path(expand_home(path))
         self.header: Row | None = None
         self.retrieval: dict[str, Row] = {}
         self.methods: dict[str, Row] = {}
@@ -54,7 +55,7 @@ class RunLog:
         """
         log = cls(path)
         try:
-            data = Path(path).read_bytes()
+            data = Path(expand_home(path)).read_bytes()
         except OSError as error:
             raise ReadError(f"The log {os.fspath(path)} cannot be read ({error.strerror}).") from error
         log._take(data)

@@ -211,6 +211,7 @@ def score_method(
     if baseline is not None:
         figures["difference_to_concat"] = paired_differences(rows, baseline, refusal=refusal, seed=seed)
     figures |= _citations(rows, {id_: scores["answer_found"] == 1 for id_, scores in scored.items()})
+    figures |= _standing(rows, {id_ for id_, scores in scored.items() if scores["answer_found"] == 1})
     ran = [row for row in rows if not row.get("error")]
     figures["abstained"] = _mean([float(is_silent(row, refusal)) for row in ran])
     figures["did_not_fit"] = len(rows) - len(ran)
@@ -287,6 +288,21 @@ def _citations(rows: Sequence[Row], right: Mapping[str, bool]) -> Figures:
             name: _mean([len(ids & gold) / len(gold) for ids, gold in sets]) for name, sets in pairs.items()
         },
         "leading_is_gold_when_right": _mean([float(lead) for lead in right_leads]),
+    }
+
+
+def _standing(rows: Sequence[Row], right: set[str]) -> Figures:
+    """Numbers and names inside of citations that stand in the passages cited there."""
+    counts = [(row["question_id"], row["cited_words"]) for row in rows if row.get("cited_words")]
+    total, standing, verbatim = (
+        sum(words[name] for _, words in counts) for name in ("all", "standing", "verbatim")
+    )
+    return {
+        "words_standing": standing / total if total else None,
+        "marked_words_verbatim": verbatim / standing if standing else None,
+        "right_unmarked": sum(
+            id_ in right and words["all"] > 0 == words["standing"] for id_, words in counts
+        ),
     }
 
 

@@ -25,6 +25,10 @@ def rescore(log: str | os.PathLike[str]) -> Figures:
         `methods` by name, each with `parameters` (the numbers that make it), `answer_found`, `exact_match`
         and `f1` (means over questions), `ci95` of each, `difference_to_concat` (paired, with intervals),
         `citation_precision` and `citation_recall` (`leading` and `any`), `leading_is_gold_when_right`,
+        `words_standing` (share of the numbers and names in citations that stand in a passage cited
+        there; the others lose their mark), `marked_words_verbatim` (share of those that stand there which do
+        so letter by letter, but for case and width), `right_unmarked` (count of right answers in whose
+        citations none stands),
         `abstained` (share that is an abstention, the prompt's refusal, or nothing), `did_not_fit` (count),
         `ttft_s` and `seconds_per_question` (medians, s), `prompt_tokens` and `cached_tokens` (means). The
         leading citation is the one with the most evidence over the answer. A method that the model cannot

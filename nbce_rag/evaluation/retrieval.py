@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..embedding.resolve import EmbedderLike
 from ..errors import InputError
+from ..files import expand_home
 from ..index import PassageIndex
 from ..passages import Passage
 from .data.dataset import Dataset
@@ -81,7 +82,7 @@ def _searcher(
         yield lambda question: list(question.contexts)
         return
     with tempfile.TemporaryDirectory(prefix="nbce-eval-") as temporary:
-        path = Path(folder or temporary)
+        path = Path(expand_home(folder or temporary))
         with PassageIndex.create(path, embedder, exist_ok=True) as index:
             index.add(data.passages.values())
             if len(index) != len(data.passages):

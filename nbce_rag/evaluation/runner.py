@@ -46,6 +46,7 @@ def evaluate(
     half: int | None = None,
     batch_size: int = 8,
     together: bool = False,
+    ablate: bool = False,
     style: Style | None = None,
     max_tokens: int | None = None,
     model: str | os.PathLike[str] | NBCE | None = None,
@@ -74,6 +75,9 @@ def evaluate(
         together: methods that read the same rows, such as all fusion rules, share a batch, so that their
             prompts are read once. The answers are the same and come sooner; the times are shares of the
             batch and do not compare.
+        ablate: also say how many nats an answer loses without the gold passages (`necessity`), and over what
+            it cites alone (`sufficiency`), for methods with a passage a row (`NBCE.ablate`). It takes longer;
+            the times of answers stay theirs.
         style: how long an answer the built-in wordings ask for, see `nbce_rag.options.Options`. None is
             "short" for all models, so that figures compare; an engine keeps its own style or wording.
         max_tokens: most tokens of an answer; None is 24, and 120 in the style "long".
@@ -134,7 +138,7 @@ def evaluate(
     results = RunLog.resume(log, header)
     try:
         contexts = retrieve(data, results, k, embedder, index)
-        asker = Asker(nbce, data, contexts, max_tokens, styled.options.style)
+        asker = Asker(nbce, data, contexts, max_tokens, styled.options.style, ablate)
         able = _describe(asker, all_methods, results)
         _run(asker, data, _groups(able, together), results, batch_size, progress)
         return report_of(results)

@@ -8,12 +8,15 @@ what is cited is a sentence, an item or a line.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import replace
 
 from ..errors import InputError
 from ..passages import Passage
+from .agreement import Agreement
 from .evidence import Citation, Support, TokenEvidence
 from .identifiers import names_stand
+from .quote import quote_of
 from .stretch import Stretch
 from .unit_evidence import cited_units
 from .units import LONG, units
@@ -33,10 +36,14 @@ def cite(
     """The citations of an answer, from the evidence for its tokens.
 
     An answer of one line and fewer than 12 words (of Chinese and Japanese, 24 characters) is short: it is
-    cited by words, as `cited_words` says, each citation naming one passage; none if a name of code in it does
-    not stand in the passage. Any other is cited by
+    cited by words, as `cited_words` says, each citation naming one passage and those that say the same; none
+    if a name of code in it does not stand in them. Any other is cited by
     sentences, clauses of long sentences, list items and lines of code, as `cited_units` says, and a
-    citation may name several passages.
+    citation may name passages that say different things.
+
+    Passages that say the same (`nbce_rag.evidence.agreement`) count together and are named together, the one
+    with most evidence first: the more of them there are, the less each has, and not the less is cited. Those
+    that overlap in one source and hold the same words of it are one, and the first of them has the share.
 
     Args:
         text: The answer.
@@ -67,14 +74,15 @@ def cite(
     first_of_id: dict[str, int] = {}
     owners = [first_of_id.setdefault(passage.id, place) for place, passage in enumerate(passages)]
     texts = [passage.text and f"{passage.title or ''}\n{passage.text}" for passage in passages]
+    agreement = Agreement(text, texts, [passage.text for passage in passages])
     if _is_short(text):
         stretches = [
             stretch
-            for stretch in cited_words(text, tokens, owners, threshold)
+            for stretch in cited_words(text, tokens, owners, agreement, threshold)
             if _stands(text[stretch.start : stretch.end], [texts[place] for place, _ in stretch.shares])
         ]
     else:
-        stretches = cited_units(text, tokens, owners, texts, threshold)
+        stretches = cited_units(text, tokens, owners, texts, agreement, threshold)
     folded: dict[int, FoldedText] = {}
     return tuple(_citation(text, stretch, passages, folded) for stretch in stretches)
 
@@ -98,8 +106,9 @@ def _citation(
     for place, share in stretch.shares:
         if place not in folded:
             folded[place] = FoldedText(passages[place].text)
-        supports.append(Support(place, passages[place].id, share, folded[place].holds(part)))
-    first, *others = supports
+        quote = folded[place].find(part)
+        supports.append(Support(place, passages[place].id, share, quote is not None, *(quote or ())))
+    first, *others = _of_one_source(supports, passages)
     return Citation(
         start=stretch.start,
         end=stretch.end,
@@ -109,4 +118,19 @@ def _citation(
         share=first.share,
         verbatim=first.verbatim,
         others=tuple(others),
+        quote_start=first.quote_start,
+        quote_end=first.quote_end,
     )
+
+
+def _of_one_source(supports: Iterable[Support], passages: Sequence[Passage]) -> list[Support]:
+    """The supports, those that quote the same characters of one source as one, the largest share first."""
+    merged: dict[Hashable, Support] = {}
+    for support in supports:
+        quote, source = quote_of(support, passages[support.passage]), passages[support.passage].source
+        is_placed = source and quote is not None and quote.source_start is not None
+        key: Hashable = (source, quote[2:4]) if is_placed and quote is not None else support.passage
+        if key in merged:
+            support = replace(merged[key], share=min(merged[key].share + support.share, 1.0))
+        merged[key] = support
+    return sorted(merged.values(), key=lambda support: (-support.share, support.passage))

@@ -5,8 +5,9 @@ Everything here is frozen, holds plain Python values and imports neither torch n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["Citation", "Support", "Timings", "TokenEvidence", "Usage", "leading"]
 
@@ -28,6 +29,10 @@ class TokenEvidence:
         entropies: Entropy of each row's distribution before this token, in nats, the row without a passage
             first; with `passages_per_row` or `joint_row` there are not as many rows as passages. NaN for
             a row that `drop_rows_after` dropped. `()` unless it was asked for with `entropies=True`.
+        row_log_probs: Log-probability of this token in nats by the row without a passage, and by the best
+            row of each passage, in their order; -inf where no row of a passage was read for it (it slept
+            or was dropped). `()` where that was not noted. Citations use it to tell passages that say the
+            same; it does not count when tokens are compared.
         top: The most probable tokens at this place, the best first, each as it is spelled, with its log-prob
             under the same distribution. `()` unless it was asked for with `top_logprobs`.
     """
@@ -40,7 +45,23 @@ class TokenEvidence:
     weights: tuple[float, ...]
     gain: float
     entropies: tuple[float, ...] = ()
+    row_log_probs: tuple[float, ...] = field(default=(), compare=False, repr=False)
     top: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def memory(self) -> float | None:
+        """The share of the model's memory in this token, in [0, 1]; None without passages.
+
+        p_0(y) / (p_0(y) + sum_k w_k p_k(y)) for the chosen token y: the probability that the row without a
+        passage wrote it and not the mixture of the passages' rows, had a fair coin decided between the two
+        (by Bayes' rule, as `weights` are). It is 1 / (1 + exp(gain)). At 0.5 the passages changed nothing;
+        above, they made the token less likely, which `weights` cannot say: these sum to 1 whatever the
+        passages hold. 0.5 too where `gain` is 0 because it is not known.
+        """
+        if not self.weights:
+            return None
+        # Beyond this exp would overflow, and 1 is what is left.
+        return 1.0 / (1.0 + math.exp(min(self.gain, 700.0)))
 
     @property
     def passage(self) -> int | None:
@@ -53,18 +74,23 @@ class Support:
     """A passage that stands behind a stretch of the answer.
 
     Attributes:
-        passage: Its place in `Answer.passages`; of several with one id, the first.
+        passage: Its place in `Answer.passages`; of several with one id, or that hold the stretch at the same
+            place of one source (overlapping windows), the first.
         passage_id: Its `Passage.id`.
         share: Its share of the evidence for the stretch, in (0, 1].
         verbatim: Whether all of the stretch stands word for word in it, as
             `nbce_rag.evidence.verbatim` compares: NFKC, case folding, runs of white space as one space,
             no word cut.
+        quote_start: Where it stands in `Passage.text` the first time, in characters; None unless verbatim.
+        quote_end: Where that ends; exclusive.
     """
 
     passage: int
     passage_id: str
     share: float
     verbatim: bool
+    quote_start: int | None = None
+    quote_end: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +98,9 @@ class Citation:
     """A stretch of the answer and the passages that support it. Never begins or ends inside a word.
 
     Its own attributes speak of the passage with the largest share, `others` of those besides. In a short
-    answer a citation is a run of words of one passage; in a longer one it is a sentence, a clause, a list
-    item or lines of code, and several passages may stand behind it (`nbce_rag.evidence.citations`).
+    answer a citation is a run of words of one passage, or of several that say the same; in a longer one it
+    is a sentence, a clause, a list item or lines of code (`nbce_rag.evidence.citations`). The shares of the
+    passages together are what the citation was decided by.
 
     Attributes:
         start: Where the stretch begins in `Answer.text`, in characters.
@@ -84,6 +111,7 @@ class Citation:
         share: Its share of the evidence for the stretch, in (0, 1].
         verbatim: Whether `text` stands word for word in it, as in `Support`.
         others: Further passages that are cited for the stretch, the largest share first.
+        quote_start, quote_end: Where it stands in the leading passage, as in `Support`.
     """
 
     start: int
@@ -94,11 +122,16 @@ class Citation:
     share: float
     verbatim: bool
     others: tuple[Support, ...] = ()
+    quote_start: int | None = None
+    quote_end: int | None = None
 
     @property
     def supports(self) -> tuple[Support, ...]:
         """All passages that are cited for the stretch, the leading one first."""
-        return (Support(self.passage, self.passage_id, self.share, self.verbatim), *self.others)
+        first = Support(
+            self.passage, self.passage_id, self.share, self.verbatim, self.quote_start, self.quote_end
+        )
+        return (first, *self.others)
 
 
 @dataclass(frozen=True, slots=True)

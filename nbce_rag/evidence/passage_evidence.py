@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from .evidence import Citation, Support, TokenEvidence
+from .unsupported import UnsupportedWords
 from .words import words
 
 __all__ = ["PassageEvidence", "by_number", "cited_by_number", "evidence_by_passage", "supports_among"]
@@ -27,9 +28,10 @@ class PassageEvidence:
         tokens: How many tokens the passage leads.
         citations: How many citations name it.
         cited: Share of the answer's words that cite it, by characters, in [0, 1]. A word that cites several
-            passages counts whole for each of them.
+            passages counts whole for each of them, and one that stands in none of them for none
+            (`nbce_rag.evidence.unsupported`).
         support: Share of the answer's characters that cite it, each counted by the passage's share of the
-            citation, in [0, 1].
+            citation, in [0, 1]; without the same words.
     """
 
     passage: int
@@ -42,7 +44,11 @@ class PassageEvidence:
 
 
 def evidence_by_passage(
-    text: str, tokens: Sequence[TokenEvidence], citations: Sequence[Citation], count: int
+    text: str,
+    tokens: Sequence[TokenEvidence],
+    citations: Sequence[Citation],
+    count: int,
+    unsupported: Sequence[UnsupportedWords] = (),
 ) -> tuple[PassageEvidence, ...]:
     """The evidence of an answer, passage by passage.
 
@@ -51,6 +57,7 @@ def evidence_by_passage(
         tokens: Its tokens. One whose weights are not over `count` passages is left out.
         citations: Its citations, as far as `supports_among` has them.
         count: Number of passages.
+        unsupported: Words inside of citations that stand in no passage cited there; they count as uncited.
 
     Returns:
         One a passage, in the order of the passages.
@@ -67,8 +74,12 @@ def evidence_by_passage(
     letters, support = [0] * count, [0.0] * count
     for citation, one in present:
         inside = spans[bisect_left(starts, citation.start) : bisect_left(starts, citation.end)]
-        letters[one.passage] += sum(end - start for start, end in inside if end <= citation.end)
-        support[one.passage] += float(one.share) * (citation.end - citation.start)
+        absent = [w for w in unsupported if citation.start <= w.start and w.end <= citation.end]
+        letters[one.passage] += sum(
+            end - start for start, end in inside if end <= citation.end and not _is_in(start, end, absent)
+        )
+        missing = sum(word.end - word.start for word in absent)
+        support[one.passage] += float(one.share) * (citation.end - citation.start - missing)
     all_letters = sum(end - start for start, end in spans)
     by_passage = Counter(one.passage for _, one in present)
     return tuple(
@@ -100,6 +111,10 @@ def by_number(evidence: Iterable[PassageEvidence]) -> list[PassageEvidence]:
 def cited_by_number(evidence: Iterable[PassageEvidence]) -> list[PassageEvidence]:
     """Those that are cited, in the order of their numbers, which is that of their first citation."""
     return by_number(one for one in evidence if one.citations)
+
+
+def _is_in(start: int, end: int, spans: Sequence[UnsupportedWords]) -> bool:
+    return any(span.start <= start and end <= span.end for span in spans)
 
 
 def _means(rows: Sequence[Sequence[float]]) -> list[float]:

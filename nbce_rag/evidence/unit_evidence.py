@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from .agreement import LEAST_SHARE, Agreement, Likelihoods, likelihoods
 from .blocks import Kind
 from .evidence import TokenEvidence
 from .identifiers import names_stand
@@ -41,6 +42,7 @@ def cited_units(
     tokens: Sequence[TokenEvidence],
     owners: Sequence[int],
     texts: Sequence[str],
+    agreement: Agreement,
     threshold: float,
 ) -> list[Stretch]:
     """The units of an answer that cite passages.
@@ -50,8 +52,10 @@ def cited_units(
     the share of its characters that lie in the unit. So words that the model would have written anyway
     count nothing. An answer whose tokens all have a gain of 0 was not measured; its tokens count alike.
 
-    A unit cites all passages that have at least a quarter of its evidence (or `threshold`, if that is
-    less), if together they have `threshold` of it. It cites nothing
+    Passages that say the same (`Agreement`: copies, and those whose rows give the unit nearly alike) count
+    together. A unit cites all that have so at least a quarter of its evidence (or `threshold`, if that is
+    less), if all of these together have `threshold` of it; of those that say the same only a passage with a
+    thousandth of it. It cites nothing
 
     - if it gained less than 0.3 nats a token, or less than 1 nat in all;
     - if it is a heading;
@@ -67,6 +71,7 @@ def cited_units(
         owners: For each passage the place of the one that has its evidence.
         texts: What the passages hold, titles too. One that is "" is unknown, and no name of code is held
             against it.
+        agreement: Which passages say the same.
         threshold: Least share of the evidence that the passages of a unit must have together, in [0, 1].
 
     Returns:
@@ -76,8 +81,9 @@ def cited_units(
     parts = units(text)
     cited: list[_Cited] = []
     before: _Cited | None = None
-    for unit, evidence, count in _by_unit(parts, tokens, owners):
-        places = frozenset(_places(unit, evidence, count, threshold))
+    for unit, evidence, count, given in _by_unit(parts, tokens, owners):
+        groups = _groups(unit, evidence, given, agreement)
+        places = frozenset(_places(unit, evidence, count, groups, threshold))
         if places and all(texts[place] for place in places):
             held = [texts[k] for k, owner in enumerate(owners) if owner in places]
             if _is_invented(text[unit.start : unit.end], unit.kind, held):
@@ -102,8 +108,11 @@ def cited_units(
 
 def _by_unit(
     parts: Sequence[Unit], tokens: Sequence[TokenEvidence], owners: Sequence[int]
-) -> Iterator[tuple[Unit, list[float], int]]:
-    """Each unit, its evidence over the passages, and how many tokens overlap it; 0 if no gain is known."""
+) -> Iterator[tuple[Unit, list[float], int, Likelihoods | None]]:
+    """Each unit, its evidence over the passages, how many tokens overlap it, and what the rows gave them.
+
+    The number is 0 if no gain is known.
+    """
     is_measured = any(token.gain for token in tokens)
     first = 0
     for unit in parts:
@@ -111,6 +120,7 @@ def _by_unit(
             first += 1
         evidence = [0.0] * len(owners)
         count, at = 0, first
+        inside: list[tuple[TokenEvidence, float]] = []
         while at < len(tokens) and tokens[at].start < unit.end:
             token = tokens[at]
             at += 1
@@ -118,19 +128,44 @@ def _by_unit(
             if overlap <= 0:
                 continue
             count += is_measured
-            nats = (max(token.gain, 0.0) if is_measured else 1.0) * overlap / (token.end - token.start)
+            part = overlap / (token.end - token.start)
+            inside.append((token, part))
+            nats = (max(token.gain, 0.0) if is_measured else 1.0) * part
             for owner, weight in zip(owners, token.weights, strict=True):
                 evidence[owner] += nats * weight
-        yield unit, evidence, count
+        yield unit, evidence, count, likelihoods(inside, owners)
 
 
-def _places(unit: Unit, evidence: Sequence[float], count: int, threshold: float) -> list[int]:
+def _groups(
+    unit: Unit, evidence: Sequence[float], given: Likelihoods | None, agreement: Agreement
+) -> list[list[int]]:
+    """The passages with evidence, those together that say the same of a unit."""
+    total = math.fsum(evidence)
+    left = sorted((k for k, nats in enumerate(evidence) if nats > 0), key=lambda k: (-evidence[k], k))
+    groups = []
+    while left:
+        best, *rest = left
+        alike = agreement.alike(rest, best, given)
+        same = [best]
+        for place in rest:
+            if place in alike and evidence[place] >= LEAST_SHARE * total:
+                says = given is not None and agreement.says(place, unit.start, unit.end, given)
+                if agreement.is_copy(place, best) or says:
+                    same.append(place)
+        groups.append(same)
+        left = [place for place in rest if place not in same]
+    return groups
+
+
+def _places(
+    unit: Unit, evidence: Sequence[float], count: int, groups: Sequence[Sequence[int]], threshold: float
+) -> list[int]:
     """The passages that a unit names; none where it gained too little or they have too little."""
     total = math.fsum(evidence)
     if unit.kind == "heading" or total <= 0 or (count and total < max(_NATS_A_TOKEN * count, _NATS)):
         return []
     least = min(_EACH, threshold) * total
-    places = [place for place, nats in enumerate(evidence) if nats > 0 and nats >= least]
+    places = [k for group in groups if math.fsum(evidence[k] for k in group) >= least for k in group]
     return places if math.fsum(evidence[place] for place in places) >= threshold * total else []
 
 

@@ -1,12 +1,13 @@
-"""What the words of a short answer cite: runs of words that one passage leads."""
+"""What the words of a short answer cite: runs led by one passage, with those that say the same."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import TypeAlias
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
-from .evidence import TokenEvidence, leading
+from .agreement import LEAST_SHARE, Agreement, Likelihoods, joined, likelihoods
+from .evidence import TokenEvidence
 from .stretch import Stretch
 from .words import words
 
@@ -18,46 +19,68 @@ _OPENED_BY = {
     ")": "(", "]": "[", "}": "{", "”": "“", "’": "‘", "»": "«", "›": "‹", '"': '"',
     "）": "（", "】": "【", "」": "「", "』": "『", "》": "《", "〉": "〈",
 }  # fmt: skip
-_Run: TypeAlias = list[tuple[int, int, float]]
-"""Words of one citation: start, end, and the evidence of the passage that it cites."""
 
 
 def cited_words(
-    text: str, tokens: Sequence[TokenEvidence], owners: Sequence[int], threshold: float
+    text: str,
+    tokens: Sequence[TokenEvidence],
+    owners: Sequence[int],
+    agreement: Agreement,
+    threshold: float,
 ) -> list[Stretch]:
-    """The runs of words that cite a passage.
+    """The runs of words that cite a passage, or passages that say the same.
 
     A word's evidence is the mean of the weights of the tokens that overlap it, each counted by the
-    number of characters it shares with the word. The word cites its leading passage if that passage
-    has at least `threshold` of the evidence; on a tie, the passage that comes first. Neighbouring words
-    with the same passage are one citation, with the whitespace and punctuation between them; a word
-    that cites another passage, or none, ends it. Signs that are attached to a cited word (percent,
-    degree, currency) and the closing half of a bracket or quotation within it belong to the citation.
+    number of characters it shares with the word. The word cites its leading passage, with those that say
+    the same, if together they have at least `threshold` of the evidence; on a tie, the passage that comes
+    first leads. Neighbouring words with the same passages are one citation, with the whitespace and
+    punctuation between them; a word that cites others, or none, ends it. Signs that are attached to a cited
+    word (percent, degree, currency) and the closing half of a bracket or quotation within it belong to the
+    citation.
+
+    Which passages say the same is told over the words from where the lead came to one of them
+    (`Agreement.alike`), so that one that parts ways is not named from that word on. It must say what those
+    words say, and have a thousandth of their evidence.
 
     Args:
         text: The answer.
         tokens: Its tokens, whose spans are in `text`, ordered. Their `weights` are over the passages.
         owners: For each passage the place of the one that has its evidence.
+        agreement: Which passages say the same.
         threshold: Least share of the evidence for which a word is cited, in [0, 1].
 
     Returns:
-        Stretches of one passage each, ordered and disjoint. The share is the mean of the passage's
-        evidence over the words, counted by their characters.
+        Stretches, ordered and disjoint. A share is the mean of the passage's evidence over the words,
+        counted by their characters.
     """
-    spans = words(text)
+    by_word = _by_word(words(text), tokens, owners)
     stretches: list[Stretch] = []
-    for place, run, ceiling in _runs(spans, _by_word(spans, tokens, owners), threshold, len(text)):
+    for places, run, ceiling in _runs(_named(by_word, agreement), threshold, len(text)):
         start, end = _grown(text, run, stretches[-1].end if stretches else 0, ceiling)
-        stretches.append(Stretch(start, end, ((place, _mean(run)),)))
+        shares = {place: _mean(run, place) for place in places}
+        best = sorted((place for place in places if shares[place] > 0), key=lambda k: (-shares[k], k))
+        stretches.append(Stretch(start, end, tuple((place, shares[place]) for place in best)))
     return stretches
+
+
+class _Word(NamedTuple):
+    """A word and its evidence over the passages, [] if no token overlaps it.
+
+    `given` is what the rows gave the tokens that begin with it or before it, behind the word before; None
+    where that was not noted.
+    """
+
+    start: int
+    end: int
+    evidence: list[float]
+    given: Likelihoods | None
 
 
 def _by_word(
     spans: Sequence[tuple[int, int]], tokens: Sequence[TokenEvidence], owners: Sequence[int]
-) -> list[list[float]]:
-    """For each word its evidence over the passages; [] for a word that no token overlaps."""
-    result: list[list[float]] = []
-    first = 0
+) -> list[_Word]:
+    result: list[_Word] = []
+    first = taken = 0
     for start, end in spans:
         while first < len(tokens) and tokens[first].end <= start:
             first += 1
@@ -74,42 +97,87 @@ def _by_word(
         evidence = [0.0] * len(owners)
         for owner, total in zip(owners, sums, strict=True):
             evidence[owner] += total
-        result.append([total / covered for total in evidence] if covered else [])
+        given = likelihoods([(token, 1.0) for token in tokens[taken:at]], owners)
+        taken = max(taken, at)
+        result.append(_Word(start, end, [total / covered for total in evidence] if covered else [], given))
     return result
 
 
+class _Lead(NamedTuple):
+    """A word, the passage that leads it, those that still say the same, and what the rows gave since then."""
+
+    word: _Word
+    best: int
+    alike: frozenset[int]
+    total: Likelihoods | None
+
+
+def _named(by_word: Sequence[_Word], agreement: Agreement) -> Iterator[tuple[_Word, frozenset[int]]]:
+    """Each word with its leading passage and those that say the same; none where it has no evidence."""
+    leads: list[_Lead] = []  # since the lead came to a passage that says something else
+    for word in by_word:
+        if not word.evidence:
+            yield from _settled(leads, agreement)
+            yield word, frozenset()
+            leads = []
+            continue
+        best = agreement.leader(word.evidence)
+        if leads and best in leads[-1].alike:
+            total = joined(leads[-1].total, word.given)
+            alike = agreement.alike(leads[-1].alike, best, total)
+        else:
+            yield from _settled(leads, agreement)
+            leads, total = [], word.given
+            alike = agreement.alike(range(len(word.evidence)), best, total)
+        leads.append(_Lead(word, best, alike, total))
+    yield from _settled(leads, agreement)
+
+
+def _settled(leads: Sequence[_Lead], agreement: Agreement) -> Iterator[tuple[_Word, frozenset[int]]]:
+    """The words with those of the passages that say what all of these words say, as far as they go along."""
+    sure: dict[int, bool] = {}
+    for place in frozenset[int]().union(*(lead.alike for lead in leads)):
+        along = [lead for lead in leads if place in lead.alike]
+        start, end, total = along[0].word.start, along[-1].word.end, along[-1].total
+        is_copy = any(agreement.is_copy(place, lead.best) for lead in along)
+        sure[place] = _mean([lead.word for lead in along], place) >= LEAST_SHARE and (
+            is_copy or (total is not None and agreement.says(place, start, end, total))
+        )
+    for lead in leads:
+        yield lead.word, frozenset(place for place in lead.alike if sure[place]) | {lead.best}
+
+
 def _runs(
-    spans: Sequence[tuple[int, int]], by_word: Sequence[Sequence[float]], threshold: float, length: int
-) -> Iterator[tuple[int, _Run, int]]:
-    """Runs of words that one passage leads: its place, the words, and where the next word begins."""
-    leader = -1
-    run: _Run = []
-    for (start, end), evidence in zip(spans, by_word, strict=True):
-        best = leading(evidence) if evidence else -1
-        if best < 0 or evidence[best] < threshold:
-            best = -1
-        if best != leader:
+    named: Iterable[tuple[_Word, frozenset[int]]], threshold: float, length: int
+) -> Iterator[tuple[frozenset[int], list[_Word], int]]:
+    """Runs of words that name the same passages: these, the words, and where the next word begins."""
+    before: frozenset[int] = frozenset()
+    run: list[_Word] = []
+    for word, places in named:
+        if not places or math.fsum(word.evidence[place] for place in places) < threshold:
+            places = frozenset()
+        if places != before:
             if run:
-                yield leader, run, start
-            leader, run = best, []
-        if best >= 0:
-            run.append((start, end, evidence[best]))
+                yield before, run, word.start
+            before, run = places, []
+        if places:
+            run.append(word)
     if run:
-        yield leader, run, length
+        yield before, run, length
 
 
-def _mean(run: _Run) -> float:
-    """Evidence of a run's words, by characters."""
-    total = math.fsum((end - start) * evidence for start, end, evidence in run)
-    return min(total / sum(end - start for start, end, _ in run), 1.0)
+def _mean(run: Sequence[_Word], place: int) -> float:
+    """A passage's evidence over a run's words, by characters."""
+    total = math.fsum((word.end - word.start) * word.evidence[place] for word in run)
+    return min(total / sum(word.end - word.start for word in run), 1.0)
 
 
-def _grown(text: str, run: _Run, floor: int, ceiling: int) -> tuple[int, int]:
+def _grown(text: str, run: Sequence[_Word], floor: int, ceiling: int) -> tuple[int, int]:
     """Start and end of a run, grown over attached signs.
 
     They stay in [floor, ceiling), which other citations and words end and begin at.
     """
-    start, end = run[0][0], run[-1][1]
+    start, end = run[0].start, run[-1].end
     while start > floor and text[start - 1] in _BEFORE:
         start -= 1
     while end < ceiling and (text[end] in _AFTER or _closes(text[start:end], text[end])):

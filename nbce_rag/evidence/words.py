@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-__all__ = ["fold", "sized_words", "word_count", "words"]
+__all__ = ["fold", "is_cjk", "sized_words", "word_count", "words"]
 
 # Scripts written without spaces, of which one character is a word or a syllable: Han with its iteration
 # mark and zero, Hiragana, Katakana (full and half width). Korean has spaces between its words.
@@ -52,6 +52,11 @@ def fold(text: str) -> str:
     """A text as it is compared: NFKC (full-width digits equal plain ones), case folded, runs of white
     space as one space, none around it."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def is_cjk(char: str) -> bool:
+    """Whether a character is Chinese or Japanese, and so a word of its own."""
+    return bool(_CJK.match(char))
 
 
 def _kind(char: str) -> str:

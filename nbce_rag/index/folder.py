@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import IndexDamagedError, PassageIndexError
+from ..files import expand_home
 from ..values import shown
 
 __all__ = ["Description", "IndexFolder"]
@@ -71,7 +72,7 @@ class IndexFolder:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = Path(expand_home(path))
 
     @property
     def database(self) -> Path:

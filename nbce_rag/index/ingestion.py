@@ -12,8 +12,11 @@ from pathlib import Path
 from numpy.typing import ArrayLike
 
 from ..documents.document import OnError, check_regular
+from ..documents.excludes import Excludes
 from ..documents.folders import file_key, find_files, read_files
+from ..documents.limits import READ_LIMITS, ReadLimits
 from ..errors import InputError, ReadError
+from ..files import expand_home
 from ..passages import Passage
 from ..values import shown
 from .encoder import Encoder, Vector
@@ -107,6 +110,8 @@ class Ingestion:
         overlap: int,
         on_error: OnError | None,
         progress: Progress | None,
+        excludes: Excludes | None = None,
+        limits: ReadLimits = READ_LIMITS,
     ) -> AddReport:
         """As `PassageIndex.add_files`, without writing FAISS files."""
         paths = as_paths(paths)
@@ -127,7 +132,7 @@ class Ingestion:
             collect(ReadError(failures[path][-1]))
 
         def read(path: Path) -> list[Passage]:
-            batches = read_files([path], on_error=collect, **window._asdict())
+            batches = read_files([path], on_error=collect, limits=limits, **window._asdict())
             return [passage for _, passages in batches for passage in passages]
 
         unchanged = added = removed = stored = 0
@@ -145,12 +150,12 @@ class Ingestion:
             else:
                 added, removed, stored = added + counts[0], removed + counts[1], stored + len(files)
 
-        files = list(unique_files(find_files(paths, fail)))
+        files = list(unique_files(find_files(paths, fail, excludes=excludes)))
         waiting: list[_File] = []
         for number, path in enumerate(files):
             report(number, len(files), str(path))
             key = file_key(path)
-            fingerprint = fingerprint_of(path, window)
+            fingerprint = fingerprint_of(path, window, limits)
             with self._storage.read():
                 if fingerprint is not None and self._storage.fingerprint(key) == fingerprint:
                     unchanged += 1
@@ -324,13 +329,13 @@ def as_paths(paths: object) -> list[str]:
 def _path(path: object) -> str:
     if not isinstance(path, str | bytes | os.PathLike):
         raise InputError(f"A path must be a text or a Path, got {shown(path)}.")
-    return os.fsdecode(path)
+    return expand_home(os.fsdecode(path))
 
 
-def fingerprint_of(path: Path, window: Window) -> str | None:
+def fingerprint_of(path: Path, window: Window, limits: ReadLimits = READ_LIMITS) -> str | None:
     """Changes with the content of a file and with how it is split; None when it cannot be read."""
     try:
-        check_regular(path)
+        check_regular(path, limits)
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError:

@@ -16,7 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..checks import check_text, check_texts
 from ..documents.document import source_of
+from ..documents.excludes import Excludes
 from ..documents.folders import file_key
+from ..documents.limits import READ_LIMITS, ReadLimits
 from ..embedding.embedder import Embedder
 from ..embedding.resolve import EmbedderLike, resolve_embedder
 from ..embedding.sentence_transformer import DEFAULT_EMBEDDER
@@ -231,6 +233,9 @@ class PassageIndex:
         overlap: int = 32,
         on_error: Callable[[ReadError], None] | None = None,
         progress: Callable[[int, int, str], None] | None = None,
+        exclude: str | Iterable[str] = (),
+        gitignore: bool = False,
+        limits: ReadLimits = READ_LIMITS,
     ) -> AddReport:
         """Reads files and folders into passages (`nbce_rag.documents.folders.read_files`), adds them.
 
@@ -243,15 +248,18 @@ class PassageIndex:
             paths: Files and folders; one path alone will do.
             max_tokens: Most tokens of a passage; default: as many as the embedder reads, at most 200.
             overlap: Most tokens that a passage repeats from the one before.
-            on_error: Gets an error for each file or line that is passed over, and may raise it. They
+            on_error: Gets an error for each file, page or line that is passed over, and may raise it. They
                 are in the report too.
             progress: Called with (files done, files in all, what is being done).
+            exclude, gitignore: What is passed over in folders, as in `read_files`.
+            limits: The most that one file may take.
 
         Raises:
-            InputError: `max_tokens` or `overlap` is out of range.
+            InputError: `max_tokens` or `overlap` is out of range, or a pattern is none.
             EmbedderMismatchError, IndexLockedError: As in `add`.
         """
-        report = self._ingestion.add_files(paths, max_tokens, overlap, on_error, progress)
+        excludes = Excludes.of(exclude, gitignore)
+        report = self._ingestion.add_files(paths, max_tokens, overlap, on_error, progress, excludes, limits)
         self._save()
         return report
 
@@ -265,6 +273,9 @@ class PassageIndex:
         overlap: int = 32,
         on_error: Callable[[ReadError], None] | None = None,
         progress: Callable[[int, int, str], None] | None = None,
+        exclude: str | Iterable[str] = (),
+        gitignore: bool = False,
+        limits: ReadLimits = READ_LIMITS,
     ) -> SyncReport:
         """As `add_files`, and follows what was renamed or deleted in the folders that are given.
 
@@ -279,13 +290,18 @@ class PassageIndex:
             confirm: Asked before anything is changed, when more than half of the index would be removed:
                 called with (passages to remove, passages in the index), says whether they may be. Default:
                 they may not.
-            max_tokens, overlap, on_error, progress: As in `add_files`.
+            exclude, gitignore: As in `add_files`. What the index has of files that are excluded now goes, as
+                if they were gone.
+            max_tokens, overlap, on_error, progress, limits: As in `add_files`.
 
         Raises:
             InputError: As in `add_files`; or more than half of the index would be removed and may not be.
             EmbedderMismatchError, IndexLockedError: As in `add`.
         """
-        report = self._folder_sync.sync(paths, keep_missing, confirm, max_tokens, overlap, on_error, progress)
+        excludes = Excludes.of(exclude, gitignore)
+        report = self._folder_sync.sync(
+            paths, keep_missing, confirm, max_tokens, overlap, on_error, progress, excludes, limits
+        )
         self._save()
         return report
 

@@ -13,7 +13,7 @@ from ..checks import Range, check_argument, check_count, check_texts
 from ..errors import InputError
 from ..passages import Passage
 from .encoder import embedding_text
-from .filters.conditions import GENERATED, AllOf, Condition, FieldTest, Negation, mentions
+from .filters.conditions import GENERATED, AllOf, Condition, FieldTest, mentions
 from .filters.explanation import explain
 from .filters.lookup import KeyFinder, Keys
 from .ranking import mmr_order, reciprocal_ranks
@@ -21,6 +21,7 @@ from .reranking import RerankerLike, rerank_scores, resolve_reranker
 from .sqlite.database import ChangedError
 from .sqlite.storage import Storage
 from .sqlite.words import match_expression
+from .vectors.choice import Choice
 from .vectors.factories import check_options
 from .vectors.view import OutdatedError, SyncedVectors, VectorView
 
@@ -124,13 +125,15 @@ class Searcher:
             try:
                 with self._storage.read():
                     view = self._vectors.current(patient=attempt + 1 < _ATTEMPTS)
-                    candidates = self._candidates(view, request)
-                    if candidates is not None and not len(candidates):
+                    choice = self._choice(view, request)
+                    if not choice.size_in(view):
                         return [[] for _ in queries]
-                    rankings = self._rank(view, queries, texts, candidates, request)
+                    rankings = self._rank(view, queries, texts, choice, request)
                 break
-            except OutdatedError:  # a newer state has another file in place of the one that is gone
-                continue
+            except OutdatedError as error:
+                # A newer state has another file in place of the one that is gone, or it is read from SQLite.
+                if attempt + 1 == _ATTEMPTS:
+                    raise self._storage.unsettled() from error
             except ChangedError:
                 if attempt + 1 == _ATTEMPTS:
                     raise
@@ -167,42 +170,39 @@ class Searcher:
             if condition is not None and not len(self.matching(condition, request.ids)):
                 reason = explain(condition, self._storage, view.keys)
                 return reason if request.ids is None else f"{reason[:-1]}, among the ids that were given."
-            candidates = self._candidates(view, request)
-            if candidates is not None and not len(candidates):
+            if not self._choice(view, request).size_in(view):
                 return "Only passages marked as generated would be left (origin: generated)."
         if request.min_score is not None:
             return f"No passage has a score of {request.min_score} or more (min_score)."
         return "No passage has a word of the question."
 
-    def _candidates(self, view: VectorView, request: SearchRequest) -> Keys | None:
+    def _choice(self, view: VectorView, request: SearchRequest) -> Choice:
         condition = request.condition
+        hidden = np.empty(0, np.int64)
         if not request.generated and not (condition and mentions(condition, "origin")):
             hidden = KeyFinder(self._storage, view.keys).find(_IS_GENERATED)
-            if len(hidden):
-                rest = Negation(_IS_GENERATED)
-                condition = rest if condition is None else AllOf((condition, rest))
         if condition is None and request.ids is None:
-            return None
-        return self.matching(condition, request.ids)
+            return Choice(None, hidden)
+        return Choice(np.setdiff1d(self.matching(condition, request.ids), hidden, assume_unique=True))
 
     def _rank(
         self,
         view: VectorView,
         queries: NDArray[np.float32],
         texts: Sequence[str | None],
-        candidates: Keys | None,
+        choice: Choice,
         request: SearchRequest,
     ) -> list[list[Passage]]:
         depth = request.depth
         near: list[dict[int, float]] = [{} for _ in queries]
         if request.mode != "words":
             k = max(depth, _DEPTH) if request.mode == "hybrid" else depth
-            near = view.search(queries, k, candidates, request.options or {}, self._storage, _EXACT_UP_TO)
+            near = view.search(queries, k, choice, request.options or {}, self._storage, _EXACT_UP_TO)
         results = []
         for query, text, scores in zip(queries, texts, near, strict=True):
             ranking: list[int] | None = None
             if request.mode != "vector":
-                by_words = self._by_words(text or "", max(depth, _DEPTH), candidates, view)
+                by_words = self._by_words(text or "", max(depth, _DEPTH), choice)
                 ranking = by_words
                 if request.mode == "hybrid":
                     by_meaning = sorted(scores, key=lambda key: -scores[key])[: max(depth, _DEPTH)]
@@ -238,7 +238,7 @@ class Searcher:
             keys = [keys[place] for place in mmr_order(relevance, vectors[rows], request.k, request.mmr)]
         return [passages[key] for key in keys]
 
-    def _by_words(self, text: str, depth: int, candidates: Keys | None, view: VectorView) -> list[int]:
+    def _by_words(self, text: str, depth: int, choice: Choice) -> list[int]:
         """Keys, the best by BM25 first."""
         expression = match_expression(text)
         if expression is None:
@@ -247,8 +247,7 @@ class Searcher:
         while True:
             matches = self._storage.match_words(expression, limit)
             keys = np.array([key for key, _ in matches], dtype=np.int64)
-            if candidates is not None:
-                keys = keys[np.isin(keys, candidates)]
+            keys = choice.among(keys)
             if len(keys) >= depth or len(matches) < limit:
                 return [int(key) for key in keys[:depth]]
             limit = max(8 * limit, 4096)

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..documents.document import OnError
+from ..documents.excludes import Excludes
 from ..documents.folders import file_key, find_files, path_of_key, read_files
+from ..documents.limits import READ_LIMITS, ReadLimits
 from ..errors import InputError, ReadError
 from .encoder import Encoder
 from .ingestion import Ingestion, Progress, as_paths, check_passage, fingerprint_of, unique_files
@@ -30,12 +32,13 @@ class SyncReport:
         files_added: Files that were new.
         files_changed: Files whose content or splitting had changed.
         files_moved: Where files were before, by where they are now.
-        files_removed: Files of which the passages were removed, since they are gone.
-        files_missing: Files that are gone and of which the passages stay.
+        files_removed: Files of which the passages were removed, since they are gone or are excluded now.
+        files_missing: Files that are gone or excluded and of which the passages stay.
         files_unchanged: How many had not changed.
         files_failed: Files and folders of which nothing was taken in, with the reason; what the index
             had of them before is still there.
         other_types: How many files were passed over, by the suffix of their name; "" for those without.
+        excluded: How many files and folders were passed over for a pattern.
         warnings: What was passed over in files that were taken in otherwise.
         passages_added: Passages that are new or have changed; moved ones are not.
         passages_removed: Passages that changed files no longer have, and those of removed files.
@@ -49,6 +52,7 @@ class SyncReport:
     files_unchanged: int = 0
     files_failed: Mapping[str, str] = field(default_factory=dict)
     other_types: Mapping[str, int] = field(default_factory=dict)
+    excluded: int = 0
     warnings: tuple[str, ...] = ()
     passages_added: int = 0
     passages_removed: int = 0
@@ -75,6 +79,8 @@ class FolderSync:
         overlap: int,
         on_error: OnError | None,
         progress: Progress | None,
+        excludes: Excludes | None = None,
+        limits: ReadLimits = READ_LIMITS,
     ) -> SyncReport:
         """As `PassageIndex.sync_files`, without writing FAISS files."""
         names = as_paths(paths)
@@ -92,22 +98,34 @@ class FolderSync:
         def count_type(path: Path) -> None:
             types[path.suffix.lower()] += 1
 
-        files = {file_key(path): path for path in unique_files(find_files(names, fail, count_type))}
+        excluded: set[str] = set()
+
+        def note_excluded(path: Path) -> None:
+            excluded.add(os.path.realpath(path))
+
+        def is_out(key: str) -> bool:
+            return _is_gone(key) or _lies_in(key, excluded)
+
+        found = find_files(names, fail, count_type, note_excluded, excludes)
+        files = {file_key(path): path for path in unique_files(found)}
         with self._storage.read():
             before = self._storage.files()
         folders = [os.path.realpath(name) for name in names if _is_folder(name)]
         missing = [
-            key for key in sorted(before) if key not in files and _lies_under(key, folders) and _is_gone(key)
+            key for key in sorted(before) if key not in files and _lies_under(key, folders) and is_out(key)
         ]
-        moves = self._moves(files, missing, before, window)
+        moves = self._moves(files, missing, before, window, limits)
         moved_from = {old for old, _ in moves.values()}
         going = [] if keep_missing else [key for key in missing if key not in moved_from]
         self._check_removal(going, confirm)
 
         removed = sum(
-            self._move(old, key, files[key], fingerprint, window) for key, (old, fingerprint) in moves.items()
+            self._move(old, key, files[key], fingerprint, window, limits)
+            for key, (old, fingerprint) in moves.items()
         )
-        report = self._ingestion.add_files(list(files.values()), max_tokens, overlap, on_error, progress)
+        report = self._ingestion.add_files(
+            list(files.values()), max_tokens, overlap, on_error, progress, limits=limits
+        )
         for path, reasons in report.files_failed.items():
             failures.setdefault(path, []).append(reasons)
         with self._storage.read():
@@ -115,7 +133,7 @@ class FolderSync:
         taken = {key for key, path in files.items() if after.get(key) and str(path) not in failures}
         # What a file that cannot be read had under its former name stays, as it would under the same name.
         arrived = {key: old for key, (old, _) in moves.items() if key in taken}
-        gone = [key for key in (*going, *arrived.values()) if _is_gone(key)]
+        gone = [key for key in (*going, *arrived.values()) if is_out(key)]
         with self._storage.write():
             removed += sum(self._storage.forget_file(key) for key in gone)
         differing = {key for key in taken if after[key] != before.get(key) and key not in arrived}
@@ -129,6 +147,7 @@ class FolderSync:
             files_unchanged=len(taken) - len(differing) - len(arrived),
             files_failed={path: "\n".join(reasons) for path, reasons in failures.items()},
             other_types=dict(types.most_common()),
+            excluded=len(excluded),
             warnings=report.warnings,
             passages_added=report.passages_added,
             passages_removed=removed + report.passages_removed,
@@ -140,6 +159,7 @@ class FolderSync:
         missing: Sequence[str],
         stored: Mapping[str, str | None],
         window: Window,
+        limits: ReadLimits,
     ) -> dict[str, tuple[str, str]]:
         """Which files hold what others held that are gone: by key, the other's key and the fingerprint."""
         by_digest: dict[str, list[str]] = {}
@@ -150,7 +170,7 @@ class FolderSync:
         if not by_digest:
             return moves
         for key, path in files.items():
-            fingerprint = _fingerprint(path, window)
+            fingerprint = _fingerprint(path, window, limits)
             if fingerprint is None or _digest(stored.get(key) or "") == _digest(fingerprint):
                 continue
             if others := by_digest.get(_digest(fingerprint)):
@@ -165,18 +185,20 @@ class FolderSync:
             return
         examples = ", ".join(path_of_key(key) for key in files[:3]) + (", ..." if len(files) > 3 else "")
         raise InputError(
-            f"{count} of {total} passages would be removed, since their files are gone ({examples}); nothing "
-            "was changed. If that is right, agree with --yes (confirm=lambda count, total: True); to keep "
-            "them, use --keep-missing (keep_missing=True)."
+            f"{count} of {total} passages would be removed, since their files are gone or excluded "
+            f"({examples}); nothing was changed. If that is right, agree with --yes (confirm=lambda "
+            "count, total: True); to keep them, use --keep-missing (keep_missing=True)."
         )
 
-    def _move(self, old: str, key: str, path: Path, fingerprint: str, window: Window) -> int:
+    def _move(
+        self, old: str, key: str, path: Path, fingerprint: str, window: Window, limits: ReadLimits
+    ) -> int:
         """Gives a file the passages of one that is gone. Returns how many are removed.
 
         What this leaves undone, where the new name has the file read otherwise, is left to `add_files`.
         """
         errors: list[ReadError] = []
-        batches = read_files([path], on_error=errors.append, **window._asdict())
+        batches = read_files([path], on_error=errors.append, limits=limits, **window._asdict())
         try:
             passages = [check_passage(passage) for _, batch in batches for passage in batch]
         except InputError:
@@ -205,9 +227,9 @@ def _digest(fingerprint: str) -> str:
     return fingerprint.removeprefix("in part ").partition(" ")[0]
 
 
-def _fingerprint(path: Path, window: Window) -> str | None:
+def _fingerprint(path: Path, window: Window, limits: ReadLimits) -> str | None:
     try:
-        return fingerprint_of(path, window)
+        return fingerprint_of(path, window, limits)
     except ValueError:  # a path that cannot be
         return None
 
@@ -222,6 +244,12 @@ def _is_folder(name: str) -> bool:
 def _lies_under(key: str, folders: Iterable[str]) -> bool:
     path = path_of_key(key)
     return any(path.startswith(os.path.join(folder, "")) for folder in folders)
+
+
+def _lies_in(key: str, paths: Set[str]) -> bool:
+    """Whether a file is one of these files, or lies in one of these folders."""
+    path = path_of_key(key)
+    return bool(paths) and (path in paths or any(str(parent) in paths for parent in Path(path).parents))
 
 
 def _is_gone(key: str) -> bool:

@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from ..checks import Range
 from ..errors import InputError
+from ..files import expand_home
 
 __all__ = ["DEFAULT_DISK_BYTES", "Entry", "KVFolder", "check_bytes"]
 
@@ -67,7 +68,7 @@ class KVFolder:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = Path(expand_home(path))
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"The KV store {str(self.path)!r} is a file; give a folder.")
 

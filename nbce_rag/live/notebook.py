@@ -10,7 +10,8 @@ from ..answers.answer import Answer, Piece
 from ..evidence.citations import cite
 from ..evidence.evidence import TokenEvidence
 from ..passages import Passage
-from ..view.html import fragment, spans_html
+from ..view.html import fragment
+from ..view.spans import spans_html
 from .pieces import draw
 
 if TYPE_CHECKING:

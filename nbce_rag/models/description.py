@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from ..files import expand_home
 from .loading import DEFAULT_MODEL
 
 __all__ = ["ModelDescription", "describe_model"]
@@ -87,6 +88,6 @@ def describe_model(
         MissingDependencyError: a package for the packaged default or for GGUF is not installed.
     """
     backend = import_module(".transformers.description", __package__)
-    name = DEFAULT_MODEL if model is None else os.fspath(model)
+    name = DEFAULT_MODEL if model is None else expand_home(model)
     described: ModelDescription = backend.describe(name, rows=rows, tokens=tokens, **options)
     return described

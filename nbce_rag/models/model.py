@@ -240,6 +240,8 @@ class Step:
         gain: log sum_k w_k p_k(token) - log p_0(token), nats: what the passages added.
         entropies: of each row's distribution, nats, row 0 first, NaN for a row that was dropped; () unless
             the question asks for them.
+        row_log_probs: log-prob of the token by each row, nats, row 0 first, -inf for a row that slept or was
+            dropped; () where the decoder does not say.
         top: the most probable tokens of that distribution and their log-probs, the best first; () unless the
             question asks for them.
     """
@@ -250,6 +252,7 @@ class Step:
     evidence: tuple[float, ...]
     gain: float
     entropies: tuple[float, ...] = ()
+    row_log_probs: tuple[float, ...] = ()
     top: tuple[tuple[int, float], ...] = ()
 
 

@@ -192,7 +192,11 @@ class PromptEncoder:
 
     def encode_answer(self, text: str) -> tuple[int, ...]:
         """Token ids of a given answer, as they would follow the suffix."""
-        return self._tokenizer.encode(self._lead + self._defuse(text).strip())
+        return self._tokenizer.encode(self.answer_text(text))
+
+    def answer_text(self, text: str) -> str:
+        """A given answer as it would follow the suffix: defused, and with the blank that leads to it."""
+        return self._lead + self._defuse(text).strip()
 
     def _thinks_first(self) -> bool:
         """Whether a thought is likely before the answer, so that what comes first is no refusal."""

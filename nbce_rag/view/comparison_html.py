@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from .html import bar, fragment, marked_text, text
+from .html import bar, fragment, marked_text
 from .labels import headline, name_of, particulars, percentages
 from .shown import ComparisonLike, GroupLike
+from .spans import text
 from .style import shade
 
 __all__ = ["comparison_html"]

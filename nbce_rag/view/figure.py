@@ -43,10 +43,11 @@ def plot(answer: AnswerLike) -> Figure:
     """Draw the evidence of an answer.
 
     Above, one column a token and one line a passage, in the order of their numbers in the answer; the
-    darker, the more of the token's evidence lies with the passage. Below, the entropy of each row's
+    darker, the more of the token's evidence lies with the passage. A token with a star is cited in none of
+    them: it stands in no passage that its citation names. Below, the entropy of each row's
     distribution at each token in nats (0 is sure), with the row without a passage dashed; it is known when
     the question was asked with `entropies=True`. Without it, the entropy of the evidence is drawn: 0 where
-    one passage has all of it.
+    one passage has all of it. The dotted line is the share of the model's memory (`TokenEvidence.memory`).
 
     Args:
         answer: any answer; one without tokens or passages gives a picture that says so.
@@ -79,7 +80,9 @@ def plot(answer: AnswerLike) -> Figure:
         else:
             below = figure.subplots()
         _entropies(below, answer, tokens)
-        _name_tokens(below, tokens)
+        if passages:
+            _memory(below, tokens)
+        _name_tokens(below, tokens, answer)
     return figure
 
 
@@ -175,12 +178,30 @@ def _entropies(axes: Axes, answer: AnswerLike, tokens: Sequence[TokenEvidence]) 
         axes.spines[side].set_visible(False)
 
 
-def _name_tokens(axes: Axes, tokens: Sequence[TokenEvidence]) -> None:
+def _memory(axes: Axes, tokens: Sequence[TokenEvidence]) -> None:
+    """The share of the model's memory in each token, on a scale of its own from 0 to 1."""
+    right = axes.twinx()
+    shares = [math.nan if token.memory is None else token.memory for token in tokens]
+    right.plot(range(len(tokens)), shares, ":", color="0.45", linewidth=1.2)
+    right.set_ylim(0, 1)
+    right.set_ylabel("memory (dotted)", color="0.45")
+    right.tick_params(colors="0.45")
+    right.spines["top"].set_visible(False)
+
+
+def _name_tokens(axes: Axes, tokens: Sequence[TokenEvidence], answer: AnswerLike) -> None:
     axes.set_xlim(-0.5, len(tokens) - 0.5)
+    absent = [
+        any(token.start < w.end and w.start < token.end for w in answer.unsupported) for token in tokens
+    ]
     if len(tokens) > _TOKENS_NAMED:
-        axes.set_xlabel(f"{len(tokens)} tokens")
+        note = f"; {sum(absent)} not in the passages that are cited" if any(absent) else ""
+        axes.set_xlabel(f"{len(tokens)} tokens{note}")
         return
     names = [one_line(shortened(token.text.replace("\n", "⏎").strip(" "), 14)) or "·" for token in tokens]
+    names = [f"{name}*" if is_absent else name for name, is_absent in zip(names, absent, strict=True)]
+    if any(absent):
+        axes.set_xlabel("* not in the passages that are cited for it")
     turned = 0 if len(tokens) <= 8 else 60
     axes.set_xticks(
         range(len(tokens)), names, rotation=turned, ha="right" if turned else "center",

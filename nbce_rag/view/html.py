@@ -7,21 +7,27 @@ comes from documents, models and users is escaped, there is no script, and nothi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from html import escape
-from itertools import pairwise
+from collections.abc import Sequence
 
-from ..evidence.blocks import code_blocks
-from ..evidence.evidence import Citation, TokenEvidence
-from ..evidence.marks import citation_marks
 from ..evidence.passage_evidence import PassageEvidence, by_number, supports_among
-from ..passages import Passage
-from .labels import clean, name_of, one_line, ordinal, particulars, percentages, shortened
+from .labels import (
+    absences,
+    name_of,
+    one_line,
+    ordinal,
+    particulars,
+    percentages,
+    shortened,
+    supports_of,
+    wording,
+)
+from .likelihoods import likelihood_lines
 from .quotes import excerpt, quotes
 from .shown import AnswerLike
+from .spans import spans_html, text
 from .style import PAGE, STYLE, shade
 
-__all__ = ["answer_html", "answer_page", "bar", "fragment", "marked_text", "spans_html", "text"]
+__all__ = ["answer_html", "answer_page", "bar", "fragment", "marked_text"]
 
 _CHARACTERS_OF_A_PASSAGE = 2400
 _CHARACTERS_OF_ONE_NOT_CITED = 400
@@ -47,10 +53,16 @@ def answer_html(answer: AnswerLike) -> str:
     order = by_number(answer.passage_evidence)
     numbers = {evidence.passage: evidence.number for evidence in order}
     anchor = _anchor(answer)
+    spans = spans_html(
+        answer.text, answer.tokens, answer.citations, answer.passages, numbers, anchor, answer.unsupported
+    )
     parts = [
         f'<p class="nbce-sr">Question:</p><p class="nbce-question" dir="auto">{text(answer.question)}</p>',
-        f'<p class="nbce-sr">Answer:</p><p class="nbce-answer" dir="auto">'
-        f"{spans_html(answer.text, answer.tokens, answer.citations, answer.passages, numbers, anchor)}</p>",
+        f'<p class="nbce-sr">Answer:</p><p class="nbce-answer" dir="auto">{spans}</p>',
+    ]
+    parts += [
+        f'<p class="nbce-small nbce-note" dir="auto">{text(line)}</p>'
+        for line in absences(answer.unsupported, numbers)
     ]
     if answer.thought:
         parts.insert(
@@ -62,6 +74,7 @@ def answer_html(answer: AnswerLike) -> str:
         shares = percentages([evidence.weight for evidence in answer.passage_evidence])
         parts += _evidence(order, shares)
         parts += _sources(answer, order, shares, anchor)
+    parts += [f'<p class="nbce-small">{text(line)}</p>' for line in likelihood_lines(answer)]
     parts += [f'<p class="nbce-warning" role="note">Warning: {text(note)}</p>' for note in answer.warnings]
     parts.append(f'<p class="nbce-small">{text(_figures(answer))}</p>')
     return fragment("Answer with its sources", parts)
@@ -73,83 +86,6 @@ def fragment(label: str, parts: Sequence[str]) -> str:
     return (
         f'<div class="nbce" role="region" aria-label="{label}">\n<style>\n{STYLE}\n</style>\n{inside}\n</div>'
     )
-
-
-def text(value: str) -> str:
-    """Escaped for elements and quoted attributes alike, without characters that HTML has no place for."""
-    return escape(clean(value), quote=True)
-
-
-def spans_html(
-    answer: str,
-    tokens: Sequence[TokenEvidence],
-    citations: Sequence[Citation],
-    passages: Sequence[Passage],
-    numbers: Mapping[int, int],
-    anchor: str = "",
-) -> str:
-    """The text of an answer with its evidence as colour and title texts, and marks where citations end.
-
-    Line ends stay as they are, and a code block is one element with its fences, so that what is copied
-    from the page is what the model wrote; the marks for its lines stand behind it.
-
-    Args:
-        answer: the text.
-        tokens: their spans are in the text, ordered; stretches that none covers stay plain.
-        citations: ordered and disjoint.
-        passages: in the order of the tokens' weights; none where they are not known yet.
-        numbers: for each index in the tokens' weights the number of that passage.
-        anchor: where the marks link to, without the number; "" for no links.
-    """
-    cited = [citation for citation in citations if supports_among(citation, len(passages))]
-    placed = {
-        mark.at: mark
-        for mark in citation_marks(
-            answer, [(c.end, [s.passage for s in supports_among(c, len(passages))]) for c in cited]
-        )
-    }
-    code = code_blocks(answer)
-    ends = [(token.start, token.end) for token in tokens] + [(c.start, c.end) for c in cited]
-    # The line end behind a block stands in it, so that it does not show as a line of its own.
-    opens = {block.start for block in code}
-    closes = {block.end + (block.end not in placed and answer[block.end :][:1] == "\n") for block in code}
-    ends += [(at, at) for at in (*opens, *closes, *placed)]
-    cuts = sorted({0, len(answer), *(min(max(0, end), len(answer)) for pair in ends for end in pair)})
-    html: list[str] = []
-    run = ("", "", "")  # opening tag, closing tag, text: equal neighbours share an element
-
-    def flush() -> None:
-        nonlocal run
-        if run[2]:
-            html.append(run[0] + text(run[2]) + run[1])
-        run = ("", "", "")
-
-    at_token = at_citation = 0
-    for start, end in pairwise(cuts):
-        if start in opens:
-            flush()
-            html.append('<code class="nbce-code">')
-        while at_token < len(tokens) and tokens[at_token].end <= start:
-            at_token += 1
-        while at_citation < len(cited) and cited[at_citation].end <= start:
-            at_citation += 1
-        token = tokens[at_token] if at_token < len(tokens) and tokens[at_token].start <= start else None
-        inside = at_citation < len(cited) and cited[at_citation].start <= start
-        opening, closing = _tag(token, inside, passages, numbers)
-        if (opening, closing) != run[:2]:
-            flush()
-        run = (opening, closing, run[2] + answer[start:end])
-        if end in closes or end in placed or (inside and cited[at_citation].end == end):
-            flush()
-        mark = placed.get(end)
-        if mark and mark.own_line:
-            html.append("\n")
-        if end in closes:
-            html.append("</code>")
-        if mark:
-            html += [_mark(numbers[place], passages[place], anchor) for place in mark.passages]
-    flush()
-    return "".join(html)
 
 
 def bar(shares: Sequence[tuple[str, str, int]], label: str) -> str:
@@ -184,33 +120,6 @@ def marked_text(passage: str, stretches: Sequence[str], limit: int) -> str:
     return "".join(parts)
 
 
-def _tag(
-    token: TokenEvidence | None, inside: bool, passages: Sequence[Passage], numbers: Mapping[int, int]
-) -> tuple[str, str]:
-    """Opening and closing tag of a stretch of the answer that one token covers, inside a citation or not."""
-    if token is None or not token.weights:
-        return "", ""
-    ranked = sorted(range(len(token.weights)), key=lambda k: (-token.weights[k], k))
-    best = ranked[0]
-    number, weight = numbers[best], min(max(token.weights[best], 0.0), 1.0)
-    name = f" {shortened(name_of(passages[best]), 40)}" if passages else ""
-    score = passages[best].score if passages else None
-    title = f"[{number}]{name}: {weight:.0%} of the evidence, {ordinal(best + 1)} of {len(token.weights)}"
-    title += " found" if score is None else f" found, score {score:.2f}"
-    others = [k for k in ranked if k != best and token.weights[k] >= 0.005][:2]
-    if others:
-        title += "; then " + ", ".join(f"[{numbers[k]}] {token.weights[k]:.0%}" for k in others)
-    classes = f"nbce-t {shade(number)}" + (" nbce-cite" if inside else "")
-    return f'<span class="{classes}" style="--nbce-w: {weight:.2f}" title="{text(title)}">', "</span>"
-
-
-def _mark(number: int, passage: Passage, anchor: str) -> str:
-    label = f"source {number}: {name_of(passage)}"
-    if not anchor:
-        return f"<sup>[{number}]</sup>"
-    return f'<sup><a href="#{anchor}-{number}" aria-label="{text(label)}">[{number}]</a></sup>'
-
-
 def _evidence(order: Sequence[PassageEvidence], shares: Sequence[int]) -> list[str]:
     if not any(shares):
         return []
@@ -218,7 +127,9 @@ def _evidence(order: Sequence[PassageEvidence], shares: Sequence[int]) -> list[s
     return [
         bar(entries, "Evidence for the whole answer"),
         '<p class="nbce-small">Colour: the passage that a word rests on most. Strength: its share of the '
-        "evidence. Underlined: cited. The bar: evidence for the whole answer.</p>",
+        "evidence. Underlined: cited; with a solid line word for word. Dotted: not in the passages. That a "
+        "word stands in a passage is no proof of what is said of it. The bar: evidence for the whole "
+        "answer.</p>",
     ]
 
 
@@ -237,8 +148,10 @@ def _sources(
                 for c in answer.citations
                 if any(s.passage == place for s in supports_among(c, len(answer.passages)))
             ]
+            said = wording(supports_of(answer, place), answer.passages[place])
             meta = [
                 f"cited for {evidence.cited:.0%} of the answer",
+                said or "not word for word",
                 f"{shares[place]}% of the evidence",
             ]
             body = marked_text(answer.passages[place].text, stretches, _CHARACTERS_OF_A_PASSAGE)
@@ -290,11 +203,16 @@ def _figures(answer: AnswerLike) -> str:
     parts = [f"Fusion rule {one_line(answer.fusion)}"]
     if answer.grounding is not None:
         parts.append(f"the passages added {answer.grounding:.1f} nats a token")
+    if answer.memory is not None:
+        parts.append(f"the model's memory has {answer.memory:.0%}")
     # No seconds: what is kept of an answer, as in a notebook, is the same whenever it is run again.
     count = answer.usage.generated_tokens
     thought = answer.usage.thought_tokens
     of_thought = f", {thought} of them thought" if thought else ""
-    parts.append(f"{count} token{'' if count == 1 else 's'}{of_thought}")
+    if answer.finish_reason == "given":
+        parts.append("the text was given, not written by the model")
+    else:
+        parts.append(f"{count} token{'' if count == 1 else 's'}{of_thought}")
     if answer.usage.prompt_tokens:
         parts.append(f"{answer.usage.cached_tokens} of {answer.usage.prompt_tokens} prompt tokens reused")
     if answer.finish_reason == "length":

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from ..evidence.evidence import Support
+from ..evidence.passage_evidence import supports_among
+from ..evidence.quote import page_of, quote_of
+from ..evidence.unsupported import UnsupportedWords
 from ..passages import Passage
-from .shown import ComparisonLike
+from .shown import AnswerLike, ComparisonLike
 
 __all__ = [
+    "absences",
     "clean",
     "headline",
     "name_of",
@@ -17,6 +22,8 @@ __all__ = [
     "particulars",
     "percentages",
     "shortened",
+    "supports_of",
+    "wording",
 ]
 
 _CHARACTERS_OF_A_NAME = 60
@@ -60,16 +67,57 @@ def name_of(passage: Passage) -> str:
 
 
 def particulars(passage: Passage) -> list[str]:
-    """Source, character span and score of a passage, as far as they are known and not its name already."""
+    """Source, character span, page and score of a passage, as far as they are known and not in its name."""
     parts = []
     source = one_line(passage.source or "")
     if source and one_line(passage.title or ""):
         parts.append(source)
     if passage.start is not None and passage.end is not None:
         parts.append(f"characters {passage.start}-{passage.end}")
+    if (page := page_of(passage)) is not None:
+        parts.append(f"page {one_line(str(page))}")
     if passage.score is not None:
         parts.append(f"score {passage.score:.2f}")
     return parts
+
+
+def supports_of(answer: AnswerLike, place: int) -> list[Support]:
+    """What the citations that name a passage say of it, in their order."""
+    count = len(answer.passages)
+    named = (one for citation in answer.citations for one in supports_among(citation, count))
+    return [one for one in named if one.passage == place]
+
+
+def wording(supports: Sequence[Support], passage: Passage) -> str:
+    """Whether a passage holds what it is cited for word for word, and where its source does; "" if not."""
+    quoted = [quote for one in supports if (quote := quote_of(one, passage)) is not None]
+    verbatim = sum(bool(one.verbatim) for one in supports)
+    if not verbatim:
+        return ""
+    if verbatim < len(supports):
+        return f"{verbatim} of {len(supports)} citations word for word"
+    if len(supports) == len(quoted) == 1 and quoted[0].source_start is not None:
+        return f"word for word at {quoted[0].source_start}-{quoted[0].source_end}"
+    return "word for word"
+
+
+def absences(words: Sequence[UnsupportedWords], numbers: Mapping[int, int]) -> list[str]:
+    """Which words of the citations stand in no passage cited there, in sentences.
+
+    Args:
+        words: the words.
+        numbers: for each passage's place its number in the answer.
+    """
+    nowhere = dict.fromkeys(one_line(word.text) for word in words if word.passage is None)
+    lines = [f"Not in the passages: {', '.join(nowhere)}."] if nowhere else []
+    elsewhere = dict.fromkeys(
+        (one_line(word.text), word.passage) for word in words if word.passage is not None
+    )
+    return lines + [
+        f"Not in the passages cited for it, but in [{numbers[place]}]: {text}."
+        for text, place in elsewhere
+        if place in numbers
+    ]
 
 
 def headline(comparison: ComparisonLike) -> str:

@@ -1,6 +1,6 @@
 """An answer as text: cited stretches with numbers, then a numbered source list; colours on a terminal only.
 
-The number in brackets says all that the colour says, so nothing is lost where there is no colour. Text
+What colours and underlines say is said in words too, so nothing is lost where there are none. Text
 from documents and models is shown as it is: what would steer the terminal is taken out, and nothing is
 read as markup.
 """
@@ -16,10 +16,12 @@ from rich.table import Table
 from rich.text import Text
 
 from ..evidence.blocks import code_blocks
+from ..evidence.evidence import Citation
 from ..evidence.marks import citation_marks
 from ..evidence.passage_evidence import cited_by_number, supports_among
 from ..passages import Passage
-from .labels import clean, headline, name_of, one_line, particulars
+from .labels import absences, clean, headline, name_of, one_line, particulars, supports_of, wording
+from .likelihoods import likelihood_lines
 from .shown import AnswerLike, ComparisonLike
 
 __all__ = ["answer_text", "comparison_text", "print_text", "render"]
@@ -50,8 +52,10 @@ def comparison_text(comparison: ComparisonLike) -> str:
 def render(answer: AnswerLike, console: Console) -> None:
     """Prints an answer with its sources.
 
-    On a terminal the cited stretches and their numbers have colours and lines are wrapped. Elsewhere it
-    is plain text without escape codes, and lines are as long as they are.
+    On a terminal the cited stretches and their numbers have colours, those that a passage has word for word
+    are in italics, words of them that stand in none of their passages are underlined and have no
+    colour, and lines are wrapped. Elsewhere it is plain text without escape codes, and lines are as long as
+    they are. Below the answer stands which words are not in the passages.
 
     Args:
         answer: What to print.
@@ -60,9 +64,14 @@ def render(answer: AnswerLike, console: Console) -> None:
     _print_answer(answer, console)
     if answer.finish_reason == "length":
         print_text(console, Text("(cut off at the most tokens allowed: max_tokens)", style="dim"))
+    numbers = {evidence.passage: evidence.number for evidence in answer.passage_evidence}
+    for line in absences(answer.unsupported, numbers):
+        print_text(console, Text(line, style="dim"))
     if answer.passages:
         print_text(console, Text())
         _render_sources(answer, console)
+    for line in likelihood_lines(answer):
+        print_text(console, Text(line, style="dim"))
     for warning in answer.warnings:
         print_text(console, Text(f"warning: {one_line(warning)}", style="yellow"))
 
@@ -81,7 +90,12 @@ def _marked(answer: AnswerLike) -> Text:
     # What is put between the characters of the answer, and from where on they have which colour.
     placed = {mark.at: mark for mark in citation_marks(answer.text, [(c.end, k) for c, k in cited])}
     colours = {citation.end: Style() for citation, _ in cited}
-    colours |= {citation.start: _colour(numbers[places[0]]) for citation, places in cited}
+    for citation, places in cited:
+        colours[citation.start] = style = _style(citation, numbers[places[0]])
+        for word in answer.unsupported:
+            if citation.start <= word.start and word.end <= citation.end:
+                colours.setdefault(word.end, style)
+                colours[word.start] = Style(underline=True)
     colour = Style()
     for cut in sorted({*placed, *colours, len(answer.text)}):
         marked.append(clean(answer.text[at:cut]), style=colour)
@@ -121,7 +135,8 @@ def _render_sources(answer: AnswerLike, console: Console) -> None:
     rows = []
     for evidence in cited:
         entry = _source(answer.passages[evidence.passage])
-        entry.append(f", {evidence.cited:.0%} of the answer")
+        said = wording(supports_of(answer, evidence.passage), answer.passages[evidence.passage])
+        entry.append(", ".join(filter(None, [f", {evidence.cited:.0%} of the answer", said])))
         mark = Text(f"[{evidence.number}]", style=_colour(evidence.number) + Style(bold=True))
         rows.append((mark, entry))
     print_text(console, Text("Sources", style="bold"))
@@ -148,6 +163,10 @@ def _print_list(console: Console, rows: Iterable[tuple[Text, Text]]) -> None:
     for mark, entry in rows:
         grid.add_row(mark, entry)
     console.print(grid)
+
+
+def _style(citation: Citation, number: int) -> Style:
+    return _colour(number) + Style(italic=any(one.verbatim for one in citation.supports))
 
 
 def _colour(number: int) -> Style:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from ..evidence.ablation import Ablation
 from ..evidence.evidence import Citation, Timings, TokenEvidence, Usage
 from ..evidence.passage_evidence import PassageEvidence
+from ..evidence.unsupported import UnsupportedWords
+from ..evidence.word_likelihood import WordLikelihood
 from ..passages import Passage
 
 __all__ = ["AnswerLike", "ComparisonLike", "GroupLike"]
@@ -28,6 +31,10 @@ class AnswerLike(Protocol):
     @property
     def passage_evidence(self) -> Sequence[PassageEvidence]: ...
     @property
+    def unsupported(self) -> Sequence[UnsupportedWords]: ...
+    @property
+    def memory(self) -> float | None: ...
+    @property
     def usage(self) -> Usage: ...
     @property
     def timings(self) -> Timings: ...
@@ -41,6 +48,10 @@ class AnswerLike(Protocol):
     def warnings(self) -> Sequence[str]: ...
     @property
     def thought(self) -> str: ...
+    @property
+    def words(self) -> Sequence[WordLikelihood]: ...
+    @property
+    def ablation(self) -> Ablation | None: ...
 
 
 class GroupLike(Protocol):

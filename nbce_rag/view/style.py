@@ -45,8 +45,11 @@ STYLE = "\n".join(
         f".nbce .nbce-t {{ background: rgb(var(--nbce-c) / calc({_WEAKEST} + {STRONGEST - _WEAKEST:.2f} *"
         " var(--nbce-w, 1))); padding: .12em 0; -webkit-print-color-adjust: exact;"
         " print-color-adjust: exact; }",
-        ".nbce .nbce-cite { text-decoration: underline 1px; text-underline-offset: .3em;"
+        ".nbce .nbce-cite { text-decoration: underline dashed 1px; text-underline-offset: .3em;"
         " text-decoration-color: rgb(var(--nbce-c)); }",
+        ".nbce .nbce-quote { text-decoration-style: solid; }",
+        ".nbce .nbce-absent { text-decoration: underline dotted 2px currentColor;"
+        " text-underline-offset: .3em; }",
         ".nbce sup { line-height: 0; font-weight: 700; white-space: nowrap; }",
         ".nbce a, .nbce a:visited { color: inherit; text-decoration: none; }",
         ".nbce a:hover, .nbce a:focus-visible { text-decoration: underline; }",

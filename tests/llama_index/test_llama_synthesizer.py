@@ -365,7 +365,7 @@ class TestMetadata:
         text = format_citations(response)
         for number, node in enumerate(cited_nodes(response), 1):
             assert f"[{number}] {node.node.node_id}" in text
-        plain = text.partition("\n\n[1]")[0]
+        plain = text.partition("\n\n[1]")[0].partition("\nNot in the passages")[0]
         for number in range(1, 4):
             plain = plain.replace(f" [{number}]", "")
         assert plain == response.response

@@ -514,6 +514,29 @@ def test_batches_streams_scores_and_grammars(engines: tuple[NBCE, NBCE]) -> None
     assert [token.id for token in drafted.tokens] == [token.id for token in plain.tokens]
 
 
+def test_texts_of_others_are_read_as_by_transformers(engines: tuple[NBCE, NBCE]) -> None:
+    text = "Ada runs it, 渡轮 for short."
+    ours, theirs = (engine.ablate(engine.attribute(QUESTION, PASSAGES, text)) for engine in engines)
+    assert ours.text == "".join(token.text for token in ours.tokens) == text
+    assert [(t.id, t.start, t.end) for t in ours.tokens] == [(t.id, t.start, t.end) for t in theirs.tokens]
+    for one, other in zip(ours.tokens, theirs.tokens, strict=True):
+        assert one.weights == pytest.approx(other.weights, abs=1e-3)
+    assert [word.rank for word in ours.words] == [word.rank for word in theirs.words]
+    assert ours.ablation is not None
+    assert theirs.ablation is not None
+    assert ours.ablation.necessity == pytest.approx(theirs.ablation.necessity, abs=1e-2)
+    session = engines[0].model._sessions[0]  # type: ignore[attr-defined]
+    gc.collect()
+    assert session.free_cells == session.cells
+
+
+def test_a_recurrent_model_reads_texts_of_others(files: Callable[[str], Path]) -> None:
+    nbce = NBCE.from_pretrained(files("mamba"), backend="llama.cpp", prompt=TEMPLATE)
+    answer = nbce.ablate(nbce.attribute(QUESTION, PASSAGES, "Ada runs it."))
+    assert answer.text == "Ada runs it."
+    assert answer.ablation is not None
+
+
 def test_a_recurrent_model_answers(files: Callable[[str], Path]) -> None:
     nbce = NBCE.from_pretrained(files("mamba"), backend="llama.cpp", prompt=TEMPLATE, max_tokens=8)
     first, second = (nbce.answer(QUESTION, PASSAGES) for _ in range(2))

@@ -14,15 +14,8 @@ from ...errors import ReadError
 from ...noncharacters import strip_marks
 from ...passages import Passage
 from ...values import NotPlainError, plain, shown
-from ..document import (
-    MOST_BYTES,
-    OnError,
-    Splitter,
-    check_regular,
-    decode_text,
-    read_bytes,
-    source_name,
-)
+from ..document import OnError, Splitter, check_regular, decode_text, read_bytes, source_name
+from ..limits import ReadLimits
 
 __all__ = ["RECORDS"]
 
@@ -31,11 +24,11 @@ _LONGEST_LINE = 64 << 20
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
-def _read_jsonl(path: Path, splitter: Splitter, on_error: OnError) -> list[Passage]:
+def _read_jsonl(path: Path, splitter: Splitter, on_error: OnError, limits: ReadLimits) -> list[Passage]:
     passages: list[Passage] = []
     line_of_id: dict[str, int] = {}
     is_blank = True
-    for number, line in _lines(path):
+    for number, line in _lines(path, limits):
         is_blank = False
         place = f"{path}, line {number}"
         try:
@@ -61,16 +54,16 @@ def _read_jsonl(path: Path, splitter: Splitter, on_error: OnError) -> list[Passa
     return passages
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+def _lines(path: Path, limits: ReadLimits) -> Iterator[tuple[int, bytes]]:
     """The lines of a file that are not blank, with their numbers."""
     if path.name.lower().endswith(".gz"):
-        chunks = _unpacked(path)
+        chunks = _unpacked(path, limits)
         first = next(chunks, b"")
         if first.startswith(_UTF_16):
             chunks = iter([_in_utf_8(path, first + b"".join(chunks))])
             first = b""
     else:
-        first, chunks = read_bytes(path), iter(())
+        first, chunks = read_bytes(path, limits), iter(())
         if first.startswith(_UTF_16):
             first = _in_utf_8(path, first)
     number, rest = 1, b""
@@ -96,15 +89,16 @@ def _in_utf_8(path: Path, data: bytes) -> bytes:
     return decode_text(path, data).encode("utf-8", "replace").removeprefix(b"\xef\xbb\xbf")
 
 
-def _unpacked(path: Path) -> Iterator[bytes]:
-    check_regular(path)
+def _unpacked(path: Path, limits: ReadLimits) -> Iterator[bytes]:
+    check_regular(path, limits)
+    most = limits.max_unpacked_bytes
     size = 0
     try:
         with gzip.open(path) as stream:
             while chunk := stream.read(_CHUNK):
                 size += len(chunk)
-                if size > MOST_BYTES:
-                    raise ReadError(f"{path}: unpacks to more than {MOST_BYTES:,} bytes; split it.")
+                if size > most:
+                    raise ReadError(f"{path}: unpacks to more than {most:,} bytes; split it.")
                 yield chunk
     except ReadError:
         raise

@@ -1,4 +1,4 @@
-"""Plain text, Markdown and reStructuredText."""
+"""Plain text, Markdown and reStructuredText, as they stand but for the data of pictures within them."""
 
 from __future__ import annotations
 
@@ -6,17 +6,23 @@ import re
 from pathlib import Path
 
 from ...noncharacters import strip_marks
+from ..data_uris import without_data
 from ..document import Document, clean_title, decode_text
+from ..limits import ReadLimits
 
 __all__ = ["DOCUMENTS"]
 
 
-def _read_plain(path: Path, data: bytes) -> Document:
-    return Document(strip_marks(decode_text(path, data)))
+def _text(path: Path, data: bytes) -> str:
+    return without_data(strip_marks(decode_text(path, data)))
 
 
-def _read_markdown(path: Path, data: bytes) -> Document:
-    text = strip_marks(decode_text(path, data))
+def _read_plain(path: Path, data: bytes, limits: ReadLimits) -> Document:
+    return Document(_text(path, data))
+
+
+def _read_markdown(path: Path, data: bytes, limits: ReadLimits) -> Document:
+    text = _text(path, data)
     return Document(text, clean_title(_markdown_title(text.splitlines())))
 
 
@@ -43,8 +49,8 @@ def _markdown_title(lines: list[str]) -> str | None:
     return None
 
 
-def _read_rst(path: Path, data: bytes) -> Document:
-    text = strip_marks(decode_text(path, data))
+def _read_rst(path: Path, data: bytes, limits: ReadLimits) -> Document:
+    text = _text(path, data)
     previous = ""
     for line in map(str.rstrip, text.splitlines()):
         # Section titles are underlined by one repeated punctuation mark, at least as long as they are.

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from ...documents.folders import read_files
 from ...embedding.resolve import EmbedderLike, resolve_embedder
 from ...errors import InputError
+from ...files import expand_home
 from ...index.window import window_of
 from ...passages import Passage
 from ..long_metrics import Keys, groups_found
@@ -22,7 +23,7 @@ _RECORDS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 
 def is_documents(path: str | os.PathLike[str]) -> bool:
     """Whether a path is of documents to split, not of records that are passages already."""
-    return Path(path).is_dir() or not os.fspath(path).lower().endswith((*_RECORDS, ".gz"))
+    return Path(expand_home(path)).is_dir() or not os.fspath(path).lower().endswith((*_RECORDS, ".gz"))
 
 
 def read_documents(path: str | os.PathLike[str], embedder: EmbedderLike) -> list[Passage]:
@@ -33,7 +34,7 @@ def read_documents(path: str | os.PathLike[str], embedder: EmbedderLike) -> list
     Raises:
         InputError: there is nothing to read.
     """
-    whole = Path(path)
+    whole = Path(expand_home(path))
     corpus: list[Passage] = []
     for file, passages in read_files([whole], **window_of(resolve_embedder(embedder))._asdict()):
         source = file.relative_to(whole if whole.is_dir() else whole.parent).as_posix()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ...errors import InputError, ReadError
+from ...files import expand_home
 
 __all__ = ["Record", "read_records"]
 
@@ -29,7 +30,7 @@ def read_records(path: str | os.PathLike[str]) -> Record | list[tuple[int, Recor
         InputError: it is not JSON, or holds something else than objects.
     """
     try:
-        data = Path(path).read_bytes()
+        data = Path(expand_home(path)).read_bytes()
         if data[:2] == b"\x1f\x8b":
             data = gzip.decompress(data)
         text = data.decode("utf-8-sig")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 import numpy as np
@@ -206,8 +207,8 @@ def _union(parts: list[Keys]) -> Keys:
     return np.unique(np.concatenate([np.empty(0, np.int64), *parts]))
 
 
-def _keys(rows: list[tuple[int]]) -> Keys:
-    keys = np.array(rows, dtype=np.int64).reshape(-1)
+def _keys(rows: Iterable[tuple[int]]) -> Keys:
+    keys = np.fromiter(itertools.chain.from_iterable(rows), dtype=np.int64)
     if len(keys) > 1 and not (keys[1:] > keys[:-1]).all():
         keys = np.sort(keys)
         keys = keys[np.concatenate([[True], keys[1:] > keys[:-1]])]

@@ -31,6 +31,7 @@ SqlRow: TypeAlias = tuple[Any, ...]
 
 RESTORE = "restore it from a backup, or delete the folder and index the documents again."
 _CACHE_KIB = 65_536
+_LOG_PAGES = 4096  # of 8 KiB: pages that many commits change are copied from the log once
 _CHUNK = 500  # values in one statement; SQLite's oldest limit is 999
 _SETTLED_S = 0.05  # a file that was written this short ago may be written again at the same time of its clock
 
@@ -131,6 +132,13 @@ class Database:
         """The error for data that cannot be trusted, such as "holds a damaged vector"."""
         return IndexDamagedError(f"{self.file} {description}: {RESTORE}")
 
+    def unsettled(self) -> PassageIndexError:
+        """The error for files that do not stay as they were while they are read."""
+        return PassageIndexError(
+            f"Another program keeps changing the files in {self.file.parent} while they are read: end it, "
+            "then try again."
+        )
+
     def _select(self, query: str, values: Iterable[int] | Iterable[str]) -> Iterator[SqlRow]:
         """Rows of a query that ends in the column that has to be one of the values."""
         sequence = list(values)
@@ -182,6 +190,7 @@ class Database:
             check_same_thread=False,
         )
         self._connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        self._connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
         # What the file itself would have SQLite do, in views and triggers, is not to be trusted.
         self._connection.execute("PRAGMA trusted_schema = OFF")
 

@@ -28,9 +28,9 @@ class Lookups(Database):
         """Key, kind and value of the rows of a name that meet SQL."""
         return self._attributes("key, kind, value", name, clause, values).fetchall()
 
-    def attribute_keys(self, name: str, clause: str, values: SqlRow) -> list[tuple[int]]:
+    def attribute_keys(self, name: str, clause: str, values: SqlRow) -> Iterator[tuple[int]]:
         """Keys of the rows of a name that meet SQL, each in a tuple of its own."""
-        return self._attributes("key", name, clause, values).fetchall()
+        return iter(self._attributes("key", name, clause, values))
 
     def count_attributes(self, name: str, clause: str, values: SqlRow, limit: int) -> int:
         """How many rows of a name meet SQL, counted up to a limit."""

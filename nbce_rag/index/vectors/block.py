@@ -16,6 +16,7 @@ __all__ = ["Block"]
 faiss: Any = _faiss  # where it has type stubs, they lack what is used here
 
 _GATHER_LIMIT = 1024
+_MANY = 8  # of one key in so many it takes longer to look each up than to look through all
 _NOISE = 1e-6  # what summing in another order can change of a cosine
 
 
@@ -73,20 +74,51 @@ class Block:
         return self.keys if self._alive is None else self.keys[self._alive]
 
     def places(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where those of these keys are that are here and count."""
+        """Where those of these keys, all different and ascending, are that are here and count."""
         if not len(self.keys):
             return np.empty(0, np.int64)
-        places = np.searchsorted(self.keys, keys)
-        places = places[self.keys[np.minimum(places, len(self.keys) - 1)] == keys]
+        if _MANY * len(keys) > len(self.keys):
+            places = np.flatnonzero(np.isin(self.keys, keys, assume_unique=True))
+        else:
+            places = np.searchsorted(self.keys, keys)
+            places = places[self.keys[np.minimum(places, len(self.keys) - 1)] == keys]
         living: NDArray[np.int64] = places if self._alive is None else places[self._alive[places]]
         return living
 
+    @property
+    def holds_vectors(self) -> bool:
+        """Whether the vectors themselves are here: in an exact block, and in a graph over vectors."""
+        return self._matrix() is not None
+
+    @property
+    def is_scannable(self) -> bool:
+        """Whether a search can compare all places that it is given, by the codes that stand for vectors."""
+        kind = factories.inner(self.index)
+        if isinstance(kind, faiss.IndexIVF):  # of which a graph over its lists need not find all
+            return isinstance(faiss.downcast_index(kind.quantizer), faiss.IndexFlat)
+        return isinstance(kind, faiss.IndexScalarQuantizer | faiss.IndexPQ)
+
     def vectors(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The vectors [n, d] at these places; of an exact block only."""
-        index: Any = self.index
+        """The vectors [n, d] at these places, of a block that holds them."""
+        index: Any = self._matrix()
         matrix = faiss.rev_swig_ptr(index.get_xb(), len(self.keys) * index.d)
         chosen: NDArray[np.float32] = matrix.reshape(-1, index.d)[places]
         return chosen
+
+    def _matrix(self) -> factories.FaissIndex | None:
+        index: Any = self.index
+        if isinstance(index, faiss.IndexHNSW):
+            index = faiss.downcast_index(index.storage)
+        return index if factories.is_flat(index) else None
+
+    def scan(
+        self, queries: NDArray[np.float32], size: int, places: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Of a scannable block: scores and places [q, size], the best of all that are given.
+
+        Scores are those of the codes. Where there are fewer, -1 stands for a place.
+        """
+        return self._look_up(queries, size, places, {"nprobe": len(self.keys)}, np.empty(0, np.int64))
 
     def search(
         self,
@@ -94,6 +126,7 @@ class Block:
         k: int,
         places: NDArray[np.int64] | None,
         options: Mapping[str, int],
+        hidden: NDArray[np.int64],
     ) -> list[NDArray[np.int64]]:
         """Places of the k nearest to each query and of all that are as near as the last of them.
 
@@ -102,14 +135,15 @@ class Block:
             k: At least 1. Of a block that is not exact come more: candidates.
             places: To choose from, ascending; None: all.
             options: See `factories.parameters`; before those of the note.
+            hidden: Places to leave out of all.
         """
-        limit = len(self) if places is None else len(places)
+        limit = len(self) - len(hidden) if places is None else len(places)
         if not limit:
             return [np.empty(0, np.int64)] * len(queries)
         if not self.exact:
             options = {**factories.widen(self.note["options"], limit / len(self.keys)), **options}
             size = min(factories.candidates(k), limit)
-            hits = self._look_up(queries, size, places, options)[1]
+            hits = self._look_up(queries, size, places, options, hidden)[1]
             return [row[(row >= 0) & (row < len(self.keys))] for row in hits]
         gathered = None
         if places is not None and limit <= max(_GATHER_LIMIT, len(self.keys) // 16):
@@ -117,7 +151,7 @@ class Block:
         size = min(k + 1, limit)
         while True:
             if gathered is None or places is None:
-                scores, hits = self._look_up(queries, size, places, {})
+                scores, hits = self._look_up(queries, size, places, {}, hidden)
             else:
                 scores, hits = faiss.knn(queries, gathered, size, metric=faiss.METRIC_INNER_PRODUCT)
                 hits = np.where(hits >= 0, places[hits], -1)
@@ -131,11 +165,15 @@ class Block:
         size: int,
         places: NDArray[np.int64] | None,
         options: Mapping[str, int],
+        hidden: NDArray[np.int64],
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         mask = self._alive
         if places is not None:
             mask = np.zeros(len(self.keys), dtype=bool)
             mask[places] = True
+        elif len(hidden):
+            mask = np.ones(len(self.keys), dtype=bool) if mask is None else mask.copy()
+            mask[hidden] = False
         selector = None
         if mask is not None:
             selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))

@@ -23,6 +23,7 @@ __all__ = [
     "candidates",
     "check_factory",
     "check_options",
+    "inner",
     "is_flat",
     "parameters",
     "resolve",
@@ -137,6 +138,12 @@ def is_flat(index: FaissIndex) -> bool:
     return type(index) in (faiss.IndexFlat, faiss.IndexFlatIP)
 
 
+def inner(index: FaissIndex) -> Any:
+    """What searches, as the class that it is: behind a transformation of vectors, if there is one."""
+    kind: Any = faiss.downcast_index(index)
+    return faiss.downcast_index(kind.index) if isinstance(kind, faiss.IndexPreTransform) else kind
+
+
 def build(
     factory: str, dimension: int, count: int, blocks: Blocks, start: FaissIndex | None = None
 ) -> tuple[FaissIndex, Note]:
@@ -154,13 +161,18 @@ def build(
     power of two that brings it to 0.97.
     """
     index = start if start is not None else _make(factory, dimension)
+    sample: NDArray[np.float32] | None = None
     if not index.is_trained:
-        index.train(_sample(blocks, count, _sample_size(factory), dimension))
+        sample = _sample(blocks, count, _sample_size(factory), dimension)
+        index.train(sample)
     if is_flat(index):
         for _, vectors in blocks():
             index.add(vectors)
         return index, {"factory": factory, "options": {}, "recall": 1.0}
-    queries = _sample(blocks, count, _QUERIES, dimension)
+    if sample is None:
+        sample = _sample(blocks, count, _QUERIES, dimension)
+    queries = np.ascontiguousarray(sample[:: max(1, len(sample) // _QUERIES)][: 2 * _QUERIES])
+    del sample
     nearest = _Nearest(queries)
     place = int(index.ntotal)
     for _, vectors in blocks():
@@ -174,11 +186,11 @@ def build(
 
 def parameters(index: FaissIndex, options: Mapping[str, int], selector: object = None) -> object:
     """Search parameters of the kind that an index takes; None where there is nothing to say."""
-    kind = faiss.downcast_index(index)
+    kind: Any = faiss.downcast_index(index)
     common: dict[str, object] = {} if selector is None else {"sel": selector}
     if isinstance(kind, faiss.IndexPreTransform):
-        inner = parameters(kind.index, options, selector)
-        return None if inner is None else faiss.SearchParametersPreTransform(index_params=inner)
+        those = parameters(kind.index, options, selector)
+        return None if those is None else faiss.SearchParametersPreTransform(index_params=those)
     if isinstance(kind, faiss.IndexIVF):
         nprobe = min(options.get("nprobe", kind.nprobe), kind.nlist)
         return faiss.SearchParametersIVF(nprobe=nprobe, **common)
@@ -249,13 +261,11 @@ def _tune(
     index: FaissIndex, queries: NDArray[np.float32], truth: NDArray[np.int64]
 ) -> tuple[dict[str, int], float]:
     """The least of the option that reaches the target, and the recall that it gives."""
-    inner = faiss.downcast_index(index)
-    if isinstance(inner, faiss.IndexPreTransform):
-        inner = faiss.downcast_index(inner.index)
+    kind = inner(index)
     grid: list[dict[str, int]] = [{}]
-    if isinstance(inner, faiss.IndexIVF):
-        grid = [{"nprobe": 2**i} for i in range(int(math.log2(inner.nlist)) + 1)]
-    elif isinstance(inner, faiss.IndexHNSW):
+    if isinstance(kind, faiss.IndexIVF):
+        grid = [{"nprobe": 2**i} for i in range(int(math.log2(kind.nlist)) + 1)]
+    elif isinstance(kind, faiss.IndexHNSW):
         grid = [{"efSearch": 2**i} for i in range(5, 11)]
     depth = min(candidates(_DEPTH), int(index.ntotal))
     recall = 0.0

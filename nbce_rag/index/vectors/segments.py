@@ -157,7 +157,9 @@ def _note(data: bytes) -> dict[str, Any]:
 def _watch(block: Block, path: Path) -> Callable[[], bool]:
     """Says whether the mapped file is as long and as old as now, whatever becomes of its name.
 
-    Reading what is mapped beyond the end of a file that was cut short ends the process.
+    Reading what is mapped beyond the end of a file that was cut short ends the process. It is asked before
+    and after each search in a block, so that what remains is a file that another program cuts short in the
+    milliseconds between; an index itself never does that to a file, but writes another.
     """
     descriptor = os.open(path, os.O_RDONLY)
     weakref.finalize(block, os.close, descriptor)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from ...errors import IndexDamagedError
 from ..sqlite.storage import State, Storage
 from ..sqlite.vector_rows import SegmentRow
+from . import factories
 from .block import Block
+from .choice import Choice
 from .segments import read_block
 
 __all__ = ["OutdatedError", "SyncedVectors", "VectorView"]
@@ -21,10 +23,12 @@ __all__ = ["OutdatedError", "SyncedVectors", "VectorView"]
 logger = logging.getLogger(__name__)
 
 _FORGOTTEN = 1024  # dead vectors in the tail before it is read again
+_FEW = 4  # reading one vector in so many takes no longer than comparing the codes of all
+_SAFETY = 2.0  # times the largest error that was seen
 
 
 class OutdatedError(Exception):
-    """A file that the snapshot names has been replaced since."""
+    """A file that the snapshot names has been replaced since, or is not what it was."""
 
 
 class VectorView:
@@ -63,7 +67,7 @@ class VectorView:
         self,
         queries: NDArray[np.float32],
         k: int,
-        candidates: NDArray[np.int64] | None,
+        choice: Choice,
         options: Mapping[str, int],
         storage: Storage,
         exact_up_to: int,
@@ -73,30 +77,79 @@ class VectorView:
         Args:
             queries: Normalised, [q, d].
             k: At least 1.
-            candidates: Keys to choose from, ascending; None: all.
+            choice: From which.
             options: See `factories.parameters`.
             storage: Gives the vectors that blocks do not hold, of the same state.
-            exact_up_to: Up to so many candidates of a block that is not exact, all are compared.
+            exact_up_to: Where the choice is of up to so many keys in a block that is not exact, none of the
+                nearest is missed.
+
+        Raises:
+            OutdatedError: A file that is mapped was changed or cut short meanwhile.
         """
         results: list[dict[int, float]] = [{} for _ in queries]
         for block in self.blocks:
-            places = None if candidates is None else block.places(candidates)
+            _check_intact(block)
+            places = None if choice.keys is None else block.places(choice.keys)
             if not block.exact and places is not None and len(places) <= exact_up_to:
-                hits = [places] * len(queries)
+                hits = self._nearest(block, queries, k, places, storage)
             else:
-                hits = block.search(queries, k, places, options)
-            if block.exact:
+                hits = block.search(queries, k, places, options, block.places(choice.hidden))
+            if block.holds_vectors:
                 for query, rows, result in zip(queries, hits, results, strict=True):
                     result.update(_scores(query, block.keys[rows], block.vectors(rows)))
                 continue
-            union = np.unique(np.concatenate(hits))
-            if not len(union):
-                continue
-            keys, vectors = storage.vectors_of(block.keys[union].tolist(), self._dimension)
-            for query, places, result in zip(queries, hits, results, strict=True):
-                rows = np.searchsorted(keys, block.keys[np.sort(places)])
-                result.update(_scores(query, keys[rows], vectors[rows]))
+            for result, scores in zip(results, self._compare(block, queries, hits, storage), strict=True):
+                result.update(scores)
+        for block in self.blocks:
+            _check_intact(block)  # what was read may be of two states
         return results
+
+    def _compare(
+        self,
+        block: Block,
+        queries: NDArray[np.float32],
+        hits: Sequence[NDArray[np.int64]],
+        storage: Storage,
+    ) -> list[dict[int, float]]:
+        """Keys and cosines of the places of each query, by the vectors in SQLite."""
+        union = np.unique(np.concatenate(hits))
+        if not len(union):
+            return [{} for _ in queries]
+        keys, vectors = storage.vectors_of(block.keys[union].tolist(), self._dimension)
+        results = []
+        for query, places in zip(queries, hits, strict=True):
+            rows = np.searchsorted(keys, block.keys[np.sort(places)])
+            results.append(_scores(query, keys[rows], vectors[rows]))
+        return results
+
+    def _nearest(
+        self,
+        block: Block,
+        queries: NDArray[np.float32],
+        k: int,
+        places: NDArray[np.int64],
+        storage: Storage,
+    ) -> list[NDArray[np.int64]]:
+        """Places among which the k nearest of some are, in a block that is not exact.
+
+        All of them are compared by the codes of the block, and the best ones by their vectors. How far the
+        codes of these are off says whether one of the others may be nearer; then more are compared.
+        """
+        size = factories.candidates(k)
+        if block.holds_vectors or not block.is_scannable:
+            return [places] * len(queries)
+        while _FEW * size < len(places):
+            scores, hits = block.scan(queries, size, places)
+            if (hits < 0).any():
+                break
+            exact = self._compare(block, queries, list(hits), storage)
+            if all(
+                _is_settled(np.array([cosines[key] for key in block.keys[row].tolist()]), estimates, k)
+                for row, estimates, cosines in zip(hits, scores, exact, strict=True)
+            ):
+                return list(hits)
+            size *= _FEW
+        return [places] * len(queries)
 
     def follow(
         self, storage: Storage, rows: list[SegmentRow], folder: Path, identity: str, *, patient: bool
@@ -183,6 +236,23 @@ class SyncedVectors:
             f"{self._storage.file} counts {state.passages} passages and has {len(fresh)} vectors: try "
             f"`nbce-rag index --rebuild --index {self._folder}`, or restore it from a backup."
         )
+
+
+def _check_intact(block: Block) -> None:
+    if not block.is_intact():
+        raise OutdatedError
+
+
+def _is_settled(exact: NDArray[np.float64], estimates: NDArray[np.float32], k: int) -> bool:
+    """Whether no vector with a lower estimate can be as near as the k-th of these.
+
+    Args:
+        exact: Cosines, [n].
+        estimates: Of them, the best ones of all, falling, [n].
+        k: Below n.
+    """
+    error = _SAFETY * float(np.abs(exact - estimates).max())
+    return float(np.partition(exact, -k)[-k]) > float(estimates[-1]) + error
 
 
 def _scores(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ...errors import InputError, ModelError
+from ...files import expand_home
 from ..loading import DEFAULT_MODEL
 from .context import KV_TYPES, Context, ContextSettings
 from .library import library
@@ -48,7 +49,7 @@ def load_model(
     """
     library()
     _check(n_gpu_layers, n_threads, kv_type)
-    name = DEFAULT_MODEL if model is None else os.fspath(model)
+    name = DEFAULT_MODEL if model is None else expand_home(model)
     path = packaged_file() if name == DEFAULT_MODEL else Path(name)
     if path.suffix != ".gguf" or path.is_dir():
         raise ModelError(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError, MissingDependencyError, ModelError
+from ...files import expand_home
 from ..loading import DEFAULT_MODEL
 from .gguf import first_line, quietly
 
@@ -79,10 +80,11 @@ def adapter_to_lay(
         return own
     if own is not None:
         raise InputError(f"{name!r} is an adapter itself; give a base as model= and one adapter as adapter=.")
-    beside = adapter_of(os.fspath(adapter), {**hub, "revision": None})
+    place = expand_home(adapter)
+    beside = adapter_of(place, {**hub, "revision": None})
     if beside is None:
         raise ModelError(
-            f"No adapter at {os.fspath(adapter)!r}: there is no adapter_config.json. Give the folder that "
+            f"No adapter at {place!r}: there is no adapter_config.json. Give the folder that "
             "save_pretrained() of peft wrote, or a hub id of one."
         )
     return beside

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from ...errors import InputError, ModelError
+from ...files import expand_home
 from ..loading import DEFAULT_MODEL
 from ..weights import weights_hash
 from .adapters import adapter_to_lay, attach_adapter, without_wrapping
@@ -86,13 +87,13 @@ def load_model(
 
     target = device_of(device)
     kind: Any = dtype_of(dtype, target)
-    name = DEFAULT_MODEL if model is None else os.fspath(model)
+    name = DEFAULT_MODEL if model is None else expand_home(model)
     hub = {
         "revision": revision,
         "trust_remote_code": trust_remote_code,
         "local_files_only": local_files_only,
         "token": token,
-        "cache_dir": cache_dir,
+        "cache_dir": None if cache_dir is None else expand_home(cache_dir),
     }
     laid = adapter_to_lay(name, adapter, hub)
     base = name

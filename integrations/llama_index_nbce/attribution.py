@@ -1,0 +1,110 @@
+"""Citations on what any query engine has answered, whatever model wrote it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from llama_index.core.base.base_query_engine import BaseQueryEngine
+from llama_index.core.base.response.schema import AsyncStreamingResponse, Response, StreamingResponse
+from llama_index.core.schema import QueryBundle
+
+from nbce_rag import NBCE, Answer, InputTypeError, Options, Request, Turn, resolve
+
+from .contexts import passages_of
+from .llm import NBCELLM
+from .report import complete, describe
+
+__all__ = ["NBCEAttributionQueryEngine", "ResponseAttribution"]
+
+
+class ResponseAttribution:
+    """Puts `metadata["nbce"]` on a response that another engine gave: which source nodes its text rests on.
+
+    What it holds is what `NBCESynthesizer` says of its own answers, so that `cited_nodes` and
+    `format_citations` read it. The text stays as it is. A streamed response is read to its end. A response
+    without text or source nodes, or with an object in place of a text, comes back as it was.
+
+    Args:
+        llm: an `NBCELLM` or an `nbce_rag.NBCE`, whose engine and options read the nodes.
+        score_scale: as in `NBCESynthesizer`.
+        ablate: whether the report says how much less likely the text is without each node.
+        **options: see `nbce_rag.Options`; those of fusion and citation count.
+
+    Raises:
+        InputTypeError: the LLM is another one, which cannot say what it would have read.
+        InputError: unknown or impossible options.
+    """
+
+    def __init__(
+        self, llm: Any, *, score_scale: str | None = None, ablate: bool = False, **options: Any
+    ) -> None:
+        if not isinstance(llm, (NBCELLM, NBCE)):
+            raise InputTypeError(
+                f"{type(llm).__name__} cannot attribute; give an NBCELLM or an nbce_rag.NBCE. The model that "
+                "answers is the query engine's own."
+            )
+        self._engine = llm if isinstance(llm, NBCE) else llm.engine
+        base = llm.options if isinstance(llm, NBCE) else llm.engine.options.updated(**llm.options)
+        self._options: Options = base.updated(**options)
+        self._score_scale, self._ablate = score_scale, ablate
+
+    def attribute(self, query: str | QueryBundle, response: Any) -> Any:
+        """The response with its citations.
+
+        Args:
+            query: what was asked.
+            response: of any query engine, or of a chat engine.
+        """
+        if isinstance(response, StreamingResponse):
+            response = response.get_response()
+        return self._attributed(query, response)
+
+    async def aattribute(self, query: str | QueryBundle, response: Any) -> Any:
+        """`attribute` in a worker thread; also for a response that streams asynchronously."""
+        if isinstance(response, AsyncStreamingResponse):
+            response = await response.get_response()
+        return await asyncio.to_thread(self.attribute, query, response)
+
+    def _attributed(self, query: str | QueryBundle, response: Any) -> Any:
+        text, nodes = response.response, list(response.source_nodes)
+        question = query.query_str if isinstance(query, QueryBundle) else query
+        if not isinstance(text, str) or not text.strip() or not nodes:
+            return response
+        talk = resolve([Turn("user", [question])], passages_of(nodes), score_scale=self._score_scale)
+        if not talk.passages:
+            return response
+        request = Request(question, talk.passages, self._options, is_retrieved=True)
+        answer: Answer = self._engine.attribute(request, text=text)
+        if self._ablate:
+            answer = self._engine.ablate(answer)
+        report = describe(answer, talk.notes)
+        complete(report, nodes)
+        response.metadata = {**(getattr(response, "metadata", None) or {}), "nbce": report}
+        return response
+
+
+class NBCEAttributionQueryEngine(BaseQueryEngine):
+    """A query engine whose responses another one gives, and this one cites.
+
+    Args:
+        query_engine: any; one that streams is read to its end.
+        llm, **attribution: arguments of `ResponseAttribution`.
+    """
+
+    def __init__(self, query_engine: BaseQueryEngine, llm: Any, **attribution: Any) -> None:
+        super().__init__(callback_manager=query_engine.callback_manager)
+        self._inner = query_engine
+        self._attribution = ResponseAttribution(llm, **attribution)
+
+    def _get_prompt_modules(self) -> Any:
+        return {"query_engine": self._inner}
+
+    def _query(self, query_bundle: QueryBundle) -> Response:
+        attributed: Response = self._attribution.attribute(query_bundle, self._inner.query(query_bundle))
+        return attributed
+
+    async def _aquery(self, query_bundle: QueryBundle) -> Response:
+        response = await self._inner.aquery(query_bundle)
+        attributed: Response = await self._attribution.aattribute(query_bundle, response)
+        return attributed

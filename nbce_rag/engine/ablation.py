@@ -1,0 +1,124 @@
+"""Exact leave-one-out: the rows of an answer read it once, and are fused again without those of a passage.
+
+Rows know nothing of each other, so nothing is read again. What the rule may know beforehand is what it would
+know without the passage: scores are filled in from the others, and the prior is that of the others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..answers.answer import Answer
+from ..decoding.forced import Onlooker, read_text
+from ..decoding.reader import Engine, Prompted, read_prompts
+from ..decoding.spelling import spell
+from ..errors import InputError
+from ..evidence.ablation import Ablation
+from ..evidence.evidence import Citation, TokenEvidence
+from ..fusion import FusionRule, FusionState, Rule
+
+__all__ = ["ablate"]
+
+
+def ablate(engine: Engine, answer: Answer) -> Answer:
+    """An answer with what becomes of its likelihood without each of its passages.
+
+    The rows are the answer's own, those of sentences included: they stay as they are where another passage is
+    left out, and go with their own passage.
+
+    Args:
+        engine: that gave the answer, or one like it.
+        answer: decoded or attributed; its tokens are read again as they stand.
+
+    Raises:
+        InputError: the answer knows nothing of its request, says nothing, comes behind a thought, or was read
+            with several passages in a row.
+    """
+    request = answer.request
+    if not answer.tokens or not answer.passages:
+        raise InputError(
+            f"There is nothing to ablate: the answer has {len(answer.tokens)} tokens of its own and "
+            f"{len(answer.passages)} passages."
+        )
+    if request is None:
+        raise InputError(
+            "The answer does not know what it is the answer to: it was made by hand, copied or pickled; "
+            "ablate what NBCE.attribute(question, passages, answer.text) returns."
+        )
+    if answer.thought:
+        raise InputError("The answer comes behind a thought, which no row has read; answer without thinking.")
+    ids = tuple(token.id for token in answer.tokens)
+    if answer.finish_reason == "given":  # with what leads to it
+        ids = spell(engine.encoder_of(request), engine.model.tokenizer, answer.text).ids
+    options = request.options.updated(json_schema=None, regex=None)
+    request = replace(request, options=options.updated(max_tokens=max(options.max_tokens, len(ids))))
+    plan = engine.plan(request)
+    if any(len(row.members) > 1 for row in plan.rows):
+        raise InputError(
+            "The answer was read with several passages in a row, which cannot be left out one by one; answer "
+            "with passages_per_row=1 and without joint_row."
+        )
+    rows, log_probs, [prompted] = read_prompts(engine, [request], [plan])
+    rule = options.rule.untruncated() if isinstance(options.rule, FusionRule) else options.rule
+    everything = frozenset(range(len(answer.passages)))
+    cited_ids = {one.passage_id for citation in answer.citations for one in citation.supports}
+    cited = frozenset(place for place, one in enumerate(answer.passages) if one.id in cited_ids)
+    without = [everything - {place} for place in range(len(answer.passages))]
+    onlookers = {
+        some: _onlooker(prompted, rule, some)
+        for some in (everything, frozenset[int](), *without, *([cited] if cited else []))
+    }
+    read_text(rows, log_probs, ids, list(onlookers.values()), engine.pass_tokens)
+    by_token = {some: [one.step.log_prob for one in seen.steps] for some, seen in onlookers.items()}
+    whole = {some: math.fsum(values) for some, values in by_token.items()}
+    ablation = Ablation(
+        log_prob=whole[everything],
+        log_prob_without_passages=whole[frozenset()],
+        necessity=tuple(whole[everything] - whole[some] for some in without),
+        citation_necessity=tuple(
+            tuple(_sum(by_token[everything], at) - _sum(by_token[some], at) for some in without)
+            for at in (_tokens_of(citation, answer.tokens, len(ids)) for citation in answer.citations)
+        ),
+        sufficiency=whole[cited] - whole[everything] if cited else None,
+    )
+    return replace(answer, ablation=ablation)
+
+
+def _onlooker(prompted: Prompted, rule: Rule, passages: frozenset[int]) -> Onlooker:
+    """The rule over the rows of some of the passages."""
+    plan = prompted.plan
+    places = [place for place, row in enumerate(plan.rows) if set(row.members) <= passages]
+    columns = torch.tensor([place - 1 for place in places[1:]], dtype=torch.long)
+    state = prompted.state
+
+    def part(values: Tensor | None) -> Tensor | None:
+        return None if values is None else values.index_select(1, columns.to(values.device))
+
+    scores = None
+    if state.scores is not None and len(places) > 1:
+        scores = replace(plan, rows=tuple(plan.rows[place] for place in places)).scores()
+        scores = None if scores is None else scores.to(state.scores.device)
+    return Onlooker(
+        tuple(prompted.rows[place] for place in places),
+        rule,
+        FusionState(scores=scores, relevance=part(state.relevance), refusal=part(state.refusal)),
+    )
+
+
+def _tokens_of(citation: Citation, tokens: Sequence[TokenEvidence], count: int) -> list[int]:
+    """The tokens that a citation's stretch takes part in, by their places among all that were read."""
+    first = count - len(tokens)  # what leads to the answer is none of its tokens
+    return [
+        place
+        for place, token in enumerate(tokens, first)
+        if token.start < citation.end and token.end > citation.start
+    ]
+
+
+def _sum(values: Sequence[float], places: Sequence[int]) -> float:
+    return math.fsum(values[place] for place in places)

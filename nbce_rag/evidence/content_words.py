@@ -1,0 +1,132 @@
+"""The words of an answer that say something by themselves: numbers and names.
+
+Names are told by their capital letter. Scripts that have none are read by their longer words, and those
+without spaces by runs of characters.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from typing import Literal, TypeAlias
+
+from .blocks import code_blocks
+from .numerals import is_numeral
+from .units import LONG
+from .words import is_cjk, word_count, words
+
+__all__ = ["content_words", "script_of"]
+
+Script: TypeAlias = Literal["cased", "uncased", "cjk", "unspaced"]
+
+_LONG_WORD = 6  # letters from which on a word of a script without capitals counts
+_LONG_HANGUL = 3  # syllables
+# Written without spaces: Thai, Lao, Tibetan, Myanmar, Khmer.
+_UNSPACED = re.compile("[\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff]")
+_HANGUL = re.compile("[\u1100-\u11ff\uac00-\ud7af]")
+# Names of members in JSON are the schema's; code has names that are looked up by `identifiers`.
+_MEMBER = re.compile(r'"[^"\n]*"(?=\s*:)')
+_CODE_SPAN = re.compile(r"`[^`\n]*`")
+_SENTENCE_END = re.compile(r"(?:\A|[.!?:\u2026\u061f\n])[\s\"'\u201c\u2018\u00ab(\[*_#>\u2022-]*\Z")
+_ABBREVIATED = re.compile(r"(?<!\w)(?:\w|Dr|Mr|Mrs|Ms|St|Mt|Prof|No|Nr|Jr|Sr|vs|ca|cf|approx)\.\s*\Z")
+# English, German, French, Spanish, Italian: what begins sentences, or has a capital by custom.
+_FUNCTION_WORDS = """
+a about according after all also although an and another any are as at based because been before both
+but by can could did do does during each every few for from given had has have he hence her here his how
+however i if in into is it its many may might more most much my neither no none nor not of on once one
+only or other our over she should since so some such than that the their then there therefore these they
+this those though through thus to under unlike until upon was we were what when where whether which
+while who whom whose why will with within without would yes yet you your aber als am an auch auf aus bei
+beim bis da dann das dem den der des die dies diese dieser ein eine einem einen einer er es für hat ich
+ihr im in ist ja mit nach nein nicht oder sie sind so über um und von vor war waren was wenn wer wie wir
+wird wo zu zum zur au aux avec ce ces cette dans de des du elle elles en est et il ils je la le les leur
+l d mais ne non nous on ou oui par pas pour qu que qui sa se ses son sont sous sur un une vous al con
+como cuando del desde el ella ellos en entre era es esta este esto fue ha hay la las lo los más no para
+pero por que se según ser si sin sobre son su sus también un una y ya alla che chi da dal della delle di
+e gli i il nel nella per più sono
+"""
+_FUNCTION = frozenset(_FUNCTION_WORDS.split())
+
+
+def content_words(text: str) -> list[tuple[int, int]]:
+    """The numbers and names of a text as (start, end) character spans, ordered and disjoint.
+
+    A number has a digit or is the word for one. A name has a capital letter and is no function word; a word
+    that begins a sentence of a longer text may have its capital from there, so that it counts only where
+    another capital or a number follows. In scripts without capitals every word of more than five letters
+    (Korean: two syllables) counts, and in those without spaces every run of characters. Code and the names
+    of members in JSON are left out.
+
+    Args:
+        text: an answer, of any length and in any script.
+    """
+    is_long = len(text.splitlines()) > 1 or word_count(text) >= LONG
+    skipped = [(block.start, block.end) for block in code_blocks(text)]
+    skipped += [match.span() for pattern in (_MEMBER, _CODE_SPAN) for match in pattern.finditer(text)]
+    spans = list(_runs(text))
+    result = []
+    for at, (start, end) in enumerate(spans):
+        if any(start < stop and begin < end for begin, stop in skipped):
+            continue
+        following = spans[at + 1] if at + 1 < len(spans) else (end, end)
+        if _is_content(text, start, end, following, is_long):
+            result.append((start, end))
+    return result
+
+
+def script_of(word: str) -> Script:
+    """How a word is written: with capitals, without, in Chinese or Japanese characters, or without spaces."""
+    first = next((char for char in word if char.isalpha()), "")
+    if is_cjk(first):
+        return "cjk"
+    if _UNSPACED.match(first):
+        return "unspaced"
+    return "cased" if first.lower() != first.upper() else "uncased"
+
+
+def _runs(text: str) -> Iterator[tuple[int, int]]:
+    """The words of a text; Chinese and Japanese characters that stand together are one."""
+    begun: tuple[int, int] | None = None
+    for start, end in words(text):
+        if begun is not None and is_cjk(text[start]) and begun[1] == start:
+            begun = begun[0], end
+            continue
+        if begun is not None:
+            yield begun
+        begun = (start, end) if is_cjk(text[start]) else None
+        if begun is None:
+            yield start, end
+    if begun is not None:
+        yield begun
+
+
+def _is_content(text: str, start: int, end: int, following: tuple[int, int], is_long: bool) -> bool:
+    word = text[start:end]
+    if is_numeral(word):
+        return True
+    script = script_of(word)
+    if script != "cased":
+        letters = sum(not unicodedata.category(char).startswith("M") for char in word)
+        long = _LONG_HANGUL if _HANGUL.match(word) else _LONG_WORD
+        return letters >= (2 if script in ("cjk", "unspaced") else long)
+    if not _has_capital(word) or word.casefold().partition("'")[0].partition("\u2019")[0] in _FUNCTION:
+        return False
+    if len(word) == 1:
+        return False  # an initial, a note of an outline
+    if not is_long or not _begins_sentence(text, start):
+        return True
+    is_next = not text[end : following[0]].strip() and following[0] > end
+    beyond = text[following[0] : following[1]] if is_next else ""
+    return not word[1:].islower() or _has_capital(beyond) or is_numeral(beyond)
+
+
+def _has_capital(word: str) -> bool:
+    return any(char.isupper() or char.istitle() for char in word)
+
+
+def _begins_sentence(text: str, start: int) -> bool:
+    before = text[max(0, start - 40) : start]
+    if start > 40 and not before.strip():
+        return True
+    return bool(_SENTENCE_END.search(before)) and not (before and _ABBREVIATED.search(before))

@@ -1,0 +1,150 @@
+"""Numbers and names of an answer that stand in none of the passages that are cited for them."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ..passages import Passage
+from .content_words import content_words
+from .evidence import Citation
+from .passage_words import words_of
+from .verbatim import FoldedText
+
+__all__ = ["CitedWords", "UnsupportedWords", "count_cited_words", "unsupported_words"]
+
+
+@dataclass(frozen=True, slots=True)
+class UnsupportedWords:
+    """Words inside of a citation that stand in none of the passages that it names.
+
+    Attributes:
+        start: Where they begin in `Answer.text`, in characters.
+        end: Where they end; exclusive.
+        text: The words themselves.
+        passage: Place in `Answer.passages` of the first other passage that was read and in which they stand;
+            None if they stand in none.
+    """
+
+    start: int
+    end: int
+    text: str
+    passage: int | None
+
+
+def unsupported_words(
+    text: str, citations: Sequence[Citation], passages: Sequence[Passage]
+) -> tuple[UnsupportedWords, ...]:
+    """The numbers and names (`content_words`) inside of citations that stand in no passage cited there.
+
+    Evidence says which passage made a word likelier than others did, and of several that do not have it one
+    always did so most. Whether the word is there at all is looked up: `PassageWords`, over text and title.
+    That a word stands in a passage does not say that the passage supports what the answer says of it. A word
+    of the question counts like any other: passages stand for answers, questions do not.
+
+    A citation that names a passage without text is left out: nothing is known of what stands there.
+
+    Args:
+        text: the answer.
+        citations: its citations, ordered and disjoint.
+        passages: the passages that were read.
+
+    Returns:
+        Words, ordered and disjoint. Neighbours with nothing but blanks between them are one.
+    """
+    lookup = _Lookup(passages)
+    result: list[UnsupportedWords] = []
+    for start, end, named in _cited(text, citations, lookup):
+        word = text[start:end]
+        for first, last in lookup.absent(word, named):
+            missing = word[first:last]
+            others = (k for k in range(len(passages)) if k not in named and not lookup.absent(missing, [k]))
+            one = UnsupportedWords(start + first, start + last, missing, next(others, None))
+            before = result[-1] if result else None
+            if before and _are_one(text, before, one, citations):
+                one = UnsupportedWords(before.start, one.end, text[before.start : one.end], one.passage)
+                result.pop()
+            result.append(one)
+    return tuple(result)
+
+
+def _are_one(
+    text: str, before: UnsupportedWords, one: UnsupportedWords, citations: Sequence[Citation]
+) -> bool:
+    """Whether words are shown with those before them: in one citation, with blanks between them only."""
+    if before.passage != one.passage or text[before.end : one.start].strip():
+        return False
+    return any(citation.start <= before.start and one.end <= citation.end for citation in citations)
+
+
+class CitedWords(NamedTuple):
+    """How many numbers and names stand inside of citations, and where they come from.
+
+    Attributes:
+        all: those that were looked up.
+        standing: those that stand in a passage cited there, in some form; the others are unsupported.
+        verbatim: those of them that stand there letter by letter, but for case and width.
+    """
+
+    all: int
+    standing: int
+    verbatim: int
+
+
+def count_cited_words(text: str, citations: Sequence[Citation], passages: Sequence[Passage]) -> CitedWords:
+    """Counts what `unsupported_words` looks up. Arguments are the same."""
+    lookup = _Lookup(passages)
+    total = standing = verbatim = 0
+    for start, end, named in _cited(text, citations, lookup):
+        word = text[start:end]
+        total += 1
+        if not lookup.absent(word, named):
+            standing += 1
+            verbatim += any(FoldedText(lookup.text(place)).holds(word) for place in named)
+    return CitedWords(total, standing, verbatim)
+
+
+class _Lookup:
+    """Words of passages, by the passages' places."""
+
+    def __init__(self, passages: Sequence[Passage]) -> None:
+        self._passages = passages
+
+    def text(self, place: int) -> str:
+        """What is looked into: a passage's title and text."""
+        return f"{self._passages[place].title or ''}\n{self._passages[place].text}"
+
+    def places(self, citation: Citation) -> list[int]:
+        """The passages that a citation names; of those that share an id all, and none if one has no text."""
+        count = len(self._passages)
+        if not 0 <= citation.passage < count:
+            return []  # as `supports_among` has it
+        ids = {self._passages[one.passage].id for one in citation.supports if 0 <= one.passage < count}
+        places = [place for place, passage in enumerate(self._passages) if passage.id in ids]
+        return places if all(self._passages[place].text for place in places) else []
+
+    def absent(self, word: str, places: Sequence[int]) -> list[tuple[int, int]]:
+        """What of a word stands in none of some passages: the least that is missing in one of them."""
+        least: list[tuple[int, int]] = [(0, len(word))]
+        for place in places:
+            missing = words_of(self.text(place)).absent(word)
+            if not missing:
+                return []
+            least = min(least, missing, key=lambda spans: sum(end - start for start, end in spans))
+        return least
+
+
+def _cited(text: str, citations: Sequence[Citation], lookup: _Lookup) -> list[tuple[int, int, list[int]]]:
+    """Content words inside of citations, with the passages that are cited there."""
+    named = [(citation, places) for citation in citations if (places := lookup.places(citation))]
+    if not named:
+        return []
+    spans = content_words(text)
+    starts = [start for start, _ in spans]
+    result = []
+    for citation, places in named:
+        inside = spans[bisect_left(starts, citation.start) : bisect_left(starts, citation.end)]
+        result += [(start, end, places) for start, end in inside if end <= citation.end]
+    return result
