@@ -88,6 +88,7 @@ _NAMES = {
         "FusionRule",
         "FusionState",
     ),
+    "fusion.registry": ("resolve_rule", "rule_fields"),
     "index": ("PassageIndex",),
     "index.encoder": ("embedding_text",),
     "index.filters.conditions": (
@@ -229,7 +230,9 @@ __all__ = [
     "Request",
     "RerankerLike",
     "resolve",
+    "resolve_rule",
     "response_schema",
+    "rule_fields",
     "SearchMode",
     "SearchOptions",
     "SentenceTransformerEmbedder",
@@ -302,6 +305,7 @@ if TYPE_CHECKING:
     from .evidence.word_likelihood import WordLikelihood
     from .files import expand_home
     from .fusion import Experts, Fused, FusionRule, FusionState, Max, Mean, MinEntropy, Posterior
+    from .fusion.registry import resolve_rule, rule_fields
     from .index import PassageIndex
     from .index.encoder import embedding_text
     from .index.filters.conditions import (

@@ -29,6 +29,9 @@ class Options:
             models with a chat template and "short" for others. Refused beside an engine's own wording
             (`prompt=`), and without effect on a request that has a template or a text of its own.
         max_tokens: most tokens of the answer, >= 1; one that is cut by it has `finish_reason` "length".
+        max_seconds: seconds that answers may take from when they are begun, reading the passages included, or
+            None. Then `AnswerTimeoutError` is raised, between two tokens or two blocks of what is read; of
+            questions that are answered together the least one counts for all.
         stop: strings that end the answer; they are not part of it. Leading white space is not part of
             the answer either, so a stop string cannot match in it. The prompt template may add some.
         temperature: 0 is greedy; otherwise fused scores are divided by it and sampled from.
@@ -79,6 +82,8 @@ class Options:
         relevance: compute `passage.relevance` even for rules that do not use it.
         entropies: keep every row's entropy at every token (`TokenEvidence.entropies`), for `Answer.plot`.
             It costs a pass over all rows' probabilities a token, so it is off.
+        top_logprobs: so many of the most probable tokens are kept at each place of the answer
+            (`TokenEvidence.top`), those that the fusion rule excludes never; 0 is off.
         prompt_lookup_num_tokens: most tokens that are drafted from the leading passage and verified in
             one pass; changes the speed alone. 0 is off.
         sleep: leave rows unread for as long as they cannot change what is chosen; they read what they lack
@@ -97,6 +102,7 @@ class Options:
     fusion: str | Rule = "posterior"
     style: Style | None = None
     max_tokens: int = 256
+    max_seconds: float | None = None
     stop: tuple[str, ...] = ()
     temperature: float = 0.0
     top_k: int = 0
@@ -121,6 +127,7 @@ class Options:
     refusal_threshold: float = 0.5
     relevance: bool = False
     entropies: bool = False
+    top_logprobs: int = 0
     prompt_lookup_num_tokens: int = 8
     sleep: bool = True
     drop_rows_after: int = 0
@@ -177,6 +184,7 @@ _COUNT_OR_OFF = Range(0, whole=True, note="0 for off")
 _SHARE = Range(0, 1, above=True)
 _RANGES = {
     "max_tokens": COUNT,
+    "max_seconds": Range(0, above=True, note="or None"),
     "temperature": Range(0, note="0 for greedy"),
     "top_k": _COUNT_OR_OFF,
     "top_p": _SHARE,
@@ -188,11 +196,12 @@ _RANGES = {
     "passages_per_row": COUNT,
     "abstain_below": Range(note="a share of false alarms with a calibration, else in nats, or None"),
     "refusal_threshold": _SHARE,
+    "top_logprobs": _COUNT_OR_OFF,
     "prompt_lookup_num_tokens": _COUNT_OR_OFF,
     "drop_rows_after": Range(0, whole=True, note="0 for never"),
     "citation_threshold": _SHARE,
 }
-_MAY_BE_NONE = ("seed", "max_thought_tokens", "abstain_below")
+_MAY_BE_NONE = ("max_seconds", "seed", "max_thought_tokens", "abstain_below")
 _CHOICES = {"style": STYLES}
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "json_schema": ((Mapping, str, type(None)), "a dict, JSON text, or None"),

@@ -21,7 +21,17 @@ pytest.importorskip("importlinter")
 
 ROOT = Path(__file__).parents[1]
 CONFIGURATION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
-GROUND = {"checks", "errors", "files", "noncharacters", "options", "passages", "request", "values"}
+GROUND = {
+    "checks",
+    "deadline",
+    "errors",
+    "files",
+    "noncharacters",
+    "options",
+    "passages",
+    "request",
+    "values",
+}
 STRANGERS = sorted(path for path in (ROOT / "examples").rglob("*") if path.suffix in (".py", ".ipynb", ".md"))
 STRANGERS += [ROOT / "README.md", *(ROOT / "integrations" / "llama_index").rglob("*.py")]
 _FENCE = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)

@@ -34,6 +34,8 @@ IMPOSSIBLE: list[tuple[str, Any]] = [
     *[("parts", value) for value in (1, "yes", None)],
     *[("relevance", value) for value in (1, "yes", None)],
     *[("entropies", value) for value in (1, "yes", None)],
+    *[("max_seconds", value) for value in (0, -1.0, math.nan, math.inf, True, "9")],
+    *[("top_logprobs", value) for value in (-1, 0.5, True)],
     *[("prompt_lookup_num_tokens", value) for value in (-1, 0.5, True)],
     *[("sleep", value) for value in (1, "yes", None)],
     *[("drop_rows_after", value) for value in (-1, 0.5, True)],

@@ -19,6 +19,15 @@ FOLDERS = {
     "llama_index_nbce": ROOT / "integrations" / "llama_index_nbce",
     "llama_index": ROOT / "integrations" / "llama_index",
 }
+PLACES = (
+    "embeddings",
+    "llms",
+    "postprocessor",
+    "question_gen",
+    "response_synthesizers",
+    "retrievers",
+    "vector_stores",
+)
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +64,9 @@ def test_every_module_ships_and_nothing_else(names: set[str]) -> None:
 def test_the_shared_namespace_has_no_init_file(names: set[str]) -> None:
     """One would hide every other distribution that lives in the namespace, LlamaIndex itself included."""
     assert {name for name in names if name.startswith("llama_index/")} == {
-        "llama_index/llms/nbce/__init__.py"
+        f"llama_index/{place}/nbce/__init__.py" for place in PLACES
     }
-    assert not names & {"llama_index/__init__.py", "llama_index/llms/__init__.py"}
+    assert not names & {"llama_index/__init__.py", *(f"llama_index/{place}/__init__.py" for place in PLACES)}
 
 
 def test_types_are_announced(names: set[str]) -> None:

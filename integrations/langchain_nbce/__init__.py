@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 _HOME = {
     "ChatNBCE": "chat_model",
     "NBCELLM": "llm",
+    "ContextsAsText": "fallback",
     "MarkedText": "documents",
     "PassagePrompt": "documents",
     "format_passages": "documents",
     "PassageVectorStore": "vector_store",
     "PassageRetriever": "retriever",
+    "RelevanceReranker": "reranker",
     "NBCEEmbeddings": "embeddings",
     "create_nbce_chain": "chains",
     "create_nbce_documents_chain": "chains",
@@ -26,6 +28,7 @@ _HOME = {
 __all__ = [
     "NBCELLM",
     "ChatNBCE",
+    "ContextsAsText",
     "MarkedText",
     "NBCEEmbeddings",
     "NBCERetrievalMiddleware",
@@ -33,6 +36,7 @@ __all__ = [
     "PassagePrompt",
     "PassageRetriever",
     "PassageVectorStore",
+    "RelevanceReranker",
     "create_nbce_chain",
     "create_nbce_documents_chain",
     "format_passages",
@@ -46,8 +50,10 @@ if TYPE_CHECKING:
     from .community_faiss import import_community_faiss
     from .documents import MarkedText, PassagePrompt, format_passages
     from .embeddings import NBCEEmbeddings
+    from .fallback import ContextsAsText
     from .llm import NBCELLM
     from .middleware import NBCERetrievalMiddleware
+    from .reranker import RelevanceReranker
     from .retriever import PassageRetriever
     from .vector_store import PassageVectorStore
 

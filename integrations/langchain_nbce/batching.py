@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
-from nbce_rag import NBCE, Answer, Request
+from nbce_rag import NBCE, Answer, AnswerTimeoutError, Request
 
 __all__ = ["AsyncGathering", "Gathering", "async_gathering", "gathering"]
 
@@ -24,7 +24,12 @@ class _Seat:
         self.engine = engine
         self.request = request
         self.answer: Answer | None = None
+        self.error: AnswerTimeoutError | None = None
         self.done = False
+
+    def fail(self, error: AnswerTimeoutError) -> None:
+        """The time is over, which would be so for each alone too."""
+        self.error = error
 
 
 class Gathering:
@@ -51,6 +56,8 @@ class Gathering:
                 self._changed.wait()
         if group is not None:
             self._answer(group)
+        if seat.error is not None:
+            raise seat.error
         return seat.answer if seat.answer is not None else self._run(engine, [request])[0]
 
     def leave(self) -> None:
@@ -75,6 +82,9 @@ class Gathering:
                 answers = self._run(engine, [seat.request for seat in seats])
                 for seat, answer in zip(seats, answers, strict=True):
                     seat.answer = answer
+        except AnswerTimeoutError as error:
+            for seat in group:
+                seat.fail(error)
         except Exception:
             # Whose error it is shows when each asks alone, as those do that have no answer now.
             return
@@ -108,6 +118,8 @@ class AsyncGathering:
             if place in self._waiting:
                 self._waiting.remove(place)
             raise
+        if seat.error is not None:
+            raise seat.error
         if seat.answer is not None:
             return seat.answer
         answers: list[Answer] = await self._run(engine, [request])
@@ -136,6 +148,9 @@ class AsyncGathering:
                 answers = await self._run(engine, [seat.request for seat in seats])
                 for seat, answer in zip(seats, answers, strict=True):
                     seat.answer = answer
+        except AnswerTimeoutError as error:
+            for seat, _ in group:
+                seat.fail(error)
         except Exception:
             return  # as above
         finally:

@@ -13,10 +13,11 @@ from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackMana
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.chat_models import BaseChatModel
+from langchain_core.language_models.model_profile import ModelProfile
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.tool import ToolCallChunk, tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableWithFallbacks
 from langchain_core.tools import BaseTool
 
 from nbce_rag import (
@@ -35,6 +36,7 @@ from nbce_rag import (
 )
 
 from .documents import to_passages
+from .fallback import ContextsAsText
 from .group_calls import abatch_together, batch_together, current, current_async
 from .messages import template_messages, to_turns, unseen_documents
 from .output import (
@@ -46,7 +48,8 @@ from .output import (
     text_content,
     usage_metadata,
 )
-from .running import aanswer_all, answer_all, apieces, pieces
+from .profile import profile_of
+from .serialization import SerializableSettings
 from .settings import STRICT, NBCESettings, check_options, in_our_names
 from .structured import structured_output
 from .tools import invalid_call, tool_call, tool_dicts
@@ -77,9 +80,14 @@ class _Call:
     tools: tuple[str, ...]
     notes: tuple[str, ...]
     logprobs: bool
+    parallel: bool
+
+    def of(self, calls: list[ToolCall]) -> list[ToolCall]:
+        """The calls of tools that count, of those that were made."""
+        return calls if self.parallel else calls[:1]
 
 
-class ChatNBCE(NBCESettings, BaseChatModel):
+class ChatNBCE(SerializableSettings, BaseChatModel):
     """A chat model over `nbce_rag.NBCE`: no limit on passages together, citations, reuse of their KV.
 
     Passages reach it as `contexts=` of a call (documents, texts, dicts, or pairs with a score), between the
@@ -120,7 +128,8 @@ class ChatNBCE(NBCESettings, BaseChatModel):
         Args:
             tools: what LangChain converts to tools.
             tool_choice: "auto" (default), "none", "any" (or "required", True), or the name of a tool.
-            **kwargs: options of the calls.
+            **kwargs: options of the calls. `parallel_tool_calls=False` takes the first of several calls
+                alone; True lets a model that has to call make up to eight calls at once.
 
         Raises:
             InputError: a `tool_choice` that names no tool.
@@ -147,6 +156,29 @@ class ChatNBCE(NBCESettings, BaseChatModel):
             InputError: no schema, or an unknown method.
         """
         return structured_output(self, schema, method=method, include_raw=include_raw, **kwargs)
+
+    def with_fallbacks(
+        self,
+        fallbacks: Sequence[Runnable[Any, Any]],
+        *,
+        exceptions_to_handle: tuple[type[BaseException], ...] = (Exception,),
+        exception_key: str | None = None,
+    ) -> RunnableWithFallbacks[Any, Any]:
+        """As in LangChain; models that are not ours get contexts as text (`ContextsAsText`)."""
+        others = [one if _is_ours(one) else ContextsAsText(one) for one in fallbacks]
+        return super().with_fallbacks(
+            others, exceptions_to_handle=exceptions_to_handle, exception_key=exception_key
+        )
+
+    def nbce(self, model: str | None = None) -> NBCE:
+        """The engine, loaded now if it was not; then there is a `profile` too."""
+        engine = super().nbce(model)
+        if self.profile is None and model in (None, self.model):
+            self.profile = profile_of(engine)
+        return engine
+
+    def _resolve_model_profile(self) -> ModelProfile | None:
+        return None if self.engine is None else profile_of(self.engine)
 
     def batch(
         self,
@@ -185,7 +217,7 @@ class ChatNBCE(NBCESettings, BaseChatModel):
         group = current(self)
         if group is not None:
             return self._result(call, group.ask(call.engine, call.request))
-        return self._result(call, answer_all(call.engine, [call.request], self.timeout)[0])
+        return self._result(call, call.engine.batch([call.request])[0])
 
     async def _agenerate(
         self,
@@ -198,7 +230,7 @@ class ChatNBCE(NBCESettings, BaseChatModel):
         group = current_async(self)
         if group is not None:
             return self._result(call, await group.ask(call.engine, call.request))
-        return self._result(call, (await aanswer_all(call.engine, [call.request], self.timeout))[0])
+        return self._result(call, (await call.engine.abatch([call.request]))[0])
 
     def _stream(
         self,
@@ -209,8 +241,8 @@ class ChatNBCE(NBCESettings, BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         call = self._prepare(messages, stop, kwargs)
         reader = ToolCallReader(call.tools)
-        with closing(pieces(call.engine, [call.request], self.timeout)) as stream:  # type: ignore[type-var]
-            for _, piece in stream:
+        with closing(call.engine.stream(call.request)) as stream:  # type: ignore[type-var]
+            for piece in stream:
                 for chunk in self._chunks(call, reader, piece):
                     if run_manager:
                         run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -225,8 +257,8 @@ class ChatNBCE(NBCESettings, BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         call = await self._aprepare(messages, stop, kwargs)
         reader = ToolCallReader(call.tools)
-        async with aclosing(apieces(call.engine, [call.request], self.timeout)) as stream:  # type: ignore[type-var]
-            async for _, piece in stream:
+        async with aclosing(call.engine.astream(call.request)) as stream:
+            async for piece in stream:
                 for chunk in self._chunks(call, reader, piece):
                     if run_manager:
                         await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -242,10 +274,10 @@ class ChatNBCE(NBCESettings, BaseChatModel):
     ) -> _Call:
         given = in_our_names(kwargs)
         check_options(given, _CALL)
-        contexts, model, tools, choice, response_format, scale, logprobs = (
-            given.pop(name, None) for name in _CALL[:7]
+        contexts, model, tools, choice, response_format, scale, logprobs, parallel = (
+            given.pop(name, None) for name in _CALL[:8]
         )
-        for name in _CALL[7:]:
+        for name in _CALL[8:]:
             given.pop(name, None)
         turns = to_turns(messages, artifacts=self.use_tool_artifacts, score_key=self.score_key)
         passages = None if contexts is None else to_passages(contexts, score_key=self.score_key)
@@ -258,7 +290,7 @@ class ChatNBCE(NBCESettings, BaseChatModel):
         )
         tools = tool_dicts(tools or ())
         if forced := forced_tools(choice, tools):
-            given["json_schema"] = tool_call_schema(tools, forced)
+            given["json_schema"] = tool_call_schema(tools, forced, several=bool(parallel))
         elif response_format is not None:
             given["json_schema"] = response_schema(response_format)
         if choice == "none":
@@ -269,12 +301,14 @@ class ChatNBCE(NBCESettings, BaseChatModel):
         request = Request(talk.question, talk.passages, options, prompt, talk.is_retrieved)
         notes = (*talk.notes, *unseen_documents(messages))
         logprobs = self.logprobs if logprobs is None else bool(logprobs)
-        return _Call(engine, request, self.name_of(model), tuple(tool_names(tools)), notes, logprobs)
+        names = tuple(tool_names(tools))
+        return _Call(engine, request, self.name_of(model), names, notes, logprobs, parallel is not False)
 
     def _result(self, call: _Call, answer: Answer) -> ChatResult:
         reader = ToolCallReader(call.tools)
         shown = reader.push(answer.text)
         rest, calls, unreadable = reader.finish()
+        calls = call.of(calls)
         text = shown + rest
         message = AIMessage(
             content=text_content(text, answer) if self.output_version == "v1" and text else text,
@@ -299,6 +333,7 @@ class ChatNBCE(NBCESettings, BaseChatModel):
         calls: list[ToolCall] = []
         if piece.answer is not None:
             rest, calls, unreadable = reader.finish()
+            calls = call.of(calls)
             text += rest
             parts = [(one.name, json.dumps(one.arguments), one.id) for one in calls]
             # Chunks whose arguments are no JSON become invalid calls when they are joined.
@@ -342,3 +377,7 @@ class ChatNBCE(NBCESettings, BaseChatModel):
         params["ls_provider"] = PROVIDER
         params["ls_model_name"] = self.name_of(kwargs.get("model"))
         return params
+
+
+def _is_ours(model: Runnable[Any, Any]) -> bool:
+    return isinstance(getattr(model, "bound", model), (NBCESettings, ContextsAsText))

@@ -9,7 +9,7 @@ from typing import Any
 
 from langchain_core.documents import Document
 from langchain_core.prompts import BasePromptTemplate, PromptTemplate, StringPromptTemplate, format_document
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
 from nbce_rag import InputError, Passage, format_passage
 from nbce_rag import format_passages as format_marked
@@ -17,11 +17,13 @@ from nbce_rag import format_passages as format_marked
 from .retrievals import document_of, listen, rank_of, remember, remember_ranked
 
 __all__ = [
+    "KEY_SECRET",
     "SCORE_KEY",
     "ContextLike",
     "MarkedText",
     "PassagePrompt",
     "ScoredDocument",
+    "check_key",
     "format_passages",
     "is_context",
     "mark_documents",
@@ -36,6 +38,9 @@ SCORE_KEY = "relevance_score"
 
 ContextLike = Document | str | Mapping[str, Any] | Passage | tuple[Any, float]
 """What may be given as a context; a tuple is one of the others with its score."""
+
+KEY_SECRET = "NBCE_MARK_KEY"
+"""The name under which `loads` is given the key of passage marks, in its `secrets_map`."""
 
 _CONSTRUCTOR = {"lc", "type", "kwargs"}
 
@@ -244,6 +249,21 @@ class PassagePrompt(StringPromptTemplate):
         super().__init__(**{"input_variables": sorted(variables), **kwargs, "template": template})
         listen()
 
+    @classmethod
+    def get_lc_namespace(cls) -> list[str]:
+        """Where it is; a prompt of LangChain's has a place that only its own are loaded from."""
+        return cls.__module__.split(".")
+
+    @property
+    def lc_secrets(self) -> dict[str, str]:
+        """The key is not written by `dumps`."""
+        return {"mark_key": KEY_SECRET}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_key(cls, values: Any) -> Any:
+        return check_key(values)
+
     def format(self, **kwargs: Any) -> str:
         """The document between marks; `kwargs` are its text and the metadata that the template names."""
         document = document_of(kwargs.get("page_content"))
@@ -268,6 +288,20 @@ class PassagePrompt(StringPromptTemplate):
     @property
     def _prompt_type(self) -> str:
         return "nbce-passage"
+
+
+def check_key(values: Any) -> Any:
+    """A constructor's arguments as they are.
+
+    Raises:
+        InputError: `mark_key` is None, as `loads` gives it for a secret that it was not given. Marks that
+            anybody made would count then.
+    """
+    if isinstance(values, dict) and "mark_key" in values and values["mark_key"] is None:
+        raise InputError(
+            f"mark_key is None: give loads secrets_map={{{KEY_SECRET!r}: key}}, or leave mark_key out."
+        )
+    return values
 
 
 def mark_documents(

@@ -8,8 +8,9 @@ from typing import Any
 
 from langchain_core.runnables.config import ContextThreadPoolExecutor, get_config_list
 
+from nbce_rag import NBCE
+
 from .batching import AsyncGathering, Gathering, async_gathering, gathering
-from .running import aanswer_all, answer_all
 
 __all__ = ["abatch_together", "batch_together", "current", "current_async"]
 
@@ -31,7 +32,7 @@ def batch_together(
     size = _group_size(configs)
     for start in range(0, len(inputs), size):
         part = list(zip(inputs[start : start + size], configs[start : start + size], strict=True))
-        group = Gathering(model, len(part), lambda engine, asked: answer_all(engine, asked, model.timeout))
+        group = Gathering(model, len(part), NBCE.batch)
 
         def call(pair: tuple[Any, Any], group: Gathering = group) -> Any:
             gathering.set(group)
@@ -82,9 +83,7 @@ async def abatch_together(
     size = _group_size(configs)
     for start in range(0, len(inputs), size):
         part = list(zip(inputs[start : start + size], configs[start : start + size], strict=True))
-        group = AsyncGathering(
-            model, len(part), lambda engine, asked: aanswer_all(engine, asked, model.timeout)
-        )
+        group = AsyncGathering(model, len(part), NBCE.abatch)
 
         async def call(value: Any, config: Any, group: AsyncGathering = group) -> Any:
             async_gathering.set(group)

@@ -32,15 +32,15 @@ from nbce_rag import (
 from .documents import to_passages
 from .messages import to_turns
 from .output import PROVIDER, llm_output, response_metadata, usage_metadata
-from .running import aanswer_all, answer_all, apieces, pieces
-from .settings import OPTION_NAMES, STRICT, NBCESettings, check_options, in_our_names
+from .serialization import SerializableSettings
+from .settings import OPTION_NAMES, STRICT, check_options, in_our_names
 
 __all__ = ["NBCELLM"]
 
 _SPEAKERS = {"user": "Human", "assistant": "AI", "system": "System", "tool": "Tool"}
 
 
-class NBCELLM(NBCESettings, BaseLLM):
+class NBCELLM(SerializableSettings, BaseLLM):
     """A completion model over `nbce_rag.NBCE`, with the fields of `ChatNBCE`.
 
     Passages reach it as `contexts=` of a call or between the marks of `format_passages` and
@@ -94,7 +94,7 @@ class NBCELLM(NBCESettings, BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         engine, requests, notes = self._prepare(prompts, stop)
-        return self._result(engine, answer_all(engine, requests, self.timeout), notes)
+        return self._result(engine, engine.batch(requests), notes)
 
     async def _agenerate(
         self,
@@ -104,7 +104,7 @@ class NBCELLM(NBCESettings, BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         engine, requests, notes = await asyncio.to_thread(self._prepare, prompts, stop)
-        return self._result(engine, await aanswer_all(engine, requests, self.timeout), notes)
+        return self._result(engine, await engine.abatch(requests), notes)
 
     def _stream(
         self,
@@ -114,7 +114,7 @@ class NBCELLM(NBCESettings, BaseLLM):
         **kwargs: Any,
     ) -> Iterator[GenerationChunk]:
         engine, requests, (notes,) = self._prepare([prompt], stop)
-        with closing(pieces(engine, requests, self.timeout)) as stream:  # type: ignore[type-var]
+        with closing(engine.stream_batch(requests)) as stream:  # type: ignore[type-var]
             for _, piece in stream:
                 if not piece.text and piece.answer is None:
                     continue  # a piece of a thought
@@ -132,7 +132,7 @@ class NBCELLM(NBCESettings, BaseLLM):
         **kwargs: Any,
     ) -> AsyncIterator[GenerationChunk]:
         engine, requests, (notes,) = await asyncio.to_thread(self._prepare, [prompt], stop)
-        async with aclosing(apieces(engine, requests, self.timeout)) as stream:  # type: ignore[type-var]
+        async with aclosing(engine.astream_batch(requests)) as stream:
             async for _, piece in stream:
                 if not piece.text and piece.answer is None:
                     continue

@@ -99,7 +99,8 @@ def response_metadata(answer: Answer, model: str, *, logprobs: bool = False) -> 
     Args:
         answer: the answer.
         model: name of the model.
-        logprobs: whether "logprobs" has each token's, in the form of OpenAI's integration.
+        logprobs: whether "logprobs" has each token's, in the form of OpenAI's integration; with
+            `top_logprobs` it has them in any case.
     """
     metadata = {
         "model_name": model,
@@ -107,13 +108,16 @@ def response_metadata(answer: Answer, model: str, *, logprobs: bool = False) -> 
         "finish_reason": answer.finish_reason,
         "nbce": answer.to_dict(),
     }
-    if logprobs:
+    if logprobs or any(token.top for token in answer.tokens):
         content = [
             {
                 "token": token.text,
                 "bytes": list(token.text.encode()),
                 "logprob": float(token.logprob),
-                "top_logprobs": [],
+                "top_logprobs": [
+                    {"token": text, "bytes": list(text.encode()), "logprob": value}
+                    for text, value in token.top
+                ],
             }
             for token in answer.tokens
         ]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
+from langchain_core.load.serializable import SerializedConstructor, SerializedNotImplemented
 from langchain_core.retrievers import BaseRetriever
 from pydantic import ConfigDict, Field, field_validator
 
@@ -60,6 +61,19 @@ class PassageRetriever(BaseRetriever):
         if isinstance(store, (str, os.PathLike)):
             return PassageVectorStore(index=PassageIndex.open(store))
         return store
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """It is, by its store's folder."""
+        return True
+
+    def to_json(self) -> SerializedConstructor | SerializedNotImplemented:
+        """With the folder in place of the store; what no folder has cannot be read back."""
+        if self.store.folder is None:
+            return self.to_json_not_implemented()
+        made = cast(SerializedConstructor, super().to_json())
+        made["kwargs"]["store"] = self.store.folder
+        return made
 
     def _get_relevant_documents(
         self,

@@ -33,7 +33,7 @@ _ELSEWHERE = {
     **dict.fromkeys(("repeat_penalty", "frequency_penalty", "presence_penalty"), "repetition_penalty"),
     **dict.fromkeys(("model_kwargs", "pipeline_kwargs"), "load, and the options by their names"),
     "grammar": "regex or json_schema",
-    "top_logprobs": "logprobs=True, of the chosen tokens only",
+    "timeout": "max_seconds",
 }
 _HELD = 2  # engines that one model object keeps alive: its own and one given per call
 _WEIGHTS = ("*.safetensors", "*.gguf", "*.json", "*.jinja", "*.model")
@@ -79,6 +79,8 @@ class NBCESettings(BaseModel):
     """"short" or "long": how long an answer the model's built-in wording asks for."""
     max_tokens: int | None = None
     """Also taken as `max_new_tokens`."""
+    max_seconds: float | None = None
+    """Seconds that an answer may take, reading the documents included; then a TimeoutError is raised."""
     stop: list[str] | None = None
     """Also taken as `stop_sequences`."""
     temperature: float | None = None
@@ -106,6 +108,8 @@ class NBCESettings(BaseModel):
     refusal_threshold: float | None = None
     relevance: bool | None = None
     entropies: bool | None = None
+    top_logprobs: int | None = None
+    """So many of the most probable tokens at each place, in the `logprobs`, which it brings along."""
     prompt_lookup_num_tokens: int | None = None
     sleep: bool | None = None
     drop_rows_after: int | None = None
@@ -122,10 +126,10 @@ class NBCESettings(BaseModel):
     """With it only marks count that `format_passages(key=...)` made with the same key, so that a question
     cannot hold passages."""
     timeout: float | None = None
-    """Seconds that an answer may take; TimeoutError is raised between two tokens when they are over."""
+    """As `max_seconds`, by the name that LangChain's other packages use."""
     logprobs: bool = False
     """Whether `response_metadata["logprobs"]` has the log-probability of each token, in nats, as OpenAI's
-    integration gives them; under the fused distribution, and without other candidates."""
+    integration gives them; under the fused distribution."""
     streaming: bool = False
     max_retries: int | None = Field(default=None, exclude=True)
     """Accepted for LangChain's sake; there is no service that could fail."""
@@ -244,6 +248,7 @@ class NBCESettings(BaseModel):
 
     def _changes(self) -> dict[str, Any]:
         fields = {name: getattr(self, name) for name in OPTION_NAMES}
+        fields["max_seconds"] = self.timeout if self.max_seconds is None else self.max_seconds
         return {name: value for name, value in fields.items() if value is not None}
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:

@@ -87,6 +87,13 @@ class PassageVectorStore(PassageSearch):
         """The embeddings given, or None when the index brings its own."""
         return self._embedding
 
+    @property
+    def folder(self) -> str | None:
+        """Where it lies, if another process can open it from there alone: not for a temporary folder, nor
+        where the vectors are made by embeddings that were given."""
+        is_own = self._embedding is None or isinstance(self._embedding, NBCEEmbeddings)
+        return self._path if is_own and self._temporary is None else None
+
     def close(self) -> None:
         """Saves and lets go of the folder. Doing it twice does no harm."""
         if self._index is not None:

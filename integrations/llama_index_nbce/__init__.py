@@ -20,7 +20,9 @@ from .engines import (
 )
 from .importers import import_faiss_store
 from .llm import NBCELLM
+from .reranker import RelevanceReranker
 from .retriever import PassageRetriever
+from .selectors import NBCEMultiSelector, NBCEQuestionGenerator, NBCESingleSelector
 from .store import PassageVectorStore
 from .synthesizer import NBCESynthesizer, capture_reports
 
@@ -31,10 +33,14 @@ __all__ = [
     "NBCECondensePlusContextChatEngine",
     "NBCECondenseQuestionChatEngine",
     "NBCEContextChatEngine",
+    "NBCEMultiSelector",
+    "NBCEQuestionGenerator",
+    "NBCESingleSelector",
     "NBCESynthesizer",
     "PassageEmbedding",
     "PassageRetriever",
     "PassageVectorStore",
+    "RelevanceReranker",
     "ResponseAttribution",
     "capture_reports",
     "citable_retriever_tool",

@@ -9,13 +9,13 @@ from typing import Any
 
 from nbce_rag import NBCE, InputError, Options
 
-__all__ = ["split_arguments"]
+__all__ = ["OPTIONS", "split_arguments"]
 
-_OPTIONS = tuple(field.name for field in dataclasses.fields(Options))
+OPTIONS = tuple(field.name for field in dataclasses.fields(Options))
 _LOADING = tuple(
     name
     for name, parameter in inspect.signature(NBCE.from_pretrained).parameters.items()
-    if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in _OPTIONS
+    if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in OPTIONS
 )
 # What HuggingFaceLLM, LlamaCPP and others call what is called otherwise here, or is not there.
 _ELSEWHERE = {
@@ -35,6 +35,7 @@ _ELSEWHERE = {
     **dict.fromkeys(("repeat_penalty", "frequency_penalty", "presence_penalty"), "repetition_penalty"),
     **dict.fromkeys(("documents", "nodes"), "contexts, which a call takes"),
     "grammar": "regex or json_schema",
+    **dict.fromkeys(("timeout", "request_timeout"), "max_seconds"),
 }
 
 
@@ -45,13 +46,13 @@ def split_arguments(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[
         InputError: a name that is neither, or an impossible option.
     """
     loading = {name: value for name, value in arguments.items() if name in _LOADING}
-    options = {name: value for name, value in arguments.items() if name in _OPTIONS}
+    options = {name: value for name, value in arguments.items() if name in OPTIONS}
     if unknown := sorted(set(arguments) - {*loading, *options}):
         ours = dict.fromkeys(_ELSEWHERE[name] for name in unknown if name in _ELSEWHERE)
         hint = f" (here it is {' and '.join(ours)})" if ours else ""
         raise InputError(
             f"Unknown argument {', '.join(unknown)} of NBCELLM{hint}; beside LlamaIndex's own it takes "
-            f"{', '.join(sorted({*_LOADING, *_OPTIONS}))}."
+            f"{', '.join(sorted({*_LOADING, *OPTIONS}))}."
         )
     Options().updated(**options)
     return loading, options

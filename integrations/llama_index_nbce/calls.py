@@ -37,7 +37,7 @@ from nbce_rag import (
 )
 
 from .contexts import passages_of, template_messages, to_turns
-from .report import citation_blocks, describe, thinking_blocks, usage_of
+from .report import citation_blocks, describe, thinking_blocks, token_logprobs, usage_of
 from .tools import call_blocks, openai_calls, tool_dicts
 
 __all__ = [
@@ -67,6 +67,7 @@ class CallSettings:
     report: dict[str, Any] | None = None
     tools: Sequence[Tool] = ()
     allow_parallel_tool_calls: bool = True
+    logprobs: bool = False
 
     @classmethod
     def of(cls, options: Options, kwargs: Mapping[str, Any]) -> CallSettings:
@@ -88,13 +89,15 @@ class CallSettings:
             "refusal",
             "report",
             "allow_parallel_tool_calls",
+            "logprobs",
         )
         own: dict[str, Any] = {name: changes.pop(name) for name in names if name in changes}
         tools = tool_dicts(changes.pop("tools", None) or ())
         tool_choice = changes.pop("tool_choice", None)
         response_format = changes.pop("response_format", None)
         if forced := forced_tools(tool_choice, tools):
-            changes["json_schema"] = tool_call_schema(tools, forced)
+            several = own.get("allow_parallel_tool_calls") is True  # which a call has to say
+            changes["json_schema"] = tool_call_schema(tools, forced, several=several)
         elif response_format is not None:
             changes["json_schema"] = response_schema(response_format)
         for one, other in (("json_schema", "regex"), ("regex", "json_schema")):
@@ -236,7 +239,10 @@ def _details(call: Call, answer: Answer | None) -> dict[str, Any]:
     if call.settings.report is not None:
         call.settings.report.update(info)
     raw = {"usage": usage_of(info), "finish_reason": info["finish_reason"], "nbce": info}
-    return {"raw": raw, "additional_kwargs": {"nbce": info}}
+    details = {"raw": raw, "additional_kwargs": {"nbce": info}}
+    if call.settings.logprobs or call.settings.options.top_logprobs:
+        details["logprobs"] = token_logprobs(answer)
+    return details
 
 
 def primed(pieces: Iterator[Piece]) -> Iterator[Piece]:

@@ -18,6 +18,7 @@ from llama_index.core.chat_engine import (
     CondensePlusContextChatEngine,
     CondenseQuestionChatEngine,
     ContextChatEngine,
+    SimpleChatEngine,
 )
 from llama_index.core.chat_engine.types import BaseChatEngine
 from llama_index.core.indices.base import BaseIndex
@@ -166,15 +167,25 @@ def nbce_chat_engine(
 
     Args:
         source, llm, similarity_top_k, retriever_options: as in `nbce_query_engine`.
-        chat_mode: "context", "condense_plus_context" or "condense_question".
+        chat_mode: "context", "condense_plus_context" (also as "best"), "condense_question", or "simple",
+            which asks the model without any nodes.
         synthesis: arguments of `NBCESynthesizer`.
         **engine_options: arguments of the engine's `from_defaults`, such as `memory` and `system_prompt`.
 
     Raises:
-        InputError: another `chat_mode`.
+        InputError: another `chat_mode`; of "react" and "openai" it says what to take.
     """
     llm = llm or Settings.llm
     synthesis = dict(synthesis or {})
+    chat_mode = str(getattr(chat_mode, "value", chat_mode))
+    if chat_mode in ("react", "openai"):
+        raise InputError(
+            f"chat_mode={chat_mode!r} is an agent: make a ReActAgent or FunctionAgent of "
+            "llama_index.core.agent.workflow with "
+            "tools=[QueryEngineTool.from_defaults(nbce_query_engine(...))]."
+        )
+    if chat_mode == "simple":
+        return SimpleChatEngine.from_defaults(llm=llm, **engine_options)
     if chat_mode == "condense_question":
         engine = (
             source
@@ -188,9 +199,10 @@ def nbce_chat_engine(
     kinds: dict[str, Any] = {
         "context": NBCEContextChatEngine,
         "condense_plus_context": NBCECondensePlusContextChatEngine,
+        "best": NBCECondensePlusContextChatEngine,
     }
     if chat_mode not in kinds:
-        raise InputError(f"chat_mode={chat_mode!r} must be condense_question, {' or '.join(kinds)}.")
+        raise InputError(f"chat_mode={chat_mode!r} must be simple, condense_question, {' or '.join(kinds)}.")
     NBCESynthesizer(llm, **synthesis)  # what is wrong with the arguments shows now, not at the first turn
     retriever = _retriever(source, similarity_top_k, retriever_options)
     chat: Any = kinds[chat_mode].from_defaults(retriever=retriever, llm=llm, **engine_options)

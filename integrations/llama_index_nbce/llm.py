@@ -25,7 +25,7 @@ from llama_index.core.llms.llm import default_completion_to_prompt
 
 from nbce_rag import NBCE, InputError
 
-from .arguments import split_arguments
+from .arguments import OPTIONS, split_arguments
 from .calls import (
     Call,
     CallSettings,
@@ -107,11 +107,7 @@ class NBCELLM(StructuredPrediction, StockPrompts, ToolCalling):
             )
         model = None if model is None else os.fspath(model)
         engine = engine or NBCE.from_pretrained(model, **load, **options)
-        if context_window is not None and not 1 <= context_window <= engine.window:
-            raise InputError(
-                f"context_window={context_window} is not within 1..{engine.window}; the model's own window "
-                "cannot be widened."
-            )
+        _check_window(engine, context_window)
         engine = engine.updated(window=context_window, **options)
         fields: dict[str, Any] = {
             "model": model if model is not None else engine.model.name,
@@ -132,6 +128,32 @@ class NBCELLM(StructuredPrediction, StockPrompts, ToolCalling):
     @classmethod
     def class_name(cls) -> str:
         return "NBCELLM"
+
+    def __getattr__(self, name: str) -> Any:
+        """An option, as it is when a call says nothing of it: `llm.max_tokens`."""
+        if name in OPTIONS:
+            return getattr(self._engine.options.updated(**self.options), name)
+        return super().__getattr__(name)  # type: ignore[misc]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Options, and `context_window`, can be set.
+
+        Raises:
+            InputError: an impossible value, something that belongs to the loading of a model, or an unknown
+                name.
+        """
+        if name in OPTIONS:
+            self.options = {**self.options, **split_arguments({name: value})[1]}
+            return
+        if name == "context_window" and "_engine" in (self.__pydantic_private__ or {}):
+            _check_window(self._engine, value)
+            self._engine = self._engine.updated(window=value)
+        elif name in ("model", "load"):
+            raise InputError(f"{name} cannot be set once the model is loaded; make another NBCELLM.")
+        elif name not in type(self).model_fields and not name.startswith("_"):
+            split_arguments({name: value})  # says what the name is here
+            raise InputError(f"{name} belongs to the loading of a model; make another NBCELLM.")
+        super().__setattr__(name, value)
 
     @property
     def engine(self) -> NBCE:
@@ -171,7 +193,10 @@ class NBCELLM(StructuredPrediction, StockPrompts, ToolCalling):
                 `ToolCallBlock`s of the message; what may become one is held back from a stream.
             tool_choice: "auto" (default), "none", "required", or the name of a tool; a call that must be is
                 held to its schema, as a `response_format` is (extra `[grammar]`).
-            allow_parallel_tool_calls: False takes the first of several calls only.
+            allow_parallel_tool_calls: False takes the first of several calls only; True lets a call that must
+                be be up to eight of them.
+            logprobs: True gives the response `logprobs`: a list for each token, with its own
+                log-probability in nats under the fused distribution; with `top_logprobs` those of others too.
             report: a dict that gets what `additional_kwargs["nbce"]` holds, once the answer is whole; for
                 callers that a wrapper such as `StructuredLLM` hides the response from.
             **kwargs: options of this call, see `nbce_rag.options.Options`.
@@ -304,3 +329,11 @@ class NBCELLM(StructuredPrediction, StockPrompts, ToolCalling):
             messages = [ChatMessage(role=MessageRole.USER, content=prompt)]
             return conversation_call(self._engine, messages, settings)
         return text_call(prompt, settings, trusted=trusted)
+
+
+def _check_window(engine: NBCE, window: int | None) -> None:
+    if window is not None and not 1 <= window <= engine.window:
+        raise InputError(
+            f"context_window={window} is not within 1..{engine.window}; the model's own window cannot be "
+            "widened."
+        )

@@ -7,6 +7,7 @@ else makes it a node. Passages that others wrote become text nodes whose wording
 from __future__ import annotations
 
 import json
+from datetime import date, time
 from typing import Any
 
 from llama_index.core.schema import (
@@ -55,6 +56,9 @@ def passage_of(node: BaseNode) -> Passage:
     text = node.get_content(metadata_mode=MetadataMode.NONE)
     if not text.strip():
         raise InputError(f"Node {node.node_id!r} has no text; leave it out.")
+    if any(isinstance(value, date | time) for value in node.metadata.values()):
+        metadata = {name: _plain_time(value) for name, value in node.metadata.items()}
+        node = node.model_copy(update={"metadata": metadata})
     try:
         written = json.dumps(node.metadata, allow_nan=False)
         content = {
@@ -80,6 +84,11 @@ def passage_of(node: BaseNode) -> Passage:
         end=node.end_char_idx,
         metadata={**node.metadata, NODE_KEY: rest},
     )
+
+
+def _plain_time(value: Any) -> Any:
+    """A date or a time as ISO 8601 writes it, which sorts as they do; anything else as it is."""
+    return value.isoformat() if isinstance(value, date | time) else value
 
 
 def _text_node(document: Document) -> TextNode:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from llama_index.core.base.llms import types
-from llama_index.core.base.llms.types import CitationBlock, TextBlock
+from llama_index.core.base.llms.types import CitationBlock, LogProb, TextBlock
 from llama_index.core.schema import NodeWithScore
 
 from nbce_rag import Answer, Passage, Quote, Report
@@ -20,6 +20,7 @@ __all__ = [
     "place_of",
     "plain",
     "thinking_blocks",
+    "token_logprobs",
     "usage_of",
 ]
 
@@ -132,6 +133,16 @@ def thinking_blocks(thought: str, answer: Answer | None) -> list[Any]:
     if _Thinking is None or not thought:
         return []
     return [_Thinking(content=thought, num_tokens=None if answer is None else answer.usage.thought_tokens)]
+
+
+def token_logprobs(answer: Answer) -> list[list[LogProb]]:
+    """Of each token itself first, then the other most probable ones at its place (option `top_logprobs`)."""
+    made = []
+    for token in answer.tokens:
+        others = [(text, value) for text, value in token.top if text.strip() != token.text.strip()]
+        pairs = [(token.text, token.logprob), *others]
+        made.append([LogProb(token=text, logprob=value, bytes=list(text.encode())) for text, value in pairs])
+    return made
 
 
 def plain(value: object) -> object:

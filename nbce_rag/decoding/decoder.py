@@ -280,7 +280,15 @@ class LockstepDecoder:
             gain=gain if math.isfinite(gain) else 0.0,
             entropies=group.by_row(nucleus(rows, 1.0)[1], math.nan) if group.entropies else (),
             row_log_probs=group.by_row(of_token, NEG_INF),
+            top=_top(fused.log_probs, group.top) if group.top else (),
         )
+
+
+def _top(log_probs: Tensor, count: int) -> tuple[tuple[int, float], ...]:
+    """The best tokens of log-probs [V], excluded ones left out."""
+    values, ids = log_probs.topk(min(count, len(log_probs)))
+    pairs = zip(ids.tolist(), values.tolist(), strict=True)
+    return tuple((token, value) for token, value in pairs if value > NEG_INF)
 
 
 def _rows_of(log_probs: Tensor, rows: Sequence[int]) -> Tensor:

@@ -75,6 +75,17 @@ class TextBuilder:
         """Whether a token's span will not change any more."""
         return self._finished or (index < len(self._spans) and self._spans[index][1] <= self._released)
 
+    def spelled(self, token: int, index: int) -> str:
+        """A token as it would be spelled in the place of a settled one, special tokens and blanks included.
+
+        Args:
+            token: the token.
+            index: the place.
+        """
+        before = self._ids[max(0, index - 1) : index]
+        text = self._tokenizer.decode([*before, token])
+        return text[len(self._tokenizer.decode(before)) :] if before else text
+
     def push(self, token: int, skip: int = 0) -> str:
         """Add a token; returns the text that is now certain.
 

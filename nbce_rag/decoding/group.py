@@ -30,6 +30,7 @@ class Group:
         chooser: picks its tokens.
         state: what the rule may know, with G = 1 (n columns).
         entropies: whether its steps carry the entropy of each row.
+        top: how many of the most probable tokens its steps carry.
         lookup: drafts tokens while this is the only question left, or None.
         drop_after: rows with negligible evidence for this many tokens in a row are dropped; 0 keeps all.
         sleep: whether rows that cannot change what is chosen may be left unread, if the rule knows bounds
@@ -43,6 +44,7 @@ class Group:
     lookup: PromptLookup | None = None
     drop_after: int = 0
     entropies: bool = False
+    top: int = 0
     sleep: bool = False
     answer: list[int] = field(default_factory=list, init=False)
     live_rows: list[int] = field(init=False)

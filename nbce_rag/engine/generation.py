@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..answers.answer import Answer, Piece
+from ..deadline import Deadline, kept_deadline
 from ..decoding.budget import Size, batches, check_rows, fits
 from ..decoding.decoder import LockstepDecoder
 from ..decoding.detokenizer import TextBuilder
@@ -52,7 +53,10 @@ def generate(engine: Engine, requests: Sequence[Request]) -> Iterator[tuple[int,
         InputError: an empty question or passage, or rows that do not fit into window or memory. Raised
             before anything is computed.
         NumericalError: the model gave NaN.
+        AnswerTimeoutError: it took longer than the least `max_seconds` of the requests.
     """
+    limits = [seconds for request in requests if (seconds := request.options.max_seconds) is not None]
+    deadline = Deadline(min(limits, default=None))
     idle = {index: request for index, request in enumerate(requests) if _lacks_passages(request)}
     places = [index for index in range(len(requests)) if index not in idle]
     requests = [requests[place] for place in places]
@@ -75,7 +79,8 @@ def generate(engine: Engine, requests: Sequence[Request]) -> Iterator[tuple[int,
         answer = _abstention(request)
         yield index, Piece(answer.text, (), answer)
     for batch in batches(engine.model, sizes):
-        yield from _generate_batch(engine, [(places[i], requests[i], plans[i], samplers[i]) for i in batch])
+        some = [(places[i], requests[i], plans[i], samplers[i]) for i in batch]
+        yield from _generate_batch(engine, some, deadline)
 
 
 @dataclass(eq=False)
@@ -156,7 +161,8 @@ class Run:
         """Evidence of the tokens whose text became certain since the last call."""
         new: list[TokenEvidence] = []
         while self.read < len(self.steps) and self.text.certain(self.read):
-            step, (start, end) = self.steps[self.read], self.text.span(self.read)
+            place = self.read
+            step, (start, end) = self.steps[place], self.text.span(place)
             self.read += 1
             if start == end:
                 continue  # white space around the answer, or beyond a stop string
@@ -173,6 +179,7 @@ class Run:
                     gain=step.gain,
                     entropies=step.entropies,
                     row_log_probs=self._by_passage(step.row_log_probs),
+                    top=tuple((self.text.spelled(token, place), value) for token, value in step.top),
                 )
             )
         self.tokens += new
@@ -272,10 +279,12 @@ def _abstention(request: Request) -> Answer:
 
 
 def _generate_batch(
-    engine: Engine, batch: list[tuple[int, Request, RowPlan, TurnSampler]]
+    engine: Engine, batch: list[tuple[int, Request, RowPlan, TurnSampler]], deadline: Deadline
 ) -> Iterator[tuple[int, Piece]]:
     started = time.perf_counter()
-    rows, log_probs, prompted = read_prompts(engine, [r for _, r, _, _ in batch], [p for _, _, p, _ in batch])
+    requests, plans = [request for _, request, _, _ in batch], [plan for _, _, plan, _ in batch]
+    with kept_deadline(deadline):
+        rows, log_probs, prompted = read_prompts(engine, requests, plans)
     prefilled = time.perf_counter()
     runs = [
         Run(
@@ -301,6 +310,7 @@ def _generate_batch(
             answer = run.answer("no_evidence")
             yield run.index, Piece(answer.text, (), answer)
     while decoder.active:
+        deadline.check()
         for step in decoder.step():
             if step.question not in decoder.active:
                 continue  # it ended with an earlier one of these
@@ -346,6 +356,7 @@ def _group(run: Run, engine: Engine, rows: int) -> Group:
         lookup=PromptLookup(contexts, drafts) if drafts and contexts and can_rewind else None,
         drop_after=options.drop_rows_after,
         entropies=options.entropies,
+        top=options.top_logprobs,
         sleep=options.sleep and can_rewind and not has_grammar and fits(engine.model, copy),
     )
 

@@ -33,6 +33,7 @@ from . import ablation as _ablation
 from . import attribution as _attribution
 from . import calibration as _calibrating
 from . import compare as _compare
+from . import rerank as _reranking
 from . import score as _scoring
 from .arguments import check_engine_arguments, check_passages, passage_sequence
 from .parts import asked_in_parts, generate_in_parts
@@ -457,6 +458,12 @@ class NBCE:
     def compare(self, question: str, passages: Iterable[Passage | str], **options: Any) -> Comparison:
         """Let every passage answer for itself, and say who agrees with whom (`nbce_rag.engine.compare`)."""
         return _compare.compare(self._engine, self.request(question, passages, **options))
+
+    def rerank(
+        self, question: str, passages: Iterable[Passage | str], k: int | None = None, **options: Any
+    ) -> list[Passage]:
+        """Passages by how much likelier they make the question, the best first (`nbce_rag.engine.rerank`)."""
+        return _reranking.rerank(self._engine, self.request(question, passages, **options), k)
 
     def score(
         self, question: str, passages: Iterable[Passage | str], choices: Sequence[str], **options: Any

@@ -33,6 +33,8 @@ class TokenEvidence:
             row of each passage, in their order; -inf where no row of a passage was read for it (it slept
             or was dropped). `()` where that was not noted. Citations use it to tell passages that say the
             same; it does not count when tokens are compared.
+        top: The most probable tokens at this place, the best first, each as it is spelled, with its log-prob
+            under the same distribution. `()` unless it was asked for with `top_logprobs`.
     """
 
     id: int
@@ -44,6 +46,7 @@ class TokenEvidence:
     gain: float
     entropies: tuple[float, ...] = ()
     row_log_probs: tuple[float, ...] = field(default=(), compare=False, repr=False)
+    top: tuple[tuple[str, float], ...] = ()
 
     @property
     def memory(self) -> float | None:

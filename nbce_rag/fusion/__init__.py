@@ -28,7 +28,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .registry import RULES, resolve_rule
+from .registry import RULES, resolve_rule, rule_fields
 
 _HOME = {
     "Fused": "base",
@@ -56,6 +56,7 @@ __all__ = [
     "nucleus",
     "resolve_rule",
     "responsibilities",
+    "rule_fields",
     "truncate",
 ]
 __all__ += [

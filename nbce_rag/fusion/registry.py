@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import InputError
-from .numbers import ranges_of
+from .numbers import changed, ranges_of
 
 if TYPE_CHECKING:
     from .base import FusionRule, Rule
 
-__all__ = ["RULES", "RuleRegistry", "resolve_rule"]
+__all__ = ["RULES", "RuleRegistry", "resolve_rule", "rule_fields"]
 
 
 _R = TypeVar("_R", bound="FusionRule")
@@ -108,3 +108,14 @@ def resolve_rule(rule: str | Rule, **numbers: float) -> Rule:
             f"fusion={rule!r} is a rule already; set {', '.join(sorted(numbers))} on it instead."
         )
     return rule
+
+
+def rule_fields(rule: Rule) -> dict[str, Any] | None:
+    """A rule in plain types, `resolve_rule(**rule_fields(rule))` being the same; None for one of the user's.
+
+    Its name stands under "rule", beside the numbers that are not at their defaults.
+    """
+    name = getattr(rule, "name", None)
+    if not isinstance(name, str) or name not in RULES or type(rule) is not RULES[name]:
+        return None
+    return {"rule": name, **changed(rule)}

@@ -242,6 +242,8 @@ class Step:
             the question asks for them.
         row_log_probs: log-prob of the token by each row, nats, row 0 first, -inf for a row that slept or was
             dropped; () where the decoder does not say.
+        top: the most probable tokens of that distribution and their log-probs, the best first; () unless the
+            question asks for them.
     """
 
     question: int
@@ -251,6 +253,7 @@ class Step:
     gain: float
     entropies: tuple[float, ...] = ()
     row_log_probs: tuple[float, ...] = ()
+    top: tuple[tuple[int, float], ...] = ()
 
 
 class Decoder(Protocol):

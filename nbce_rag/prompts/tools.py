@@ -43,6 +43,7 @@ _OPENERS = (
 )
 _RECIPIENT = "to=functions."  # gpt-oss names the tool in the head of the message
 _LEAD = re.compile("|".join(map(re.escape, _OPENERS)))
+_MOST_CALLS = 8  # that are forced at once; a weak model would go on for as long as it may
 _SAY_MEMBERS = {"$ref", "allOf", "anyOf", "oneOf", "properties"}
 
 
@@ -113,8 +114,14 @@ def forced_tools(tool_choice: Any, tools: Sequence[Tool]) -> list[str]:
     return [cast(str, tool_choice)]
 
 
-def tool_call_schema(tools: Sequence[Tool], names: Sequence[str]) -> dict[str, Any]:
-    """JSON schema of a call of one of the named tools."""
+def tool_call_schema(tools: Sequence[Tool], names: Sequence[str], *, several: bool = False) -> dict[str, Any]:
+    """JSON schema of a call of one of the named tools.
+
+    Args:
+        tools: those at hand.
+        names: of those that may be called.
+        several: a list of one to eight calls, instead of a call.
+    """
     calls = []
     definitions: dict[str, Any] = {}
     for tool in tools:
@@ -135,6 +142,8 @@ def tool_call_schema(tools: Sequence[Tool], names: Sequence[str]) -> dict[str, A
             }
         )
     schema: dict[str, Any] = calls[0] if len(calls) == 1 else {"anyOf": calls}
+    if several:
+        schema = {"type": "array", "items": schema, "minItems": 1, "maxItems": _MOST_CALLS}
     return {**schema, "$defs": definitions} if definitions else schema
 
 

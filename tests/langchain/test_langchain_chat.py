@@ -38,6 +38,7 @@ Chat = Callable[..., ChatNBCE]
 CHANGES: dict[str, Any] = {
     "fusion": "mean",
     "max_tokens": 3,
+    "max_seconds": 600.0,
     "stop": ["e"],
     "temperature": 1.5,
     "top_k": 3,
@@ -63,6 +64,7 @@ CHANGES: dict[str, Any] = {
     "refusal_threshold": 0.1,
     "relevance": True,
     "entropies": True,
+    "top_logprobs": 2,
     "prompt_lookup_num_tokens": 2,
     "sleep": False,
     "drop_rows_after": 3,
@@ -374,8 +376,15 @@ def test_logprobs_and_finish_reasons_stand_where_integrations_put_them(chat: Cha
     assert said.strip() == made.generations[0][0].text.strip()
     assert info["finish_reason"] == (made.llm_output or {})["finish_reason"]
     assert info["finish_reason"] in ("length", "stop")
-    with pytest.raises(InputError, match="logprobs=True, of the chosen tokens only"):
-        llm.invoke("Who?", top_logprobs=2)
+    others = llm.invoke("Who?", top_logprobs=2).response_metadata["logprobs"]["content"]
+    for token, alone in zip(others, tokens, strict=True):
+        best, second = token["top_logprobs"]
+        assert token["logprob"] == alone["logprob"] == best["logprob"] >= second["logprob"]
+        assert best["token"].strip() == token["token"].strip() != second["token"].strip()
+        assert bytes(second["bytes"]).decode() == second["token"]
+    assert NBCELLM(engine=llm.engine, max_tokens=3, top_logprobs=1).top_logprobs == 1
+    with pytest.raises(InputError, match="top_logprobs=-1"):
+        llm.invoke("Who?", top_logprobs=-1)
 
 
 class Person(BaseModel):

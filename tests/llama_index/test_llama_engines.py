@@ -238,8 +238,11 @@ class TestChatEngines:
         engine = nbce_chat_engine(index, llm, chat_mode="context", synthesis={"max_tokens": 2})
         response: Any = engine.chat(QUESTION)
         assert response.metadata["nbce"]["usage"]["generated_tokens"] <= 2
-        with pytest.raises(InputError, match="chat_mode='best'"):
-            nbce_chat_engine(index, llm, chat_mode="best")
+        for agent in ("react", ChatMode.OPENAI):
+            with pytest.raises(InputError, match="ReActAgent or FunctionAgent"):
+                nbce_chat_engine(index, llm, chat_mode=agent)
+        with pytest.raises(InputError, match="chat_mode='worst'"):
+            nbce_chat_engine(index, llm, chat_mode="worst")
         with pytest.raises(TypeError, match="MockLLM"):
             nbce_chat_engine(index, MockLLM())
 

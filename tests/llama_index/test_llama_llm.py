@@ -539,6 +539,21 @@ def test_a_chat_on_a_base_model_ends_with_its_turn(make_engine: Callable[..., NB
     assert llm.complete("Human: Who?\nAI:", regex="Ada\nHuman: Who").text == "Ada"
 
 
+def test_logprobs_stand_where_the_other_integrations_put_them(llm: NBCELLM) -> None:
+    alone = llm.chat([ChatMessage(QUESTION)], logprobs=True, max_tokens=3)
+    assert alone.logprobs is not None
+    assert [len(token) for token in alone.logprobs] == [1, 1, 1]
+    with_others = llm.complete(QUESTION, top_logprobs=2, max_tokens=3).logprobs
+    assert with_others is not None
+    for own, (chosen, *others) in zip(alone.logprobs, with_others, strict=True):
+        assert chosen == own[0]
+        assert all(chosen.logprob >= other.logprob for other in others)
+        assert 1 <= len(others) <= 2
+    *_, last = llm.stream_chat([ChatMessage(QUESTION)], logprobs=True, max_tokens=3)
+    assert last.logprobs == alone.logprobs
+    assert llm.chat([ChatMessage(QUESTION)], max_tokens=3).logprobs is None
+
+
 def test_contexts_that_were_forgotten_are_warned_of(llm: NBCELLM) -> None:
     node = NodeWithScore(node=TextNode(id_="ferry", text="The ferry is run by Ada."), score=0.5)
 

@@ -5,13 +5,37 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
+
+import pytest
 
 import llama_index
 import llama_index_nbce
 from llama_index.llms.nbce import NBCELLM
 
 ROOT = Path(__file__).parents[2]
+
+
+PLACES = {
+    "embeddings": "PassageEmbedding",
+    "llms": "NBCELLM",
+    "postprocessor": "RelevanceReranker",
+    "question_gen": "NBCEQuestionGenerator",
+    "response_synthesizers": "NBCESynthesizer",
+    "retrievers": "PassageRetriever",
+    "vector_stores": "PassageVectorStore",
+}
+
+
+@pytest.mark.parametrize(("place", "name"), PLACES.items())
+def test_the_names_of_llama_hub_are_the_same_classes(place: str, name: str) -> None:
+    module = import_module(f"llama_index.{place}.nbce")
+    assert getattr(module, name) is getattr(llama_index_nbce, name)
+    assert module.__all__ == [name]
+    described = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["llamahub"]
+    assert set(described["class_authors"]) == set(PLACES.values())
+    assert import_module(described["import_path"]).NBCELLM is NBCELLM
 
 
 def test_the_name_of_llama_hub_is_the_same_class() -> None:
@@ -21,7 +45,9 @@ def test_the_name_of_llama_hub_is_the_same_class() -> None:
 
 def test_no_init_file_in_the_shared_namespace() -> None:
     shared = ROOT / "integrations" / "llama_index"
-    assert sorted(p.relative_to(shared).as_posix() for p in shared.rglob("*.py")) == ["llms/nbce/__init__.py"]
+    assert sorted(p.relative_to(shared).as_posix() for p in shared.rglob("*.py")) == [
+        f"{place}/nbce/__init__.py" for place in PLACES
+    ]
     assert getattr(llama_index, "__file__", None) is None
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"][
         "wheel"

@@ -10,6 +10,7 @@ from weakref import WeakSet
 
 from torch import Tensor
 
+from ...deadline import check_deadline
 from ...errors import ModelError
 from .cells import Held
 from .context import MOST_SEQUENCES, PASS_TOKENS, Context, ContextSettings
@@ -214,6 +215,7 @@ class Session:
         self.prepare(sum(len(part.ids) for part in parts), 0)
         context = self._ready
         for pieces in _passes(parts, tokens, context.outputs):
+            check_deadline()
             chosen = [(index, parts[index].sequence, ids, outputs) for index, ids, outputs in pieces]
             for _, sequence, _, _ in chosen:
                 sequence.in_doubt = True

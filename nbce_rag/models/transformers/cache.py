@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin, DummyLayer, LinearAttentionLayer
 
+from ...deadline import check_deadline
 from .memory import RowMemory, Run, run_of
 
 __all__ = ["RowCache"]
@@ -32,6 +33,7 @@ class _Columns(CacheLayerMixin):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
+        check_deadline()  # at every layer, since a long passage is read in one pass
         keys = self.memory.columns(self.layer, "keys", key_states, 2)
         values = self.memory.columns(self.layer, "values", value_states, 2)
         end = self.length + key_states.shape[-2]

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ...deadline import check_deadline
 from ...kv.context import Packed
 from ...kv.store import ContextStore
 from ..model import TokenIds
@@ -55,6 +56,7 @@ def read_contexts(
             by_ids[ids] = _on_devices(model.layout, packed)
     reused = set(by_ids)
     for chunk in _chunks(sorted(unread, key=len), batch_tokens):
+        check_deadline()
         for ids, packed in zip(chunk, _prefill(model, chunk), strict=True):
             worth = model.state_bytes <= _STATE_BYTES * len(ids)
             by_ids[ids] = store.put(ids, packed) if store is not None and worth else packed

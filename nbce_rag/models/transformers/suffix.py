@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from ...deadline import check_deadline
 from ..model import Reading, RowPrompt
 from .base import LoadedModel
 from .cache import RowCache
@@ -65,6 +66,7 @@ def read_suffix(
     next_log_probs, likelihoods, refusals = [], [], []
     parts = list(_passes(starts, step))
     for places in parts:
+        check_deadline()
         some = [rows[place] for place in places]
         log_probs, hidden = _read(
             model,
