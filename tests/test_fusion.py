@@ -167,7 +167,9 @@ def values(kind: type[FusionRule], name: str) -> st.SearchStrategy[float | None]
 
 def numbers_of(kind: type[FusionRule]) -> st.SearchStrategy[dict[str, Any]]:
     """What `fuse` sees of a rule's numbers; the engine sees to which passages are read by sentences."""
-    return st.fixed_dictionaries({name: values(kind, name) for name in ranges_of(kind) if name != "focus"})
+    return st.fixed_dictionaries(
+        {name: values(kind, name) for name in ranges_of(kind) if name not in ("focus", "together")}
+    )
 
 
 def outside(numbers: Range) -> list[float]:
@@ -207,7 +209,7 @@ each_rule = pytest.mark.parametrize("rule", ALL_RULES, ids=repr)
 
 def fusing(rule: FusionRule) -> dict[str, Any]:
     """The numbers that `fuse` sees; the engine sees to which passages are read by sentences."""
-    return {name: value for name, value in vars(rule).items() if name != "focus"}
+    return {name: value for name, value in vars(rule).items() if name not in ("focus", "together")}
 
 
 def assert_close(actual: Tensor, expected: Any, tolerance: float = 1e-8) -> None:
@@ -994,6 +996,7 @@ OUT_OF_RANGE: dict[str, list[float]] = {
     "epsilon": [-0.01, 1.01],
     "cutoff": [-0.01, 1.01],
     "opening": [-0.01, 1.01],
+    "together": [-1.0],
 }
 
 
@@ -1023,7 +1026,7 @@ def test_numbers_at_the_edge_of_their_range_are_fine() -> None:
 @settings(max_examples=50, deadline=None)
 def test_a_long_answer_opens_without_contrast_and_goes_on_with_it(case: Case) -> None:
     long = Posterior().for_long()
-    assert long == Posterior(opening=0.0)
+    assert long == Posterior(opening=0.0, together=4)
     log_probs = case.tensor()
     plain = Posterior(beta=0.0, gamma=0.0)
     first, later = case.state(), case.state()
@@ -1040,13 +1043,14 @@ def test_a_number_that_is_given_stays_in_long_answers(rule: FusionRule) -> None:
         name: values_of(rule.for_long())[name] for name, value in numbers.items() if value is not None
     } == {name: value for name, value in numbers.items() if value is not None}
     assert rule.for_long().for_long() == rule.for_long()
-    assert Posterior(opening=0.5).for_long() == Posterior(opening=0.5)
+    assert Posterior(opening=0.5, together=0).for_long() == Posterior(opening=0.5, together=0)
+    assert Posterior(opening=0.5).for_long().apart() == Posterior(opening=0.5, together=0)
 
 
 def test_a_label_has_the_numbers_that_are_not_the_usual_ones() -> None:
     assert [kind().label for kind in RULES.values()] == list(RULES)
     assert Posterior(epsilon=0.2, focus=0).label == "posterior(epsilon=0.2,focus=0)"
-    assert Posterior().for_long().label == "posterior(opening=0)"
+    assert Posterior().for_long().label == "posterior(opening=0,together=4)"
     assert Mean(beta=0).label == "mean(beta=0)"
 
 

@@ -52,7 +52,7 @@ class Answer:
             `logprob` of a token that the fusion rule would have excluded is -inf).
         grounding: Mean of the tokens' gains, in nats a token: how far the passages raised the answer
             over no passage. None without passages.
-        fusion: The fusion rule, with the numbers that are not at their defaults: "posterior(opening=0)".
+        fusion: The fusion rule, with the numbers that are not at their defaults: "posterior(epsilon=0.2)".
         warnings: What the reader should know, in sentences.
         thought: What the model thought before it answered (`nbce_rag.options.Options.thinking`); "" where it
             did not. It is no part of `text`, and nothing in it is cited.

@@ -20,7 +20,7 @@ from ..passages import Passage
 from ..prompts.encoder import PromptEncoder, Suffix
 from .turn import thought_room
 
-__all__ = ["Row", "RowPlan", "filled_scores", "passage_ids", "plan_rows"]
+__all__ = ["Row", "RowPlan", "filled_scores", "passage_ids", "plan_rows", "shared_row"]
 
 _RANK_STEP = 0.1
 
@@ -66,6 +66,10 @@ class RowPlan:
     def row_tokens(self) -> tuple[int, ...]:
         """Prompt tokens of each row."""
         return tuple(len(row.context) + len(self.suffix.ids) for row in self.rows)
+
+    def with_row(self, row: Row) -> RowPlan:
+        """This plan with one more row behind its own."""
+        return replace(self, rows=(*self.rows, row))
 
     def with_sentences(self, rows: Sequence[Row]) -> RowPlan:
         """This plan with rows of sentences behind its own."""
@@ -254,11 +258,26 @@ def _windows(
         size = max(1, size - (longest - room))
 
 
+def shared_row(
+    encoder: PromptEncoder, passages: Sequence[Passage], members: Sequence[int], options: Options, room: int
+) -> Row:
+    """One row of some passages.
+
+    Raises:
+        ContextLengthError: they take more than `room` tokens.
+    """
+    ids = [
+        passage_ids(encoder, passage, place, len(passages), options) if place in members else ()
+        for place, passage in enumerate(passages)
+    ]
+    return _shared_row(encoder, passages, ids, members, room)
+
+
 def _shared_row(
     encoder: PromptEncoder,
     passages: Sequence[Passage],
     ids: Sequence[tuple[int, ...]],
-    members: range,
+    members: Sequence[int],
     room: int,
 ) -> Row:
     taken = sum(len(ids[member]) for member in members)

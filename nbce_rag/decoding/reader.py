@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,6 +20,7 @@ from ..request import Request
 from .budget import Size, check_rows, fits
 from .plan import RowPlan, plan_rows
 from .sentences import focal_passages, sentence_rows
+from .together import together_row
 from .turn import thought_room
 
 __all__ = ["Engine", "Prompted", "read_prompts"]
@@ -154,7 +155,7 @@ def read_prompts(
     room = max(max(engine.output_tokens(r), len(engine.encoder_of(r).refusal)) for r in requests)
     questions = [_Question(engine, request, plan) for request, plan in zip(requests, plans, strict=True)]
     shared = _by_prompt(questions)
-    rows, readings = _open(engine, [users[0].prompt_of(users) for users in shared], room)
+    rows, readings = _open(engine, [users[0].prompt_of(users) for users in shared], room, engine.contexts)
     first = 0
     for users, (prompt, reading) in zip(shared, readings, strict=True):
         for question in users:
@@ -162,7 +163,9 @@ def read_prompts(
         first += len(prompt.contexts)
     notes: list[str] = []
     if sentences:
-        rows, notes = _read_sentences(engine, questions, rows, readings, room)
+        for read in (_read_together, _read_sentences):
+            rows, more = read(engine, questions, rows, readings, room)
+            notes += more
     if engine.store is not None and (problem := engine.store.take_problem()):
         notes.append(problem)
     for note in notes:
@@ -224,6 +227,26 @@ class _Question:
         self.prompt, self.reading = prompt, reading
         self.rows = list(range(first, first + len(prompt.contexts)))
 
+    def together_prompt(self, longest: int) -> tuple[RowPrompt, RowPlan] | None:
+        """As `sentence_prompt`, with the row of the best passages together.
+
+        Args:
+            longest: most tokens of a row.
+        """
+        row = together_row(
+            self.encoder,
+            self.plan,
+            self.request.passages,
+            self.request.options,
+            self.reading.log_probs,
+            self._state(),
+            longest - len(self.plan.suffix.ids),
+        )
+        if row is None:
+            return None
+        contexts = (self.plan.rows[0].context, row.context)
+        return replace(self.prompt, contexts=contexts), self.plan.with_row(row)
+
     def sentence_prompt(self, longest: int) -> tuple[RowPrompt, RowPlan] | None:
         """The further rows that the request's rule wants to read beside these, and the plan with them.
 
@@ -240,7 +263,7 @@ class _Question:
         return replace(self.prompt, contexts=contexts), self.plan.with_sentences(further)
 
     def add(self, plan: RowPlan, reading: Reading, first: int) -> None:
-        """Take in rows of sentences, which stand from `first` on without their row 0."""
+        """Take in further rows, which stand from `first` on without their row 0."""
         self.plan = plan
         self.rows += range(first, first + len(reading.log_probs) - 1)
         self.reading = self.reading.joined(reading)
@@ -286,9 +309,9 @@ def _by_prompt(questions: Sequence[_Question]) -> list[list[_Question]]:
 
 
 def _open(
-    engine: Engine, prompts: Sequence[RowPrompt], room: int
+    engine: Engine, prompts: Sequence[RowPrompt], room: int, store: ContextStore | None
 ) -> tuple[Rows, list[tuple[RowPrompt, Reading]]]:
-    rows, readings = engine.model.open(prompts, room, engine.contexts, engine.batch_tokens)
+    rows, readings = engine.model.open(prompts, room, store, engine.batch_tokens)
     return rows, list(zip(prompts, readings, strict=True))
 
 
@@ -301,10 +324,7 @@ def _read_sentences(
 ) -> tuple[Rows, list[str]]:
     """Rows of sentences behind the others, and what a person should be told."""
     longest = max(prompt.longest for prompt, _ in before)
-    users: dict[RowPrompt, list[tuple[_Question, RowPlan]]] = {}
-    for question in questions:
-        if (further := question.sentence_prompt(longest)) is not None:
-            users.setdefault(further[0], []).append((question, further[1]))
+    users = _users(questions, lambda question: question.sentence_prompt(longest))
     if not users:
         return rows, []
     size = Size(sum(len(prompt.contexts) for prompt in users), longest + room)
@@ -313,7 +333,7 @@ def _read_sentences(
             f"No passage was read sentence by sentence: {size.rows} further rows need about "
             f"{size.cost(engine.model) / 2**30:.1f} GiB. Ask fewer questions at once, or lower max_tokens."
         ]
-    more, readings = _open(engine, list(users), room)
+    more, readings = _open(engine, list(users), room, engine.contexts)
     # What was put into the store a moment ago was not spared.
     fresh = {
         ids
@@ -321,14 +341,64 @@ def _read_sentences(
         for ids, tokens in zip(prompt.contexts, reading.reused, strict=True)
         if not tokens
     }
-    # Their row 0 was read as a measure only, and is there already.
+    spared = [
+        replace(
+            reading,
+            reused=tuple(
+                0 if c in fresh else n for c, n in zip(prompt.contexts, reading.reused, strict=True)
+            ),
+        )
+        for prompt, reading in readings
+    ]
+    return _joined(rows, more, users, spared), []
+
+
+def _read_together(
+    engine: Engine,
+    questions: Sequence[_Question],
+    rows: Rows,
+    before: Sequence[tuple[RowPrompt, Reading]],
+    room: int,
+) -> tuple[Rows, list[str]]:
+    """Rows of several passages behind the others, and what a person should be told."""
+    users = _users(questions, lambda question: question.together_prompt(engine.window - room))
+    if not users:
+        return rows, []
+    # All rows become as long as the longest.
+    size = Size(len(rows) + 2 * len(users), max(prompt.longest for prompt in users) + room)
+    if not fits(engine.model, size):
+        return rows, [
+            f"No passages were read together: {size.rows} rows of {size.tokens} tokens need about "
+            f"{size.cost(engine.model) / 2**30:.1f} GiB. Ask fewer questions at once, or lower max_tokens."
+        ]
+    # Such a context is hardly ever read again, and would take the place of passages in the store.
+    more, readings = _open(engine, list(users), room, None)
+    return _joined(rows, more, users, [reading for _, reading in readings]), []
+
+
+def _users(
+    questions: Sequence[_Question], further: Callable[[_Question], tuple[RowPrompt, RowPlan] | None]
+) -> dict[RowPrompt, list[tuple[_Question, RowPlan]]]:
+    """Further prompts, each with the questions that want it and their plans with it."""
+    users: dict[RowPrompt, list[tuple[_Question, RowPlan]]] = {}
+    for question in questions:
+        if (wanted := further(question)) is not None:
+            users.setdefault(wanted[0], []).append((question, wanted[1]))
+    return users
+
+
+def _joined(
+    rows: Rows,
+    more: Rows,
+    users: Mapping[RowPrompt, Sequence[tuple[_Question, RowPlan]]],
+    readings: Sequence[Reading],
+) -> Rows:
+    """Further rows behind the others. Their row 0 was read as a measure only, and is there already."""
     kept: list[int] = []
     first, behind = 0, len(rows)
-    for (prompt, reading), waiting in zip(readings, users.values(), strict=True):
-        spared = (0 if c in fresh else n for c, n in zip(prompt.contexts, reading.reused, strict=True))
-        reading = replace(reading, reused=tuple(spared))
+    for (prompt, waiting), reading in zip(users.items(), readings, strict=True):
         for question, plan in waiting:
             question.add(plan, reading, behind + len(kept))
         kept += range(first + 1, first + len(prompt.contexts))
         first += len(prompt.contexts)
-    return rows.joined(more.keep(kept)), []
+    return rows.joined(more.keep(kept))

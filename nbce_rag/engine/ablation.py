@@ -58,6 +58,8 @@ def ablate(engine: Engine, answer: Answer) -> Answer:
     if answer.finish_reason == "given":  # with what leads to it
         ids = spell(engine.encoder_of(request), engine.model.tokenizer, answer.text).ids
     options = request.options.updated(json_schema=None, regex=None)
+    if isinstance(options.rule, FusionRule):
+        options = options.updated(fusion=options.rule.apart())
     request = replace(request, options=options.updated(max_tokens=max(options.max_tokens, len(ids))))
     plan = engine.plan(request)
     if any(len(row.members) > 1 for row in plan.rows):

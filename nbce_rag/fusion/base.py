@@ -163,6 +163,10 @@ class FusionRule(ABC):
         """The same rule for answers of several sentences: with the numbers for them that were left open."""
         return self
 
+    def apart(self) -> FusionRule:
+        """The same rule, with no row that holds several passages."""
+        return self
+
     def untruncated(self) -> FusionRule:
         """The same rule with every token allowed, for scoring given texts."""
         return self

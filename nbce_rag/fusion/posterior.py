@@ -48,6 +48,8 @@ class Posterior(FusionRule):
         epsilon: probability of moving on to a passage drawn from the prior, in [0, 1].
         cutoff: tokens less probable than cutoff times the best are excluded, in [0, 1].
         focus: share of the prior whose passages are read by sentences too, in [0, 1].
+        together: how many of the best passages one further row reads together, as one prompt would; 0 and 1
+            are none, None is 4 where a long answer is asked for (`for_long`), and 0 elsewhere.
     """
 
     beta: float = number(0.25, CONTRAST, grid=(0.0, 0.1, 0.25, 0.5, 1.0))
@@ -58,6 +60,7 @@ class Posterior(FusionRule):
     cutoff: float = number(0.05, SHARE, grid=(0.0, 0.05, 0.1, 0.3))
     focus: float = number(0.5, FOCUS, grid=(0.0, 0.3, 0.5, 0.8))
     opening: float | None = number(None, SHARE, grid=(0.0, 0.5, 1.0))
+    together: float | None = number(None, Range(0, note="0 for none"), grid=(0, 2, 4, 8))
 
     name = "posterior"
     uses_refusal = True
@@ -71,7 +74,14 @@ class Posterior(FusionRule):
         return replace(self, gamma=0.0, cutoff=0.0)
 
     def for_long(self) -> Posterior:
-        return replace(self, opening=0.0) if self.opening is None else self
+        return replace(
+            self,
+            opening=0.0 if self.opening is None else self.opening,
+            together=4 if self.together is None else self.together,
+        )
+
+    def apart(self) -> Posterior:
+        return replace(self, together=0)
 
     def log_prior(self, state: FusionState, like: Tensor) -> Tensor:
         """log pi, shape and dtype of `like` [G, n]."""
