@@ -495,7 +495,7 @@ class NBCE:
         Raises:
             InputError, ContextLengthError: what `nbce_rag.engine.attribution.attribute` raises.
         """
-        request = self._sized(self._whole_request(question, passages, options))
+        request = self._sized(self._coerce(self._whole_request(question, passages, options)))
         return _attribution.attribute(self._engine, request, mended(text) if isinstance(text, str) else text)
 
     async def aattribute(
