@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ from watched_model import watched
 from nbce_rag.answers.report import report_schema
 from nbce_rag.engine.nbce import NBCE
 from nbce_rag.errors import InputError, NbceWarning
-from nbce_rag.fusion import Experts, Max, Mean, MinEntropy, Posterior
+from nbce_rag.fusion import Experts, Fused, FusionState, Max, Mean, MinEntropy, Posterior
 from nbce_rag.passages import Passage
 from nbce_rag.request import Request
 
@@ -253,6 +254,26 @@ def test_it_shows_itself_and_fits_the_schema(make_nbce: Make) -> None:
     assert "Left out, " in str(answer)
     assert "Left out, " in answer.to_html()
     assert "Left out, " not in str(plain) + plain.to_html()
+
+
+def test_numbers_that_there_are_none_of_are_not_shown(make_nbce: Make) -> None:
+    class Certain:
+        """A rule that gives all tokens but one no probability."""
+
+        def fuse(self, log_probs: Any, state: FusionState) -> Fused:
+            never = log_probs.new_full(log_probs[:, 0].shape, -math.inf)
+            n = log_probs.shape[1] - 1
+            return Fused(never.index_fill_(1, log_probs[0, 0].argmax(), 0.0), never.new_full((1, n), 1 / n))
+
+    nbce = make_nbce(prompt=TEMPLATE, fusion=Certain())
+    answer = nbce.ablate(nbce.attribute(QUESTION, PASSAGES, TEXT))
+    assert all(math.isnan(value) for value in answer.ablation.necessity)
+    report = json.loads(json.dumps(answer.to_dict(), allow_nan=False))
+    assert report["ablation"]["necessity"] == [None] * len(PASSAGES)
+    assert "nan" not in str(answer) + answer.to_html()
+    some = dataclasses.replace(answer.ablation, necessity=(1.0, math.nan, math.inf, -1.0), sufficiency=0.0)
+    shown = str(dataclasses.replace(answer, ablation=some))
+    assert re.search(r"\(nats\): \[\d\] \+inf, \[\d\] \+1\.0, \[\d\] \u22121\.0; over", shown)
 
 
 def test_what_cannot_be_ablated(make_nbce: Make) -> None:

@@ -156,6 +156,18 @@ def test_tokenizers_without_offsets_spell_alike(text: str) -> None:
         assert one == other
 
 
+@pytest.mark.parametrize("offsets", [True, False])
+def test_line_ends_of_windows_are_read_as_others(offsets: bool) -> None:
+    tokenizer = PlainTokenizer(chat=False, offsets=offsets)
+    encoder = PromptEncoder(PromptTemplate.plain(), tokenizer)
+    text = "Ada\r\n\r\nruns.\r\n"
+    spelled = spell(encoder, tokenizer, text)
+    assert spelled.ids == spell(encoder, tokenizer, "Ada\n\nruns.\n").ids
+    pieces = [text[start:end] for start, end in spelled.spans]
+    assert "".join(pieces) == text
+    assert [piece.strip() for piece in pieces] == ["", "A", "d", "a", "", "", "r", "u", "n", "s", "."]
+
+
 def test_a_tokenizer_without_offsets_decodes_each_token_a_few_times() -> None:
     class Counting(PlainTokenizer):
         decoded = 0
