@@ -15,8 +15,8 @@ from ..evidence.calibration import SupportNumbers
 from ..evidence.evidence import Citation, Support, Timings, TokenEvidence, Usage
 from ..evidence.passage_evidence import PassageEvidence, cited_by_number, evidence_by_passage
 from ..evidence.quote import Quote, quote_of
-from ..evidence.unsupported import UnsupportedWords, unsupported_words
 from ..evidence.spelling import Spelling
+from ..evidence.unsupported import UnsupportedWords, unsupported_words
 from ..evidence.word_likelihood import WordLikelihood
 from ..passages import Passage
 from .report import Report, report
