@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,8 +22,9 @@ from watched_model import watched
 from nbce_rag.answers.report import report_schema
 from nbce_rag.engine.nbce import NBCE
 from nbce_rag.errors import InputError, NbceWarning
-from nbce_rag.fusion import Experts, Max, Mean, MinEntropy, Posterior
+from nbce_rag.fusion import Experts, Fused, FusionState, Max, Mean, MinEntropy, Posterior
 from nbce_rag.passages import Passage
+from nbce_rag.request import Request
 
 Make = Callable[..., Any]
 
@@ -96,6 +98,7 @@ def test_decoded_answers_citations_and_what_is_cited_alone(make_nbce: Make) -> N
             dataclasses.replace(
                 nbce.answer(answer.question, only),
                 text=answer.text,
+                spelling=answer.spelling,
                 citations=(),
                 tokens=tuple(
                     dataclasses.replace(token, weights=token.weights[: len(only)]) for token in answer.tokens
@@ -187,6 +190,45 @@ def test_against_a_slow_reference(
     assert ablation.sufficiency == (None if expected is None else pytest.approx(expected, abs=2e-3))
 
 
+def test_tokens_without_text_are_read_again_too() -> None:
+    table = random_table(259, seed=3)
+    model: Any = TableModel(table, vocab_size=259, tokenizer=PlainTokenizer(chat=False))
+    rule = Posterior(focus=0.0)
+    nbce = NBCE(model, prompt=TEMPLATE, fusion=rule, kv_store=False)
+    answer = nbce.answer("Why?", [Passage("Text here."), Passage("Two.")], regex="\n \nAda (runs|swims)")
+    assert answer.text in ("Ada runs", "Ada swims")
+    assert answer.spelling is not None
+    ids = answer.spelling.ids
+    assert ids == PlainTokenizer(chat=False).encode("\n \n" + answer.text)
+    assert [token.id for token in answer.tokens] == list(ids[3:])
+    model.opened.clear()
+    ablation = nbce.ablate(answer).ablation
+    assert ablation is not None
+    [prompt] = model.opened[0]
+    rows = [(*context, *prompt.suffix) for context in prompt.contexts]
+    likelihood = [
+        sum(float(table((*c, *prompt.suffix[:at]))[prompt.suffix[at]]) for at in prompt.question)
+        for c in prompt.contexts
+    ]
+    relevance = [value - likelihood[0] for value in likelihood[1:]]
+    expected = slow_log_prob(rule.untruncated(), rows, relevance, ids, table)
+    assert ablation.log_prob == pytest.approx(expected, abs=1e-3)
+    for place in (0, 1):
+        rest = slow_log_prob(
+            rule.untruncated(), [rows[0], rows[2 - place]], [relevance[1 - place]], ids, table
+        )
+        assert ablation.necessity[place] == pytest.approx(expected - rest, abs=2e-3)
+
+
+def test_passages_of_a_request_that_was_changed_since(make_nbce: Make) -> None:
+    nbce = make_nbce(prompt=TEMPLATE, max_tokens=4)
+    passages = list(PASSAGES)
+    [answer] = nbce.batch([Request(QUESTION, passages, nbce.options)])
+    expected = nbce.ablate(answer).ablation
+    passages.pop()
+    assert nbce.ablate(answer).ablation == expected
+
+
 # ---------------------------------------------------------------------------------------------------------
 # What it takes, and how it is shown
 
@@ -214,6 +256,26 @@ def test_it_shows_itself_and_fits_the_schema(make_nbce: Make) -> None:
     assert "Left out, " not in str(plain) + plain.to_html()
 
 
+def test_numbers_that_there_are_none_of_are_not_shown(make_nbce: Make) -> None:
+    class Certain:
+        """A rule that gives all tokens but one no probability."""
+
+        def fuse(self, log_probs: Any, state: FusionState) -> Fused:
+            never = log_probs.new_full(log_probs[:, 0].shape, -math.inf)
+            n = log_probs.shape[1] - 1
+            return Fused(never.index_fill_(1, log_probs[0, 0].argmax(), 0.0), never.new_full((1, n), 1 / n))
+
+    nbce = make_nbce(prompt=TEMPLATE, fusion=Certain())
+    answer = nbce.ablate(nbce.attribute(QUESTION, PASSAGES, TEXT))
+    assert all(math.isnan(value) for value in answer.ablation.necessity)
+    report = json.loads(json.dumps(answer.to_dict(), allow_nan=False))
+    assert report["ablation"]["necessity"] == [None] * len(PASSAGES)
+    assert "nan" not in str(answer) + answer.to_html()
+    some = dataclasses.replace(answer.ablation, necessity=(1.0, math.nan, math.inf, -1.0), sufficiency=0.0)
+    shown = str(dataclasses.replace(answer, ablation=some))
+    assert re.search(r"\(nats\): \[\d\] \+inf, \[\d\] \+1\.0, \[\d\] \u22121\.0; over", shown)
+
+
 def test_what_cannot_be_ablated(make_nbce: Make) -> None:
     nbce = make_nbce(prompt=TEMPLATE, max_tokens=3)
     answer = nbce.answer(QUESTION, PASSAGES)
@@ -224,5 +286,24 @@ def test_what_cannot_be_ablated(make_nbce: Make) -> None:
             nbce.ablate(nbce.answer(QUESTION, PASSAGES, **options))
     with pytest.raises(InputError, match="nothing to ablate"):
         nbce.ablate(nbce.answer(QUESTION, PASSAGES, abstain_below=99.0))
-    with pytest.raises(InputError, match="thought"):
-        nbce.ablate(dataclasses.replace(answer, thought="Hm."))
+    usage = dataclasses.replace(answer.usage, thought_tokens=4)  # the marks of an empty one
+    for thoughtful in ({"thought": "Hm."}, {"usage": usage}):
+        with pytest.raises(InputError, match="thought"):
+            nbce.ablate(dataclasses.replace(answer, **thoughtful))
+    with pytest.raises(InputError, match="takes an Answer, got str"):
+        nbce.ablate(answer.text)
+
+
+def test_an_answer_of_a_model_with_other_tokens(make_nbce: Make) -> None:
+    nbce = make_nbce(prompt=TEMPLATE, max_tokens=6)
+    model: Any = TableModel(random_table(259), vocab_size=259, tokenizer=PlainTokenizer(chat=False))
+    other = NBCE(model, prompt=TEMPLATE)
+    answer = nbce.answer(QUESTION, PASSAGES)
+    with pytest.raises(InputError, match=r"another model gave it.*NBCE\.attribute"):
+        other.ablate(answer)
+    with pytest.raises(InputError, match="spell another text"):
+        nbce.ablate(dataclasses.replace(answer, text="Something else."))
+    given_text = nbce.attribute(QUESTION, PASSAGES, TEXT)  # which the other spells anew
+    one: Any = other.ablate(given_text).ablation
+    two: Any = other.ablate(other.attribute(QUESTION, PASSAGES, TEXT)).ablation
+    assert one.necessity == pytest.approx(two.necessity, abs=1e-4)

@@ -7,7 +7,7 @@ import copy
 import json
 import math
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jsonschema
@@ -28,6 +28,7 @@ from nbce_rag.fusion import Experts, Max, Mean, MinEntropy, Posterior
 from nbce_rag.passages import Passage
 from nbce_rag.prompts.encoder import PromptEncoder
 from nbce_rag.prompts.template import PromptTemplate
+from nbce_rag.request import Request
 
 Make = Callable[..., Any]
 
@@ -145,6 +146,44 @@ def test_a_token_stands_for_its_own_characters() -> None:
         assert spelled.spans[0] == (0, 0)
 
 
+@given(text=st.text(st.sampled_from("ab \u00e9\u6e21\U0001f6a2\u0301\n<s>"), min_size=1, max_size=12))
+@settings(max_examples=200)
+def test_tokenizers_without_offsets_spell_alike(text: str) -> None:
+    tokenizers = [PlainTokenizer(chat=False, offsets=offsets) for offsets in (True, False)]
+    encoder = PromptEncoder(PromptTemplate.plain(), tokenizers[0])
+    if text.strip():
+        one, other = (spell(encoder, tokenizer, text) for tokenizer in tokenizers)
+        assert one == other
+
+
+@pytest.mark.parametrize("offsets", [True, False])
+def test_line_ends_of_windows_are_read_as_others(offsets: bool) -> None:
+    tokenizer = PlainTokenizer(chat=False, offsets=offsets)
+    encoder = PromptEncoder(PromptTemplate.plain(), tokenizer)
+    text = "Ada\r\n\r\nruns.\r\n"
+    spelled = spell(encoder, tokenizer, text)
+    assert spelled.ids == spell(encoder, tokenizer, "Ada\n\nruns.\n").ids
+    pieces = [text[start:end] for start, end in spelled.spans]
+    assert "".join(pieces) == text
+    assert [piece.strip() for piece in pieces] == ["", "A", "d", "a", "", "", "r", "u", "n", "s", "."]
+
+
+def test_a_tokenizer_without_offsets_decodes_each_token_a_few_times() -> None:
+    class Counting(PlainTokenizer):
+        decoded = 0
+
+        def decode(self, ids: Sequence[int], *, skip_specials: bool = False) -> str:
+            self.decoded += len(ids)
+            return super().decode(ids, skip_specials=skip_specials)
+
+    tokenizer = Counting(chat=False, offsets=False)
+    encoder = PromptEncoder(PromptTemplate.plain(), tokenizer)
+    tokenizer.decoded = 0
+    spelled = spell(encoder, tokenizer, "Ada \u6e21 \ufffd" * 200)
+    assert tokenizer.decoded < 20 * len(spelled.ids)
+    assert spell(encoder, tokenizer, "\ufffd").spans[-1] == (0, 1)
+
+
 # ---------------------------------------------------------------------------------------------------------
 # Words
 
@@ -225,6 +264,9 @@ def test_wrong_texts(make_nbce: Make) -> None:
     for wrong in (None, b"Ada", ["Ada"]):
         with pytest.raises(InputError, match="must be a string"):
             nbce.attribute(QUESTION, PASSAGES, wrong)
+    for wrong in (["Ada"], "Ada", {"Ada": 1}, (passage for passage in PASSAGES)):
+        with pytest.raises(InputError, match="request"):
+            nbce.attribute(Request(QUESTION, wrong), text="Ada")
     with pytest.raises(InputError, match="at least one passage"):
         nbce.attribute(QUESTION, [], "Ada")
     with pytest.raises(ContextLengthError, match=r"The text has \d+ tokens.*part of it"):

@@ -85,6 +85,8 @@ class ScriptedEngine:
         )
 
     def ablate(self, answer: Answer) -> Answer:
+        if answer.thought:
+            raise InputError("The answer comes behind a thought.")
         necessity = (5.0,) + (0.0,) * (len(answer.passages) - 1)
         return dataclasses.replace(answer, ablation=Ablation(-2.0, -7.0, necessity, (necessity,), -0.25))
 
@@ -529,11 +531,14 @@ def test_attribute_cites_what_somebody_else_wrote(
 
 def test_attribute_says_what_is_wrong(made: str, engine: type[ScriptedEngine], tmp_path: Path) -> None:
     asked = ("attribute", "Who?", "--index", made)
-    file = tmp_path / "answer.txt"
+    file, blank = tmp_path / "answer.txt", tmp_path / "blank.txt"
     file.write_bytes(b"\xff")
+    blank.write_bytes(b"\xef\xbb\xbf \r\n")
     for wrong, why in (
-        ((), "either --text or --text-file"),
-        (("--text", "a", "--text-file", str(file)), "either --text or --text-file"),
+        ((), "either --text or --text-file; neither was given"),
+        (("--text", "a", "--text-file", str(file)), "either --text or --text-file; both were given"),
+        (("--text", " "), "the text of --text is empty"),
+        (("--text-file", str(blank)), "blank.txt is empty"),
         (("--text-file", str(file)), "no text in UTF-8"),
         (("--text-file", str(tmp_path / "none")), "none"),
     ):
@@ -553,3 +558,14 @@ def test_ask_can_leave_passages_out(made: str, engine: type[ScriptedEngine]) -> 
         "alone it is \u22120.2 likelier"
     )
     assert json.loads(run(*asked, "--json").stdout)["ablation"]["sufficiency"] == -0.25
+
+
+def test_an_answer_that_cannot_be_ablated_is_not_lost(made: str, engine: type[ScriptedEngine]) -> None:
+    asked = ("ask", "Who is the father of a mule?", "--index", made, "-k", "2", "--ablate", "--thinking")
+    engine.tokens = (TokenEvidence(1, "a donkey \U0001f434", 0, 10, -1.0, (1.0, 0.0), 1.0),)
+    engine.thought = "Hm."
+    for more in ((), ("--json",)):
+        result = run(*asked, *more)
+        assert result.exit_code == 0, result.output
+        assert "donkey" in result.stdout
+        assert "warning: --ablate: The answer comes behind a thought." in result.stderr

@@ -163,6 +163,8 @@ def test_home_on_the_command_line(home: Path, monkeypatch: pytest.MonkeyPatch) -
         ["bench", "--json", "~/docs"],
         ["list", "--index", "~/none"],
         ["kv", "~/none"],
+        ["attribute", "Who purrs?", "--index", "~/none", "--text-file", "~/docs/a.txt"],
+        ["attribute", "Who purrs?", "--index", "~/index", "--text-file", "~/docs/none.txt"],
     ):
         result = CliRunner().invoke(app, command)
         assert result.exit_code != 0

@@ -593,6 +593,7 @@ def test_attribute_reads_what_ask_would_read(open_rag: Make) -> None:
     ablated = rag.ablate(answer)
     assert ablated.ablation == rag.nbce.ablate(alone).ablation
     assert asyncio.run(rag.nbce.aablate(answer)).ablation == ablated.ablation
+    assert asyncio.run(rag.aablate(answer)).ablation == ablated.ablation
     assert rag.ablate(rag.ask(QUESTION)).ablation is not None
     with pytest.raises(InputError, match=r"No passage was found .* year"):
         rag.attribute(QUESTION, text, where={"year": 3000})

@@ -13,15 +13,15 @@ from langchain_core.messages import (
     HumanMessage,
     message_chunk_to_message,
 )
-from langchain_core.messages.content import Citation
 from langchain_core.runnables import RunnableConfig, RunnableSerializable
 from pydantic import ConfigDict, Field, field_validator
 
 from nbce_rag import NBCE, Answer, InputError, Options, Request, Turn, resolve
 
+from .block_citations import cited_blocks, uncited_blocks
 from .chat_model import ChatNBCE
 from .documents import to_passages
-from .output import PROVIDER, citations
+from .output import PROVIDER, TEXT_PROVIDER, citations
 from .settings import NBCESettings
 
 __all__ = ["PassageAttribution"]
@@ -152,41 +152,12 @@ def _with_citations(message: AIMessage, answer: Answer, notes: Sequence[str]) ->
     report = answer.to_dict()
     report["warnings"] += notes
     metadata = {**message.response_metadata, "nbce": report}
-    if isinstance(message.content, list):
-        content = _annotated_blocks(message.content, citations(report))
-        return message.model_copy(update={"content": content, "response_metadata": metadata})
     provider = metadata.get("model_provider")
     if provider is not None and provider != PROVIDER:
-        metadata["text_model_provider"] = provider
+        metadata[TEXT_PROVIDER] = provider
     # Core asks the provider's translator for blocks, and ours puts annotations in.
     metadata["model_provider"] = PROVIDER
-    return message.model_copy(update={"response_metadata": metadata})
-
-
-def _annotated_blocks(
-    content: Sequence[str | dict[str, Any]], cited: Sequence[Citation]
-) -> list[str | dict[str, Any]]:
-    """Blocks of a message with the annotations of each text in it, counted from the text's own beginning."""
-    blocks: list[str | dict[str, Any]] = []
-    start = 0
-    for block in content:
-        text = block if isinstance(block, str) else block.get("text") if block.get("type") == "text" else None
-        if not isinstance(text, str):
-            blocks.append(block)
-            continue
-        end = start + len(text)
-        inside = [
-            Citation(
-                **{
-                    **one,
-                    "start_index": max(one["start_index"], start) - start,
-                    "end_index": min(one["end_index"], end) - start,
-                }
-            )
-            for one in cited
-            if one["start_index"] < end and one["end_index"] > start
-        ]
-        start = end
-        own = {"type": "text", "text": text} if isinstance(block, str) else block
-        blocks.append({**own, "annotations": [*own.get("annotations", []), *inside]} if inside else block)
-    return blocks
+    if isinstance(message.content, str):
+        return message.model_copy(update={"response_metadata": metadata})
+    content = cited_blocks(uncited_blocks(message.content), citations(report))
+    return message.model_copy(update={"content": content, "response_metadata": metadata})

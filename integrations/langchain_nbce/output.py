@@ -13,10 +13,12 @@ from langchain_core.messages.content import Citation, ContentBlock
 from nbce_rag import Answer, Report
 
 from .argument_citations import argument_citations
+from .block_citations import cited_blocks, uncited_blocks
 
 __all__ = [
     "ARGUMENT_CITATIONS",
     "PROVIDER",
+    "TEXT_PROVIDER",
     "citations",
     "cited_arguments",
     "llm_output",
@@ -27,6 +29,8 @@ __all__ = [
 ]
 
 PROVIDER = "nbce"
+TEXT_PROVIDER = "text_model_provider"
+"""Of a message that another model wrote and this one cites: the `model_provider` that it had."""
 ARGUMENT_CITATIONS = "argument_citations"
 _EXCERPT = 300
 _QUOTE = ("quote_start", "quote_end", "source_start", "source_end", "page")
@@ -153,10 +157,24 @@ def text_content(text: str, answer: Answer) -> list[str | dict[str, Any]]:
     return [{"type": "text", "text": text, "annotations": citations(answer.to_dict())}]
 
 
-def _translate(message: AIMessage) -> list[ContentBlock]:
-    """Blocks of a message with plain text, so that `content_blocks` has the citations there too."""
-    if not isinstance(message.content, str):
+def _translate_blocks(message: AIMessage) -> list[ContentBlock]:
+    provider, report = (message.response_metadata.get(name) for name in (TEXT_PROVIDER, PROVIDER))
+    if not provider or provider == PROVIDER or not report:
         raise NotImplementedError  # core reads lists of blocks itself
+    metadata = {**message.response_metadata, "model_provider": provider}
+    content = uncited_blocks(message.content)
+    blocks = message.model_copy(update={"content": content, "response_metadata": metadata}).content_blocks
+    return cast(list[ContentBlock], cited_blocks(blocks, citations(report)))
+
+
+def _translate(message: AIMessage) -> list[ContentBlock]:
+    """Blocks of a message with plain text, so that `content_blocks` has the citations there too.
+
+    Those of a list that another model wrote are read by its provider's translator, and cited anew behind it,
+    since most translators drop annotations that are not their provider's.
+    """
+    if not isinstance(message.content, str):
+        return _translate_blocks(message)
     blocks: list[Any] = []
     if thought := message.additional_kwargs.get("reasoning_content"):
         blocks.append({"type": "reasoning", "reasoning": thought})

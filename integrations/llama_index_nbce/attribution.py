@@ -7,9 +7,10 @@ from typing import Any
 
 from llama_index.core.base.base_query_engine import BaseQueryEngine
 from llama_index.core.base.response.schema import AsyncStreamingResponse, Response, StreamingResponse
+from llama_index.core.chat_engine.types import AgentChatResponse, StreamingAgentChatResponse
 from llama_index.core.schema import QueryBundle
 
-from nbce_rag import NBCE, Answer, InputTypeError, Options, Request, Turn, resolve
+from nbce_rag import NBCE, Answer, InputTypeError, Options, Request, Turn, check_score_scale, resolve
 
 from .contexts import passages_of
 from .llm import NBCELLM
@@ -33,7 +34,7 @@ class ResponseAttribution:
 
     Raises:
         InputTypeError: the LLM is another one, which cannot say what it would have read.
-        InputError: unknown or impossible options.
+        InputError: unknown or impossible options, or an unknown scale.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class ResponseAttribution:
                 f"{type(llm).__name__} cannot attribute; give an NBCELLM or an nbce_rag.NBCE. The model that "
                 "answers is the query engine's own."
             )
+        check_score_scale(score_scale)
         self._engine = llm if isinstance(llm, NBCE) else llm.engine
         base = llm.options if isinstance(llm, NBCE) else llm.engine.options.updated(**llm.options)
         self._options: Options = base.updated(**options)
@@ -55,20 +57,43 @@ class ResponseAttribution:
         Args:
             query: what was asked.
             response: of any query engine, or of a chat engine.
+
+        Raises:
+            InputTypeError: it is no response, or streams asynchronously, or the query is no text.
         """
         if isinstance(response, StreamingResponse):
             response = response.get_response()
+        if isinstance(response, StreamingAgentChatResponse):
+            if response.chat_stream is not None:
+                for _ in response.response_gen:
+                    pass
+            elif response.achat_stream is not None and not response.response:
+                raise _streams_asynchronously(response)
+            response = _whole(response)
         return self._attributed(query, response)
 
     async def aattribute(self, query: str | QueryBundle, response: Any) -> Any:
         """`attribute` in a worker thread; also for a response that streams asynchronously."""
         if isinstance(response, AsyncStreamingResponse):
             response = await response.get_response()
+        if isinstance(response, StreamingAgentChatResponse) and response.achat_stream is not None:
+            async for _ in response.async_response_gen():
+                pass
+            response = _whole(response)
         return await asyncio.to_thread(self.attribute, query, response)
 
     def _attributed(self, query: str | QueryBundle, response: Any) -> Any:
-        text, nodes = response.response, list(response.source_nodes)
+        if isinstance(response, AsyncStreamingResponse):
+            raise _streams_asynchronously(response)
+        if not hasattr(response, "response") or not hasattr(response, "source_nodes"):
+            raise InputTypeError(
+                f"{type(response).__name__} is no response; give what a query engine or a chat engine "
+                "returned."
+            )
         question = query.query_str if isinstance(query, QueryBundle) else query
+        if not isinstance(question, str):
+            raise InputTypeError(f"The query must be a text or a QueryBundle, not {type(query).__name__}.")
+        text, nodes = response.response, list(response.source_nodes)
         if not isinstance(text, str) or not text.strip() or not nodes:
             return response
         talk = resolve([Turn("user", [question])], passages_of(nodes), score_scale=self._score_scale)
@@ -82,6 +107,17 @@ class ResponseAttribution:
         complete(report, nodes)
         response.metadata = {**(getattr(response, "metadata", None) or {}), "nbce": report}
         return response
+
+
+def _whole(response: StreamingAgentChatResponse) -> AgentChatResponse:
+    """A stream of a chat engine that was read to its end."""
+    return AgentChatResponse(
+        response=response.response, sources=response.sources, source_nodes=response.source_nodes
+    )
+
+
+def _streams_asynchronously(response: Any) -> InputTypeError:
+    return InputTypeError(f"The {type(response).__name__} streams asynchronously; await aattribute instead.")
 
 
 class NBCEAttributionQueryEngine(BaseQueryEngine):

@@ -15,6 +15,7 @@ from ..evidence.calibration import SupportNumbers
 from ..evidence.evidence import Citation, Support, Timings, TokenEvidence, Usage
 from ..evidence.passage_evidence import PassageEvidence, cited_by_number, evidence_by_passage
 from ..evidence.quote import Quote, quote_of
+from ..evidence.spelling import Spelling
 from ..evidence.unsupported import UnsupportedWords, unsupported_words
 from ..evidence.word_likelihood import WordLikelihood
 from ..passages import Passage
@@ -68,6 +69,8 @@ class Answer:
             Little of it means that no passage is about the question; much of it does not mean that one
             answers it.
         support_numbers: What support is made of, on no common scale; None without passages.
+        spelling: All tokens that were read to the end of `text`, those without text of their own included,
+            which `tokens` leaves out; None where it was made by hand, or says nothing but the abstention.
         passage_evidence: How much of the answer rests on each passage, in the order of `passages`. It
             follows from the others and cannot be given.
         unsupported: Numbers and names inside of citations that stand in no passage cited there, ordered and
@@ -93,6 +96,7 @@ class Answer:
     request: Request | None = field(default=None, repr=False, compare=False)
     support: float | None = None
     support_numbers: SupportNumbers | None = None
+    spelling: Spelling | None = field(default=None, repr=False, compare=False)
     passage_evidence: tuple[PassageEvidence, ...] = field(init=False, repr=False, compare=False)
     unsupported: tuple[UnsupportedWords, ...] = field(init=False, compare=False)
 

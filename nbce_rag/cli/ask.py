@@ -30,6 +30,7 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..answers.answer import Answer
+    from ..engine.rag import Rag
 
 __all__ = ["ask_command"]
 
@@ -224,8 +225,8 @@ def ask_command(
             with rag:  # leaving it says what could not be written
                 if as_json:
                     answer = rag.ask(question)
-                    if ablate and answer.tokens and answer.passages:
-                        answer = rag.ablate(answer)
+                    if ablate:
+                        answer = _ablated(rag, answer)
                     # ASCII, so that no locale can garble it.
                     typer.echo(json.dumps(answer.to_dict(), ensure_ascii=True, allow_nan=False), file=stdout)
                 else:
@@ -235,10 +236,10 @@ def ask_command(
 
                     thoughts = Console(file=sys.stderr) if thinking else None
                     answer = stream(rag.stream(question), Console(file=stdout), thoughts)
-                    if ablate and answer.tokens and answer.passages:
+                    if ablate:
                         from ..view.likelihoods import likelihood_lines
 
-                        answer = rag.ablate(answer)
+                        answer = _ablated(rag, answer)
                         for line in likelihood_lines(answer):
                             typer.echo(line, file=stdout)
                 if not answer.passages:
@@ -250,6 +251,17 @@ def ask_command(
             # The answer's own warnings are part of what was printed.
             if message not in answer.warnings:
                 say(f"warning: {message}")
+
+
+def _ablated(rag: Rag, answer: Answer) -> Answer:
+    """The answer with what its passages cost it; as it was, and said so, where that cannot be told."""
+    if not answer.tokens or not answer.passages:
+        return answer  # an abstention, or an answer over nothing, which is said already
+    try:
+        return rag.ablate(answer)
+    except InputError as error:
+        say(f"warning: --ablate: {error}")
+        return answer
 
 
 def _write_views(answer: Answer, html: Path | None, plot: Path | None) -> None:

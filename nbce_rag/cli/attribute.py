@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from ..files import check_writable, write_whole
+from ..files import check_writable, expand_home, write_whole
 from ..fusion.registry import RULES
 from .console import errors_in_one_line, notes, say, spinner
 from .options import BackendOption, DeviceOption, DtypeOption, KOption, ModelOption, StyleOption, given
@@ -116,14 +116,18 @@ def _text(text: str | None, file: Path | None) -> str:
     """The answer, from where it was given.
 
     Raises:
-        InputError: from nowhere or from both places, or the file is no text in UTF-8.
+        InputError: from nowhere or from both places, the file is no text in UTF-8, or it is empty.
     """
     if (text is None) == (file is None):
-        raise InputError("give the answer with either --text or --text-file")
-    if file is None:
-        return text or ""
-    try:
-        raw = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file} is no text in UTF-8 ({error}); convert it first") from error
+        both = "both were given" if text is not None else "neither was given"
+        raise InputError(f"give the answer with either --text or --text-file; {both}")
+    name = "the text of --text" if file is None else "stdin" if str(file) == "-" else str(file)
+    if file is not None:
+        try:
+            raw = sys.stdin.buffer.read() if str(file) == "-" else Path(expand_home(file)).read_bytes()
+            text = raw.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{name} is no text in UTF-8 ({error}); convert it first") from error
+    if text is None or not text.strip():
+        raise InputError(f"{name} is empty; give an answer with words in it")
+    return text

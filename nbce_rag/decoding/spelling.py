@@ -6,32 +6,17 @@ that it spells made harmless. What is shown and cited is the text itself, to the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ..errors import InputError
+from ..evidence.spelling import Spelling
 from ..prompts.encoder import PromptEncoder
 from ..prompts.tokenizer import Tokenizer
 from ..values import shown
+from .detokenizer import TextBuilder
 
-__all__ = ["Spelling", "spell"]
+__all__ = ["spell"]
 
 _LOOKAHEAD = 32  # characters by which one text may be ahead of the other where they differ
 _SURE = 3  # equal characters that say that both go on alike
-
-
-@dataclass(frozen=True, slots=True)
-class Spelling:
-    """A text as tokens.
-
-    Attributes:
-        ids: what the model reads behind the prompt.
-        spans: the characters of the text that each of them completes. They follow one another without gaps
-            over the whole text; tokens that spell one character share its span, and what is read before the
-            text has an empty one.
-    """
-
-    ids: tuple[int, ...]
-    spans: tuple[tuple[int, int], ...]
 
 
 def spell(encoder: PromptEncoder, tokenizer: Tokenizer, text: str) -> Spelling:
@@ -74,9 +59,14 @@ def _ends(tokenizer: Tokenizer, written: str) -> tuple[tuple[int, ...], list[int
     encoded = tokenizer.encode_with_offsets(written)
     if encoded is None:
         ids = tokenizer.encode(written)
-        decoded = [tokenizer.decode(ids[: count + 1]) for count in range(len(ids))]
-        places = _places(decoded[-1] if decoded else "", written)
-        return ids, [places[min(len(text), len(places) - 1)] for text in decoded]
+        builder = TextBuilder(tokenizer, skip_specials=False)
+        for token in ids:
+            builder.push(token)
+        builder.finish()
+        lead = len(written) - len(written.lstrip())
+        places = [lead + place for place in _places(builder.text, written[lead:])]
+        ends = [places[builder.span(place)[1]] for place in range(len(ids))]
+        return ids, [*ends[:-1], len(written)]  # U+FFFD at the end may be written, and no half character
     ids, offsets = encoded
     ends = []
     for place, (start, end) in enumerate(offsets):

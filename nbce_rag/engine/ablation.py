@@ -14,13 +14,17 @@ import torch
 from torch import Tensor
 
 from ..answers.answer import Answer
+from ..decoding.detokenizer import TextBuilder
 from ..decoding.forced import Onlooker, read_text
 from ..decoding.reader import Engine, Prompted, read_prompts
 from ..decoding.spelling import spell
 from ..errors import InputError
 from ..evidence.ablation import Ablation
-from ..evidence.evidence import Citation, TokenEvidence
+from ..evidence.evidence import Citation
+from ..evidence.spelling import Spelling
 from ..fusion import FusionRule, FusionState, Rule
+from ..request import Request
+from ..values import shown
 
 __all__ = ["ablate"]
 
@@ -29,16 +33,19 @@ def ablate(engine: Engine, answer: Answer) -> Answer:
     """An answer with what becomes of its likelihood without each of its passages.
 
     The rows are the answer's own, those of sentences included: they stay as they are where another passage is
-    left out, and go with their own passage.
+    left out, and go with their own passage. A row of several passages (`Posterior.together`) is not
+    among them: what it would be without one of these, nobody has read.
 
     Args:
         engine: that gave the answer, or one like it.
         answer: decoded or attributed; its tokens are read again as they stand.
 
     Raises:
-        InputError: the answer knows nothing of its request, says nothing, comes behind a thought, or was read
-            with several passages in a row.
+        InputError: the answer knows nothing of its request, says nothing, comes behind a thought, was read
+            with several passages in a row, or was given by another model, whose tokens are others.
     """
+    if not isinstance(answer, Answer):
+        raise InputError(f"ablate takes an Answer, got {type(answer).__name__}.")
     request = answer.request
     if answer.parts:
         raise InputError("The answer has parts, each with rows of its own; ablate answer.parts, one by one.")
@@ -47,20 +54,20 @@ def ablate(engine: Engine, answer: Answer) -> Answer:
             f"There is nothing to ablate: the answer has {len(answer.tokens)} tokens of its own and "
             f"{len(answer.passages)} passages."
         )
-    if request is None:
+    if request is None or answer.spelling is None:
         raise InputError(
             "The answer does not know what it is the answer to: it was made by hand, copied or pickled; "
             "ablate what NBCE.attribute(question, passages, answer.text) returns."
         )
-    if answer.thought:
+    if answer.thought or answer.usage.thought_tokens:  # of an empty one there are marks
         raise InputError("The answer comes behind a thought, which no row has read; answer without thinking.")
-    ids = tuple(token.id for token in answer.tokens)
-    if answer.finish_reason == "given":  # with what leads to it
-        ids = spell(engine.encoder_of(request), engine.model.tokenizer, answer.text).ids
+    spelling = _spelling(engine, request, answer)
+    ids = spelling.ids
     options = request.options.updated(json_schema=None, regex=None)
     if isinstance(options.rule, FusionRule):
         options = options.updated(fusion=options.rule.apart())
-    request = replace(request, options=options.updated(max_tokens=max(options.max_tokens, len(ids))))
+    options = options.updated(max_tokens=max(options.max_tokens, len(ids)))
+    request = replace(request, passages=answer.passages, options=options)
     plan = engine.plan(request)
     if any(len(row.members) > 1 for row in plan.rows):
         raise InputError(
@@ -86,7 +93,7 @@ def ablate(engine: Engine, answer: Answer) -> Answer:
         necessity=tuple(whole[everything] - whole[some] for some in without),
         citation_necessity=tuple(
             tuple(_sum(by_token[everything], at) - _sum(by_token[some], at) for some in without)
-            for at in (_tokens_of(citation, answer.tokens, len(ids)) for citation in answer.citations)
+            for at in (_tokens_of(citation, spelling) for citation in answer.citations)
         ),
         sufficiency=whole[cited] - whole[everything] if cited else None,
     )
@@ -114,13 +121,31 @@ def _onlooker(prompted: Prompted, rule: Rule, passages: frozenset[int]) -> Onloo
     )
 
 
-def _tokens_of(citation: Citation, tokens: Sequence[TokenEvidence], count: int) -> list[int]:
+def _spelling(engine: Engine, request: Request, answer: Answer) -> Spelling:
+    """The tokens of the answer as the engine reads them; a given text is spelled as its model would."""
+    tokenizer, spelling = engine.model.tokenizer, answer.spelling
+    if answer.finish_reason == "given" or spelling is None:
+        return spell(engine.encoder_of(request), tokenizer, answer.text)
+    text = TextBuilder(tokenizer)
+    if max(spelling.ids) < engine.model.vocab_size:
+        for token in spelling.ids:
+            text.push(token)
+        text.finish()
+    if not text.text.startswith(answer.text):
+        raise InputError(
+            f"To {engine.model.name!r} the tokens of the answer {shown(answer.text)} spell another text, so "
+            "another model gave it, or it was changed; ablate it with the engine that gave it, or what "
+            "NBCE.attribute(question, passages, answer.text) returns."
+        )
+    return spelling
+
+
+def _tokens_of(citation: Citation, spelling: Spelling) -> list[int]:
     """The tokens that a citation's stretch takes part in, by their places among all that were read."""
-    first = count - len(tokens)  # what leads to the answer is none of its tokens
     return [
         place
-        for place, token in enumerate(tokens, first)
-        if token.start < citation.end and token.end > citation.start
+        for place, (start, end) in enumerate(spelling.spans)
+        if start < citation.end and end > citation.start and start < end
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ..checks import COUNT
@@ -59,7 +59,7 @@ def passage_sequence(passages: Any) -> Iterator[Passage]:
 
 def check_passages(passages: Any) -> None:
     """Raises InputError unless these are passages, as a `Request` that was made by hand should hold them."""
-    if isinstance(passages, str) or not isinstance(passages, Iterable):
+    if isinstance(passages, str) or not isinstance(passages, Sequence):
         raise InputError(
             f"A request's passages must be a sequence of Passage, got {type(passages).__name__}."
         )

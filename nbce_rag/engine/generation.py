@@ -23,6 +23,7 @@ from ..errors import warn
 from ..evidence.calibration import SupportNumbers
 from ..evidence.citations import cite
 from ..evidence.evidence import Timings, TokenEvidence, Usage
+from ..evidence.spelling import Spelling
 from ..fusion import Rule
 from ..models.model import Decoder, Step
 from ..request import Request
@@ -236,7 +237,13 @@ class Run:
             request=self.request,
             support=self.support,
             support_numbers=self.numbers,
+            spelling=self._spelling() if tokens else None,
         )
+
+    def _spelling(self) -> Spelling:
+        spans = [self.text.span(place) for place in range(len(self.steps))]
+        count = max(place for place, (start, end) in enumerate(spans, 1) if start < end)
+        return Spelling(tuple(step.token for step in self.steps[:count]), tuple(spans[:count]))
 
     def _notes_of_course(self) -> list[str]:
         """What happened on the way that the reader of the answer should know."""

@@ -495,7 +495,7 @@ class NBCE:
         Raises:
             InputError, ContextLengthError: what `nbce_rag.engine.attribution.attribute` raises.
         """
-        request = self._sized(self._whole_request(question, passages, options))
+        request = self._sized(self._coerce(self._whole_request(question, passages, options)))
         return _attribution.attribute(self._engine, request, mended(text) if isinstance(text, str) else text)
 
     async def aattribute(
@@ -512,7 +512,8 @@ class NBCE:
     def ablate(self, answer: Answer) -> Answer:
         """The answer with `Answer.ablation`: how much less likely it is without each of its passages.
 
-        Exact, and for one prompt and one pass over the answer (`nbce_rag.engine.ablation`).
+        Exact, and for one prompt and one pass over the answer (`nbce_rag.engine.ablation`). Its tokens are
+        fused anew without each passage, which takes time that grows with the square of their number.
 
         Args:
             answer: of this engine, or of one with the same model, decoded or attributed.

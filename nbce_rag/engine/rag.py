@@ -242,6 +242,10 @@ class Rag:
         """An answer with how much less likely it is without each of its passages (`NBCE.ablate`)."""
         return self.nbce.ablate(answer)
 
+    async def aablate(self, answer: Answer) -> Answer:
+        """`ablate` in a worker thread."""
+        return await self.nbce.aablate(answer)
+
     def search(
         self, question: str, k: int | None = None, where: Where | None = None, **options: Any
     ) -> list[Passage]:

@@ -249,7 +249,7 @@ def _answer_to_ablate(course: _Course) -> Answer | None:
         or len(course.questions) > 1
         or course.answers != [answer]
         or course.method.rope
-        or answer.thought
+        or answer.usage.thought_tokens
     ):
         return None
     most = max(map(len, answer.usage.row_passages), default=0)

@@ -195,8 +195,11 @@ class PromptEncoder:
         return self._tokenizer.encode(self.answer_text(text))
 
     def answer_text(self, text: str) -> str:
-        """A given answer as it would follow the suffix: defused, and with the blank that leads to it."""
-        return self._lead + self._defuse(text).strip()
+        """A given answer as it would follow the suffix: defused, and with the blank that leads to it.
+
+        Lines end as models end them, not as Windows does.
+        """
+        return self._lead + self._defuse(text.replace("\r\n", "\n")).strip()
 
     def _thinks_first(self) -> bool:
         """Whether a thought is likely before the answer, so that what comes first is no refusal."""

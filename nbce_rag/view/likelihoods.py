@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from .labels import one_line, shortened
 from .shown import AnswerLike
 
@@ -28,11 +30,15 @@ def _left_out(answer: AnswerLike) -> list[str]:
     ablation = answer.ablation
     if ablation is None:
         return []
-    ranked = sorted(range(len(ablation.necessity)), key=lambda place: -ablation.necessity[place])
+    # A rule of the user's may give an answer no probability at all, so that there is no difference.
+    known = [place for place, value in enumerate(ablation.necessity) if not math.isnan(value)]
+    if not known:
+        return []
+    ranked = sorted(known, key=lambda place: -ablation.necessity[place])
     numbers = {evidence.passage: evidence.number for evidence in answer.passage_evidence}
     parts = [f"[{numbers[place]}] {_nats(ablation.necessity[place])}" for place in ranked[:_PASSAGES_SHOWN]]
     line = f"Left out, a passage makes the answer less likely by (nats): {', '.join(parts)}"
-    if ablation.sufficiency is not None:
+    if ablation.sufficiency is not None and not math.isnan(ablation.sufficiency):
         line += f"; over what is cited alone it is {_nats(ablation.sufficiency)} likelier"
     return [line]
 

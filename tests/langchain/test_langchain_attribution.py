@@ -149,6 +149,37 @@ def test_tool_calls_and_blocks(attribution: Any) -> None:
     assert len(parts[1]["annotations"]) == 1
 
 
+@pytest.mark.parametrize("provider", [None, "anthropic", "openai", "google_genai", "ollama", "unheard-of"])
+def test_blocks_of_any_provider(provider: str | None, attribution: Any) -> None:
+    half = len("Ada runs the ferry,")
+    content: list[Any] = [{"type": "text", "text": TEXT[:half]}, {"type": "text", "text": TEXT[half:]}]
+    if provider == "anthropic":
+        content.insert(0, {"type": "thinking", "thinking": "Hm.", "signature": "s"})
+        content.append({"type": "tool_use", "id": "c1", "name": "search", "input": {}})
+    metadata = {} if provider is None else {"model_provider": provider}
+    calls = [{"name": "search", "args": {}, "id": "c1"}] if provider == "anthropic" else []
+    message = AIMessage(content, response_metadata=metadata, tool_calls=calls)
+    one = attribution()
+    got = one.invoke((QUESTION, DOCS, message))
+    blocks = got.content_blocks
+    types = ["reasoning", "text", "text", "tool_call"] if provider == "anthropic" else ["text", "text"]
+    assert [block["type"] for block in blocks] == types
+    texts = [block for block in blocks if block["type"] == "text"]
+    assert "".join(block["text"] for block in texts) == TEXT
+    assert {one["type"] for block in texts for one in block.get("annotations", ())} == {"citation"}
+    again = one.invoke((QUESTION, DOCS, got))  # what it said before makes room
+    assert again.content == got.content
+    assert again.content_blocks == blocks
+    assert again.response_metadata.get("text_model_provider") == provider
+
+
+def test_a_block_without_annotations_of_its_own(attribution: Any) -> None:
+    blocks: list[Any] = [{"type": "text", "text": TEXT, "annotations": None}, {"type": "image", "url": "x"}]
+    got = attribution().invoke((QUESTION, DOCS, AIMessage(blocks)))
+    assert got.content[0]["annotations"] == citations(got.response_metadata["nbce"])
+    assert got.content[1] == blocks[1]
+
+
 def test_leaving_documents_out(attribution: Any) -> None:
     plain = attribution().invoke((QUESTION, DOCS, TEXT)).response_metadata["nbce"]
     assert plain["ablation"] is None

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import jsonschema
 import pytest
 from llama_index.core import VectorStoreIndex
 from llama_index.core.base.base_query_engine import BaseQueryEngine
-from llama_index.core.base.response.schema import PydanticResponse, Response
+from llama_index.core.base.response.schema import AsyncStreamingResponse, PydanticResponse, Response
 from llama_index.core.chat_engine import SimpleChatEngine
+from llama_index.core.chat_engine.types import ChatMode
 from llama_index.core.llms import MockLLM
 from llama_index.core.query_engine import CustomQueryEngine
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
@@ -98,6 +100,25 @@ def test_around_a_stock_engine(streaming: bool, llm: NBCELLM, index: VectorStore
     assert check(again, "text " * 5 + "text")["citations"] == report["citations"]
 
 
+def test_a_chat_engine_that_streams(llm: NBCELLM, index: VectorStoreIndex) -> None:
+    attribution = ResponseAttribution(llm)
+    engine = index.as_chat_engine(ChatMode.CONTEXT, llm=MockLLM(max_tokens=6), similarity_top_k=2)
+    plain = engine.chat(QUESTION)
+    report = check(attribution.attribute(QUESTION, plain), str(plain))
+    engine.reset()
+    streamed = attribution.attribute(QUESTION, engine.stream_chat(QUESTION))
+    assert check(streamed, str(plain))["citations"] == report["citations"]
+
+    async def asynchronously() -> Any:
+        engine.reset()
+        stream = await engine.astream_chat(QUESTION)
+        with pytest.raises(InputTypeError, match="await aattribute"):
+            attribution.attribute(QUESTION, stream)
+        return await attribution.aattribute(QUESTION, stream)
+
+    assert check(asyncio.run(asynchronously()), str(plain))["citations"] == report["citations"]
+
+
 def test_own_metadata_stay(llm: NBCELLM, sources: list[NodeWithScore]) -> None:
     engine = NBCEAttributionQueryEngine(Fixed(response=TEXT, nodes=sources), llm)
     response = engine.query(QUESTION)
@@ -129,3 +150,23 @@ def test_wrong_arguments(llm: NBCELLM) -> None:
         ResponseAttribution(MockLLM())
     with pytest.raises(InputError, match="Unknown option depth"):
         ResponseAttribution(llm, depth=3)
+    with pytest.raises(InputError, match="score_scale='feet'"):
+        ResponseAttribution(llm, score_scale="feet")
+
+
+def test_wrong_responses(llm: NBCELLM, sources: list[NodeWithScore]) -> None:
+    async def pieces() -> AsyncGenerator[str, None]:
+        yield TEXT
+
+    attribution = ResponseAttribution(llm)
+    wrong: Any
+    for wrong in (TEXT, None, sources):
+        with pytest.raises(InputTypeError, match="no response"):
+            attribution.attribute(QUESTION, wrong)
+    for wrong in (None, 3):
+        with pytest.raises(InputTypeError, match="query must be a text"):
+            attribution.attribute(wrong, Response(TEXT, source_nodes=sources))
+    stream = AsyncStreamingResponse(pieces(), source_nodes=sources)
+    with pytest.raises(InputTypeError, match="await aattribute"):
+        attribution.attribute(QUESTION, stream)
+    check(asyncio.run(attribution.aattribute(QUESTION, stream)))
