@@ -112,7 +112,7 @@ def test_hidden_files_and_links(tmp_path: Path) -> None:
 
 def test_what_is_no_pattern_is_named(tmp_path: Path) -> None:
     tree(tmp_path, "a.txt", "b.txt")
-    for pattern in ("!", "x" * 2000, "a\0b", "a*" * 40, "**/a/" * 10, "a\\"):
+    for pattern in ("!", "x" * 2000, "a\0b", "a*" * 40, "**/a/" * 10, "a\\", "[a", "[", "[[:foo:]]"):
         with pytest.raises(InputError, match="no pattern"):
             read_files([tmp_path], exclude=pattern)
     with pytest.raises(InputError, match="exclude"):
@@ -182,6 +182,110 @@ def test_patterns_pass_over_what_git_passes_over(tmp_path: Path) -> None:
         )
         expected = {name for name in done.stdout.splitlines() if name.endswith(".txt")}
         assert names(tmp_path, gitignore=True) == expected
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_patterns_of_odd_names_pass_over_what_git_passes_over(tmp_path: Path) -> None:
+    lines = [
+        "a",
+        " a",
+        "a ",
+        "a\\ ",
+        "\\ a",
+        "a\\\\b",
+        "\\!a",
+        "#a",
+        "\\#a",
+        "a\\*",
+        "\\a",
+        "?*",
+        "a**",
+        "a**b/",
+    ]
+    lines += [
+        "[a]",
+        "\\[a\\]",
+        "[[]a]",
+        "[a-b]",
+        "[!a]",
+        "[^a]",
+        "[]]",
+        "[^]a]*",
+        "[]",
+        "[!]",
+        "[a",
+        "a]",
+        "[*]",
+    ]
+    lines += [
+        "a[]b]",
+        "[b-a]",
+        "[a-",
+        "[[:alpha:]]",
+        "[[:upper:]x]*",
+        "[[:foo:]]",
+        "[a\\]]",
+        "[\\]-a]*",
+        "[!a]/b",
+    ]
+    lines += ["/**/a", "a//b", "./a", "../a", "//", "a[!b]c"]
+    own = random.Random(2)
+    parts = [
+        "a",
+        " a",
+        "a ",
+        "a\nb",
+        "[a]",
+        "a\\b",
+        "!a",
+        "#a",
+        "a*",
+        "A",
+        "-",
+        "]",
+        "a[",
+        "\t",
+        "a?c",
+        "\x7f",
+    ]
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    files = {"/".join(own.choices(parts, k=own.randint(1, 3))) + ".txt" for _ in range(60)}
+    tree(tmp_path, *files)
+    for _ in range(25):
+        chosen = own.choices(lines, k=3)
+        write(tmp_path / ".gitignore", *(own.choice([line, f"{line}.txt"]) for line in chosen))
+        done = subprocess.run(
+            ["git", "-C", tmp_path, "ls-files", "-z", "--others", "--exclude-standard"],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)},
+        )
+        result = {
+            path.relative_to(tmp_path).as_posix()
+            for path, _ in read_files([tmp_path], gitignore=True, on_error=lambda error: None)
+        }
+        assert result == {name for name in done.stdout.split("\0") if name.endswith(".txt")}, chosen
+
+
+@pytest.mark.parametrize("data", [b"[\n" * 20_000, b"#" * (2 << 20)])
+def test_a_file_that_is_no_list_of_patterns_takes_no_time(tmp_path: Path, data: bytes) -> None:
+    tree(tmp_path, "a.txt")
+    (tmp_path / ".nbceignore").write_bytes(data)
+    errors: list[str] = []
+    assert list(read_files([tmp_path], on_error=lambda error: errors.append(str(error))))
+    assert len(errors) == 1
+    assert "no list of patterns" in errors[0]
+
+
+def test_of_many_lines_that_are_no_patterns_a_few_are_named(tmp_path: Path) -> None:
+    tree(tmp_path, "a.txt", "b.txt")
+    write(tmp_path / ".nbceignore", *["[b"] * 9000, "a.txt")
+    errors: list[str] = []
+    (path, _) = next(read_files([tmp_path], on_error=lambda error: errors.append(str(error))))
+    assert path.name == "b.txt"
+    assert len(errors) == 6
+    assert "8995 more" in errors[-1]
 
 
 def test_an_index_follows_patterns(tmp_path: Path) -> None:
