@@ -68,10 +68,16 @@ FILES = (
         (["[ab].*", "!b.md"], {"a.txt", "drafts/a.txt", "drafts/deep/a.txt", "sub/a.txt"}),
         (["# a.txt", "", "b.md "], {"b.md"}),
         (["*"], set(FILES)),
+        ("./drafts", {"drafts/a.txt", "drafts/keep.txt", "drafts/deep/a.txt"}),
+        ("{folder}/drafts/", {"drafts/a.txt", "drafts/keep.txt", "drafts/deep/a.txt"}),
+        (["a.txt", "!{folder}/sub/a.txt"], {"a.txt", "drafts/a.txt", "drafts/deep/a.txt"}),
+        ("/drafts/deep//", {"drafts/deep/a.txt"}),
     ],
 )
 def test_patterns_pass_over(tmp_path: Path, patterns: str | list[str], passed_over: set[str]) -> None:
-    assert names(tree(tmp_path, *FILES), exclude=patterns) == set(FILES) - passed_over
+    given = [patterns] if isinstance(patterns, str) else patterns
+    exclude = [pattern.replace("{folder}", tmp_path.as_posix()) for pattern in given]
+    assert names(tree(tmp_path, *FILES), exclude=exclude) == set(FILES) - passed_over
 
 
 def test_files_of_patterns_count_for_their_folder_and_the_deepest_counts(tmp_path: Path) -> None:
@@ -310,6 +316,38 @@ def test_an_index_follows_patterns(tmp_path: Path) -> None:
         # What is added by its own name stays where a folder is only added to.
         assert index.add_files([docs], exclude="*").files_added == 0
         assert len(index) == len(FILES)
+
+
+def test_a_link_that_is_excluded_does_not_exclude_what_it_leads_to(tmp_path: Path) -> None:
+    docs = tree(tmp_path / "docs", "a.txt", "sub/b.txt", "sub/.hidden.txt")
+    (docs / "link").symlink_to(docs / "sub", target_is_directory=True)
+    with PassageIndex.create(tmp_path / "index", bag_of_words) as index:
+        index.add_files([docs / "sub" / ".hidden.txt"])
+        index.sync_files([docs])
+        assert index.sync_files([docs], exclude="link").files_removed == ()
+        assert len(index) == 3
+
+
+def test_a_copy_of_what_is_excluded_and_kept_is_a_file_of_its_own(tmp_path: Path) -> None:
+    docs = tree(tmp_path / "docs", "a.txt", "drafts/b.txt")
+    with PassageIndex.create(tmp_path / "index", bag_of_words) as index:
+        index.sync_files([docs])
+        shutil.copy(docs / "drafts" / "b.txt", docs / "b.txt")
+        report = index.sync_files([docs], exclude="drafts/", keep_missing=True)
+        assert report.files_missing == (str(docs / "drafts" / "b.txt"),)
+        assert not report.files_moved
+        assert len(index) == 3
+        # Where it is not kept, the copy takes over what was made of it.
+        assert index.sync_files([docs], exclude="drafts/").files_removed == (str(docs / "drafts" / "b.txt"),)
+
+
+def test_patterns_in_utf_16_count(tmp_path: Path) -> None:
+    tree(tmp_path, "a.txt", "b.txt")
+    (tmp_path / ".nbceignore").write_text("a.txt\n!\n", encoding="utf-16")
+    errors: list[str] = []
+    result = list(read_files([tmp_path], on_error=lambda error: errors.append(str(error))))
+    assert [path.name for path, _ in result] == ["b.txt"]
+    assert len(errors) == 1
 
 
 def test_the_command_takes_patterns(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ class Excludes:
     Attributes:
         patterns: As in `.gitignore`, relative to each folder that is given: `drafts/`, `*.log.txt`,
             `!keep.log.txt`. They count before those of files. `?` and `[...]` stand for a character, not for
-            a byte of it as in Git.
+            a byte of it as in Git. What begins with the folder's whole path, or with `./`, is meant in it.
         gitignore: Whether `.gitignore` counts too, also those of the folders above, up to that of the
             repository.
 
@@ -75,7 +76,8 @@ class Rules:
         self._names = (_GITIGNORE, IGNORE_FILE) if excludes.gitignore else (IGNORE_FILE,)
         self._on_failure = on_failure
         self._top, self._real_top = str(folder), os.path.realpath(folder)
-        self._first = (self._real_top, _parse(excludes.patterns)[0])
+        own = [_anchored(pattern, (os.path.abspath(folder), self._real_top)) for pattern in excludes.patterns]
+        self._first = (self._real_top, _parse(own)[0])
         above: list[_Level] = []
         for parent in _repository_above(self._real_top) if excludes.gitignore else ():
             above.extend(self._read(parent, parent, (_GITIGNORE,)))
@@ -122,13 +124,27 @@ def _lines(path: Path) -> list[str]:
         ReadError: It cannot be read, or is too large to ask all of it of every file.
     """
     size = check_regular(path).st_size
-    lines = read_bytes(path).decode("utf-8-sig", "surrogateescape").split("\n") if size <= _MOST_BYTES else []
+    data = read_bytes(path) if size <= _MOST_BYTES else b""
+    is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    lines = data.decode(
+        "utf-16" if is_utf16 else "utf-8-sig", "replace" if is_utf16 else "surrogateescape"
+    ).split("\n")
     if size > _MOST_BYTES or len(lines) > _MOST_LINES:
         raise ReadError(
             f"{path}: is no list of patterns, or one of over {_MOST_LINES:,} ({_MOST_BYTES:,} bytes); it was "
             "left out."
         )
     return [line.removesuffix("\r") for line in lines]
+
+
+def _anchored(pattern: str, folders: Iterable[str]) -> str:
+    """A pattern that was given, as one of the folder that it names; what people type has often come from a
+    shell, which writes paths out."""
+    mark, body = ("!", pattern[1:]) if pattern.startswith("!") else ("", pattern)
+    for start in (os.path.join(folder, "") for folder in (".", *folders)):
+        if body.startswith(start):
+            return f"{mark}/{body[len(start) :]}"
+    return pattern
 
 
 def _parse(lines: Iterable[str]) -> tuple[list[Pattern], list[str]]:
