@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -272,6 +273,14 @@ def test_patterns_of_odd_names_pass_over_what_git_passes_over(tmp_path: Path) ->
             for path, _ in read_files([tmp_path], gitignore=True, on_error=lambda error: None)
         }
         assert result == {name for name in done.stdout.split("\0") if name.endswith(".txt")}, chosen
+
+
+@pytest.mark.parametrize("pattern", ["*a*a*ab", "*a*a*a/*a*a*a/*a*a*ab", "**/a*/**/a*/b/**"])
+def test_no_pattern_is_looked_for_in_all_ways_that_it_might_fit(tmp_path: Path, pattern: str) -> None:
+    tree(tmp_path, f"{'a' * 200}/{'a' * 200}/{'a' * 200}.txt")
+    start = time.perf_counter()
+    assert names(tmp_path, exclude=pattern)
+    assert time.perf_counter() - start < 10
 
 
 @pytest.mark.parametrize("data", [b"[\n" * 20_000, b"#" * (2 << 20)])

@@ -12,7 +12,7 @@ from typing import TypeAlias
 from ..checks import check_texts
 from ..errors import InputError, ReadError
 from .document import check_regular, read_bytes
-from .patterns import MOST_STARS, Pattern
+from .patterns import MOST_PAIRS, MOST_STARS, Pattern
 
 __all__ = ["IGNORE_FILE", "Excludes", "Rules"]
 
@@ -23,7 +23,7 @@ _GITIGNORE = ".gitignore"
 _MOST_BYTES = 1 << 20
 _MOST_LINES = 10_000
 _NAMED = 5  # of the lines of a file that are no patterns
-_IS_NONE = f"is no pattern, or has over {MOST_STARS} * in a name"
+_IS_NONE = f"is no pattern, or has over {MOST_STARS} * in a name or {MOST_PAIRS} ** before its end"
 
 _Level: TypeAlias = tuple[str, list[Pattern]]
 """The real path of a folder, and patterns for what lies beneath it."""

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
-__all__ = ["MOST_STARS", "Pattern"]
+__all__ = ["MOST_PAIRS", "MOST_STARS", "Pattern"]
 
 MOST_STARS = 3
-"""In one name, and pairs of them in a pattern: each more multiplies the time it may take."""
+"""In one name."""
+
+MOST_PAIRS = 2
+"""Of `**`, but for one at the end: each more multiplies the time it may take."""
 
 _LONGEST = 1000
 _STARS = re.compile(r"\*+")
+_PIECES = re.compile(r"\\.|\*+|\0|[^\\*\0]+", re.DOTALL)
 _END = "\0"
 """Ends paths and patterns here, so that a pattern fits what it names and not what lies beneath. As in Git,
 nothing is asked in a folder that is passed over, and all that lies in another one is asked by itself. While
-a pattern is translated it also stands for each set of characters, of which pathspec knows the simple ones."""
+a pattern is translated it also stands for each set of characters, of which pathspec knows the simple ones,
+and for each star in a name, so that no two of them are tried together."""
 
 _CLASSES = {
     "alnum": "0-9A-Za-z",
@@ -63,16 +69,24 @@ class Pattern:
         body = line.rstrip("/")
         if len(line) > _LONGEST or _END in line or body == "!" or _ends_open(body):
             raise ValueError(line)
+        mark, body = ("!", body[1:]) if body.startswith("!") else ("", body)
         body, sets = _without_sets(body)
         names = body.split("/")
-        if any(len(_STARS.findall(name)) > MOST_STARS for name in names) or names.count("**") > MOST_STARS:
+        if any(len(_STARS.findall(name)) > MOST_STARS for name in names):
             raise ValueError(line)
-        body = f"{body}/*{_END}" if body.endswith("/**") or body == "**" else f"{body}{_END}"
-        regex, excludes = GitIgnoreSpecPattern.pattern_to_regex(body)
+        if names[:-1].count("**") > MOST_PAIRS:
+            raise ValueError(line)
+        left = iter(sets)
+        parsed = [_without_stars(name, left) for name in names]
+        body = mark + "/".join(name for name, _ in parsed)
+        inserts = [insert for _, of_name in parsed for insert in of_name]
+        regex, excludes = GitIgnoreSpecPattern.pattern_to_regex(
+            f"{body}/*{_END}" if names[-1] == "**" else f"{body}{_END}"
+        )
         if regex is None or excludes is None:
             raise ValueError(line)
         start, *parts = regex.split(_END)
-        rest = (text + part for text, part in zip([*sets, _END], parts, strict=True))
+        rest = (text + part for text, part in zip([*inserts, _END], parts, strict=True))
         return cls(re.compile(start + "".join(rest), re.DOTALL), excludes, line.endswith("/"))
 
     def fits(self, path: str, is_folder: bool) -> bool:
@@ -105,6 +119,27 @@ def _without_sets(line: str) -> tuple[str, list[str]]:
             rest.append(line[place : place + size])
             place += size
     return "".join(rest), sets
+
+
+def _without_stars(name: str, sets: Iterator[str]) -> tuple[str, list[str]]:
+    """A name of a pattern with `_END` in place of each star too, and the regular expressions of all `_END`.
+
+    What follows a star is looked for once, from the left: where a later part of the name is missing, it is
+    not behind another place of this one either. Behind the last star the end of the name decides.
+    """
+    if not name.strip("*"):
+        return name, []
+    pieces = _PIECES.findall(name)
+    stars = sum(piece.startswith("*") for piece in pieces)
+    rest, inserts, seen = [], [], 0
+    for piece in pieces:
+        if piece.startswith("*"):
+            inserts.append((")" if seen else "") + ("(?>[^/]*?" if seen < stars - 1 else "[^/]*"))
+            seen += 1
+        elif piece == _END:
+            inserts.append(next(sets))
+        rest.append(_END if piece.startswith("*") else piece)
+    return "".join(rest), inserts
 
 
 def _set(line: str, place: int) -> tuple[str, int]:
