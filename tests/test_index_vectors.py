@@ -100,7 +100,8 @@ def test_codes_that_were_trained_on_a_few_vectors_are_trained_anew(tmp_path: Pat
         index.add(passages[3:], vectors=vectors[3:])
         for _ in range(2):
             (segment,) = index.check().segments
-            assert (segment["vectors"], segment["recall"]) == (5000, pytest.approx(1, abs=0.02))
+            assert segment["vectors"] == 5000
+            assert segment["recall"] > 0.98
             queries = own.standard_normal((20, DIMENSION))
             nearest = np.argmax(queries @ vectors.T, axis=1)
             results = index.search_batch(queries, 1)
