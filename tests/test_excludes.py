@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -68,10 +69,16 @@ FILES = (
         (["[ab].*", "!b.md"], {"a.txt", "drafts/a.txt", "drafts/deep/a.txt", "sub/a.txt"}),
         (["# a.txt", "", "b.md "], {"b.md"}),
         (["*"], set(FILES)),
+        ("./drafts", {"drafts/a.txt", "drafts/keep.txt", "drafts/deep/a.txt"}),
+        ("{folder}/drafts/", {"drafts/a.txt", "drafts/keep.txt", "drafts/deep/a.txt"}),
+        (["a.txt", "!{folder}/sub/a.txt"], {"a.txt", "drafts/a.txt", "drafts/deep/a.txt"}),
+        ("/drafts/deep//", {"drafts/deep/a.txt"}),
     ],
 )
 def test_patterns_pass_over(tmp_path: Path, patterns: str | list[str], passed_over: set[str]) -> None:
-    assert names(tree(tmp_path, *FILES), exclude=patterns) == set(FILES) - passed_over
+    given = [patterns] if isinstance(patterns, str) else patterns
+    exclude = [pattern.replace("{folder}", tmp_path.as_posix()) for pattern in given]
+    assert names(tree(tmp_path, *FILES), exclude=exclude) == set(FILES) - passed_over
 
 
 def test_files_of_patterns_count_for_their_folder_and_the_deepest_counts(tmp_path: Path) -> None:
@@ -112,7 +119,7 @@ def test_hidden_files_and_links(tmp_path: Path) -> None:
 
 def test_what_is_no_pattern_is_named(tmp_path: Path) -> None:
     tree(tmp_path, "a.txt", "b.txt")
-    for pattern in ("!", "x" * 2000, "a\0b", "a*" * 40, "**/a/" * 10, "a\\"):
+    for pattern in ("!", "x" * 2000, "a\0b", "a*" * 40, "**/a/" * 10, "a\\", "[a", "[", "[[:foo:]]"):
         with pytest.raises(InputError, match="no pattern"):
             read_files([tmp_path], exclude=pattern)
     with pytest.raises(InputError, match="exclude"):
@@ -184,6 +191,118 @@ def test_patterns_pass_over_what_git_passes_over(tmp_path: Path) -> None:
         assert names(tmp_path, gitignore=True) == expected
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_patterns_of_odd_names_pass_over_what_git_passes_over(tmp_path: Path) -> None:
+    lines = [
+        "a",
+        " a",
+        "a ",
+        "a\\ ",
+        "\\ a",
+        "a\\\\b",
+        "\\!a",
+        "#a",
+        "\\#a",
+        "a\\*",
+        "\\a",
+        "?*",
+        "a**",
+        "a**b/",
+    ]
+    lines += [
+        "[a]",
+        "\\[a\\]",
+        "[[]a]",
+        "[a-b]",
+        "[!a]",
+        "[^a]",
+        "[]]",
+        "[^]a]*",
+        "[]",
+        "[!]",
+        "[a",
+        "a]",
+        "[*]",
+    ]
+    lines += [
+        "a[]b]",
+        "[b-a]",
+        "[a-",
+        "[[:alpha:]]",
+        "[[:upper:]x]*",
+        "[[:foo:]]",
+        "[a\\]]",
+        "[\\]-a]*",
+        "[!a]/b",
+    ]
+    lines += ["/**/a", "a//b", "./a", "../a", "//", "a[!b]c"]
+    own = random.Random(2)
+    parts = [
+        "a",
+        " a",
+        "a ",
+        "a\nb",
+        "[a]",
+        "a\\b",
+        "!a",
+        "#a",
+        "a*",
+        "A",
+        "-",
+        "]",
+        "a[",
+        "\t",
+        "a?c",
+        "\x7f",
+    ]
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    files = {"/".join(own.choices(parts, k=own.randint(1, 3))) + ".txt" for _ in range(60)}
+    tree(tmp_path, *files)
+    for _ in range(25):
+        chosen = own.choices(lines, k=3)
+        write(tmp_path / ".gitignore", *(own.choice([line, f"{line}.txt"]) for line in chosen))
+        done = subprocess.run(
+            ["git", "-C", tmp_path, "ls-files", "-z", "--others", "--exclude-standard"],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)},
+        )
+        result = {
+            path.relative_to(tmp_path).as_posix()
+            for path, _ in read_files([tmp_path], gitignore=True, on_error=lambda error: None)
+        }
+        assert result == {name for name in done.stdout.split("\0") if name.endswith(".txt")}, chosen
+
+
+@pytest.mark.parametrize("pattern", ["*a*a*ab", "*a*a*a/*a*a*a/*a*a*ab", "**/a*/**/a*/b/**"])
+def test_no_pattern_is_looked_for_in_all_ways_that_it_might_fit(tmp_path: Path, pattern: str) -> None:
+    tree(tmp_path, f"{'a' * 200}/{'a' * 200}/{'a' * 200}.txt")
+    start = time.perf_counter()
+    assert names(tmp_path, exclude=pattern)
+    assert time.perf_counter() - start < 10
+
+
+@pytest.mark.parametrize("data", [b"[\n" * 20_000, b"#" * (2 << 20)])
+def test_a_file_that_is_no_list_of_patterns_takes_no_time(tmp_path: Path, data: bytes) -> None:
+    tree(tmp_path, "a.txt")
+    (tmp_path / ".nbceignore").write_bytes(data)
+    errors: list[str] = []
+    assert list(read_files([tmp_path], on_error=lambda error: errors.append(str(error))))
+    assert len(errors) == 1
+    assert "no list of patterns" in errors[0]
+
+
+def test_of_many_lines_that_are_no_patterns_a_few_are_named(tmp_path: Path) -> None:
+    tree(tmp_path, "a.txt", "b.txt")
+    write(tmp_path / ".nbceignore", *["[b"] * 9000, "a.txt")
+    errors: list[str] = []
+    (path, _) = next(read_files([tmp_path], on_error=lambda error: errors.append(str(error))))
+    assert path.name == "b.txt"
+    assert len(errors) == 6
+    assert "8995 more" in errors[-1]
+
+
 def test_an_index_follows_patterns(tmp_path: Path) -> None:
     docs = tree(tmp_path / "docs", *FILES)
     with PassageIndex.create(tmp_path / "index", bag_of_words) as index:
@@ -206,6 +325,38 @@ def test_an_index_follows_patterns(tmp_path: Path) -> None:
         # What is added by its own name stays where a folder is only added to.
         assert index.add_files([docs], exclude="*").files_added == 0
         assert len(index) == len(FILES)
+
+
+def test_a_link_that_is_excluded_does_not_exclude_what_it_leads_to(tmp_path: Path) -> None:
+    docs = tree(tmp_path / "docs", "a.txt", "sub/b.txt", "sub/.hidden.txt")
+    (docs / "link").symlink_to(docs / "sub", target_is_directory=True)
+    with PassageIndex.create(tmp_path / "index", bag_of_words) as index:
+        index.add_files([docs / "sub" / ".hidden.txt"])
+        index.sync_files([docs])
+        assert index.sync_files([docs], exclude="link").files_removed == ()
+        assert len(index) == 3
+
+
+def test_a_copy_of_what_is_excluded_and_kept_is_a_file_of_its_own(tmp_path: Path) -> None:
+    docs = tree(tmp_path / "docs", "a.txt", "drafts/b.txt")
+    with PassageIndex.create(tmp_path / "index", bag_of_words) as index:
+        index.sync_files([docs])
+        shutil.copy(docs / "drafts" / "b.txt", docs / "b.txt")
+        report = index.sync_files([docs], exclude="drafts/", keep_missing=True)
+        assert report.files_missing == (str(docs / "drafts" / "b.txt"),)
+        assert not report.files_moved
+        assert len(index) == 3
+        # Where it is not kept, the copy takes over what was made of it.
+        assert index.sync_files([docs], exclude="drafts/").files_removed == (str(docs / "drafts" / "b.txt"),)
+
+
+def test_patterns_in_utf_16_count(tmp_path: Path) -> None:
+    tree(tmp_path, "a.txt", "b.txt")
+    (tmp_path / ".nbceignore").write_text("a.txt\n!\n", encoding="utf-16")
+    errors: list[str] = []
+    result = list(read_files([tmp_path], on_error=lambda error: errors.append(str(error))))
+    assert [path.name for path, _ in result] == ["b.txt"]
+    assert len(errors) == 1
 
 
 def test_the_command_takes_patterns(tmp_path: Path) -> None:

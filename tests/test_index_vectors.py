@@ -62,6 +62,53 @@ def test_a_filter_misses_none_of_the_nearest_whatever_holds_the_vectors(
                 assert np.allclose([passage.score or 0 for passage in result], scores, atol=1e-6)
 
 
+@pytest.mark.parametrize("factory", ["IVF16,SQ8", "SQ8"])
+@pytest.mark.parametrize("strangers", [5, 4100])
+def test_a_filter_misses_nothing_that_is_unlike_what_codes_were_trained_on(
+    tmp_path: Path, factory: str, strangers: int
+) -> None:
+    own = np.random.default_rng(8)
+    centre = np.eye(DIMENSION)[0]
+    count = 8200
+    vectors = 5 * centre + 0.3 * own.standard_normal((count, DIMENSION))
+    vectors[count - strangers :] = -5 * centre + 0.02 * own.standard_normal((strangers, DIMENSION))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    passages = [Passage(f"text {n}", id=f"{n:04}", metadata={"part": n % 2}) for n in range(count)]
+    with PassageIndex.create(tmp_path / "index", bag_of_words, factory=factory) as index:
+        index.add(passages[:4100], vectors=vectors[:4100])
+        index.compact()
+        index.add(passages[4100:], vectors=vectors[4100:])
+        assert [segment["vectors"] for segment in index.check().segments] == [count]
+        queries = own.standard_normal((20, DIMENSION))
+        for part in range(2):
+            for query, result in zip(
+                queries, index.search_batch(queries, 10, where={"part": part}), strict=True
+            ):
+                scores = np.sort(vectors[part::2] @ query / np.linalg.norm(query))[::-1][:10]
+                assert np.allclose([passage.score or 0 for passage in result], scores, atol=1e-6)
+
+
+@pytest.mark.parametrize("factory", ["sq8", "sq4"])
+def test_codes_that_were_trained_on_a_few_vectors_are_trained_anew(tmp_path: Path, factory: str) -> None:
+    own = np.random.default_rng(9)
+    vectors = own.standard_normal((5000, DIMENSION))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    passages = [Passage(f"text {n}", id=f"{n:04}") for n in range(5000)]
+    with PassageIndex.create(tmp_path / "index", bag_of_words, factory=factory) as index:
+        index.add(passages[:3], vectors=vectors[:3])
+        index.compact()
+        index.add(passages[3:], vectors=vectors[3:])
+        for _ in range(2):
+            (segment,) = index.check().segments
+            assert segment["vectors"] == 5000
+            assert segment["recall"] > 0.98
+            queries = own.standard_normal((20, DIMENSION))
+            nearest = np.argmax(queries @ vectors.T, axis=1)
+            results = index.search_batch(queries, 1)
+            assert [int(result[0].id) for result in results] == nearest.tolist()
+            index.compact()
+
+
 def test_codes_of_a_filter_are_compared_before_vectors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
-
-import pathspec
+from typing import TypeAlias
 
 from ..checks import check_texts
 from ..errors import InputError, ReadError
-from .document import read_bytes
+from .document import check_regular, read_bytes
+from .patterns import MOST_PAIRS, MOST_STARS, Pattern
 
 __all__ = ["IGNORE_FILE", "Excludes", "Rules"]
 
@@ -21,23 +20,12 @@ IGNORE_FILE = ".nbceignore"
 """Holds patterns for the folder that it lies in, and for those beneath."""
 
 _GITIGNORE = ".gitignore"
-_LONGEST_PATTERN = 1000
-_MOST_STARS = 3  # in one name, and pairs of them in a pattern: each more multiplies the time it may take
+_MOST_BYTES = 1 << 20
+_MOST_LINES = 10_000
+_NAMED = 5  # of the lines of a file that are no patterns
+_IS_NONE = f"is no pattern, or has over {MOST_STARS} * in a name or {MOST_PAIRS} ** before its end"
 
-_STARS = re.compile(r"\*+")
-_END = "\0"
-"""Ends paths and patterns here, so that a pattern fits what it names and not what lies beneath. As in Git,
-nothing is asked in a folder that is passed over, and all that lies in another one is asked by itself."""
-
-
-class _Patterns(NamedTuple):
-    """For files, and for folders."""
-
-    files: pathspec.GitIgnoreSpec
-    folders: pathspec.GitIgnoreSpec
-
-
-_Level: TypeAlias = tuple[str, _Patterns]
+_Level: TypeAlias = tuple[str, list[Pattern]]
 """The real path of a folder, and patterns for what lies beneath it."""
 
 
@@ -47,7 +35,8 @@ class Excludes:
 
     Attributes:
         patterns: As in `.gitignore`, relative to each folder that is given: `drafts/`, `*.log.txt`,
-            `!keep.log.txt`. They count before those of files.
+            `!keep.log.txt`. They count before those of files. `?` and `[...]` stand for a character, not for
+            a byte of it as in Git. What begins with the folder's whole path, or with `./`, is meant in it.
         gitignore: Whether `.gitignore` counts too, also those of the folders above, up to that of the
             repository.
 
@@ -65,11 +54,13 @@ class Excludes:
 
     def __post_init__(self) -> None:
         for pattern in self.patterns:
-            if _compiled([pattern]) is None:
+            try:
+                Pattern.parse(pattern)
+            except ValueError as error:
                 raise InputError(
-                    f"exclude={pattern[:80]!r} is no pattern, or has over {_MOST_STARS} * in a name: "
-                    "write it as in .gitignore, such as 'drafts/' or '*.log.txt'."
-                )
+                    f"exclude={pattern[:80]!r} {_IS_NONE}: write it as in .gitignore, such as 'drafts/' or "
+                    "'*.log.txt'."
+                ) from error
 
 
 class Rules:
@@ -85,8 +76,8 @@ class Rules:
         self._names = (_GITIGNORE, IGNORE_FILE) if excludes.gitignore else (IGNORE_FILE,)
         self._on_failure = on_failure
         self._top, self._real_top = str(folder), os.path.realpath(folder)
-        own = _compiled(excludes.patterns)
-        self._first: list[_Level] = [] if own is None else [(self._real_top, own)]
+        own = [_anchored(pattern, (os.path.abspath(folder), self._real_top)) for pattern in excludes.patterns]
+        self._first = (self._real_top, _parse(own)[0])
         above: list[_Level] = []
         for parent in _repository_above(self._real_top) if excludes.gitignore else ():
             above.extend(self._read(parent, parent, (_GITIGNORE,)))
@@ -103,7 +94,7 @@ class Rules:
     def excludes(self, folder: str, name: str, is_folder: bool) -> bool:
         """Whether something in a folder that was entered is passed over."""
         inner = self._inner(folder)
-        levels = [*self._levels[inner], *self._first]
+        levels = [*self._levels[inner], self._first]
         return _matches(levels, os.path.join(self._real_top, inner, name), is_folder)
 
     def _inner(self, folder: str) -> str:
@@ -115,64 +106,71 @@ class Rules:
             if not os.path.lexists(path):
                 continue
             try:
-                text = read_bytes(path).decode("utf-8-sig", "surrogateescape")
+                patterns, wrong = _parse(_lines(path))
             except ReadError as error:
                 self._on_failure(str(path), str(error).removeprefix(f"{path}: "))
                 continue
-            lines = [line.removesuffix("\r") for line in text.split("\n")]
-            wrong = [line for line in lines if _compiled([line]) is None]
-            for line in wrong:
-                self._on_failure(
-                    str(path),
-                    f"{line[:80]!r} is no pattern, or has over {_MOST_STARS} * in a name, and was left out.",
-                )
-            patterns = _compiled(line for line in lines if line not in wrong)
-            if patterns is not None:
-                yield real, patterns
+            for line in wrong[:_NAMED]:
+                self._on_failure(str(path), f"{line[:80]!r} {_IS_NONE}, and was left out.")
+            if (more := len(wrong) - _NAMED) > 0:
+                self._on_failure(str(path), f"{more} more of its lines are no patterns.")
+            yield real, patterns
 
 
-def _compiled(patterns: Iterable[str]) -> _Patterns | None:
-    """None where one of the patterns is none."""
-    files, folders = [], []
-    for pattern in patterns:
-        line = _stripped(pattern)
-        if not line.strip("/") or line.startswith("#"):
-            continue
-        body = line.rstrip("/")
-        if len(line) > _LONGEST_PATTERN or _END in line or body == "!" or _ends_open(body):
-            return None
-        names = body.split("/")
-        if any(len(_STARS.findall(name)) > _MOST_STARS for name in names) or names.count("**") > _MOST_STARS:
-            return None
-        body = f"{body}/*{_END}" if body.endswith("/**") or body == "**" else f"{body}{_END}"
-        folders.append(body)
-        if not line.endswith("/"):
-            files.append(body)
-    try:
-        return _Patterns(*map(pathspec.GitIgnoreSpec.from_lines, (files, folders)))
-    except ValueError:
-        return None
+def _lines(path: Path) -> list[str]:
+    """Of a file of patterns, whatever bytes names are made of.
+
+    Raises:
+        ReadError: It cannot be read, or is too large to ask all of it of every file.
+    """
+    size = check_regular(path).st_size
+    data = read_bytes(path) if size <= _MOST_BYTES else b""
+    is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    lines = data.decode(
+        "utf-16" if is_utf16 else "utf-8-sig", "replace" if is_utf16 else "surrogateescape"
+    ).split("\n")
+    if size > _MOST_BYTES or len(lines) > _MOST_LINES:
+        raise ReadError(
+            f"{path}: is no list of patterns, or one of over {_MOST_LINES:,} ({_MOST_BYTES:,} bytes); it was "
+            "left out."
+        )
+    return [line.removesuffix("\r") for line in lines]
 
 
-def _stripped(pattern: str) -> str:
-    """Without the spaces at the end that are not quoted."""
-    while pattern.endswith(" ") and not pattern.endswith("\\ "):
-        pattern = pattern[:-1]
+def _anchored(pattern: str, folders: Iterable[str]) -> str:
+    """A pattern that was given, as one of the folder that it names; what people type has often come from a
+    shell, which writes paths out."""
+    mark, body = ("!", pattern[1:]) if pattern.startswith("!") else ("", pattern)
+    for start in (os.path.join(folder, "") for folder in (".", *folders)):
+        if body.startswith(start):
+            return f"{mark}/{body[len(start) :]}"
     return pattern
 
 
-def _ends_open(pattern: str) -> bool:
-    """Whether a pattern ends in a backslash that quotes nothing."""
-    return (len(pattern) - len(pattern.rstrip("\\"))) % 2 == 1
+def _parse(lines: Iterable[str]) -> tuple[list[Pattern], list[str]]:
+    """Patterns, and the lines that are none."""
+    patterns: list[Pattern] = []
+    wrong: list[str] = []
+    for line in lines:
+        try:
+            pattern = Pattern.parse(line)
+        except ValueError:
+            wrong.append(line)
+        else:
+            if pattern is not None:
+                patterns.append(pattern)
+    return patterns, wrong
 
 
 def _matches(levels: list[_Level], path: str, is_folder: bool) -> bool:
     """Whether the last pattern that fits a real path passes it over."""
     for base, patterns in reversed(levels):
-        spec = patterns.folders if is_folder else patterns.files
-        result = spec.check_file(os.path.relpath(path, base) + _END).include
-        if result is not None:
-            return result
+        if not patterns:
+            continue
+        inner = os.path.relpath(path, base).replace(os.sep, "/")
+        for pattern in reversed(patterns):
+            if pattern.fits(inner, is_folder):
+                return pattern.excludes
     return False
 
 

@@ -104,7 +104,10 @@ class FolderSync:
         excluded: set[str] = set()
 
         def note_excluded(path: Path) -> None:
-            excluded.add(os.path.realpath(path))
+            if path.is_dir():  # what a link to a folder leads to is not excluded: it was never followed
+                excluded.add(os.path.join(os.path.realpath(path.parent), path.name))
+            else:
+                excluded.add(os.path.realpath(path))
 
         def is_out(key: str) -> bool:
             return _is_gone(key) or _lies_in(key, excluded)
@@ -117,7 +120,9 @@ class FolderSync:
         missing = [
             key for key in sorted(before) if key not in files and _lies_under(key, folders) and is_out(key)
         ]
-        moves = self._moves(files, missing, before, window, limits)
+        # What is kept though excluded is still there: a file that says the same is no new name of it.
+        movable = [key for key in missing if _is_gone(key)] if keep_missing else missing
+        moves = self._moves(files, movable, before, window, limits)
         moved_from = {old for old, _ in moves.values()}
         going = [] if keep_missing else [key for key in missing if key not in moved_from]
         self._check_removal(going, confirm)

@@ -172,6 +172,8 @@ def _is_sound(row: SegmentRow) -> bool:
             isinstance(note["factory"], str)
             and isinstance(note["recall"], int | float)
             and all(isinstance(value, int) and value > 0 for _, value in options)
+            and isinstance(note.get("error", 0.0), int | float)
+            and all(isinstance(key, int) and row.first <= key <= row.last for key in note.get("loose", []))
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return False

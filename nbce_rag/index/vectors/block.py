@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import factories
+from .codes import is_scannable
 
 __all__ = ["Block"]
 
@@ -91,12 +92,14 @@ class Block:
         return self._matrix() is not None
 
     @property
-    def is_scannable(self) -> bool:
-        """Whether a search can compare all places that it is given, by the codes that stand for vectors."""
-        kind = factories.inner(self.index)
-        if isinstance(kind, faiss.IndexIVF):  # of which a graph over its lists need not find all
-            return isinstance(faiss.downcast_index(kind.quantizer), faiss.IndexFlat)
-        return isinstance(kind, faiss.IndexScalarQuantizer | faiss.IndexPQ)
+    def error(self) -> float | None:
+        """What the cosine by a code is off at most, but for `loose` ones; None where codes say too little."""
+        return self.note.get("error") if is_scannable(self.index) else None
+
+    def loose(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of some places, ascending, whose codes are off by more than `error`."""
+        keys = np.array(self.note.get("loose", []), dtype=np.int64)
+        return np.intersect1d(places, self.places(keys), assume_unique=True)
 
     def vectors(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
         """The vectors [n, d] at these places, of a block that holds them."""

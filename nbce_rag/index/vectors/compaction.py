@@ -28,6 +28,7 @@ _TAIL_SHARE = 64  # of a large index, this part
 # merged sooner: adding to it is cheap, while what is beside it is searched exactly.
 _MERGED_AT = 4
 _TRAINED_MERGED_AT = 16
+_WORSE = 0.02  # of recall, from which on what an index was trained on is not taken for what is added to it
 _DEAD = 4  # rewritten when more than one part in so many of its vectors are dead
 
 
@@ -194,7 +195,6 @@ class Compactor:
         """The new block, and the first key from which on removals can be forgotten."""
         base, start = self._start(storage, plan)
         first = plan.first if base is None else plan.files[0].last + 1
-        count = storage.state().passages if first == 1 else plan.last - first + 1
         parts: list[NDArray[np.int64]] = []
 
         def blocks() -> Iterable[tuple[NDArray[np.int64], NDArray[np.float32]]]:
@@ -203,15 +203,25 @@ class Compactor:
                 parts.append(keys)
                 yield keys, vectors
 
+        def build(
+            factory: str, start: factories.FaissIndex | None
+        ) -> tuple[factories.FaissIndex, factories.Note]:
+            count = storage.state().passages if first == 1 else plan.last - first + 1
+            return factories.build(factory, self._dimension, count, blocks, start)
+
         try:
-            index, note = factories.build(plan.factory, self._dimension, count, blocks, start)
+            index, note = build(plan.factory, start)
+            if start is not None and note["recall"] < _note(plan.files[0])["recall"] - _WORSE:
+                logger.info("%s no longer suits what was added, and is trained anew.", plan.factory)
+                base, first = None, plan.first
+                index, note = build(plan.factory, None)
         except RuntimeError as error:  # FAISS's own words, such as for too few vectors to train with
             logger.warning("%s cannot be built (%s); Flat is used.", plan.factory, error)
             base, first = None, plan.first
-            index, note = factories.build("Flat", self._dimension, count, blocks)
+            index, note = build("Flat", None)
         if base is not None:
             parts.insert(0, base.keys)
-            note = {**base.note, "recall": min(base.note["recall"], note["recall"])}
+            note = factories.joined(base.note, note)
         return Block(index, np.concatenate([np.empty(0, np.int64), *parts]), note), first
 
     def _start(self, storage: Storage, plan: _Plan) -> tuple[Block | None, factories.FaissIndex | None]:

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 _FORGOTTEN = 1024  # dead vectors in the tail before it is read again
 _FEW = 4  # reading one vector in so many takes no longer than comparing the codes of all
-_SAFETY = 2.0  # times the largest error that was seen
+_COARSE = 0.05  # of cosines; where codes are further off, they seldom tell the nearest from all others
 
 
 class OutdatedError(Exception):
@@ -132,22 +132,22 @@ class VectorView:
     ) -> list[NDArray[np.int64]]:
         """Places among which the k nearest of some are, in a block that is not exact.
 
-        All of them are compared by the codes of the block, and the best ones by their vectors. How far the
-        codes of these are off says whether one of the others may be nearer; then more are compared.
+        All of them are compared by the codes of the block, and the best ones by their vectors. How far codes
+        are off at most says whether one of the others may be nearer; then more are compared.
         """
         size = factories.candidates(k)
-        if block.holds_vectors or not block.is_scannable:
+        error = None if block.holds_vectors else block.error
+        if error is None or error > _COARSE:
             return [places] * len(queries)
         while _FEW * size < len(places):
             scores, hits = block.scan(queries, size, places)
             if (hits < 0).any():
                 break
             exact = self._compare(block, queries, list(hits), storage)
-            if all(
-                _is_settled(np.array([cosines[key] for key in block.keys[row].tolist()]), estimates, k)
-                for row, estimates, cosines in zip(hits, scores, exact, strict=True)
-            ):
-                return list(hits)
+            kth = np.array([np.partition(list(cosines.values()), -k)[-k] for cosines in exact])
+            if (kth > scores[:, -1] + error).all():
+                loose = block.loose(places)
+                return [np.union1d(row, loose) for row in hits]
             size *= _FEW
         return [places] * len(queries)
 
@@ -241,18 +241,6 @@ class SyncedVectors:
 def _check_intact(block: Block) -> None:
     if not block.is_intact():
         raise OutdatedError
-
-
-def _is_settled(exact: NDArray[np.float64], estimates: NDArray[np.float32], k: int) -> bool:
-    """Whether no vector with a lower estimate can be as near as the k-th of these.
-
-    Args:
-        exact: Cosines, [n].
-        estimates: Of them, the best ones of all, falling, [n].
-        k: Below n.
-    """
-    error = _SAFETY * float(np.abs(exact - estimates).max())
-    return float(np.partition(exact, -k)[-k]) > float(estimates[-1]) + error
 
 
 def _scores(
