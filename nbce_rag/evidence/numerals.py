@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 __all__ = ["is_numeral", "number_keys"]
 
@@ -52,6 +53,7 @@ def is_numeral(word: str) -> bool:
     )
 
 
+@lru_cache(maxsize=8192)
 def number_keys(word: str) -> frozenset[str]:
     """What a word says as a number, in figures; none for a word that is no number, two for "1.317".
 

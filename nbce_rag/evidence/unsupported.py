@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ..passages import Passage
 from .content_words import content_words
 from .evidence import Citation
-from .passage_words import words_of
+from .passage_words import PassageWords, words_of
 from .verbatim import FoldedText
 
 __all__ = ["CitedWords", "UnsupportedWords", "count_cited_words", "unsupported_words"]
@@ -102,7 +102,7 @@ def count_cited_words(text: str, citations: Sequence[Citation], passages: Sequen
         total += 1
         if not lookup.absent(word, named):
             standing += 1
-            verbatim += any(FoldedText(lookup.text(place)).holds(word) for place in named)
+            verbatim += any(lookup.is_verbatim(word, place) for place in named)
     return CitedWords(total, standing, verbatim)
 
 
@@ -111,9 +111,22 @@ class _Lookup:
 
     def __init__(self, passages: Sequence[Passage]) -> None:
         self._passages = passages
+        self._words: dict[int, PassageWords] = {}
+        self._folded: dict[int, FoldedText] = {}
 
-    def text(self, place: int) -> str:
-        """What is looked into: a passage's title and text."""
+    def words(self, place: int) -> PassageWords:
+        """The words of a passage's title and text."""
+        if place not in self._words:
+            self._words[place] = words_of(self._text(place))
+        return self._words[place]
+
+    def is_verbatim(self, word: str, place: int) -> bool:
+        """Whether a passage's title or text has a word letter by letter, but for case and width."""
+        if place not in self._folded:
+            self._folded[place] = FoldedText(self._text(place))
+        return self._folded[place].holds(word)
+
+    def _text(self, place: int) -> str:
         return f"{self._passages[place].title or ''}\n{self._passages[place].text}"
 
     def places(self, citation: Citation) -> list[int]:
@@ -129,7 +142,7 @@ class _Lookup:
         """What of a word stands in none of some passages: the least that is missing in one of them."""
         least: list[tuple[int, int]] = [(0, len(word))]
         for place in places:
-            missing = words_of(self.text(place)).absent(word)
+            missing = self.words(place).absent(word)
             if not missing:
                 return []
             least = min(least, missing, key=lambda spans: sum(end - start for start, end in spans))

@@ -24,7 +24,6 @@ class FoldedText:
     def __init__(self, text: str) -> None:
         self._original = text
         self._text = fold(text)
-        self._inside = frozenset(at for start, end in words(self._text) for at in range(start + 1, end))
 
     def holds(self, text: str) -> bool:
         """Whether `text` stands in it; what holds nothing but blanks stands nowhere."""
@@ -50,6 +49,11 @@ class FoldedText:
                 return at, at + len(part)
             at = self._text.find(part, at + 1)
         return None
+
+    @cached_property
+    def _inside(self) -> frozenset[int]:
+        """Places of the folded text at which a word would be cut."""
+        return frozenset(at for start, end in words(self._text) for at in range(start + 1, end))
 
     @cached_property
     def _spans(self) -> list[tuple[int, int]]:
