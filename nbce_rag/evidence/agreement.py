@@ -106,6 +106,11 @@ class Agreement:
         spans = [(a, b) for a, b in self._content_words if start <= a and b <= end]
         return bool(spans) and not any(held.absent(self._text[a:b]) for a, b in spans)
 
+    def is_one_name(self, one: tuple[int, int], other: tuple[int, int]) -> bool:
+        """Whether two words of the answer are names or numbers with nothing but blanks between them."""
+        spans = self._content_words
+        return one in spans and other in spans and not self._text[one[1] : other[0]].strip()
+
     @cached_property
     def _content_words(self) -> list[tuple[int, int]]:
         return content_words(self._text)

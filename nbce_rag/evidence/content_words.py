@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Literal, TypeAlias
 
 from .blocks import code_blocks
 from .numerals import is_numeral
-from .units import LONG
-from .words import is_cjk, word_count, words
+from .quantities import quantities
+from .units import is_short
+from .words import is_cjk, words
 
 __all__ = ["content_words", "script_of"]
 
@@ -27,9 +29,10 @@ _UNSPACED = re.compile("[\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff]")
 _HANGUL = re.compile("[\u1100-\u11ff\uac00-\ud7af]")
 # Names of members in JSON are the schema's; code has names that are looked up by `identifiers`.
 _MEMBER = re.compile(r'"[^"\n]*"(?=\s*:)')
+_LIST_NUMBER = re.compile(r"^[ \t]*[(\uff08]?\d{1,3}(?:[.)](?=[ \t]+\S)|[\u3001\uff09](?=\S))", re.MULTILINE)
 _CODE_SPAN = re.compile(r"`[^`\n]*`")
 _SENTENCE_END = re.compile(r"(?:\A|[.!?:\u2026\u061f\n])[\s\"'\u201c\u2018\u00ab(\[*_#>\u2022-]*\Z")
-_ABBREVIATED = re.compile(r"(?<!\w)(?:\w|Dr|Mr|Mrs|Ms|St|Mt|Prof|No|Nr|Jr|Sr|vs|ca|cf|approx)\.\s*\Z")
+_ABBREVIATED = re.compile(r"(?<!\w)(?:[^\W\d_]|Dr|Mr|Mrs|Ms|St|Mt|Prof|No|Nr|Jr|Sr|vs|ca|cf|approx)\.\s*\Z")
 # English, German, French, Spanish, Italian: what begins sentences, or has a capital by custom.
 _FUNCTION_WORDS = """
 a about according after all also although an and another any are as at based because been before both
@@ -52,25 +55,27 @@ _FUNCTION = frozenset(_FUNCTION_WORDS.split())
 def content_words(text: str) -> list[tuple[int, int]]:
     """The numbers and names of a text as (start, end) character spans, ordered and disjoint.
 
-    A number has a digit or is the word for one. A name has a capital letter and is no function word; a word
-    that begins a sentence of a longer text may have its capital from there, so that it counts only where
-    another capital or a number follows. In scripts without capitals every word of more than five letters
-    (Korean: two syllables) counts, and in those without spaces every run of characters. Code and the names
-    of members in JSON are left out.
+    A number has a digit or is the word for one, or is several of them ("three hundred"). A name has a capital
+    letter and is no function word; a word that begins a sentence of a longer text may have its capital from
+    there, so that it counts only where another capital or a number follows. In scripts without capitals every
+    word of more than five letters (Korean: two syllables) counts, and in those without spaces every run of
+    characters. Code, the names of members in JSON and the numbers of list items are left out.
 
     Args:
         text: an answer, of any length and in any script.
     """
-    is_long = len(text.splitlines()) > 1 or word_count(text) >= LONG
+    is_long = not is_short(text)
     skipped = [(block.start, block.end) for block in code_blocks(text)]
-    skipped += [match.span() for pattern in (_MEMBER, _CODE_SPAN) for match in pattern.finditer(text)]
-    spans = list(_runs(text))
+    skipped += [
+        match.span() for pattern in (_MEMBER, _CODE_SPAN, _LIST_NUMBER) for match in pattern.finditer(text)
+    ]
+    spans, whole = _spans(text)
     result = []
     for at, (start, end) in enumerate(spans):
         if any(start < stop and begin < end for begin, stop in skipped):
             continue
         following = spans[at + 1] if at + 1 < len(spans) else (end, end)
-        if _is_content(text, start, end, following, is_long):
+        if start in whole or _is_content(text, start, end, following, is_long):
             result.append((start, end))
     return result
 
@@ -83,6 +88,21 @@ def script_of(word: str) -> Script:
     if _UNSPACED.match(first):
         return "unspaced"
     return "cased" if first.lower() != first.upper() else "uncased"
+
+
+def _spans(text: str) -> tuple[list[tuple[int, int]], frozenset[int]]:
+    """The words of a text, numbers of several words as one, and where these begin."""
+    numbers = quantities(text)
+    result = [(one.start, one.end) for one in numbers]
+    ends = [end for _, end in result]
+    for start, end in _runs(text):
+        # Of a run of characters a number may be the beginning only.
+        at = bisect_right(ends, start)
+        if at < len(numbers) and numbers[at].start <= start:
+            start = numbers[at].end
+        if start < end:
+            result.append((start, end))
+    return sorted(result), frozenset(one.start for one in numbers)
 
 
 def _runs(text: str) -> Iterator[tuple[int, int]]:

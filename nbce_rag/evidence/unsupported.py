@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..passages import Passage
-from .content_words import content_words
+from .content_words import content_words, script_of
 from .evidence import Citation
 from .passage_words import PassageWords, words_of
 from .verbatim import FoldedText
@@ -35,7 +35,7 @@ class UnsupportedWords:
 
 
 def unsupported_words(
-    text: str, citations: Sequence[Citation], passages: Sequence[Passage]
+    text: str, citations: Sequence[Citation], passages: Sequence[Passage], is_cut: bool = False
 ) -> tuple[UnsupportedWords, ...]:
     """The numbers and names (`content_words`) inside of citations that stand in no passage cited there.
 
@@ -50,13 +50,15 @@ def unsupported_words(
         text: the answer.
         citations: its citations, ordered and disjoint.
         passages: the passages that were read.
+        is_cut: whether the text was cut off, so that its last word may be the beginning of one. That is left
+            out; in Chinese, Japanese and scripts without spaces, whose words are not told, nothing is.
 
     Returns:
         Words, ordered and disjoint. Neighbours with nothing but blanks between them are one.
     """
     lookup = _Lookup(passages)
     result: list[UnsupportedWords] = []
-    for start, end, named in _cited(text, citations, lookup):
+    for start, end, named in _cited(text, citations, lookup, is_cut):
         word = text[start:end]
         for first, last in lookup.absent(word, named):
             missing = word[first:last]
@@ -93,11 +95,13 @@ class CitedWords(NamedTuple):
     verbatim: int
 
 
-def count_cited_words(text: str, citations: Sequence[Citation], passages: Sequence[Passage]) -> CitedWords:
+def count_cited_words(
+    text: str, citations: Sequence[Citation], passages: Sequence[Passage], is_cut: bool = False
+) -> CitedWords:
     """Counts what `unsupported_words` looks up. Arguments are the same."""
     lookup = _Lookup(passages)
     total = standing = verbatim = 0
-    for start, end, named in _cited(text, citations, lookup):
+    for start, end, named in _cited(text, citations, lookup, is_cut):
         word = text[start:end]
         total += 1
         if not lookup.absent(word, named):
@@ -149,15 +153,25 @@ class _Lookup:
         return least
 
 
-def _cited(text: str, citations: Sequence[Citation], lookup: _Lookup) -> list[tuple[int, int, list[int]]]:
+def _cited(
+    text: str, citations: Sequence[Citation], lookup: _Lookup, is_cut: bool
+) -> list[tuple[int, int, list[int]]]:
     """Content words inside of citations, with the passages that are cited there."""
     named = [(citation, places) for citation in citations if (places := lookup.places(citation))]
     if not named:
         return []
     spans = content_words(text)
+    if is_cut and spans and _goes_on(text, *spans[-1]):
+        spans.pop()
     starts = [start for start, _ in spans]
     result = []
     for citation, places in named:
         inside = spans[bisect_left(starts, citation.start) : bisect_left(starts, citation.end)]
         result += [(start, end, places) for start, end in inside if end <= citation.end]
     return result
+
+
+def _goes_on(text: str, start: int, end: int) -> bool:
+    """Whether a word may go on behind the end of a text: nothing follows it, or what joins words."""
+    is_spaced = script_of(text[start:end]) in ("cased", "uncased")
+    return is_spaced and not text[end:].strip("-\u2010\u2011'\u2019,")
