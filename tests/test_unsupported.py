@@ -55,6 +55,7 @@ def held(text: str) -> list[str]:
         ("서울은 큰 도시입니다", ["서울은", "도시입니다"]),
         ('{"Name": "Runa", "Year": 1908}', ["Runa", "1908"]),
         ("use `Client` or 5", ["5"]),
+        ('{"text": "Oslo\\nBergen\\tAlta\\u00e9n Caf\\u00e9"}', ["Oslo", "Bergen"]),
         ("three hundred and five turns", ["three hundred and five"]),
         ("2.5 million, or twenty one", ["2.5 million", "twenty one"]),
         ("共20万人", ["20万"]),
@@ -307,6 +308,8 @@ def test_neighbours_are_one_and_others_apart() -> None:
     text = "Tom Hale, Runa, Ida Vole"
     answer = an_answer(text, [MANUAL], [(1.0,)])
     assert [word.text for word in answer.unsupported] == ["Tom Hale", "Ida Vole"]
+    apart = an_answer("of 1908\n1909 too", [MANUAL], [(1.0,)])
+    assert [word.text for word in apart.unsupported] == ["1908", "1909"]
 
 
 def test_counts_of_what_is_looked_up() -> None:

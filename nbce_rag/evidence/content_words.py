@@ -30,6 +30,8 @@ _HANGUL = re.compile("[\u1100-\u11ff\uac00-\ud7af]")
 # Names of members in JSON are the schema's; code has names that are looked up by `identifiers`.
 _MEMBER = re.compile(r'"[^"\n]*"(?=\s*:)')
 _LIST_NUMBER = re.compile(r"^[ \t]*[(\uff08]?\d{1,3}(?:[.)](?=[ \t]+\S)|[\u3001\uff09](?=\S))", re.MULTILINE)
+# What a string of JSON writes for a character: of the line end in "Oslo\\nBergen" the n is no part of a word.
+_ESCAPE = re.compile(r"\\(?:u[\da-fA-F]{4}|[nrtbf])")
 _CODE_SPAN = re.compile(r"`[^`\n]*`")
 _SENTENCE_END = re.compile(r"(?:\A|[.!?:\u2026\u061f\n])[\s\"'\u201c\u2018\u00ab(\[*_#>\u2022-]*\Z")
 _ABBREVIATED = re.compile(r"(?<!\w)(?:[^\W\d_]|Dr|Mr|Mrs|Ms|St|Mt|Prof|No|Nr|Jr|Sr|vs|ca|cf|approx)\.\s*\Z")
@@ -108,7 +110,11 @@ def _spans(text: str) -> tuple[list[tuple[int, int]], frozenset[int]]:
 def _runs(text: str) -> Iterator[tuple[int, int]]:
     """The words of a text; Chinese and Japanese characters that stand together are one."""
     begun: tuple[int, int] | None = None
+    escapes = {match.start() + 1: match.end() for match in _ESCAPE.finditer(text)}
     for start, end in words(text):
+        start = max(start, escapes.get(start, 0))
+        if start >= end or text.startswith("\\u", end):
+            continue
         if begun is not None and is_cjk(text[start]) and begun[1] == start:
             begun = begun[0], end
             continue

@@ -13,7 +13,7 @@ __all__ = ["Quantity", "quantities"]
 
 _LARGE = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _WORD = (
-    "(?:thir|four|fif|six|seven|eigh|nine)teen|(?:twen|thir|for|fif|six|seven|eigh|nine)ty|zero|one|two|three|"
+    "(?:thir|four|fif|six|seven|eigh|nine)teen|(?:twen|thir|for|fif|six|seven|eigh|nine)ty|one|two|three|"
     "four|five|six|seven|eight|nine|ten|eleven|twelve|hundred|thousand|million|billion|trillion"
 )
 _FIGURES = r"\d{1,15}(?:[.,]\d{1,15}){0,5}"

@@ -54,7 +54,7 @@ def unsupported_words(
             out; in Chinese, Japanese and scripts without spaces, whose words are not told, nothing is.
 
     Returns:
-        Words, ordered and disjoint. Neighbours with nothing but blanks between them are one.
+        Words, ordered and disjoint. Neighbours on one line with nothing but blanks between them are one.
     """
     lookup = _Lookup(passages)
     result: list[UnsupportedWords] = []
@@ -75,8 +75,9 @@ def unsupported_words(
 def _are_one(
     text: str, before: UnsupportedWords, one: UnsupportedWords, citations: Sequence[Citation]
 ) -> bool:
-    """Whether words are shown with those before them: in one citation, with blanks between them only."""
-    if before.passage != one.passage or text[before.end : one.start].strip():
+    """Whether words are shown with those before them: in one citation and line, with blanks between."""
+    between = text[before.end : one.start]
+    if before.passage != one.passage or between.strip() or "\n" in between:
         return False
     return any(citation.start <= before.start and one.end <= citation.end for citation in citations)
 
