@@ -67,6 +67,19 @@ def test_numbers_and_names(text: str, expected: list[str]) -> None:
     assert held(text) == expected
 
 
+def test_a_capital_that_begins_a_sentence_and_stands_within_another_counts() -> None:
+    text = "Fenwick ran the ferry for many years. Nobody but Fenwick knew of it. Boats came, and boats went."
+    assert held(text) == ["Fenwick", "Fenwick"]
+
+
+def test_what_only_gives_an_answer_its_form_says_nothing() -> None:
+    text = (
+        "Don't open it.\n1. Take the key.\n**Step 2:** Go to Brennick.\n\n"
+        "| Name | Year |\n|:-----|-----:|\n| Yawl | 1931 |\n"
+    )
+    assert held(text) == ["Brennick", "Yawl", "1931"]
+
+
 def test_a_capital_that_only_begins_a_sentence_says_nothing_in_a_longer_text() -> None:
     text = (
         "Locating the yard took the surveyors a while. Surveyors of Brennick were helped by Dr. Hale, "
