@@ -99,6 +99,15 @@ def test_a_passage_that_parts_ways_is_named_no_further() -> None:
     assert cited(spec, ["Paris, 1931.", "Paris."]) == [("Paris and", "ab"), ("1931", "a")]
 
 
+def test_a_name_is_not_parted() -> None:
+    spec: Spec = [
+        ("Oslo,", (0.55, 0.45), (-5.0, -0.3, -0.4)),
+        (" Ada", (0.6, 0.4), (-5.0, -0.3, -0.4)),
+        (" Fenwick", (0.97, 0.03), (-7.0, -0.3, -6.0)),
+    ]
+    assert cited(spec, ["Oslo, Ada Fenwick.", "Oslo: Ada."], 0.5) == [("Oslo", "ab"), ("Ada Fenwick", "a")]
+
+
 def test_a_passage_of_next_to_no_evidence_is_not_named() -> None:
     spec: Spec = [("Ada", (0.9995, 0.0005), (-6.0, -0.4, -0.5))]
     assert cited(spec, [FERRY, FERRY]) == [("Ada", "a")]

@@ -26,6 +26,7 @@ GROUND = {
     "deadline",
     "errors",
     "files",
+    "folding",
     "noncharacters",
     "options",
     "passages",

@@ -366,7 +366,7 @@ def test_units_are_ordered_disjoint_and_of_whole_words(text: str) -> None:
     for start, end in spans:
         if not any(unit.start <= start and end <= unit.end for unit in found):
             line = text[text.rfind("\n", 0, start) + 1 : start] + text[start:end]
-            assert re.search(r"\d\Z|```\s*python\Z", line), (text, text[start:end])
+            assert re.search(r"\d\Z|```\s*\w+\Z", line), (text, text[start:end])
 
 
 @settings(max_examples=300)

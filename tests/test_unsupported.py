@@ -17,6 +17,7 @@ from nbce_rag.evidence.content_words import content_words
 from nbce_rag.evidence.evidence import Support
 from nbce_rag.evidence.numerals import is_numeral, number_keys
 from nbce_rag.evidence.passage_words import PassageWords
+from nbce_rag.evidence.quantities import quantities
 from nbce_rag.evidence.unsupported import UnsupportedWords, count_cited_words, unsupported_words
 from nbce_rag.evidence.words import words
 from nbce_rag.passages import Passage
@@ -54,10 +55,29 @@ def held(text: str) -> list[str]:
         ("서울은 큰 도시입니다", ["서울은", "도시입니다"]),
         ('{"Name": "Runa", "Year": 1908}', ["Runa", "1908"]),
         ("use `Client` or 5", ["5"]),
+        ('{"text": "Oslo\\nBergen\\tAlta\\u00e9n Caf\\u00e9"}', ["Oslo", "Bergen"]),
+        ("three hundred and five turns", ["three hundred and five"]),
+        ("2.5 million, or twenty one", ["2.5 million", "twenty one"]),
+        ("共20万人", ["20万"]),
+        ("1. Ferries leave at 7.\n2) Oslo\n3、龙塔娃", ["7", "Oslo", "龙塔娃"]),
+        ("15.", ["15"]),
     ],
 )
 def test_numbers_and_names(text: str, expected: list[str]) -> None:
     assert held(text) == expected
+
+
+def test_a_capital_that_begins_a_sentence_and_stands_within_another_counts() -> None:
+    text = "Fenwick ran the ferry for many years. Nobody but Fenwick knew of it. Boats came, and boats went."
+    assert held(text) == ["Fenwick", "Fenwick"]
+
+
+def test_what_only_gives_an_answer_its_form_says_nothing() -> None:
+    text = (
+        "Don't open it.\n1. Take the key.\n**Step 2:** Go to Brennick.\n\n"
+        "| Name | Year |\n|:-----|-----:|\n| Yawl | 1931 |\n"
+    )
+    assert held(text) == ["Brennick", "Yawl", "1931"]
 
 
 def test_a_capital_that_only_begins_a_sentence_says_nothing_in_a_longer_text() -> None:
@@ -85,6 +105,9 @@ def test_a_capital_that_only_begins_a_sentence_says_nothing_in_a_longer_text() -
         ("一九〇八", "1908"),
         ("三百二十", "320"),
         ("007", "7"),
+        ("二十万三千", "203000"),
+        ("一亿二千万", "120000000"),
+        ("三万亿", "3000000000000"),
     ],
 )
 def test_one_number_in_two_forms(one: str, other: str) -> None:
@@ -115,6 +138,123 @@ def test_figures_are_one_number_with_any_separators(value: int) -> None:
 )  # fmt: skip
 def test_a_word_stands_in_a_passage_in_any_form(word: str) -> None:
     assert PassageWords(f"{MANUAL.title}\n{MANUAL.text}").absent(word) == []
+
+
+@pytest.mark.parametrize(
+    ("passage", "word"),
+    [
+        ("takes three hundred turns", "300"),
+        ("takes 300 turns", "three hundred"),
+        ("2,500,000 people", "2.5 million"),
+        ("some 2.5 million people", "2,500,000"),
+        ("in nineteen eighty", "1980"),
+        ("200,000 people", "二十万"),
+        ("200,000 people", "20万"),
+        ("at 10:30", "10.30"),
+        ("the war of 1914-1918", "1914-18"),
+        ("the war of 1914\u201318", "1918"),
+        ("a grey wolf", "Wolves"),
+        ("grey wolves", "Wolf"),
+        ("the city", "Cities"),
+        ("one cat", "Cats"),
+        ("the Bren\u00adnick yard", "Brennick"),
+        ("the Bren-\nnick yard", "Brennick"),
+        ("the Brennick yard", "Bren\u200bnick"),
+        ("in Lodz", "Łódź"),
+        ("Hans Ørsted", "Orsted"),
+        ("Herr Mueller", "Müller"),
+        ("Herr Müller", "Mueller"),
+        ("the U.S.A. and its navy", "USA"),
+        ("القاهرة", "والقاهرة"),
+        ("المهندس", "للمهندس"),
+        ("הספר", "ספר"),
+    ],
+)
+def test_a_word_stands_in_a_passage_that_writes_it_otherwise(passage: str, word: str) -> None:
+    assert PassageWords(passage).absent(word) == []
+
+
+@pytest.mark.parametrize(
+    ("passage", "word"),
+    [
+        ("takes 300 turns", "three thousand"),
+        ("takes three turns, a hundred times", "300"),
+        ("on 2020-05-12", "2005"),
+        ("at 10:30", "10.31"),
+        ("Jon came", "Jones"),
+        ("200 people", "20万"),
+    ],
+)
+def test_what_looks_like_it_does_not(passage: str, word: str) -> None:
+    assert PassageWords(passage).absent(word) == [(0, len(word))]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("one hundred and twenty", {"120"}),
+        ("two thousand and five", {"2005"}),
+        ("nineteen hundred", {"1900"}),
+        ("twenty twelve", {"2012"}),
+        ("One Million Two Hundred Thousand", {"1200000"}),
+        ("1.317 million", {"1317000", "1317000000"}),
+        ("3.5亿", {"350000000"}),
+        ("three four", None),
+        ("one two three four", None),
+        ("five hundredth", None),
+        ("1,2,3 million", None),
+        ("seven", None),
+        ("zero hundred", None),
+        ("hundred and five", {"105"}),
+        ("thousand and one", {"1001"}),
+        ("million thousand", None),
+    ],
+)
+def test_numbers_of_several_words(text: str, expected: set[str] | None) -> None:
+    assert [(one.start, one.end, one.keys) for one in quantities(text)] == (
+        [(0, len(text), frozenset(expected))] if expected else []
+    )
+
+
+def test_quantities_of_a_text_in_the_middle_of_others() -> None:
+    text = "9 million and 5 thousand; in 20万 years"
+    assert [text[one.start : one.end] for one in quantities(text)] == ["9 million", "5 thousand", "20万"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Runa Tolliver, Bro", []),
+        ("Runa Tolliver, 19", []),
+        ("Runa Tolliver, 19,", []),
+        ("Oslo, Bro", ["Oslo"]),
+        ("Runa Tolliver, Bro.", ["Bro"]),
+        ("Runa Tolliver, 王小明", ["王小明"]),
+    ],
+)
+def test_a_word_that_the_limit_cut_off_is_not_held_against_anyone(text: str, expected: list[str]) -> None:
+    whole = an_answer(text, [MANUAL], [(1.0,)])
+    cut = replace(whole, finish_reason="length")
+    assert [word.text for word in cut.unsupported] == expected
+    assert len(whole.unsupported) >= len(expected)
+    counted = count_cited_words(text, cut.citations, cut.passages, is_cut=True)
+    assert counted.all - counted.standing == len(expected)
+
+
+def test_each_passage_is_read_once_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[str] = []
+    init = PassageWords.__init__
+
+    def read(self: PassageWords, text: str) -> None:
+        reads.append(text)
+        init(self, text)
+
+    monkeypatch.setattr(PassageWords, "__init__", read)
+    passages = [Passage(f"Nothing of it, {place}.", id=f"{place}") for place in range(200)]
+    text = " ".join(f"Oslo{place}" for place in range(50))
+    answer = an_answer(text, passages, [[1.0] + [0.0] * 199])
+    assert answer.unsupported
+    assert len(reads) == len(set(reads)) <= 200
 
 
 @pytest.mark.parametrize(
@@ -181,6 +321,8 @@ def test_neighbours_are_one_and_others_apart() -> None:
     text = "Tom Hale, Runa, Ida Vole"
     answer = an_answer(text, [MANUAL], [(1.0,)])
     assert [word.text for word in answer.unsupported] == ["Tom Hale", "Ida Vole"]
+    apart = an_answer("of 1908\n1909 too", [MANUAL], [(1.0,)])
+    assert [word.text for word in apart.unsupported] == ["1908", "1909"]
 
 
 def test_counts_of_what_is_looked_up() -> None:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from index_tools import ANIMALS, bag_of_words, ids
 
 from nbce_rag.errors import IndexDamagedError
+from nbce_rag.folding import folded
 from nbce_rag.index import PassageIndex
 from nbce_rag.index.sqlite import schema
-from nbce_rag.index.sqlite.folding import folded
 from nbce_rag.index.sqlite.words import index_text, match_expression
 from nbce_rag.passages import Passage
 

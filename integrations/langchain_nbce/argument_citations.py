@@ -8,7 +8,10 @@ from typing import Any
 
 from langchain_core.messages.content import Citation
 
-__all__ = ["argument_citations"]
+__all__ = ["QUOTE", "argument_citations"]
+
+QUOTE = ("quote_start", "quote_end", "source_start", "source_end", "page")
+"""What the `extras` of a citation say of where its words stand in the passage."""
 
 _KEYS = ("arguments", "parameters", "args")
 
@@ -25,8 +28,9 @@ def argument_citations(
 
     Returns:
         By the call's id and the argument's path, such as "people.0.name": citations whose `start_index` and
-        `end_index` count in the value. A value that was written with escapes, or is no text, is cited as a
-        whole. What is not cited is left out.
+        `end_index` count in the value; of one that goes beyond the value `extras` say what is true of the
+        part. A value that was written with escapes, or is no text, is cited as a whole. What is not cited is
+        left out.
     """
     made: dict[str, dict[str, list[Citation]]] = {}
     place = 0
@@ -44,9 +48,19 @@ def argument_citations(
                 start, stop = max(one["start_index"], begin), min(one["end_index"], end)
                 if start < stop:
                     span = (start - begin, stop - begin) if is_literal else (0, size)
-                    moved = Citation(**{**one, "start_index": span[0], "end_index": span[1]})
+                    is_whole = (start, stop) == (one["start_index"], one["end_index"])
+                    part = one if is_whole else _part(one, text[start:stop])
+                    moved = Citation(**{**part, "start_index": span[0], "end_index": span[1]})
                     made.setdefault(id_ or "", {}).setdefault(".".join(path), []).append(moved)
     return made
+
+
+def _part(cited: Citation, text: str) -> Citation:
+    """A citation of which only `text` is a value's: where that part is quoted is not known."""
+    extras = {name: value for name, value in cited.get("extras", {}).items() if name not in QUOTE}
+    if absent := [word for word in extras.pop("unsupported", ()) if word in text]:
+        extras["unsupported"] = absent
+    return Citation(**{**cited, "extras": extras})
 
 
 def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

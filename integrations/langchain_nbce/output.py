@@ -12,7 +12,7 @@ from langchain_core.messages.content import Citation, ContentBlock
 
 from nbce_rag import Answer, Report
 
-from .argument_citations import argument_citations
+from .argument_citations import QUOTE, argument_citations
 from .block_citations import cited_blocks, uncited_blocks
 
 __all__ = [
@@ -33,7 +33,6 @@ TEXT_PROVIDER = "text_model_provider"
 """Of a message that another model wrote and this one cites: the `model_provider` that it had."""
 ARGUMENT_CITATIONS = "argument_citations"
 _EXCERPT = 300
-_QUOTE = ("quote_start", "quote_end", "source_start", "source_end", "page")
 
 
 def citations(report: Report) -> list[Citation]:
@@ -41,7 +40,8 @@ def citations(report: Report) -> list[Citation]:
 
     Where it is word for word, `extras` also has `quote_start` and `quote_end` in the passage, and as far as
     they are known `source_start`, `source_end` and `page`. `unsupported` has the words of it that stand in
-    none of the passages cited for it.
+    none of the passages cited for it. `cited_text` is the passage; of a long one its beginning, or what
+    stands around the quote.
 
     Core has one source to a citation. So a stretch that rests on several passages has one for each, over
     the same characters, the passage with the largest share first.
@@ -55,15 +55,14 @@ def citations(report: Report) -> list[Citation]:
         context = report["contexts"][support["context_index"]]
         extras: dict[str, Any] = {name: support[name] for name in ("passage_id", "share", "verbatim")}
         quoted: Mapping[str, Any] = support
-        extras |= {name: quoted[name] for name in _QUOTE if quoted.get(name) is not None}
+        extras |= {name: quoted[name] for name in QUOTE if quoted.get(name) is not None}
         if absent := [w["text"] for w in report.get("unsupported", ()) if _is_inside(w, cited)]:
             extras["unsupported"] = absent
-        text = context["text"]
         citation = Citation(
             type="citation",
             start_index=cited["start"],
             end_index=cited["end"],
-            cited_text=text if len(text) <= _EXCERPT else f"{text[:_EXCERPT]}…",
+            cited_text=_excerpt(context["text"], support["quote_start"], support["quote_end"]),
             extras=extras,
         )
         if context["source"]:
@@ -72,6 +71,17 @@ def citations(report: Report) -> list[Citation]:
             citation["title"] = context["title"]
         made.append(citation)
     return made
+
+
+def _excerpt(text: str, start: int | None, end: int | None) -> str:
+    """A passage, or `_EXCERPT` characters of it, its quote among them, with marks where it goes on."""
+    if len(text) <= _EXCERPT:
+        return text
+    begin = 0
+    if start is not None and end is not None and end > _EXCERPT:
+        begin = min(max(0, start - max(0, _EXCERPT - (end - start)) // 2), len(text) - _EXCERPT)
+    stop = begin + _EXCERPT
+    return f"{'…' if begin else ''}{text[begin:stop]}{'…' if stop < len(text) else ''}"
 
 
 def _is_inside(word: Mapping[str, Any], cited: Mapping[str, Any]) -> bool:

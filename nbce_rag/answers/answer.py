@@ -74,8 +74,8 @@ class Answer:
         passage_evidence: How much of the answer rests on each passage, in the order of `passages`. It
             follows from the others and cannot be given.
         unsupported: Numbers and names inside of citations that stand in no passage cited there, ordered and
-            disjoint; they count as uncited. That a word stands in a passage does not say that the passage
-            proves it. It cannot be given either.
+            disjoint; they count as uncited. A last word that `max_tokens` may have cut off is left out. That
+            a word stands in a passage does not say that the passage proves it. It cannot be given either.
     """
 
     question: str
@@ -101,7 +101,8 @@ class Answer:
     unsupported: tuple[UnsupportedWords, ...] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        absent = unsupported_words(self.text, self.citations, self.passages)
+        is_cut = self.finish_reason == "length"
+        absent = unsupported_words(self.text, self.citations, self.passages, is_cut)
         object.__setattr__(self, "unsupported", absent)
         count = len(self.passages)
         evidence = evidence_by_passage(self.text, self.tokens, self.citations, count, absent)

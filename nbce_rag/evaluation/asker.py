@@ -223,7 +223,8 @@ def _line(course: _Course, part: int, batch: int) -> Row:
     first_token = course.answers[-1].timings.first_token
     if course.method.layout == "apart":  # nothing of a ranking can be shown before all of it is there
         first_token = course.seconds - course.seconds_before
-    cited_words = count_cited_words(answer.text, answer.citations, answer.passages)
+    is_cut = answer.finish_reason == "length"
+    cited_words = count_cited_words(answer.text, answer.citations, answer.passages, is_cut)
     notes = dict.fromkeys(warning for part in course.answers for warning in part.warnings)
     return line | {
         "answer": answer.text,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from .content_words import content_words
 from .evidence import TokenEvidence
-from .passage_words import words_of
+from .passage_words import PassageWords, words_of
 from .words import fold
 
 __all__ = ["LEAST_SHARE", "Agreement", "Likelihoods", "joined", "likelihoods"]
@@ -61,6 +61,7 @@ class Agreement:
     def __init__(self, text: str, texts: Sequence[str], copied: Sequence[str]) -> None:
         self._text = text
         self._texts = texts
+        self._words: dict[int, PassageWords] = {}
         first: dict[str, int] = {}
         self._first_copy = [
             first.setdefault(key, place) if (key := fold(text)) else place
@@ -102,9 +103,15 @@ class Agreement:
             return True
         if not self._texts[place]:
             return False
-        held = words_of(self._texts[place])
         spans = [(a, b) for a, b in self._content_words if start <= a and b <= end]
-        return bool(spans) and not any(held.absent(self._text[a:b]) for a, b in spans)
+        if spans and place not in self._words:
+            self._words[place] = words_of(self._texts[place])
+        return bool(spans) and not any(self._words[place].absent(self._text[a:b]) for a, b in spans)
+
+    def is_one_name(self, one: tuple[int, int], other: tuple[int, int]) -> bool:
+        """Whether two words of the answer are names or numbers with nothing but blanks between them."""
+        spans = self._content_words
+        return one in spans and other in spans and not self._text[one[1] : other[0]].strip()
 
     @cached_property
     def _content_words(self) -> list[tuple[int, int]]:

@@ -19,10 +19,9 @@ from .identifiers import names_stand
 from .quote import quote_of
 from .stretch import Stretch
 from .unit_evidence import cited_units
-from .units import LONG, units
+from .units import is_short, units
 from .verbatim import FoldedText
 from .word_evidence import cited_words
-from .words import word_count
 
 __all__ = ["cite"]
 
@@ -75,7 +74,7 @@ def cite(
     owners = [first_of_id.setdefault(passage.id, place) for place, passage in enumerate(passages)]
     texts = [passage.text and f"{passage.title or ''}\n{passage.text}" for passage in passages]
     agreement = Agreement(text, texts, [passage.text for passage in passages])
-    if _is_short(text):
+    if is_short(text):
         stretches = [
             stretch
             for stretch in cited_words(text, tokens, owners, agreement, threshold)
@@ -85,11 +84,6 @@ def cite(
         stretches = cited_units(text, tokens, owners, texts, agreement, threshold)
     folded: dict[int, FoldedText] = {}
     return tuple(_citation(text, stretch, passages, folded) for stretch in stretches)
-
-
-def _is_short(text: str) -> bool:
-    """Whether an answer is cited by words: one line of fewer than `LONG` words."""
-    return len(text.splitlines()) <= 1 and word_count(text) < LONG
 
 
 def _stands(part: str, texts: Sequence[str]) -> bool:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Literal, TypeAlias
 
 from .blocks import code_blocks
 from .numerals import is_numeral
-from .units import LONG
-from .words import is_cjk, word_count, words
+from .quantities import quantities
+from .units import is_short
+from .words import is_cjk, words
 
 __all__ = ["content_words", "script_of"]
 
@@ -27,9 +29,19 @@ _UNSPACED = re.compile("[\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff]")
 _HANGUL = re.compile("[\u1100-\u11ff\uac00-\ud7af]")
 # Names of members in JSON are the schema's; code has names that are looked up by `identifiers`.
 _MEMBER = re.compile(r'"[^"\n]*"(?=\s*:)')
+_NUMBERED = re.compile(
+    r"^[ \t]*[(\uff08]?\d{1,3}(?:[.)](?=[ \t]+\S)|[\u3001\uff09](?=\S))"
+    r"|^[ \t#*_]*(?:Step|Schritt|Étape|Paso) \d+",
+    re.MULTILINE,
+)
+_TABLE_HEAD = re.compile(r"^[ \t]*\|.*(?=\n[ \t]*\|[ \t:|-]+$)", re.MULTILINE)
+# What a string of JSON writes for a character: of the line end in "Oslo\\nBergen" the n is no part of a word.
+_ESCAPE = re.compile(r"\\(?:u[\da-fA-F]{4}|[nrtbf])")
 _CODE_SPAN = re.compile(r"`[^`\n]*`")
 _SENTENCE_END = re.compile(r"(?:\A|[.!?:\u2026\u061f\n])[\s\"'\u201c\u2018\u00ab(\[*_#>\u2022-]*\Z")
-_ABBREVIATED = re.compile(r"(?<!\w)(?:\w|Dr|Mr|Mrs|Ms|St|Mt|Prof|No|Nr|Jr|Sr|vs|ca|cf|approx)\.\s*\Z")
+_ABBREVIATED = re.compile(r"(?<!\w)(?:[^\W\d_]|Dr|Mr|Mrs|Ms|St|Mt|Prof|No|Nr|Jr|Sr|vs|ca|cf|approx)\.\s*\Z")
+_APOSTROPHE = re.compile("['\u2019]")
+_NEGATED = re.compile("n['\u2019][tT]\\Z")  # Don't
 # English, German, French, Spanish, Italian: what begins sentences, or has a capital by custom.
 _FUNCTION_WORDS = """
 a about according after all also although an and another any are as at based because been before both
@@ -52,27 +64,34 @@ _FUNCTION = frozenset(_FUNCTION_WORDS.split())
 def content_words(text: str) -> list[tuple[int, int]]:
     """The numbers and names of a text as (start, end) character spans, ordered and disjoint.
 
-    A number has a digit or is the word for one. A name has a capital letter and is no function word; a word
-    that begins a sentence of a longer text may have its capital from there, so that it counts only where
-    another capital or a number follows. In scripts without capitals every word of more than five letters
-    (Korean: two syllables) counts, and in those without spaces every run of characters. Code and the names
-    of members in JSON are left out.
+    A number has a digit or is the word for one, or is several of them ("three hundred"). A name has a capital
+    letter and is no function word; a word that begins a sentence of a longer text may have its capital from
+    there, so that it counts only where another capital or a number follows, or it has one elsewhere in the
+    text too. In scripts without capitals every word of more than five letters (Korean: two syllables) counts,
+    and in those without spaces every run of characters. Code, the names of members in JSON, the numbers of
+    list items and steps and the heads of tables are left out.
 
     Args:
         text: an answer, of any length and in any script.
     """
-    is_long = len(text.splitlines()) > 1 or word_count(text) >= LONG
+    is_long = not is_short(text)
     skipped = [(block.start, block.end) for block in code_blocks(text)]
-    skipped += [match.span() for pattern in (_MEMBER, _CODE_SPAN) for match in pattern.finditer(text)]
-    spans = list(_runs(text))
-    result = []
+    skipped += [
+        match.span()
+        for pattern in (_MEMBER, _CODE_SPAN, _NUMBERED, _TABLE_HEAD)
+        for match in pattern.finditer(text)
+    ]
+    spans, whole = _spans(text)
+    spans = [span for span in spans if not any(span[0] < stop and begin < span[1] for begin, stop in skipped)]
+    result, initial = [], []
     for at, (start, end) in enumerate(spans):
-        if any(start < stop and begin < end for begin, stop in skipped):
-            continue
         following = spans[at + 1] if at + 1 < len(spans) else (end, end)
-        if _is_content(text, start, end, following, is_long):
+        if start in whole or _is_content(text, start, end, following, is_long):
             result.append((start, end))
-    return result
+        else:
+            initial.append((start, end))
+    names = {text[start:end] for start, end in result}
+    return sorted([*result, *(span for span in initial if text[span[0] : span[1]] in names)])
 
 
 def script_of(word: str) -> Script:
@@ -85,10 +104,29 @@ def script_of(word: str) -> Script:
     return "cased" if first.lower() != first.upper() else "uncased"
 
 
+def _spans(text: str) -> tuple[list[tuple[int, int]], frozenset[int]]:
+    """The words of a text, numbers of several words as one, and where these begin."""
+    numbers = quantities(text)
+    result = [(one.start, one.end) for one in numbers]
+    ends = [end for _, end in result]
+    for start, end in _runs(text):
+        # Of a run of characters a number may be the beginning only.
+        at = bisect_right(ends, start)
+        if at < len(numbers) and numbers[at].start <= start:
+            start = numbers[at].end
+        if start < end:
+            result.append((start, end))
+    return sorted(result), frozenset(one.start for one in numbers)
+
+
 def _runs(text: str) -> Iterator[tuple[int, int]]:
     """The words of a text; Chinese and Japanese characters that stand together are one."""
     begun: tuple[int, int] | None = None
+    escapes = {match.start() + 1: match.end() for match in _ESCAPE.finditer(text)}
     for start, end in words(text):
+        start = max(start, escapes.get(start, 0))
+        if start >= end or text.startswith("\\u", end):
+            continue
         if begun is not None and is_cjk(text[start]) and begun[1] == start:
             begun = begun[0], end
             continue
@@ -110,7 +148,7 @@ def _is_content(text: str, start: int, end: int, following: tuple[int, int], is_
         letters = sum(not unicodedata.category(char).startswith("M") for char in word)
         long = _LONG_HANGUL if _HANGUL.match(word) else _LONG_WORD
         return letters >= (2 if script in ("cjk", "unspaced") else long)
-    if not _has_capital(word) or word.casefold().partition("'")[0].partition("\u2019")[0] in _FUNCTION:
+    if not _has_capital(word) or _NEGATED.search(word) or _APOSTROPHE.split(word.casefold())[0] in _FUNCTION:
         return False
     if len(word) == 1:
         return False  # an initial, a note of an outline

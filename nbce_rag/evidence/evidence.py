@@ -79,8 +79,8 @@ class Support:
         passage_id: Its `Passage.id`.
         share: Its share of the evidence for the stretch, in (0, 1].
         verbatim: Whether all of the stretch stands word for word in it, as
-            `nbce_rag.evidence.verbatim` compares: NFKC, case folding, runs of white space as one space,
-            no word cut.
+            `nbce_rag.evidence.verbatim` compares: NFKC, case folding, no invisible characters, runs of white
+            space as one space, no word cut.
         quote_start: Where it stands in `Passage.text` the first time, in characters; None unless verbatim.
         quote_end: Where that ends; exclusive.
     """

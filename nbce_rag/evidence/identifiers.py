@@ -62,7 +62,14 @@ def names_stand(text: str, sources: Iterable[str], *, camel: bool = True) -> boo
     False
     """
     names = {name.casefold() for name in identifiers(text, camel=camel)}
-    return not names or names <= names_in(source.casefold() for source in sources)
+    for source in sources:
+        if not names:
+            break
+        folded = source.casefold()
+        # Most of what an answer names is looked for in many passages and stands in few.
+        if any(name in folded for name in names):
+            names -= names_in([folded])
+    return not names
 
 
 def names_in(texts: Iterable[str]) -> frozenset[str]:

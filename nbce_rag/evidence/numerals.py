@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
-__all__ = ["is_numeral", "number_keys"]
+__all__ = ["SCALES", "is_numeral", "number_keys", "plain_number"]
 
 _ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
@@ -34,6 +35,9 @@ _ROMAN_VALUES = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000
 
 _HAN_DIGITS = {char: n for n, char in enumerate("〇一二三四五六七八九")} | {"零": 0, "两": 2, "兩": 2}
 _HAN_PLACES = {"十": 10, "百": 100, "千": 1000}
+SCALES = {"万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8}
+"""Chinese and Japanese units that are counted in thousands of themselves, and stand behind figures too."""
+_HAN = frozenset([*_HAN_DIGITS, *_HAN_PLACES, *SCALES])
 
 _FIGURES = re.compile(r"\d+(?:[.,\u066b\u066c'\u2019\u202f\u2009\u00a0 ]\d+)*")
 _GROUPS = re.compile(r"\d{1,3}(?:(?P<sign>\D)\d{3})(?:(?P=sign)\d{3})*")
@@ -52,6 +56,7 @@ def is_numeral(word: str) -> bool:
     )
 
 
+@lru_cache(maxsize=8192)
 def number_keys(word: str) -> frozenset[str]:
     """What a word says as a number, in figures; none for a word that is no number, two for "1.317".
 
@@ -61,7 +66,11 @@ def number_keys(word: str) -> frozenset[str]:
     (['1.317', '1317'], ['7'], ['14'])
     """
     plain = word
-    if not word.isascii():
+    if word.isascii():
+        if word.isalpha() and not word.isupper():  # most words are neither figures nor Roman
+            value = _WORDS.get(word.casefold())
+            return frozenset() if value is None else frozenset([str(value)])
+    else:
         plain = "".join(
             str(unicodedata.decimal(char)) if char.isdecimal() else char
             for char in unicodedata.normalize("NFKC", word)
@@ -72,7 +81,7 @@ def number_keys(word: str) -> frozenset[str]:
     value = _spelled(folded)
     if value is None and _ROMAN.fullmatch(plain):
         value = _roman(plain)
-    if value is None and plain and all(char in _HAN_DIGITS or char in _HAN_PLACES for char in plain):
+    if value is None and plain and _HAN.issuperset(plain):
         value = _han(plain)
     return frozenset() if value is None else frozenset([str(value)])
 
@@ -81,17 +90,19 @@ def _in_figures(figures: str) -> frozenset[str]:
     """Figures without what sets off thousands, a point before decimals, and no zeros that say nothing."""
     keys = set()
     if figures.isdecimal() or _GROUPS.fullmatch(figures):
-        keys.add(_bare(re.sub(r"\D", "", figures), ""))
+        keys.add(plain_number(re.sub(r"\D", "", figures)))
     if not figures.isdecimal():
         *whole, decimals = re.split(r"\D", figures)
         signs = re.findall(r"\D", figures)
         # A sign that stands once, or another than those before, may be a decimal one.
         if len(whole) == 1 or (signs[-1] not in signs[:-1] and all(len(part) == 3 for part in whole[1:])):
-            keys.add(_bare("".join(whole), decimals))
+            keys.add(plain_number(f"{''.join(whole)}.{decimals}"))
     return frozenset(keys)
 
 
-def _bare(whole: str, decimals: str) -> str:
+def plain_number(figures: str) -> str:
+    """Figures with at most a decimal point, without zeros that say nothing: "007.50" is "7.5"."""
+    whole, _, decimals = figures.partition(".")
     decimals = decimals.rstrip("0")
     return (whole.lstrip("0") or "0") + (f".{decimals}" if decimals else "")
 
@@ -114,12 +125,17 @@ def _roman(word: str) -> int:
 
 
 def _han(word: str) -> int:
-    if not any(char in _HAN_PLACES for char in word):
+    if all(char in _HAN_DIGITS for char in word):
         return int("".join(str(_HAN_DIGITS[char]) for char in word))
-    total, digit = 0, 0
+    total, part, digit = 0, 0, 0
     for char in word:
-        if char in _HAN_PLACES:
-            total, digit = total + max(digit, 1) * _HAN_PLACES[char], 0
+        if char in SCALES:
+            scale = SCALES[char]
+            # 万 counts what stands right before it, 亿 all that does.
+            counted = part + digit if scale == 10**4 else total + part + digit
+            total, part, digit = (total if scale == 10**4 else 0) + max(counted, 1) * scale, 0, 0
+        elif char in _HAN_PLACES:
+            part, digit = part + max(digit, 1) * _HAN_PLACES[char], 0
         else:
             digit = _HAN_DIGITS[char]
-    return total + digit
+    return total + part + digit

@@ -65,23 +65,25 @@ def evidence_by_passage(
     usable = [token for token in tokens if len(token.weights) == count]
     weights = _means([token.weights for token in usable]) or [0.0] * count
     leaders = Counter(token.passage for token in usable)
-    present = [(citation, one) for citation in citations for one in supports_among(citation, count)]
-    numbers = {place: n for n, place in enumerate(dict.fromkeys(one.passage for _, one in present), 1)}
+    present = [(citation, named) for citation in citations if (named := supports_among(citation, count))]
+    by_passage = Counter(one.passage for _, named in present for one in named)
+    numbers = {place: n for n, place in enumerate(by_passage, 1)}
     for place in range(count):
         numbers.setdefault(place, len(numbers) + 1)
     spans = words(text) if present else []
     starts = [start for start, _ in spans]
     letters, support = [0] * count, [0.0] * count
-    for citation, one in present:
+    for citation, named in present:
         inside = spans[bisect_left(starts, citation.start) : bisect_left(starts, citation.end)]
         absent = [w for w in unsupported if citation.start <= w.start and w.end <= citation.end]
-        letters[one.passage] += sum(
+        standing = sum(
             end - start for start, end in inside if end <= citation.end and not _is_in(start, end, absent)
         )
         missing = sum(word.end - word.start for word in absent)
-        support[one.passage] += float(one.share) * (citation.end - citation.start - missing)
+        for one in named:
+            letters[one.passage] += standing
+            support[one.passage] += float(one.share) * (citation.end - citation.start - missing)
     all_letters = sum(end - start for start, end in spans)
-    by_passage = Counter(one.passage for _, one in present)
     return tuple(
         PassageEvidence(
             passage=place,

@@ -178,8 +178,12 @@ def _is_invented(part: str, kind: Kind, texts: Sequence[str]) -> bool:
     if kind != "code":
         return not names_stand(part, texts)
     written = set(_NAME.findall(part))
-    standing = {name for text in texts for name in _NAME.findall(text)}
-    return len(written & standing) < _NAMES_STANDING * len(written)
+    absent = set(written)
+    for text in texts:
+        if len(written) - len(absent) >= _NAMES_STANDING * len(written):
+            return False
+        absent.difference_update(_NAME.findall(text))
+    return len(written) - len(absent) < _NAMES_STANDING * len(written)
 
 
 def _shares(cited: _Cited) -> tuple[tuple[int, float], ...]:

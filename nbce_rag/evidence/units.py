@@ -9,9 +9,9 @@ from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from .blocks import Kind, blocks
-from .words import sized_words
+from .words import sized_words, word_count
 
-__all__ = ["LONG", "Unit", "units"]
+__all__ = ["LONG", "Unit", "is_short", "units"]
 
 LONG = 12
 """Words from which on an answer is no short fact. See method.md for what it was set by."""
@@ -49,6 +49,11 @@ class Unit(NamedTuple):
     kind: Kind
     group: int
     size: float
+
+
+def is_short(text: str) -> bool:
+    """Whether an answer is a short fact: one line of fewer than `LONG` words."""
+    return len(text.splitlines()) <= 1 and word_count(text) < LONG
 
 
 def units(text: str) -> list[Unit]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..passages import Passage
-from .content_words import content_words
+from .content_words import content_words, script_of
 from .evidence import Citation
-from .passage_words import words_of
+from .passage_words import PassageWords, words_of
 from .verbatim import FoldedText
 
 __all__ = ["CitedWords", "UnsupportedWords", "count_cited_words", "unsupported_words"]
@@ -35,7 +35,7 @@ class UnsupportedWords:
 
 
 def unsupported_words(
-    text: str, citations: Sequence[Citation], passages: Sequence[Passage]
+    text: str, citations: Sequence[Citation], passages: Sequence[Passage], is_cut: bool = False
 ) -> tuple[UnsupportedWords, ...]:
     """The numbers and names (`content_words`) inside of citations that stand in no passage cited there.
 
@@ -50,13 +50,15 @@ def unsupported_words(
         text: the answer.
         citations: its citations, ordered and disjoint.
         passages: the passages that were read.
+        is_cut: whether the text was cut off, so that its last word may be the beginning of one. That is left
+            out; in Chinese, Japanese and scripts without spaces, whose words are not told, nothing is.
 
     Returns:
-        Words, ordered and disjoint. Neighbours with nothing but blanks between them are one.
+        Words, ordered and disjoint. Neighbours on one line with nothing but blanks between them are one.
     """
     lookup = _Lookup(passages)
     result: list[UnsupportedWords] = []
-    for start, end, named in _cited(text, citations, lookup):
+    for start, end, named in _cited(text, citations, lookup, is_cut):
         word = text[start:end]
         for first, last in lookup.absent(word, named):
             missing = word[first:last]
@@ -73,8 +75,9 @@ def unsupported_words(
 def _are_one(
     text: str, before: UnsupportedWords, one: UnsupportedWords, citations: Sequence[Citation]
 ) -> bool:
-    """Whether words are shown with those before them: in one citation, with blanks between them only."""
-    if before.passage != one.passage or text[before.end : one.start].strip():
+    """Whether words are shown with those before them: in one citation and line, with blanks between."""
+    between = text[before.end : one.start]
+    if before.passage != one.passage or between.strip() or "\n" in between:
         return False
     return any(citation.start <= before.start and one.end <= citation.end for citation in citations)
 
@@ -93,16 +96,18 @@ class CitedWords(NamedTuple):
     verbatim: int
 
 
-def count_cited_words(text: str, citations: Sequence[Citation], passages: Sequence[Passage]) -> CitedWords:
+def count_cited_words(
+    text: str, citations: Sequence[Citation], passages: Sequence[Passage], is_cut: bool = False
+) -> CitedWords:
     """Counts what `unsupported_words` looks up. Arguments are the same."""
     lookup = _Lookup(passages)
     total = standing = verbatim = 0
-    for start, end, named in _cited(text, citations, lookup):
+    for start, end, named in _cited(text, citations, lookup, is_cut):
         word = text[start:end]
         total += 1
         if not lookup.absent(word, named):
             standing += 1
-            verbatim += any(FoldedText(lookup.text(place)).holds(word) for place in named)
+            verbatim += any(lookup.is_verbatim(word, place) for place in named)
     return CitedWords(total, standing, verbatim)
 
 
@@ -111,9 +116,22 @@ class _Lookup:
 
     def __init__(self, passages: Sequence[Passage]) -> None:
         self._passages = passages
+        self._words: dict[int, PassageWords] = {}
+        self._folded: dict[int, FoldedText] = {}
 
-    def text(self, place: int) -> str:
-        """What is looked into: a passage's title and text."""
+    def words(self, place: int) -> PassageWords:
+        """The words of a passage's title and text."""
+        if place not in self._words:
+            self._words[place] = words_of(self._text(place))
+        return self._words[place]
+
+    def is_verbatim(self, word: str, place: int) -> bool:
+        """Whether a passage's title or text has a word letter by letter, but for case and width."""
+        if place not in self._folded:
+            self._folded[place] = FoldedText(self._text(place))
+        return self._folded[place].holds(word)
+
+    def _text(self, place: int) -> str:
         return f"{self._passages[place].title or ''}\n{self._passages[place].text}"
 
     def places(self, citation: Citation) -> list[int]:
@@ -129,22 +147,32 @@ class _Lookup:
         """What of a word stands in none of some passages: the least that is missing in one of them."""
         least: list[tuple[int, int]] = [(0, len(word))]
         for place in places:
-            missing = words_of(self.text(place)).absent(word)
+            missing = self.words(place).absent(word)
             if not missing:
                 return []
             least = min(least, missing, key=lambda spans: sum(end - start for start, end in spans))
         return least
 
 
-def _cited(text: str, citations: Sequence[Citation], lookup: _Lookup) -> list[tuple[int, int, list[int]]]:
+def _cited(
+    text: str, citations: Sequence[Citation], lookup: _Lookup, is_cut: bool
+) -> list[tuple[int, int, list[int]]]:
     """Content words inside of citations, with the passages that are cited there."""
     named = [(citation, places) for citation in citations if (places := lookup.places(citation))]
     if not named:
         return []
     spans = content_words(text)
+    if is_cut and spans and _goes_on(text, *spans[-1]):
+        spans.pop()
     starts = [start for start, _ in spans]
     result = []
     for citation, places in named:
         inside = spans[bisect_left(starts, citation.start) : bisect_left(starts, citation.end)]
         result += [(start, end, places) for start, end in inside if end <= citation.end]
     return result
+
+
+def _goes_on(text: str, start: int, end: int) -> bool:
+    """Whether a word may go on behind the end of a text: nothing follows it, or what joins words."""
+    is_spaced = script_of(text[start:end]) in ("cased", "uncased")
+    return is_spaced and not text[end:].strip("-\u2010\u2011'\u2019,")

@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Iterator
 from functools import cached_property
 
+from ..folding import INVISIBLE
 from .words import fold, words
 
 __all__ = ["FoldedText"]
@@ -15,7 +16,8 @@ class FoldedText:
     """A text in which others are looked for word for word.
 
     Both are compared as `fold` leaves them: without width and compatibility forms, case, and the kind and
-    number of blanks. A match begins and ends where no word is cut: "art" does not stand in "party".
+    number of blanks; and without what nobody sees, such as soft hyphens (`nbce_rag.folding`). A match begins
+    and ends where no word is cut: "art" does not stand in "party".
 
     Args:
         text: The text to look in.
@@ -23,8 +25,7 @@ class FoldedText:
 
     def __init__(self, text: str) -> None:
         self._original = text
-        self._text = fold(text)
-        self._inside = frozenset(at for start, end in words(self._text) for at in range(start + 1, end))
+        self._text = _folded(text)
 
     def holds(self, text: str) -> bool:
         """Whether `text` stands in it; what holds nothing but blanks stands nowhere."""
@@ -43,13 +44,18 @@ class FoldedText:
 
     def _at(self, text: str) -> tuple[int, int] | None:
         """(start, end) in the folded text."""
-        part = fold(text)
+        part = _folded(text)
         at = self._text.find(part) if part else -1
         while at >= 0:
             if at not in self._inside and at + len(part) not in self._inside:
                 return at, at + len(part)
             at = self._text.find(part, at + 1)
         return None
+
+    @cached_property
+    def _inside(self) -> frozenset[int]:
+        """Places of the folded text at which a word would be cut."""
+        return frozenset(at for start, end in words(self._text) for at in range(start + 1, end))
 
     @cached_property
     def _spans(self) -> list[tuple[int, int]]:
@@ -68,6 +74,10 @@ class FoldedText:
         return spans
 
 
+def _folded(text: str) -> str:
+    return fold(text.translate(INVISIBLE))
+
+
 def _pieces(text: str) -> Iterator[tuple[int, int, str]]:
     """Pieces of a text, as short as may be, that are folded by themselves: (start, end, folded).
 
@@ -77,7 +87,7 @@ def _pieces(text: str) -> Iterator[tuple[int, int, str]]:
     for at in range(1, len(text) + 1):
         if at < len(text) and not _is_cut(text, start, at):
             continue
-        yield start, at, unicodedata.normalize("NFKC", text[start:at]).casefold()
+        yield start, at, unicodedata.normalize("NFKC", text[start:at].translate(INVISIBLE)).casefold()
         start = at
 
 
@@ -87,8 +97,10 @@ def _is_cut(text: str, start: int, at: int) -> bool:
     char = text[at]
     if char.isascii():
         return True
+    if ord(char) in INVISIBLE:
+        return False
     if unicodedata.combining(unicodedata.normalize("NFKD", char)[0]):
         return False
-    before = text[start:at]
+    before = text[start:at].translate(INVISIBLE)
     joined = unicodedata.normalize("NFKC", before + char)
     return joined == unicodedata.normalize("NFKC", before) + unicodedata.normalize("NFKC", char)

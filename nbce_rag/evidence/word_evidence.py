@@ -39,8 +39,9 @@ def cited_words(
     citation.
 
     Which passages say the same is told over the words from where the lead came to one of them
-    (`Agreement.alike`), so that one that parts ways is not named from that word on. It must say what those
-    words say, and have a thousandth of their evidence.
+    (`Agreement.alike`), so that one that parts ways is not named from that word on, nor for the first words
+    of a name of which it does not say the others. It must say what those words say, and have a thousandth of
+    their evidence.
 
     Args:
         text: The answer.
@@ -135,16 +136,26 @@ def _named(by_word: Sequence[_Word], agreement: Agreement) -> Iterator[tuple[_Wo
 
 def _settled(leads: Sequence[_Lead], agreement: Agreement) -> Iterator[tuple[_Word, frozenset[int]]]:
     """The words with those of the passages that say what all of these words say, as far as they go along."""
-    sure: dict[int, bool] = {}
+    named: list[set[int]] = [{lead.best} for lead in leads]
     for place in frozenset[int]().union(*(lead.alike for lead in leads)):
-        along = [lead for lead in leads if place in lead.alike]
-        start, end, total = along[0].word.start, along[-1].word.end, along[-1].total
-        is_copy = any(agreement.is_copy(place, lead.best) for lead in along)
-        sure[place] = _mean([lead.word for lead in along], place) >= LEAST_SHARE and (
-            is_copy or (total is not None and agreement.says(place, start, end, total))
-        )
-    for lead in leads:
-        yield lead.word, frozenset(place for place in lead.alike if sure[place]) | {lead.best}
+        along = [at for at, lead in enumerate(leads) if place in lead.alike]
+        while along and any(
+            _is_one_name(leads[along[-1]], lead, agreement) for lead in leads[along[-1] + 1 :][:1]
+        ):
+            along.pop()
+        if not along or _mean([leads[at].word for at in along], place) < LEAST_SHARE:
+            continue
+        start, end, total = leads[along[0]].word.start, leads[along[-1]].word.end, leads[along[-1]].total
+        is_copy = any(agreement.is_copy(place, leads[at].best) for at in along)
+        if is_copy or (total is not None and agreement.says(place, start, end, total)):
+            for at in along:
+                named[at].add(place)
+    for lead, places in zip(leads, named, strict=True):
+        yield lead.word, frozenset(places)
+
+
+def _is_one_name(one: _Lead, other: _Lead, agreement: Agreement) -> bool:
+    return agreement.is_one_name((one.word.start, one.word.end), (other.word.start, other.word.end))
 
 
 def _runs(

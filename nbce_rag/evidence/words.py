@@ -31,8 +31,7 @@ def words(text: str) -> list[tuple[int, int]]:
     "1,317.5"), and so are the combining marks that many scripts write vowels with. A Chinese or
     Japanese character is a word of its own.
     """
-    kinds = "".join(map(_kind, text))
-    return [match.span() for match in _WORD.finditer(kinds)]
+    return [match.span() for match in _WORD.finditer(text.translate(_KINDS))]
 
 
 def sized_words(text: str) -> list[tuple[int, int, float]]:
@@ -57,6 +56,17 @@ def fold(text: str) -> str:
 def is_cjk(char: str) -> bool:
     """Whether a character is Chinese or Japanese, and so a word of its own."""
     return bool(_CJK.match(char))
+
+
+class _Kinds(dict[int, str]):
+    """The kinds of characters by their code points, each told once: texts have few different ones."""
+
+    def __missing__(self, code: int) -> str:
+        self[code] = kind = _kind(chr(code))
+        return kind
+
+
+_KINDS = _Kinds()
 
 
 def _kind(char: str) -> str:

@@ -68,6 +68,18 @@ def test_citations_of_arguments_count_in_the_values() -> None:
     assert argument_citations("no JSON", cited, [("one", arguments)]) == {}
 
 
+def test_of_a_part_of_a_citation_only_what_is_true_of_it_is_told() -> None:
+    text = '{"arguments": {"who": "Ada", "when": "1908"}}'
+    extras = {"verbatim": True, "quote_start": 3, "quote_end": 30, "unsupported": ["1908"]}
+    cited = Citation(type="citation", start_index=0, end_index=len(text), extras=extras)
+    parts = argument_citations(text, [cited], [("a", {"who": "Ada", "when": "1908"})])["a"]
+    assert parts["who"][0]["extras"] == {"verbatim": True}
+    assert parts["when"][0]["extras"] == {"verbatim": True, "unsupported": ["1908"]}
+    begin = text.index("1908")
+    exact = Citation(type="citation", start_index=begin, end_index=begin + 4, extras=extras)
+    assert argument_citations(text, [exact], [("a", {"when": "1908"})])["a"]["when"][0]["extras"] == extras
+
+
 def test_a_forced_call_is_cited_by_its_arguments(chat: Any) -> None:
     pytest.importorskip("llguidance")
 

@@ -389,6 +389,17 @@ def test_citations_are_cores_own_and_equal_in_both_output_versions(chat: Chat) -
     assert list(map(strip, streamed["annotations"])) == list(map(strip, cited))
 
 
+@pytest.mark.parametrize("before", [0, 100, 290, 700, 1000])
+def test_the_excerpt_of_a_long_passage_has_the_quote(before: int) -> None:
+    passage = Passage("x " * (before // 2) + "Ada Fenwick runs it. " + "y " * ((1000 - before) // 2))
+    (one,) = citations(an_answer("Ada Fenwick", [passage], [(1.0,)]).to_dict())
+    assert "Ada Fenwick" in one["cited_text"]
+    assert one["cited_text"].strip("…") in passage.text
+    assert len(one["cited_text"].strip("…")) == 300
+    (one,) = citations(an_answer("Ada Hale", [passage], [(1.0,)]).to_dict())
+    assert one["cited_text"] == f"{passage.text[:300]}…"
+
+
 @pytest.mark.parametrize("template", [True, False])
 def test_contexts_that_were_forgotten_are_warned_of(chat: Chat, template: bool) -> None:
     llm = chat(template=template)

@@ -12,7 +12,7 @@ import itertools
 import re
 from collections.abc import Iterator
 
-from .folding import folded, is_of_word
+from ...folding import folded, is_of_word
 
 __all__ = ["TOKENIZER", "index_text", "match_expression", "terms_of"]
 

@@ -1,4 +1,4 @@
-"""One form for all ways of writing a word: what is indexed and what is asked are folded alike.
+"""One form for all ways of writing a word: what is indexed, asked and looked up in passages is folded alike.
 
 Unicode's compatibility forms (NFKC) and case folding take ligatures, widths, ß and SS, and the Greek final
 sigma together. What they would run together is set apart first: 10⁶ is not 106, 3½ not 31/2, and the number
@@ -20,19 +20,23 @@ from __future__ import annotations
 import re
 import unicodedata
 
-__all__ = ["folded", "is_of_word"]
+__all__ = ["INVISIBLE", "broken_words", "folded", "is_of_word"]
 
-_INVISIBLE = (
-    *(0x00AD, 0x034F, 0x061C, 0x0640, 0x070F, 0x180E, 0x2060, 0x3164, 0xFEFF, 0xFFA0),
-    *range(0x200B, 0x2010),
-    *range(0x202A, 0x202F),
-    *range(0x2061, 0x2070),
-    *range(0xFE00, 0xFE10),
-    *range(0xE0100, 0xE01F0),
+INVISIBLE: dict[int, str | None] = dict.fromkeys(
+    (
+        *(0x00AD, 0x034F, 0x061C, 0x0640, 0x070F, 0x180E, 0x2060, 0x3164, 0xFEFF, 0xFFA0),
+        *range(0x200B, 0x2010),
+        *range(0x202A, 0x202F),
+        *range(0x2061, 0x2070),
+        *range(0xFE00, 0xFE10),
+        *range(0xE0100, 0xE01F0),
+    )
 )
+"""Characters that nobody sees, as `str.translate` takes them out."""
+
 _FRACTIONS = "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞⅟"
 _BEFORE: dict[int, str | None] = {
-    **dict.fromkeys(_INVISIBLE),
+    **INVISIBLE,
     **{ord(c): f" {c}" for c in _FRACTIONS},
     **dict.fromkeys(map(ord, "©®℗℠™"), " "),
     0x2010: "-",
@@ -117,8 +121,16 @@ def folded(text: str) -> str:
         if _SUPERSCRIPT.search(text):
             text = _RAISED.sub(" ", text)
         text = _FOREIGN.sub(_folded_run, text.replace("\0", " "))
-    whole = [_joined(text, match) for match in _HARD_BREAK.finditer(text)]
-    return " ".join([text, *filter(None, whole)])
+    return " ".join([text, *broken_words(text)])
+
+
+def broken_words(text: str) -> list[str]:
+    """The words that a hyphen breaks at the end of a line, whole.
+
+    >>> broken_words("the fer-\\nry of Tam-\\nsel")
+    ['ferry', 'Tamsel']
+    """
+    return [word for match in _HARD_BREAK.finditer(text) if (word := _joined(text, match))]
 
 
 def _folded_run(run: re.Match[str]) -> str:
