@@ -15,6 +15,7 @@ from ..documents.watch import require_watchfiles, watch_changes
 from ..errors import IndexNotFoundError, InputError
 from .console import errors_in_one_line, notes, on_terminal, progress_bar, say, spinner
 from .kv import fill, parse_bytes
+from .limits import LIMITS, parse_limits
 from .options import EmbedderOption, given
 
 if TYPE_CHECKING:
@@ -64,6 +65,15 @@ def index_command(
             min=1,
             help="Processes that read files; 1 reads them here.",
             show_default="as many as there are cores, 1 for a few small files",
+        ),
+    ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=N",
+            help="The most that one file may take, such as max_pages=2000 or max_bytes=200MB; may be "
+            f"repeated. Names: {', '.join(LIMITS)}.",
+            show_default=False,
         ),
     ] = None,
     factory: Annotated[
@@ -139,7 +149,8 @@ def index_command(
     if check or rebuild or not documents:
         with errors_in_one_line():
             switches = {"--keep-missing": keep_missing, "--yes": yes, "--watch": watch}
-            for name, is_set in (switches | {"--exclude": exclude, "--gitignore": gitignore}).items():
+            of_files = {"--exclude": exclude, "--gitignore": gitignore, "--limit": limit}
+            for name, is_set in (switches | of_files).items():
                 if is_set:
                     raise InputError(f"{name} goes with documents; leave it out here")
         _maintain(path, documents, factory, check, rebuild)
@@ -153,8 +164,8 @@ def index_command(
         if watch:
             require_watchfiles()  # before anything is embedded
         window = given(max_tokens=max_tokens, overlap=overlap, workers=workers)
-        rules = given(exclude=exclude) | {"gitignore": gitignore}
-        limit = None if kv_max_bytes is None else parse_bytes(kv_max_bytes)
+        rules = given(exclude=exclude) | {"gitignore": gitignore, "limits": parse_limits(limit or ())}
+        kv_limit = None if kv_max_bytes is None else parse_bytes(kv_max_bytes)
         with notes() as found, redirect_stdout(sys.stderr), _open_or_create(path, embedder) as index:
             if factory is not None:
                 from ..index.vectors.factories import check_factory
@@ -177,7 +188,7 @@ def index_command(
         if kv and size:
             with notes() as found, redirect_stdout(sys.stderr), _open_or_create(path, embedder) as index:
                 loading = given(device=device, dtype=dtype, backend=backend)
-                done, more = fill(index, model, limit, kv_sentences, **loading)
+                done, more = fill(index, model, kv_limit, kv_sentences, **loading)
             for warning in (*more, *found):
                 say(f"warning: {warning}")
             typer.echo(done)

@@ -17,7 +17,9 @@ from ..tables import flat_table, pipe_table
 from ..word.numbering import Numbering
 from ..word.styles import Styles
 
-__all__ = ["DOCUMENTS", "PACKAGES"]
+__all__ = ["DOCUMENTS", "PACKAGES", "VERSION"]
+
+VERSION = 1
 
 PACKAGES = ("docx", "lxml")
 

@@ -14,7 +14,9 @@ from ..limits import ReadLimits, Room
 from ..opendocument.styles import ListNumbers, Styles
 from ..tables import flat_table, pipe_table
 
-__all__ = ["DOCUMENTS", "PACKAGES"]
+__all__ = ["DOCUMENTS", "PACKAGES", "VERSION"]
+
+VERSION = 1
 
 PACKAGES = ("lxml",)
 
