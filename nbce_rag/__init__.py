@@ -52,11 +52,13 @@ _NAMES = {
         "Report",
         "report_schema",
     ),
+    "documents.folders": ("read_files",),
     "documents.limits": ("ReadLimits",),
     "documents.pdf.boxes": (
         "page_boxes",
         "PageBox",
     ),
+    "documents.readers": ("read_document",),
     "embedding.embedder": ("Embedder",),
     "embedding.function": ("CallableEmbedder",),
     "embedding.resolve": ("EmbedderLike",),
@@ -223,6 +225,8 @@ __all__ = [
     "PromptTemplate",
     "Quote",
     "Rag",
+    "read_document",
+    "read_files",
     "ReadError",
     "ReadLimits",
     "Report",
@@ -262,8 +266,10 @@ if TYPE_CHECKING:
     from .answers.choices import ChoiceScores
     from .answers.comparison import AnswerGroup, Comparison
     from .answers.report import Report, report_schema
+    from .documents.folders import read_files
     from .documents.limits import ReadLimits
     from .documents.pdf.boxes import PageBox, page_boxes
+    from .documents.readers import read_document
     from .embedding.embedder import Embedder
     from .embedding.function import CallableEmbedder
     from .embedding.resolve import EmbedderLike

@@ -17,6 +17,9 @@ from index_tools import ANIMALS, bag_of_words, count_embedded, open_again
 from typer.testing import CliRunner, Result
 
 from nbce_rag.cli.main import app
+from nbce_rag.documents import readers
+from nbce_rag.documents.document import Document
+from nbce_rag.documents.limits import ReadLimits
 from nbce_rag.errors import InputError
 from nbce_rag.index import PassageIndex
 from nbce_rag.index.sqlite.storage import Storage
@@ -262,6 +265,40 @@ class TestSync:
             (docs / name).rename(docs / "new" / name)
         assert len(index.sync_files([docs]).files_moved) == 4
 
+    def test_files_are_read_anew_when_their_reader_has_changed(
+        self, tmp_path: Path, docs: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (docs / "page.html").write_text("<p>Foxes yelp.</p>")
+        (docs / "same.html").write_text("<p>Goats bleat.</p>")
+        mail = "From: a@example.org\nSubject: Hens\nContent-Type: text/html\n\n<p>Hens cluck.</p>"
+        (docs / "a.eml").write_text(mail)
+
+        def older(path: Path, data: bytes, limits: ReadLimits) -> Document:
+            return Document(data.decode().replace("<p>Foxes", "Foxes</p>").replace("<p>", "").strip("</p>"))
+
+        with PassageIndex.create(tmp_path / "index", bag_of_words) as index:
+            with monkeypatch.context() as patch:
+                patch.setitem(readers._DOCUMENTS, ".html", older)
+                for suffix in (".html", ".eml"):
+                    patch.setitem(readers._VERSIONS, suffix, 0)
+                index.sync_files([docs])
+            assert {"Foxes</p> yelp.", "Goats bleat."} <= texts(index)
+            embedded = count_embedded(index)
+            report = index.sync_files([docs])
+            assert sorted(report.files_changed) == [
+                str(docs / name) for name in ("a.eml", "page.html", "same.html")
+            ]
+            assert (report.files_added, report.files_unchanged) == ((), 4)
+            assert (report.passages_added, report.passages_removed) == (1, 1)
+            assert embedded == ["Foxes yelp."]
+            assert {"Foxes yelp.", "Goats bleat."} <= texts(index)
+            assert index.sync_files([docs]).files_unchanged == 7
+
+    def test_only_text_as_it_stands_has_readers_without_a_version(self) -> None:
+        plain = {".txt", ".md", ".markdown", ".mdx", ".rst", ".adoc", ".org", ".tex", ".jsonl", ".jsonl.gz"}
+        assert {end for end in readers.SUFFIXES if not readers.reader_version(Path(f"a{end}"))} == plain
+        assert readers.reader_version(Path("setup.cfg")) == 0
+
     def test_wrong_arguments(self, index: PassageIndex, docs: Path) -> None:
         with pytest.raises(InputError, match="confirm"):
             index.sync_files([docs], confirm=True)  # type: ignore[arg-type]
@@ -397,6 +434,38 @@ class TestCommands:
         assert f"removed: {docs / 'd.txt'} is gone\n" in result.stderr
         assert "4 files of other types passed over: .png (2), " in result.stderr
         assert "no suffix" in result.stderr
+
+    def test_index_within_limits(self, path: Path, docs: Path) -> None:
+        (docs / "long.txt").write_text("Long. " * 100)
+        result = run(
+            "index", docs, "--index", path, "--limit", "max_bytes=0.5kB", "--limit", "max_seconds=9.5"
+        )
+        assert result.exit_code == 0, result.output
+        assert "0 added, 4 unchanged, 1 failed" in result.stdout
+        assert f"failed: {docs / 'long.txt'}: " in result.stderr
+        assert "max_bytes" in result.stderr
+        assert "1 added" in run("index", docs, "--index", path).stdout
+
+    @pytest.mark.parametrize(
+        ("limits", "message"),
+        [
+            (["max_pages"], "--limit 'max_pages' sets no limit; write it like max_pages=2000"),
+            (["most=3"], "with one of max_bytes, max_unpacked_bytes, max_depth, max_pages, max_seconds"),
+            (["max_pages=1.5"], "--limit max_pages='1.5' must be a whole number"),
+            (["max_pages=0"], "max_pages=0 is out of range"),
+            (["max_seconds=soon"], "--limit max_seconds='soon' must be a number"),
+            (["max_seconds=nan"], "max_seconds=nan must be a number"),
+            (["max_bytes=many"], "'many' is no size"),
+            (["max_depth=9", "max_depth=8"], "--limit max_depth is given twice"),
+        ],
+    )
+    def test_limits_that_are_none(self, path: Path, docs: Path, limits: list[str], message: str) -> None:
+        options = [part for limit in limits for part in ("--limit", limit)]
+        result = run("index", docs, "--index", path, *options)
+        assert result.exit_code == 2
+        assert message in result.stderr.replace("\n", " ")
+        result = run("index", "--check", "--index", path, *options)
+        assert "--limit goes with documents" in result.stderr
 
     def test_index_reads_in_other_processes(self, path: Path, docs: Path) -> None:
         for number in range(3):

@@ -216,6 +216,38 @@ class TestOpenDocument:
         ]
         assert document.title == "A title"
 
+    def test_powers_stay_powers_and_hidden_text_is_left_out(self, tmp_path: Path) -> None:
+        def style(name: str, properties: str, family: str = "text", parent: str = "") -> str:
+            return (
+                f'<style:style style:name="{name}" style:family="{family}" '
+                f'style:parent-style-name="{parent}">'
+                f"<style:text-properties {properties}/></style:style>"
+            )
+
+        styles = (
+            style("up", 'style:text-position="super 58%"')
+            + style("also-up", 'style:text-position="33% 58%"')
+            + style("child", "", parent="up")
+            + style("down", 'style:text-position="-33% 58%"')
+            + style("level", 'style:text-position="0% 100%"')
+            + style("circle", "", parent="circle")
+            + style("off", 'text:display="none"')
+            + style("on", 'text:display="true"', parent="off")
+            + style("off", 'text:display="none"', "paragraph")
+        )
+        names = "up also-up child down level circle none"
+        spans = "".join(f'<text:span text:style-name="{name}">6</text:span>,' for name in names.split())
+        body = (
+            f"{styles}<text:p>{spans}<text:span text:style-name='up'>th</text:span></text:p>"
+            "<text:p>a<text:span text:style-name='off'>b</text:span><text:span text:style-name='on'>c"
+            "</text:span>d</text:p><text:p text:style-name='off'>e</text:p>"
+            "<text:h text:style-name='off'>f</text:h>"
+            "<text:section text:display='none'><text:p>g</text:p></text:section>"
+            "<text:section><text:p>h</text:p></text:section>"
+        )
+        text = read_document(opendocument(tmp_path / "a.odt", "text", body)).text
+        assert text == "^6,^6,^6,6,6,6,6,th\n\nacd\n\nh"
+
     def test_lists_have_their_numbers(self, tmp_path: Path) -> None:
         levels = "".join(
             f'<text:list-level-style-number text:level="{level}" style:num-format="{kind}" {more}/>'

@@ -372,3 +372,43 @@ def test_threads_take_turns(tmp_path: Path) -> None:
         thread.join()
     for number, path in enumerate(paths):
         assert texts[path].split("\f") == [f"Page {page} of book {number}." for page in range(40)]
+
+
+def test_powers_stay_powers(tmp_path: Path) -> None:
+    def raised(text: str, rise: float, size: float = 7) -> str:
+        return f"/F1 {size} Tf {rise} Ts ({text}) Tj /F1 12 Tf 0 Ts"
+
+    content = (
+        f"BT /F1 12 Tf 72 700 Td (The basin holds 3 x 10) Tj {raised('6', 4)} ( litres of H) Tj "
+        f"{raised('2', -3)} (O in 5 m) Tj {raised('-2', 4)} (, on the 4) Tj {raised('th', 4)} ( of 12) Tj "
+        f"{raised('3', 0)} (.) Tj ET"
+    )
+    document = read(tmp_path, pdf_of(content))
+    assert document.text == "The basin holds 3 x 10^6 litres of H2O in 5 m^-2, on the 4th of 123."
+    start = document.text.index("^6")
+    (box,) = page_boxes(tmp_path / "a.pdf", start, start + 2)
+    assert box.bottom > 700
+
+
+def test_bullets_are_items_and_no_columns(tmp_path: Path) -> None:
+    lines = [(72.0, 700.0 - 14 * n, "\\267") for n in range(3)]
+    lines += [(100.0, 700.0 - 14 * n, f"Item number {n}") for n in range(3)]
+    data = lines_pdf(sorted(lines, key=lambda line: (-line[1], line[0])), letters={0o267: "\uf0b7"})
+    assert read(tmp_path, data).text == "• Item number 0\n• Item number 1\n• Item number 2"
+
+
+@pytest.mark.parametrize("shift", [0, 45, 70])
+def test_numbers_stand_under_their_heads_though_not_below_them(tmp_path: Path, shift: int) -> None:
+    heads, numbers = (150, 300), (200 - shift, 350 - shift)
+    lines: list[tuple[float, float, str]] = [
+        (72, 700, "Boat"),
+        (heads[0], 700, "Crew"),
+        (heads[1], 700, "Fee"),
+    ]
+    for row, (boat, crew, fee) in enumerate((("Yawl", "4", "12"), ("Ketch", "", "30"), ("Sloop", "2", "9"))):
+        bottom = 680 - 20 * row
+        lines.append((72, bottom, boat))
+        lines += [(left, bottom, text) for left, text in zip(numbers, (crew, fee), strict=True) if text]
+    assert read(tmp_path, lines_pdf(lines)).text == (
+        "| Boat | Crew | Fee |\n| --- | --- | --- |\n| Yawl | 4 | 12 |\n| Ketch |  | 30 |\n| Sloop | 2 | 9 |"
+    )

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
-import os
+import math
 import sys
+import time
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..documents.readers import EXTRA, SUFFIXES, lacking_packages
+from ..documents.readers import SUFFIXES
 from ..documents.watch import require_watchfiles, watch_changes
-from ..errors import IndexNotFoundError, InputError
+from ..errors import (
+    EmbedderMismatchError,
+    IndexDamagedError,
+    IndexNotFoundError,
+    InputError,
+    PassageIndexError,
+)
 from .console import errors_in_one_line, notes, on_terminal, progress_bar, say, spinner
+from .index_report import say_report
 from .kv import fill, parse_bytes
+from .limits import LIMITS, parse_limits
 from .options import EmbedderOption, given
 
 if TYPE_CHECKING:
-    from ..index import PassageIndex, SyncReport
+    from ..index import PassageIndex
     from ..index.sync import ConfirmRemoval
 
 __all__ = ["index_command"]
 
 _NOTHING_READ = 1
 _PROBLEMS = 1
-_SHOWN_TYPES = 6
+_RETRY_S = 30.0
 
 
 def index_command(
@@ -64,6 +73,15 @@ def index_command(
             min=1,
             help="Processes that read files; 1 reads them here.",
             show_default="as many as there are cores, 1 for a few small files",
+        ),
+    ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=N",
+            help="The most that one file may take, such as max_pages=2000 or max_bytes=200MB; may be "
+            f"repeated. Names: {', '.join(LIMITS)}.",
+            show_default=False,
         ),
     ] = None,
     factory: Annotated[
@@ -139,7 +157,8 @@ def index_command(
     if check or rebuild or not documents:
         with errors_in_one_line():
             switches = {"--keep-missing": keep_missing, "--yes": yes, "--watch": watch}
-            for name, is_set in (switches | {"--exclude": exclude, "--gitignore": gitignore}).items():
+            of_files = {"--exclude": exclude, "--gitignore": gitignore, "--limit": limit}
+            for name, is_set in (switches | of_files).items():
                 if is_set:
                     raise InputError(f"{name} goes with documents; leave it out here")
         _maintain(path, documents, factory, check, rebuild)
@@ -153,8 +172,8 @@ def index_command(
         if watch:
             require_watchfiles()  # before anything is embedded
         window = given(max_tokens=max_tokens, overlap=overlap, workers=workers)
-        rules = given(exclude=exclude) | {"gitignore": gitignore}
-        limit = None if kv_max_bytes is None else parse_bytes(kv_max_bytes)
+        rules = given(exclude=exclude) | {"gitignore": gitignore, "limits": parse_limits(limit or ())}
+        kv_limit = None if kv_max_bytes is None else parse_bytes(kv_max_bytes)
         with notes() as found, redirect_stdout(sys.stderr), _open_or_create(path, embedder) as index:
             if factory is not None:
                 from ..index.vectors.factories import check_factory
@@ -173,11 +192,11 @@ def index_command(
                 index.compact(factory)
             size = len(index)
         took_in = report.files_added or report.files_changed or report.files_moved
-        _say_report(report, found, size)
+        say_report(report, found, size)
         if kv and size:
             with notes() as found, redirect_stdout(sys.stderr), _open_or_create(path, embedder) as index:
                 loading = given(device=device, dtype=dtype, backend=backend)
-                done, more = fill(index, model, limit, kv_sentences, **loading)
+                done, more = fill(index, model, kv_limit, kv_sentences, **loading)
             for warning in (*more, *found):
                 say(f"warning: {warning}")
             typer.echo(done)
@@ -193,28 +212,25 @@ def index_command(
 
 def _follow(index: PassageIndex, documents: list[Path], options: dict[str, Any]) -> None:
     """`nbce-rag index --watch`: until it is interrupted."""
-    for _ in watch_changes(documents, index.path):
+    again_at = math.inf
+    for has_changed in watch_changes(documents, index.path):
+        if not has_changed and time.monotonic() < again_at:
+            continue
+        again_at = math.inf
         try:
             with notes() as found, redirect_stdout(sys.stderr), progress_bar() as progress:
                 report = index.sync_files(documents, progress=progress, **options)
         except InputError as error:  # most of the index would go: the folder may come back
             say(f"error: {error}")
             continue
+        except (IndexDamagedError, IndexNotFoundError, EmbedderMismatchError):
+            raise
+        except PassageIndexError as error:  # a full disk, another writer: that may pass
+            say(f"error: {error} Tried again in {_RETRY_S:g} s.")
+            again_at = time.monotonic() + _RETRY_S
+            continue
         if report.files_added or report.files_changed or report.files_moved or report.files_removed:
-            _say_report(report, found, len(index))
-
-
-def _say_report(report: SyncReport, notes: list[str], size: int) -> None:
-    for reasons in report.files_failed.values():
-        for reason in reasons.splitlines():
-            say(f"failed: {reason}")
-    for warning in (*report.warnings, *notes):
-        say(f"warning: {warning}")
-    _say_changes(report)
-    typer.echo(
-        f"Files: {_counts(report)}. Passages: {report.passages_added} added, "
-        f"{report.passages_removed} removed, {size} in the index."
-    )
+            say_report(report, found, len(index))
 
 
 def _confirm(yes: bool) -> ConfirmRemoval | None:
@@ -225,43 +241,6 @@ def _confirm(yes: bool) -> ConfirmRemoval | None:
         return None
     return lambda count, total: typer.confirm(
         f"The files of {count} of {total} passages are gone. Remove these passages?", err=True
-    )
-
-
-def _say_changes(report: SyncReport) -> None:
-    """What a person may not have expected, on stderr."""
-    for path, old in report.files_moved.items():
-        say(f"moved: {old} -> {path}")
-    for path in report.files_removed:
-        say(f"removed: {path} is {'excluded' if os.path.lexists(path) else 'gone'}")
-    if report.files_missing:
-        examples = ", ".join(report.files_missing[:3]) + (", ..." if len(report.files_missing) > 3 else "")
-        say(f"{len(report.files_missing)} files that are gone stay in the index: {examples}")
-    if report.excluded:
-        say(f"excluded: {report.excluded} files and folders")
-    if count := sum(report.other_types.values()):
-        types = [
-            f"{suffix or 'no suffix'} ({files})" if files > 1 else suffix or "no suffix"
-            for suffix, files in report.other_types.items()
-        ]
-        more = ", ..." if len(types) > _SHOWN_TYPES else ""
-        files = "1 file of another type" if count == 1 else f"{count} files of other types"
-        say(f"{files} passed over: {', '.join(types[:_SHOWN_TYPES])}{more}")
-        if lacking := [suffix for suffix in report.other_types if suffix in lacking_packages()]:
-            say(f"{', '.join(lacking)} would be read with: pip install '{EXTRA}'")
-
-
-def _counts(report: SyncReport) -> str:
-    """How many files there were of each kind; kinds that are rare are left out where there are none."""
-    counts = {
-        "changed": len(report.files_changed),
-        "moved": len(report.files_moved),
-        "removed": len(report.files_removed),
-    }
-    rare = "".join(f"{count} {kind}, " for kind, count in counts.items() if count)
-    return (
-        f"{len(report.files_added)} added, {rare}{report.files_unchanged} unchanged, "
-        f"{len(report.files_failed)} failed"
     )
 
 

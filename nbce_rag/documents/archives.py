@@ -71,7 +71,7 @@ class Archive:
         if (size := sum(part.file_size for part in parts)) > limits.max_unpacked_bytes:
             raise ReadError(
                 f"{path}: unpacks to {size:,} bytes, over the limit of {limits.max_unpacked_bytes:,}; "
-                "split it."
+                "split it, or raise max_unpacked_bytes."
             )
 
     def __contains__(self, name: str) -> bool:
@@ -89,7 +89,7 @@ class Archive:
             if part.file_size > most and _is_markup(name):
                 raise ReadError(
                     f"{self._path}: has {part.file_size:,} bytes of markup in {name}, over the limit of "
-                    f"{most:,} (an eighth of max_unpacked_bytes); split it."
+                    f"{most:,} (an eighth of max_unpacked_bytes); split it, or raise that."
                 )
             return self._zip.read(part)
         except KeyError:

@@ -137,7 +137,8 @@ def check_regular(path: Path, limits: ReadLimits = READ_LIMITS) -> os.stat_resul
         raise ReadError(f"{path}: is not a regular file.")
     if status.st_size > limits.max_bytes:
         raise ReadError(
-            f"{path}: has {status.st_size:,} bytes, over the limit of {limits.max_bytes:,}; split it."
+            f"{path}: has {status.st_size:,} bytes, over the limit of {limits.max_bytes:,}; "
+            "split it, or raise max_bytes."
         )
     return status
 

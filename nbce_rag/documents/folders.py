@@ -13,7 +13,7 @@ from ..passages import Passage
 from .document import OnError, Splitter
 from .excludes import Excludes, Rules
 from .limits import READ_LIMITS, ReadLimits
-from .readers import SUFFIXES, is_read, read_passages
+from .readers import KINDS, is_read, read_passages
 from .splitting import TokenCounter, check_window, split_document
 
 __all__ = ["file_key", "find_files", "path_of_key", "read_files"]
@@ -150,7 +150,11 @@ def find_files(
         files = sorted(walk.files(excludes or Excludes()))
         if not files:
             rest = " and is not excluded" if walk.has_excluded else ""
-            on_failure(str(path), f"this folder holds no file that ends in {', '.join(SUFFIXES)}{rest}.")
+            on_failure(
+                str(path),
+                f"this folder holds no file that is read{rest}: {KINDS}. Check the path, or convert what is "
+                "in it. Hidden files are passed over; a file that is given by its own name is not.",
+            )
         yield from files
 
 

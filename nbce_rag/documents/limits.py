@@ -46,7 +46,10 @@ class ReadLimits:
     def check_pages(self, path: Path | str, count: int) -> None:
         """Raises ReadError when a file has too many pages, sheets or slides."""
         if count > self.max_pages:
-            raise ReadError(f"{path}: has {count:,} pages, over the limit of {self.max_pages:,}; split it.")
+            raise ReadError(
+                f"{path}: has {count:,} pages, over the limit of {self.max_pages:,}; "
+                "split it, or raise max_pages."
+            )
 
 
 _COUNT = Range(1, whole=True)
@@ -86,5 +89,5 @@ class Room:
         if self._taken > self._most:
             raise ReadError(
                 f"{self._path}: unpacks to more than {self._most:,} characters, the limit of "
-                "max_unpacked_bytes; split it."
+                "max_unpacked_bytes; split it, or raise that."
             )

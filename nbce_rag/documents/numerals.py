@@ -1,8 +1,13 @@
-"""Numbers of lists as letters and Roman numerals."""
+"""Numbers of lists as letters and Roman numerals, and which raised numbers are powers."""
 
 from __future__ import annotations
 
-__all__ = ["numeral"]
+import re
+
+__all__ = ["EXPONENT", "numeral"]
+
+EXPONENT = re.compile(r"[-+\u2212\u2013]?\d+")
+"""What is a power where it stands above the line."""
 
 _ROMAN = ((1000, "m"), (900, "cm"), (500, "d"), (400, "cd"), (100, "c"), (90, "xc"), (50, "l"), (40, "xl"))
 _ROMAN_ONES = ((10, "x"), (9, "ix"), (5, "v"), (4, "iv"), (1, "i"))

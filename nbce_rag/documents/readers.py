@@ -27,6 +27,7 @@ from .limits import READ_LIMITS, ReadLimits
 
 __all__ = [
     "EXTRA",
+    "KINDS",
     "SUFFIXES",
     "DocumentReader",
     "ReadDocument",
@@ -37,10 +38,14 @@ __all__ = [
     "lacking_packages",
     "read_document",
     "read_passages",
+    "reader_version",
 ]
 
 EXTRA = "nbce-rag[documents]"
 """What installs the packages that formats name in `PACKAGES`."""
+
+KINDS = "text and code of any kind, HTML, PDF, e-mails, notebooks, office files, e-books"
+"""What can be read, for messages; `SUFFIXES` has all of it."""
 
 DocumentReader: TypeAlias = Callable[[Path, bytes, ReadLimits], Document]
 """Reads a file's content within limits; raises ReadError where it cannot."""
@@ -55,10 +60,13 @@ _MODULES = [import_module(f"{formats.__name__}.{module.name}") for module in ite
 _DOCUMENTS: dict[str, DocumentReader] = {}
 _RECORDS: dict[str, RecordReader] = {}
 _PACKAGES: dict[str, tuple[str, ...]] = {}
+_VERSIONS: dict[str, int] = {}
 for _module in _MODULES:
     _DOCUMENTS.update(getattr(_module, "DOCUMENTS", {}))
     _RECORDS.update(getattr(_module, "RECORDS", {}))
     _PACKAGES.update(dict.fromkeys(getattr(_module, "DOCUMENTS", {}), getattr(_module, "PACKAGES", ())))
+    for _name in ("DOCUMENTS", "RECORDS"):
+        _VERSIONS.update(dict.fromkeys(getattr(_module, _name, {}), getattr(_module, "VERSION", 0)))
 
 SUFFIXES: tuple[str, ...] = (*_DOCUMENTS, *_RECORDS)
 """Ends of the names of files that can be read; case does not matter."""
@@ -79,6 +87,12 @@ def is_plain(path: Path) -> bool:
 def holds_records(path: Path) -> bool:
     """Whether a file is of a format that holds many texts, which `read_document` does not read."""
     return _suffix_of(path, _RECORDS) is not None
+
+
+def reader_version(path: Path) -> int:
+    """The version of what reads a file: another one may make another text of it. 0: text as it stands."""
+    suffix = _suffix_of(path, _VERSIONS)
+    return _VERSIONS[suffix] if suffix else 0
 
 
 def lacking_packages() -> tuple[str, ...]:
@@ -121,7 +135,7 @@ def read_document(path: str | Path, limits: ReadLimits = READ_LIMITS) -> Documen
 def _other_type(path: Path) -> ReadError:
     return ReadError(
         f"{path}: cannot read files of type {path.suffix or '(no suffix)'!r}; "
-        f"convert it to one of {', '.join(_DOCUMENTS)}."
+        f"convert it to what can be read: {KINDS}."
     )
 
 

@@ -29,14 +29,17 @@ def require_watchfiles() -> Any:
     return watchfiles
 
 
-def watch_changes(paths: Iterable[str | os.PathLike[str]], ignored: str | os.PathLike[str]) -> Iterator[None]:
-    """Yields once watching has begun, and again whenever something has changed, without end.
+def watch_changes(paths: Iterable[str | os.PathLike[str]], ignored: str | os.PathLike[str]) -> Iterator[bool]:
+    """Yields True once watching has begun, and again whenever something has changed, without end.
 
     Changes that come together are one.
 
     Args:
         paths: Files and folders; those that are not there are left out.
         ignored: A folder whose changes do not count.
+
+    Returns:
+        An iterator that yields False after every second in which nothing changes.
 
     Raises:
         MissingDependencyError: watchfiles is not installed.
@@ -51,6 +54,5 @@ def watch_changes(paths: Iterable[str | os.PathLike[str]], ignored: str | os.Pat
     for changes in watchfiles.watch(
         *there, watch_filter=None, rust_timeout=_POLL_MS, yield_on_timeout=True, raise_interrupt=True
     ):
-        if not has_begun or any(not os.path.realpath(path).startswith(inside) for _, path in changes):
-            has_begun = True
-            yield
+        yield not has_begun or any(not os.path.realpath(path).startswith(inside) for _, path in changes)
+        has_begun = True

@@ -16,7 +16,7 @@ from ..documents.document import OnError, check_regular
 from ..documents.excludes import Excludes
 from ..documents.folders import file_key, find_files
 from ..documents.limits import READ_LIMITS, ReadLimits
-from ..documents.readers import read_passages
+from ..documents.readers import read_passages, reader_version
 from ..documents.reading import Reading, check_workers
 from ..documents.splitting import split_document
 from ..errors import InputError, ReadError
@@ -352,7 +352,7 @@ def _path(path: object) -> str:
 
 
 def fingerprint_of(path: Path, window: Window, limits: ReadLimits = READ_LIMITS) -> str | None:
-    """Changes with the content of a file and with how it is split; None when it cannot be read."""
+    """Changes with the content of a file, its reader and how it is split; None when it cannot be read."""
     try:
         check_regular(path, limits)
         with path.open("rb") as stream:
@@ -360,7 +360,9 @@ def fingerprint_of(path: Path, window: Window, limits: ReadLimits = READ_LIMITS)
     except OSError:
         return None
     counter = "approximate" if window.count_tokens is None else "embedder"
-    return f"{digest} {window.max_tokens} {window.overlap} {counter}"
+    version = reader_version(path)
+    reader = f" reader {version}" if version else ""
+    return f"{digest} {window.max_tokens} {window.overlap} {counter}{reader}"
 
 
 def _no_progress(number: int, total: int, label: str) -> None:

@@ -31,7 +31,7 @@ class SyncReport:
 
     Attributes:
         files_added: Files that were new.
-        files_changed: Files whose content or splitting had changed.
+        files_changed: Files whose content, reader or splitting had changed.
         files_moved: Where files were before, by where they are now.
         files_removed: Files of which the passages were removed, since they are gone or are excluded now.
         files_missing: Files that are gone or excluded and of which the passages stay.

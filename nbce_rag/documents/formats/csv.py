@@ -15,7 +15,9 @@ from ...passages import Passage
 from ..document import OnError, Splitter, check_regular, source_name
 from ..limits import Deadline, ReadLimits, Room
 
-__all__ = ["RECORDS"]
+__all__ = ["RECORDS", "VERSION"]
+
+VERSION = 1
 
 _LONGEST_LINE = 64 << 20
 _CHUNK = 1 << 20

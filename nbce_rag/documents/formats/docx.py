@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,14 @@ from ..archives import Archive, readable
 from ..blocks import join_blocks
 from ..document import Document, clean_title
 from ..limits import ReadLimits
+from ..numerals import EXPONENT
 from ..tables import flat_table, pipe_table
 from ..word.numbering import Numbering
 from ..word.styles import Styles
 
-__all__ = ["DOCUMENTS", "PACKAGES"]
+__all__ = ["DOCUMENTS", "PACKAGES", "VERSION"]
+
+VERSION = 1
 
 PACKAGES = ("docx", "lxml")
 
@@ -30,7 +32,6 @@ _WRAPPER_NAMES = """
     ins moveTo hyperlink smartTag customXml sdt sdtContent fldSimple dir bdo ruby rubyBase txbxContent
 """
 _WRAPPERS = {f"{_WORD}{name}" for name in _WRAPPER_NAMES.split()}
-_EXPONENT = re.compile(r"[-+\u2212\u2013]?\d+")
 _LETTERS = {"tab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "\u2011", "ptab": "\t"}
 
 
@@ -134,7 +135,7 @@ class _Body:
             name = child.tag.removeprefix(_WORD)
             if name == "t":
                 text = child.text or ""
-                yield f"^{text}" if is_raised and _EXPONENT.fullmatch(text) else text
+                yield f"^{text}" if is_raised and EXPONENT.fullmatch(text) else text
             elif name in _LETTERS:
                 yield _LETTERS[name]
             elif name in ("footnoteReference", "endnoteReference"):

@@ -16,8 +16,11 @@ from ..data_uris import without_data
 from ..document import Document, document_of
 from ..html.page import read_markup
 from ..limits import ReadLimits
+from . import html
 
-__all__ = ["DOCUMENTS"]
+__all__ = ["DOCUMENTS", "VERSION"]
+
+VERSION = 1 + html.VERSION  # of bodies in HTML
 
 _KIND = "an e-mail"
 

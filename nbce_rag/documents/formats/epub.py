@@ -13,7 +13,9 @@ from ..document import Document, document_of
 from ..limits import Deadline, ReadLimits
 from . import html
 
-__all__ = ["DOCUMENTS", "PACKAGES"]
+__all__ = ["DOCUMENTS", "PACKAGES", "VERSION"]
+
+VERSION = 1 + html.VERSION  # chapters are such pages
 
 PACKAGES = ("lxml",)
 

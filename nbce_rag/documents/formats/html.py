@@ -10,7 +10,9 @@ from ..document import Document, decode_text
 from ..html.page import read_markup
 from ..limits import ReadLimits
 
-__all__ = ["DOCUMENTS"]
+__all__ = ["DOCUMENTS", "VERSION"]
+
+VERSION = 1
 
 _DECLARATION = re.compile(
     rb"""<\?xml[^>]*?\sencoding\s*=\s*["']([\w.:-]+) | <meta\s[^>]*?charset\s*=\s*["']?\s*([\w.:-]+)""",

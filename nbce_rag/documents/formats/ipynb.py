@@ -13,7 +13,9 @@ from ..data_uris import without_data
 from ..document import Document, decode_text, document_of
 from ..limits import ReadLimits
 
-__all__ = ["DOCUMENTS"]
+__all__ = ["DOCUMENTS", "VERSION"]
+
+VERSION = 1
 
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _HEADING = re.compile(r"^#{1,6}[ \t]+(.+?)[ \t#]*$", re.MULTILINE)

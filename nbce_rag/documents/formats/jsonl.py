@@ -98,7 +98,9 @@ def _unpacked(path: Path, limits: ReadLimits) -> Iterator[bytes]:
             while chunk := stream.read(_CHUNK):
                 size += len(chunk)
                 if size > most:
-                    raise ReadError(f"{path}: unpacks to more than {most:,} bytes; split it.")
+                    raise ReadError(
+                        f"{path}: unpacks to more than {most:,} bytes; split it, or raise max_unpacked_bytes."
+                    )
                 yield chunk
     except ReadError:
         raise

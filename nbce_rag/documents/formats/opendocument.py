@@ -11,10 +11,13 @@ from ..archives import Archive, readable
 from ..blocks import join_blocks
 from ..document import Document, clean_title, document_of
 from ..limits import ReadLimits, Room
+from ..numerals import EXPONENT
 from ..opendocument.styles import ListNumbers, Styles
 from ..tables import flat_table, pipe_table
 
-__all__ = ["DOCUMENTS", "PACKAGES"]
+__all__ = ["DOCUMENTS", "PACKAGES", "VERSION"]
+
+VERSION = 1
 
 PACKAGES = ("lxml",)
 
@@ -30,6 +33,8 @@ _LEFT_OUT = {
     f"{_TABLE}calculation-settings",
     f"{_TABLE}shapes",
 }
+_FAMILIES = {f"{_TEXT}p": "paragraph", f"{_TEXT}h": "paragraph", f"{_TEXT}span": "text"}
+"""Of styles, by the element that has one."""
 _MOST_REPEATED = 1_000
 """Times that a row or a cell with text in it is repeated; empty ones are not."""
 
@@ -101,13 +106,14 @@ class _Writer:
         self.depth = 0
         self.notes: list[str] = []
         self.heading: str | None = None
+        self._styles = styles
         self._numbers = ListNumbers(styles)
 
     def blocks(self, container: Any) -> Iterator[tuple[bool, str]]:
         """Blocks of text, and whether each is an item of a list."""
         for child in container:
             name = child.tag
-            if name in _LEFT_OUT:
+            if name in _LEFT_OUT or self._is_hidden(child):
                 continue
             if name == f"{_TEXT}h":
                 if text := " ".join(self._inline(child).split()):
@@ -185,10 +191,18 @@ class _Writer:
             elif name.startswith(_DRAW):
                 if boxes is not None:
                     boxes.append(child)
-            elif name not in _LEFT_OUT:
-                parts.append(self._inline(child, boxes))
+            elif name not in _LEFT_OUT and not self._is_hidden(child):
+                text = self._inline(child, boxes)
+                is_raised = self._styles.is_raised(child.get(f"{_TEXT}style-name"))
+                parts.append(f"^{text}" if is_raised and EXPONENT.fullmatch(text) else text)
             parts.append(_spaces(child.tail))
         return "".join(parts)
+
+    def _is_hidden(self, element: Any) -> bool:
+        if element.get(f"{_TEXT}display") == "none":  # a section
+            return True
+        family = _FAMILIES.get(element.tag)
+        return family is not None and self._styles.is_invisible(family, element.get(f"{_TEXT}style-name"))
 
 
 def _grid(table: Any, writer: _Writer) -> list[list[str]]:

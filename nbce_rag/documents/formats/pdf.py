@@ -11,7 +11,9 @@ from ..limits import ReadLimits
 from ..pdf.pages import whole_text
 from ..pdf.reading import pdf_file, read_pdf_text
 
-__all__ = ["DOCUMENTS"]
+__all__ = ["DOCUMENTS", "VERSION"]
+
+VERSION = 1
 
 _MOST_NAMED = 20
 _RECOGNITION = "run text recognition on it first, with ocrmypdf for example"

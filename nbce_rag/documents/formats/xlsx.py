@@ -15,7 +15,9 @@ from ..document import Document, document_of
 from ..limits import Deadline, ReadLimits, Room
 from ..tables import pipe_table
 
-__all__ = ["DOCUMENTS", "PACKAGES"]
+__all__ = ["DOCUMENTS", "PACKAGES", "VERSION"]
+
+VERSION = 1
 
 PACKAGES = ("openpyxl", "lxml")
 

@@ -1,7 +1,8 @@
-"""Styles of OpenDocument: which lists are numbered and how, which sheets and slides are hidden."""
+"""Styles of OpenDocument: how lists are numbered, what is hidden, what is raised."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,6 +14,8 @@ _OASIS = "urn:oasis:names:tc:opendocument:xmlns:"
 _TEXT, _TABLE, _STYLE, _PAGES = (
     f"{{{_OASIS}{name}:1.0}}" for name in ("text", "table", "style", "presentation")
 )
+_MOST_PARENTS = 20  # and no circles
+_ABOVE = re.compile(r"(?!0+(?:\.0*)?%)[\d.]+%")
 
 
 class Styles:
@@ -25,8 +28,10 @@ class Styles:
     def __init__(self, roots: Iterable[Any]) -> None:
         self._hidden: set[str] = set()
         self._levels: dict[tuple[str, int], Any] = {}
+        self._styles: dict[tuple[str, str], Any] = {}  # of text and paragraphs
         for root in roots:
             for style in root.iter(f"{_STYLE}style"):
+                self._styles[style.get(f"{_STYLE}family") or "", style.get(f"{_STYLE}name") or ""] = style
                 for properties in style:
                     is_sheet = properties.get(f"{_TABLE}display") == "false"
                     if is_sheet or properties.get(f"{_PAGES}visibility") == "hidden":
@@ -39,6 +44,27 @@ class Styles:
     def is_hidden(self, name: str | None) -> bool:
         """Whether a sheet or slide of this style is hidden."""
         return name in self._hidden
+
+    def is_invisible(self, family: str, name: str | None) -> bool:
+        """Whether text of this style, of the family "text" or "paragraph", is hidden."""
+        return self._property(family, name, f"{_TEXT}display") == "none"
+
+    def is_raised(self, name: str | None) -> bool:
+        """Whether text of this style stands above the line."""
+        position = (self._property("text", name, f"{_STYLE}text-position") or "").partition(" ")[0]
+        return position == "super" or bool(_ABOVE.fullmatch(position))
+
+    def _property(self, family: str, name: str | None, key: str) -> str | None:
+        """What a style, or the nearest of those that it follows, says of its text."""
+        for _ in range(_MOST_PARENTS):
+            style = self._styles.get((family, name or ""))
+            if style is None:
+                return None
+            for properties in style.findall(f"{_STYLE}text-properties"):
+                if (value := properties.get(key)) is not None:
+                    return str(value)
+            name = style.get(f"{_STYLE}parent-style-name")
+        return None
 
     def numbered(self, name: str, level: int) -> Any:
         """The element that says how a list is numbered at a level, from 0; None for lists with bullets."""

@@ -182,7 +182,25 @@ def _rows(lines: Sequence[Line]) -> list[_Row]:
         for cell in line.cells:
             row[bisect_right(lefts, cell.left) - 1].append(cell)
         rows.append(row)
-    return rows
+    _join_columns(rows)
+    return rows if len(rows[0]) > 1 else []
+
+
+def _join_columns(rows: list[_Row]) -> None:
+    """Makes one column of a head and of cells beside it that no other head stands above.
+
+    Heads may stand left and numbers right in a column, so that none is above another.
+    """
+    at = 1
+    while at < len(rows[0]):
+        has_head = bool(rows[0][at - 1]), bool(rows[0][at])
+        is_apart = not any(row[at - 1] and row[at] for row in rows)
+        is_late = has_head == (False, True) and not any(row[at] for row in rows[1:])
+        if is_apart and (has_head == (True, False) or is_late):
+            for row in rows:
+                row[at - 1 : at + 1] = [row[at - 1] + row[at]]
+        else:
+            at += 1
 
 
 def _texts(page: Page, row: _Row) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,10 +18,15 @@ _GUTTER = 1.3
 """Gap between cells or columns, in heights of the line."""
 _SAME_LINE = 0.3
 """Most difference of the ends of one line, in its heights."""
+_SMALLER, _RAISED = 0.85, 0.2
+"""Most height of a raised number, and least height of its lower end, in heights of the character before."""
 _HYPHEN = "\x1e"
 """Stands in a page's text for a hyphen that ends a line within a word."""
 _JOINT = "\x1f"
 """Stands there for a space that PDFium made of a gap between letters that are set apart."""
+# Bullets as the fonts Symbol and Wingdings have them.
+_SYMBOLS = str.maketrans("\uf0b7\uf0a7\uf0d8\uf0fc\uf0a8\uf076", "•▪➢✓□❖")
+_BULLETS = frozenset("•▪◦‣⁃●○■□➢✓❖")
 _HYPHEN_CODE = 2  # PDFium's own
 # Controls and noncharacters are no text; NULs stand where a font has no letter.
 _NO_TEXT = "\x00-\x1f\x7f\ufdd0-\ufdef\ufffe\uffff"
@@ -28,6 +34,9 @@ _RUN = re.compile(f"[^\\s{_NO_TEXT}]+(?: [^\\s{_NO_TEXT}]+)*")
 _LETTERSPACED = re.compile(r"(?<!\S)[^\W\d_](?: [^\W\d_]){3,}(?!\S)")
 _LINE = re.compile(f"[^\r\n{_HYPHEN}]+{_HYPHEN}?")
 _SPACE = re.compile("[ \t\xa0\u2000-\u200a\u3000]+")
+_BREAK = re.compile(f"[\r\n]|{_SPACE.pattern}")
+"""Parts words, also where PDFium began another line within one."""
+_POWER = re.compile(r"(?<=[\w)\]%])[-+\u2212\u2013]?\d")
 _FIXED_FONT = re.compile(rb"Mono|Courier|Consol|Typewriter|CMTT", re.IGNORECASE)
 _WORD = re.compile(f"[^\\s{_NO_TEXT}]+")
 _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdcf\ufdf0-\ufdff\ufe70-\ufefc]")
@@ -86,20 +95,26 @@ class Page:
         height: In points.
         text: One character for each that PDFium counts.
         lines: In the order in which they were drawn.
+        powers: The numbers of characters, ascending, with which raised numbers begin.
     """
 
     height: float = 0.0
     text: str = ""
     lines: list[Line] = field(default_factory=list)
+    powers: Sequence[int] = ()
 
     def parts(self, cell: Cell) -> list[Part]:
         """The words of a cell, with one space between them."""
         parts: list[Part] = []
         end = cell.start
         for run in _RUN.finditer(self.text, cell.start, cell.end):
-            if parts and _SPACE.search(self.text, end, run.start()):
+            if parts and _BREAK.search(self.text, end, run.start()):
                 parts.append(Part(" ", -1))
-            parts.append(Part(run.group(), run.start()))
+            end = run.start()
+            for power in self.powers[bisect_right(self.powers, end) : bisect_left(self.powers, run.end())]:
+                parts += [Part(self.text[end:power], end), Part("^", -1)]
+                end = power
+            parts.append(Part(self.text[end : run.end()], end))
             end = run.end()
         return parts
 
@@ -125,12 +140,12 @@ def read_page(page: PdfPage) -> Page:
                 continue
             line = Line(cells, match.group()[-1] == _HYPHEN, is_mixed=is_mixed)
             if lines and not is_mixed and not lines[-1].is_mixed and _goes_on(lines[-1], line):
-                line.cells[:0] = lines.pop().cells
+                line.cells = _joined(lines.pop().cells, line.cells)
             if len(line.cells) > 1 and not is_mixed and _is_fixed(text_page, line.cells[0].start):
                 left, _, right, _ = boxes[line.cells[0].start]
                 line.pitch = right - left
             lines.append(line)
-        return Page(page.get_height(), text, lines)
+        return Page(page.get_height(), text, lines, _powers(text, boxes))
     finally:
         text_page.close()
 
@@ -159,7 +174,7 @@ def _characters(page: PdfTextPage, boxes: _Boxes) -> str:
 
     count = page.count_chars()
     try:
-        text = page.get_text_range() if count else ""
+        text = page.get_text_range().translate(_SYMBOLS) if count else ""
     except UnicodeDecodeError:  # half of a surrogate pair
         text = ""
     if len(text) != count:
@@ -184,6 +199,18 @@ def _characters(page: PdfTextPage, boxes: _Boxes) -> str:
             if gap <= most:
                 letters[i] = _JOINT
     return "".join(letters)
+
+
+def _powers(text: str, boxes: _Boxes) -> list[int]:
+    """Where raised numbers begin: their first character is smaller and higher than the one before."""
+    powers = []
+    for match in _POWER.finditer(text):
+        _, bottom, _, top = boxes[match.start()]
+        _, floor, _, ceiling = boxes[match.start() - 1]
+        height = ceiling - floor
+        if top - bottom < _SMALLER * height and bottom - floor > _RAISED * height:
+            powers.append(match.start())
+    return powers
 
 
 def _by_code(codes: list[int]) -> str:
@@ -216,7 +243,10 @@ def _cells(text: str, start: int, end: int, boxes: _Boxes) -> Iterator[Cell]:
             first = space.end()
             left, bottom, right, top = after
     cells.append(_cell(first, end, (left, bottom, right, top), boxes[end - 1]))
-    yield from sorted(cells, key=lambda cell: cell.left) if len(cells) > 1 else cells
+    cells.sort(key=lambda cell: cell.left)
+    if len(cells) > 1 and text[cells[0].start : cells[0].end] in _BULLETS and cells[0].end <= cells[1].start:
+        cells[:2] = [_united(cells[0], cells[1])]  # an item of a list is no row of a table
+    yield from cells
 
 
 def _mixed_words(text: str, start: int, end: int, boxes: _Boxes) -> Iterator[Cell]:
@@ -257,6 +287,20 @@ def _goes_on(before: Line, line: Line) -> bool:
         and abs(before.top - line.top) < most
         and before.cells[-1].right <= line.cells[0].left
     )
+
+
+def _joined(before: list[Cell], after: list[Cell]) -> list[Cell]:
+    """The cells of two lines that are one; those that meet are one where there is no wide gap."""
+    (*others, last), (first, *more) = before, after
+    gap, height = first.left - last.right, max(first.top - first.bottom, last.top - last.bottom)
+    if gap > _GUTTER * height or first.start < last.end:
+        return [*before, *after]
+    return [*others, _united(last, first), *more]
+
+
+def _united(before: Cell, after: Cell) -> Cell:
+    bottom, top = min(before.bottom, after.bottom), max(before.top, after.top)
+    return Cell(before.start, after.end, before.left, bottom, after.right, top)
 
 
 def _cell(start: int, end: int, first: tuple[float, ...], last: tuple[float, ...]) -> Cell:

@@ -80,8 +80,7 @@ def read_pdf_text(name: str, document: PdfDocument, limits: ReadLimits) -> PdfTe
 
     deadline = Deadline(name, limits)
     count = len(document)
-    if count > limits.max_pages:
-        raise ReadError(f"{name}: has {count:,} pages, over the limit of {limits.max_pages:,}; split it.")
+    limits.check_pages(name, count)
     pages: list[Page] = []
     unread: list[int] = []
     size = 0
@@ -99,7 +98,8 @@ def read_pdf_text(name: str, document: PdfDocument, limits: ReadLimits) -> PdfTe
         size += len(pages[-1].text)
         if size > limits.max_unpacked_bytes:
             raise ReadError(
-                f"{name}: unpacks to more than {limits.max_unpacked_bytes:,} characters; split it."
+                f"{name}: unpacks to more than {limits.max_unpacked_bytes:,} characters; "
+                "split it, or raise max_unpacked_bytes."
             )
     if len(unread) == count:
         raise ReadError(f"{name}: is not a PDF that can be read (none of its {count} pages).")

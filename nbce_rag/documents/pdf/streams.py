@@ -54,7 +54,9 @@ def check_streams(name: str, data: bytes, limits: ReadLimits) -> None:
             total += len(chunk)
             if total > limits.max_unpacked_bytes:
                 most = limits.max_unpacked_bytes
-                raise ReadError(f"{name}: unpacks to more than {most:,} bytes; split it.")
+                raise ReadError(
+                    f"{name}: unpacks to more than {most:,} bytes; split it, or raise max_unpacked_bytes."
+                )
             if size > _HARMLESS and size > _MOST_TIMES * (end - start):
                 raise ReadError(f"{name}: holds a stream that unpacks to over {_MOST_TIMES} times its size.")
         others = [int(n) for names in _XOBJECTS.findall(dictionary) for n in _REFERENCE.findall(names)]
