@@ -475,3 +475,21 @@ def test_files_of_libreoffice(tmp_path: Path, source: str, target: str) -> None:
         "- first",
         "| Boat | Length |\n| --- | --- |\n| Yawl | 48 |",
     ]
+
+
+def test_a_way_of_packing_that_is_unknown_is_no_password(tmp_path: Path) -> None:
+    path = hostile(tmp_path, ".odt", "")
+    data = bytearray(path.read_bytes())
+    for mark, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        at = data.find(mark)
+        while at >= 0:
+            data[at + place] = 9  # Deflate64
+            at = data.find(mark, at + 1)
+    path.write_bytes(data)
+    with pytest.raises(ReadError, match="cannot be unpacked"):
+        read_document(path)
+
+
+def test_a_book_without_text_says_what_was_left_out(tmp_path: Path) -> None:
+    with pytest.raises(ReadError, match=r"holds no text. formulas without a saved result are left out: 1"):
+        read_document(workbook(tmp_path / "a.xlsx", {"A": [["=1+1"]]}))

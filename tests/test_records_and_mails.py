@@ -262,7 +262,28 @@ class TestNotebooks:
         (tmp_path / "a.ipynb").write_text(json.dumps({"worksheets": [{"cells": [cell]}]}))
         assert read_document(tmp_path / "a.ipynb").text == '````\ns = """```"""\n````\n\n```\nx\n```'
 
-    @pytest.mark.parametrize("content", ["", "[]", "{}", '{"cells": 3}', '{"cells": [3]}', "[" * 100_000])
+    def test_lines_that_are_written_over_and_results_that_are_markup(self, tmp_path: Path) -> None:
+        outputs = [
+            {"output_type": "stream", "text": "10%\r50%\r100%\r\ndone\r\n"},
+            {"output_type": "display_data", "data": {"text/markdown": ["**bold**"], "image/png": "iVBOR"}},
+            {"output_type": "display_data", "data": {"image/png": "iVBOR"}},
+        ]
+        (tmp_path / "a.ipynb").write_text(notebook({"cell_type": "code", "source": "", "outputs": outputs}))
+        assert read_document(tmp_path / "a.ipynb").text == "```\n100%\r\ndone\r\n```\n\n```\n**bold**\n```"
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            "",
+            "[]",
+            "{}",
+            '{"cells": 3}',
+            '{"cells": [3]}',
+            '{"worksheets": {"a": 1}}',
+            '{"worksheets": [3]}',
+            "[" * 100_000,
+        ],
+    )
     def test_what_is_none_is_named(self, tmp_path: Path, content: str) -> None:
         texts, _, errors = read(tmp_path / "a.ipynb", content)
         assert texts == []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import lzma
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -10,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import ReadError
+from ..errors import NbceError, ReadError
 from .limits import ReadLimits
 
 __all__ = ["Archive", "readable"]
@@ -33,7 +35,7 @@ def readable(path: Path, kind: str) -> Iterator[None]:
     """
     try:
         yield
-    except (ReadError, MemoryError, RecursionError, ImportError):
+    except (NbceError, MemoryError, RecursionError, ImportError):
         raise
     except Exception as error:  # damaged files make readers raise nearly every kind
         raise ReadError(
@@ -63,7 +65,7 @@ class Archive:
             )
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(data))
-        except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
+        except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, struct.error) as error:
             raise ReadError(f"{path}: is damaged or not {kind} ({error}).") from error
         parts = self._zip.infolist()
         self.names = tuple(part.filename for part in parts)
@@ -94,12 +96,14 @@ class Archive:
             return self._zip.read(part)
         except KeyError:
             raise self.damaged(f"it has no {name}") from None
+        except ReadError:
+            raise
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
+            raise ReadError(f"{self._path}: is damaged in {name} ({error}).") from error
+        except NotImplementedError as error:  # a way of packing that Python lacks
+            raise ReadError(f"{self._path}: cannot be unpacked ({error}); save it again.") from error
         except RuntimeError as error:  # a password is wanted
             raise self.encrypted() from error
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
-            if isinstance(error, ReadError):
-                raise
-            raise ReadError(f"{self._path}: is damaged in {name} ({error}).") from error
 
     def damaged(self, reason: str) -> ReadError:
         """The error for a file that is not what it should be."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import TypeAlias
 
-from ..errors import MissingDependencyError, ReadError
+from ..errors import MissingDependencyError, NbceError, ReadError
 from ..files import expand_home
 from ..passages import Passage
 from . import formats
@@ -112,9 +112,14 @@ def read_document(path: str | Path, limits: ReadLimits = READ_LIMITS) -> Documen
         raise MissingDependencyError(
             f"{path}: reading {suffix} needs {', '.join(packages)}: pip install '{EXTRA}'"
         )
-    document = reader(path, data, limits)
+    try:
+        document = reader(path, data, limits)
+    except (NbceError, MemoryError, RecursionError):
+        raise
+    except Exception as error:  # one file never ends the reading of others
+        raise ReadError(f"{path}: cannot be read ({type(error).__name__}: {str(error)[:200]}).") from error
     if not document.text.strip():
-        raise ReadError(f"{path}: holds no text.")
+        raise ReadError(f"{path}: {' '.join(('holds no text.', *document.gaps))}")
     return document
 
 
