@@ -107,7 +107,7 @@ class ReadingProcesses:
         return reply
 
     def _living(self) -> _Process | None:
-        """One that waits. What ended while it waited, as when memory ran out, is no fault of the next file."""
+        """One that waits. Of one that ended meanwhile, as when memory ran out, no file is guilty."""
         while True:
             try:
                 process = self._idle.get_nowait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -210,7 +211,7 @@ def _grid(table: Any, writer: _Writer) -> list[list[str]]:
             elif (spanned := int(cell.get(f"{_TABLE}number-rows-spanned") or 1)) > 1 and text:
                 below[len(line)] = spanned - 1, text
             times = min(times, _MOST_REPEATED)
-            writer.room.take(len(text) * times)
+            writer.room.take((len(text) + 1) * times)
             line += [text] * times
         if any(line):
             times = min(int(row.get(f"{_TABLE}number-rows-repeated") or 1), _MOST_REPEATED)
@@ -222,7 +223,7 @@ def _grid(table: Any, writer: _Writer) -> list[list[str]]:
 def _without_empty(rows: list[list[str]]) -> list[list[str]]:
     """Rows without the columns that are empty in all of them."""
     columns = sorted({column for row in rows for column, text in enumerate(row) if text})
-    return [[row[column] if column < len(row) else "" for column in columns] for row in rows]
+    return [[row[column] for column in columns[: bisect_left(columns, len(row))]] for row in rows]
 
 
 def _spaces(text: str | None) -> str:
