@@ -202,6 +202,46 @@ class TestMails:
         texts, _, _ = read(tmp_path / "a.eml", content)
         assert "opens" in texts[0]
 
+    def test_all_texts_and_forwarded_mails_are_read_and_the_rest_is_named(self, tmp_path: Path) -> None:
+        parts = (
+            "Content-Type: text/plain\n\nBefore the picture.",
+            "Content-Type: image/png; name=p.png\nContent-Disposition: inline; filename=p.png\n\nx",
+            "Content-Type: text/plain\n\nAfter the picture.",
+            "Content-Type: application/pdf\nContent-Disposition: inline; filename=plan.pdf\n\nx",
+            "Content-Type: message/rfc822\n\nFrom: b@x\nSubject: Older\n\nForwarded.",
+            "Content-Type: application/ms-tnef; name=winmail.dat\n\nx",
+            "Content-Type: audio/mpeg\n\nx",
+        )
+        body = "".join(f"\n--B\n{part}" for part in parts)
+        mail = f"From: a@x\nCc: c@x\nContent-Type: multipart/mixed; boundary=B\n{body}\n--B--\n"
+        texts, _, errors = read(tmp_path / "a.eml", mail)
+        assert texts == [
+            "From: a@x\nCc: c@x\n\nBefore the picture.\n\nAfter the picture.\n\n"
+            "Subject: Older\nFrom: b@x\n\nForwarded.\n\nAttachments: plan.pdf, winmail.dat, audio/mpeg"
+        ]
+        assert errors == [f"{tmp_path}/a.eml: attachments are not read: plan.pdf, winmail.dat, audio/mpeg."]
+
+    def test_html_is_read_where_the_plain_body_is_blank(self, tmp_path: Path) -> None:
+        mail = self.make(plain=" \n", html="<p>It leaves at nine.")
+        assert "It leaves at nine." in read(tmp_path / "a.eml", mail.as_bytes())[0][0]
+
+    @pytest.mark.parametrize(
+        ("declared", "data", "text"),
+        [
+            ("; charset=gb2312", "朱镕基楼".encode("gbk"), "朱镕基楼"),
+            ("; charset=iso-8859-1", b"5 \x80", "5 €"),
+            ("; charset=iso-8859-1", "café".encode(), "café"),
+            ("; charset=gb2312", "港".encode("gbk") + b"\xff", "港\ufffd"),
+            ("", b"caf\xe9", "café"),
+            ("; charset=unknown-8bit", "café".encode(), "café"),
+        ],
+    )
+    def test_encodings_as_programs_of_mail_mean_them(
+        self, tmp_path: Path, declared: str, data: bytes, text: str
+    ) -> None:
+        head = f"Subject: x\nContent-Type: text/plain{declared}\n\n".encode()
+        assert read(tmp_path / "a.eml", head + data)[0] == [f"Subject: x\n\n{text}"]
+
     def test_what_is_no_mail_and_what_nests_without_end_is_named(self, tmp_path: Path) -> None:
         assert "is not an e-mail" in read(tmp_path / "a.eml", "just text")[2][0]
         nested = "".join(

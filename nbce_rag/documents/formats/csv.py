@@ -116,7 +116,7 @@ def _legacy_encoding(sample: bytes) -> str:
 def _delimiter(stream: TextIO) -> tuple[str, int]:
     """What separates cells, and where the rows start: the sign that gives most rows the same width."""
     first = stream.readline(_SAMPLE)
-    if first.lower().startswith("sep=") and len(first.strip()) == len("sep=;"):  # as Excel writes it
+    if first.lower().startswith("sep=") and len(first.rstrip("\r\n")) == len("sep=;"):  # as Excel writes it
         return first[4], stream.tell()
     lines = (first + stream.read(_SAMPLE)).splitlines(keepends=True)[:_SAMPLE_ROWS]
     scores = {}
