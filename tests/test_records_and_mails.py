@@ -60,6 +60,7 @@ class TestCsv:
 
     def test_the_line_by_which_excel_says_it(self, tmp_path: Path) -> None:
         assert read(tmp_path / "a.csv", "sep=;\r\na;b\r\n1,2;3,4\r\n")[0] == ["a: 1,2\nb: 3,4"]
+        assert read(tmp_path / "a.csv", "sep=\t\r\na\tb\r\n1,2\t3,4\r\n")[0] == ["a: 1,2\nb: 3,4"]
 
     @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
     def test_encodings(self, tmp_path: Path, encoding: str) -> None:
@@ -107,6 +108,44 @@ class TestCsv:
             csv.field_size_limit(limit)
         assert texts == ["a: 1\nb: 2"]
         assert "a.csv, after row 1: cannot be read on (field larger than" in errors[0]
+
+    def test_a_quote_that_takes_in_the_rest_is_named(self, tmp_path: Path) -> None:
+        texts, _, errors = read(tmp_path / "a.csv", 'a,b\n1,5" pipe\n2,"two\nlines"\n3,"x\n4,y\n')
+        assert texts == ['a: 1\nb: 5" pipe', "a: 2\nb: two\nlines", "a: 3\nb: x\n4,y"]
+        assert errors == [
+            f"{tmp_path}/a.csv, row 4: holds a quote that never ends, and with it all rows below."
+        ]
+        assert read(tmp_path / "a.csv", 'a,b\n1,"two\nlines"\n')[2] == []
+
+    @pytest.mark.parametrize(
+        ("content", "first", "row"),
+        [
+            ("1,Ada,48.5\n2,Bob,50\n", "1\nAda\n48.5", 1),  # no head
+            ("Ada;12,50\nBob;\nCyd;3,00\n", "Ada\n12,50", 1),
+            ("town,2019,2020\nKiel,5,6\n", "town: Kiel\n2019: 5\n2020: 6", 2),  # years are names
+            ("0,1,2\n7,8,9\n", "0: 7\n1: 8\n2: 9", 2),
+            ("name,12\nAda,x\n", "name: Ada\n12: x", 2),
+            ("Fleet\nof 2024\n\nboat,length\nyawl,48\n", "Fleet", 1),  # rows above the head
+            ("Fleet,,\nboat,length\nyawl,48\n", "Fleet", 1),
+            ("boat\nyawl\nketch\n", "boat: yawl", 2),  # one column
+        ],
+    )
+    def test_which_row_names_the_columns(self, tmp_path: Path, content: str, first: str, row: int) -> None:
+        texts, metadata, _ = read(tmp_path / "a.csv", content)
+        assert (texts[0], metadata[0]) == (first, {"row": row})
+        if first == "Fleet":
+            assert texts[-1] == "boat: yawl\nlength: 48"
+
+    def test_one_damaged_byte_costs_its_character(self, tmp_path: Path) -> None:
+        content = "name,stadt\nZoë,Köln\nJörg,München\n".encode() + b"Bad\xff,x\n"
+        texts, _, errors = read(tmp_path / "a.csv", content)
+        assert texts == ["name: Zoë\nstadt: Köln", "name: Jörg\nstadt: München", "name: Bad\ufffd\nstadt: x"]
+        assert errors == [f"{tmp_path}/a.csv: holds bytes that are not UTF-8; save it as UTF-8."]
+
+    def test_what_is_no_text_is_named(self, tmp_path: Path) -> None:
+        texts, _, errors = read(tmp_path / "a.csv", b"PK\x03\x04\x14\x00\x00\xff\xfe\x80" * 9)
+        assert texts == []
+        assert "a.csv: is not text" in errors[0]
 
     @pytest.mark.parametrize("content", ["", "\n\n", ",,\n,\n"])
     def test_an_empty_table_is_named(self, tmp_path: Path, content: str) -> None:
