@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from .fields import page_fields
+
 if TYPE_CHECKING:
     from pypdfium2 import PdfPage, PdfTextPage
 
@@ -86,11 +88,13 @@ class Page:
         height: In points.
         text: One character for each that PDFium counts.
         lines: In the order in which they were drawn.
+        fields: What is filled in, a line each.
     """
 
     height: float = 0.0
     text: str = ""
     lines: list[Line] = field(default_factory=list)
+    fields: list[str] = field(default_factory=list)
 
     def parts(self, cell: Cell) -> list[Part]:
         """The words of a cell, with one space between them."""
@@ -130,7 +134,7 @@ def read_page(page: PdfPage) -> Page:
                 left, _, right, _ = boxes[line.cells[0].start]
                 line.pitch = right - left
             lines.append(line)
-        return Page(page.get_height(), text, lines)
+        return Page(page.get_height(), text, lines, page_fields(page))
     finally:
         text_page.close()
 
