@@ -558,3 +558,25 @@ def test_a_way_of_packing_that_is_unknown_is_no_password(tmp_path: Path) -> None
 def test_a_book_without_text_says_what_was_left_out(tmp_path: Path) -> None:
     with pytest.raises(ReadError, match=r"holds no text. formulas without a saved result are left out: 1"):
         read_document(workbook(tmp_path / "a.xlsx", {"A": [["=1+1"]]}))
+
+
+@pytest.mark.parametrize("suffix", [".docx", ".pptx", ".xlsx"])
+def test_a_picture_that_is_missing_costs_no_text(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".docx":
+        word(path, "<w:p><w:r><w:t>Moored.</w:t></w:r></w:p>")
+        part = "word/_rels/document.xml.rels"
+    elif suffix == ".xlsx":
+        workbook(path, {"A": [["Moored."]]})
+        part = "xl/_rels/workbook.xml.rels"
+    else:
+        deck = pptx.Presentation()
+        deck.slides.add_slide(deck.slide_layouts[5]).shapes.title.text = "Moored."
+        deck.save(str(path))
+        part = "ppt/slides/_rels/slide1.xml.rels"
+    with zipfile.ZipFile(path) as archive:
+        markup = archive.read(part).decode()
+    kind = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/image"
+    lost = f'<Relationship Id="rId77" Type="{kind}" Target="NULL"/></Relationships>'
+    repacked(path, {part: markup.replace("</Relationships>", lost).encode()})
+    assert "Moored." in read_document(path).text

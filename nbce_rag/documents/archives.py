@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import posixpath
 import struct
 import zipfile
 import zlib
@@ -58,7 +59,7 @@ class Archive:
     """
 
     def __init__(self, path: Path, data: bytes, limits: ReadLimits, kind: str) -> None:
-        self._path, self._limits, self._kind = path, limits, kind
+        self._path, self._data, self._limits, self._kind = path, data, limits, kind
         if data.startswith(_OLE):
             raise ReadError(
                 f"{path}: is encrypted, or in a format of before 2007; save it without a password as {kind}."
@@ -141,6 +142,40 @@ class Archive:
         if dtd is not None and next(dtd.iterentities(), None) is not None:
             raise ReadError(f"{self._path}: declares entities in {name}, which could be a bomb.")
         return root
+
+    def whole(self) -> bytes:
+        """The file without references to parts that it lacks: libraries refuse these, office programs do not.
+
+        Raises:
+            ReadError: As in `markup`, of the parts that hold references.
+        """
+        from lxml import etree
+
+        names = set(self.names)
+        changes: dict[str, bytes] = {}
+        for name in names:
+            folder, _, last = name.rpartition("_rels/")
+            if not last.endswith(".rels"):
+                continue
+            root = self.markup(name)
+            dangling = [
+                reference
+                for reference in root
+                if reference.get("TargetMode") != "External"
+                and posixpath.normpath(posixpath.join(f"/{folder}", reference.get("Target") or ""))[1:]
+                not in names
+            ]
+            for reference in dangling:
+                root.remove(reference)
+            if dangling:
+                changes[name] = etree.tostring(root)
+        if not changes:
+            return self._data
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w") as archive:
+            for name in dict.fromkeys(self.names):
+                archive.writestr(name, changes.get(name) or self.read(name))
+        return stream.getvalue()
 
     def check_markup(self) -> None:
         """Refuses declarations of types and entities in all parts, for libraries that parse these themselves.

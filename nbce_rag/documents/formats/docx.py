@@ -40,7 +40,7 @@ def _read_docx(path: Path, data: bytes, limits: ReadLimits) -> Document:
     archive = Archive(path, data, limits, _KIND)
     archive.check_markup()
     with readable(path, _KIND):
-        document = docx.Document(io.BytesIO(data))
+        document = docx.Document(io.BytesIO(archive.whole()))
         body = _Body(document.part, archive, Deadline(path, limits), Room(path, limits))
         text = body.text(document.element.body)
         title = clean_title(document.core_properties.title) or clean_title(body.title)

@@ -32,7 +32,7 @@ def _read_pptx(path: Path, data: bytes, limits: ReadLimits) -> Document:
     hidden: list[str] = []
     broken: list[str] = []
     with readable(path, _KIND):
-        presentation = pptx.Presentation(io.BytesIO(data))
+        presentation = pptx.Presentation(io.BytesIO(archive.whole()))
         limits.check_pages(path, len(presentation.slides))
         for number, slide in enumerate(presentation.slides, start=1):
             deadline.check()
