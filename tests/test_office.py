@@ -580,3 +580,17 @@ def test_a_picture_that_is_missing_costs_no_text(tmp_path: Path, suffix: str) ->
     lost = f'<Relationship Id="rId77" Type="{kind}" Target="NULL"/></Relationships>'
     repacked(path, {part: markup.replace("</Relationships>", lost).encode()})
     assert "Moored." in read_document(path).text
+
+
+@pytest.mark.parametrize("suffix", [".docx", ".odt", ".jsonl"])
+def test_reading_ends_in_time(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".docx":
+        word(path, "<w:p/>" * 99)
+    elif suffix == ".odt":
+        opendocument(path, "text", "<text:p>x</text:p>" * 99)
+    else:
+        path.write_text('{"text": "x"}\n' * 99)
+    errors: list[ReadError] = []
+    assert list(read_files([path], limits=ReadLimits(max_seconds=1e-9), on_error=errors.append)) == []
+    assert "takes over 1e-09 seconds to read" in str(errors[0])

@@ -11,7 +11,7 @@ from ...noncharacters import strip_marks
 from ..archives import Archive, readable
 from ..blocks import join_blocks
 from ..document import Document, clean_title, document_of
-from ..limits import ReadLimits, Room
+from ..limits import Deadline, ReadLimits, Room
 from ..opendocument.styles import ListNumbers, Styles
 from ..tables import flat_table, pipe_table
 
@@ -38,14 +38,14 @@ _MOST_REPEATED = 1_000
 def _read_text(path: Path, data: bytes, limits: ReadLimits) -> Document:
     body, title, styles = _opened(path, data, limits, "text")
     with readable(path, _KIND):
-        writer = _Writer(styles, Room(path, limits))
+        writer = _Writer(styles, Room(path, limits), Deadline(path, limits))
         text = join_blocks([*writer.blocks(body), *((False, note) for note in writer.notes)])
         return Document(strip_marks(text), clean_title(title) or clean_title(writer.heading))
 
 
 def _read_sheets(path: Path, data: bytes, limits: ReadLimits) -> Document:
     body, title, styles = _opened(path, data, limits, "spreadsheet")
-    parts, hidden, room = [], [], Room(path, limits)
+    parts, hidden, room, deadline = [], [], Room(path, limits), Deadline(path, limits)
     with readable(path, _KIND):
         sheets = body.findall(f"{_TABLE}table")
         limits.check_pages(path, len(sheets))
@@ -53,14 +53,14 @@ def _read_sheets(path: Path, data: bytes, limits: ReadLimits) -> Document:
             name = sheet.get(f"{_TABLE}name") or ""
             if styles.is_hidden(sheet.get(f"{_TABLE}style-name")):
                 hidden.append(name)
-            elif table := pipe_table(_without_empty(_grid(sheet, _Writer(styles, room)))):
+            elif table := pipe_table(_without_empty(_grid(sheet, _Writer(styles, room, deadline)))):
                 parts.append((f"## {' '.join(name.split())}\n\n{table}", {"sheet": name}))
     return document_of(parts, title, [f"hidden sheets are left out: {', '.join(hidden)}."] if hidden else [])
 
 
 def _read_slides(path: Path, data: bytes, limits: ReadLimits) -> Document:
     body, title, styles = _opened(path, data, limits, "presentation")
-    parts, hidden, room = [], [], Room(path, limits)
+    parts, hidden, room, deadline = [], [], Room(path, limits), Deadline(path, limits)
     with readable(path, _KIND):
         slides = body.findall(f"{_DRAW}page")
         limits.check_pages(path, len(slides))
@@ -68,7 +68,7 @@ def _read_slides(path: Path, data: bytes, limits: ReadLimits) -> Document:
             if styles.is_hidden(slide.get(f"{_DRAW}style-name")):
                 hidden.append(str(number))
             else:
-                parts.append((join_blocks(_Writer(styles, room).slide(slide)), {"slide": number}))
+                parts.append((join_blocks(_Writer(styles, room, deadline).slide(slide)), {"slide": number}))
     return document_of(parts, title, [f"hidden slides are left out: {', '.join(hidden)}."] if hidden else [])
 
 
@@ -97,8 +97,9 @@ class _Writer:
         depth: How many tables are around what is being written.
     """
 
-    def __init__(self, styles: Styles, room: Room) -> None:
+    def __init__(self, styles: Styles, room: Room, deadline: Deadline) -> None:
         self.room = room
+        self._deadline = deadline
         self.depth = 0
         self.notes: list[str] = []
         self.heading: str | None = None
@@ -106,6 +107,7 @@ class _Writer:
 
     def blocks(self, container: Any) -> Iterator[tuple[bool, str]]:
         """Blocks of text, and whether each is an item of a list."""
+        self._deadline.check()
         for child in container:
             name = child.tag
             if name in _LEFT_OUT:
