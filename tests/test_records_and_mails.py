@@ -371,6 +371,33 @@ class TestNotebooks:
 
 class TestText:
     @pytest.mark.parametrize(
+        ("name", "content", "encoding"),
+        [
+            ("a.py", "#!/usr/bin/python\n# -*- coding: latin-1 -*-\n# Grüße für 5 €\n", "cp1252"),
+            ("a.rb", "# encoding: koi8-r\n# привет\n", "koi8-r"),
+            ("a.c", "/* vim: set fileencoding=gbk : */ /* 中文注释 */\n", "gb18030"),
+            ("a.xml", '<?xml version="1.0" encoding="iso-8859-1"?><a>Zürich</a>', "cp1252"),
+            ("a.css", '@charset "windows-1252"; /* größe */', "cp1252"),
+            ("a.tex", "\\documentclass{x}\n\\usepackage[latin1]{inputenc}\nMünchen", "cp1252"),
+        ],
+    )
+    def test_encodings_that_a_text_declares(
+        self, tmp_path: Path, name: str, content: str, encoding: str
+    ) -> None:
+        (tmp_path / name).write_bytes(content.encode(encoding))
+        assert read_document(tmp_path / name).text == content
+        (tmp_path / name).write_text(content)  # what is UTF-8 is, whatever it says
+        assert read_document(tmp_path / name).text == content
+
+    @pytest.mark.parametrize(
+        "data", [b"caf\xe9", b"# coding: no-such\ncaf\xe9", b"x\n\n# coding: latin-1\ncaf\xe9"]
+    )
+    def test_what_declares_nothing_is_named(self, tmp_path: Path, data: bytes) -> None:
+        (tmp_path / "a.py").write_bytes(data)
+        with pytest.raises(ReadError, match="is not UTF-8 at byte"):
+            read_document(tmp_path / "a.py")
+
+    @pytest.mark.parametrize(
         ("name", "content", "title"),
         [
             ("a.adoc", "= The plan\n\ntext", "The plan"),
