@@ -390,7 +390,13 @@ class TestText:
         assert read_document(tmp_path / name).text == content
 
     @pytest.mark.parametrize(
-        "data", [b"caf\xe9", b"# coding: no-such\ncaf\xe9", b"x\n\n# coding: latin-1\ncaf\xe9"]
+        "data",
+        [
+            b"caf\xe9",
+            b"# coding: no-such\ncaf\xe9",
+            b"x\n\n# coding: latin-1\ncaf\xe9",
+            b"# coding: utf-16\ncaf\xe9  ",
+        ],
     )
     def test_what_declares_nothing_is_named(self, tmp_path: Path, data: bytes) -> None:
         (tmp_path / "a.py").write_bytes(data)

@@ -89,9 +89,9 @@ def lacking_packages() -> tuple[str, ...]:
 def read_document(path: str | Path, limits: ReadLimits = READ_LIMITS) -> Document:
     """Reads one file of a format that holds one document, such as .txt, .md, .docx, .html or .pdf.
 
-    Text is UTF-8 (with or without a byte order mark) or UTF-16 with one, or in an encoding that it declares, as
-    pages, mails, XML and source code may. A file of another type is read as plain text if its bytes are, unless its suffix is one
-    of `nbce_rag.documents.file_types.OTHER_TYPES`.
+    Text is UTF-8 (with or without a byte order mark), UTF-16 with one, or in an encoding that it declares, as
+    pages, mails, XML and source code may. A file of another type is read as plain text if its bytes are,
+    unless its suffix is one of `nbce_rag.documents.file_types.OTHER_TYPES`.
 
     Raises:
         ReadError: The file cannot be read or decoded, is encrypted, holds no text, is of another type,

@@ -35,7 +35,8 @@ def text_of(path: Path, data: bytes) -> str:
     except ReadError:
         declaration = _DECLARATION.search(data, 0, _DECLARED_WITHIN)
         name = next(filter(None, declaration.groups())).decode() if declaration else ""
-        text = decode_declared(data, name)
+        # What can be read byte by byte is no UTF-16.
+        text = None if name.lower().startswith("utf") else decode_declared(data, name)
         if not text or "\0" in text:
             raise
     return without_data(strip_marks(text))
