@@ -58,6 +58,11 @@ class TestCsv:
             assert texts[0] == "name: a; b\nprice, net: 1,5"
             assert len(texts) == 3
 
+    @pytest.mark.parametrize("row", [";,", ",\x85;,"])
+    def test_signs_within_cells_are_no_delimiter(self, tmp_path: Path, row: str) -> None:
+        content = "a;b\n" + f"{row}\n" * 4
+        assert read(tmp_path / "a.csv", content)[0] == ["b: ," if row == ";," else "a: ,\nb: ,"] * 4
+
     def test_the_line_by_which_excel_says_it(self, tmp_path: Path) -> None:
         assert read(tmp_path / "a.csv", "sep=;\r\na;b\r\n1,2;3,4\r\n")[0] == ["a: 1,2\nb: 3,4"]
         assert read(tmp_path / "a.csv", "sep=\t\r\na\tb\r\n1,2\t3,4\r\n")[0] == ["a: 1,2\nb: 3,4"]

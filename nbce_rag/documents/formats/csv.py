@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import io
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -204,15 +205,17 @@ def _delimiter(stream: TextIO) -> tuple[str, int]:
     first = stream.readline(_SAMPLE)
     if first.lower().startswith("sep=") and len(first.rstrip("\r\n")) == len("sep=;"):  # as Excel writes it
         return first[4], stream.tell()
-    lines = (first + stream.read(_SAMPLE)).splitlines(keepends=True)[:_SAMPLE_ROWS]
-    scores = {}
+    sample = io.StringIO(first + stream.read(_SAMPLE), newline="")  # lines as `csv` knows them
+    lines = list(islice(sample, _SAMPLE_ROWS))
+    scores: dict[str, tuple[int, bool, int]] = {}
     for delimiter in _DELIMITERS:
         try:
             widths = Counter(len(row) for row in csv.reader(lines, delimiter=delimiter) if row)
         except csv.Error:
             continue
         widths.pop(1, None)
-        scores[delimiter] = max(((count, width) for width, count in widths.items()), default=(0, 0))
+        count, width = max(((count, width) for width, count in widths.items()), default=(0, 0))
+        scores[delimiter] = count, delimiter in first, width
     return max(scores, key=lambda sign: scores[sign], default=","), 0
 
 
