@@ -255,7 +255,14 @@ def test_data_of_pictures_is_no_text(tmp_path: Path, name: str, before: str, dat
 
 
 @pytest.mark.parametrize(
-    "text", ["data: one, two", "`data:text/plain;base64,SGVsbG8=`", "data:" * 99, "metadata:x,y"]
+    "text",
+    [
+        "data: one, two",
+        "`data:text/plain;base64,SGVsbG8=`",
+        "data:" * 99,
+        "metadata:x,y",
+        f"{{data:t,{'x.y' * 30}}}",
+    ],
 )
 def test_what_only_speaks_of_data_is_text(tmp_path: Path, text: str) -> None:
     assert read(tmp_path, "a.md", text).text == text

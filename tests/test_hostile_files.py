@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from index_tools import bag_of_words
 
+from nbce_rag.documents import readers
+from nbce_rag.documents.folders import read_files
 from nbce_rag.documents.formats import jsonl
 from nbce_rag.documents.limits import Deadline, ReadLimits
 from nbce_rag.documents.readers import read_document
@@ -232,3 +234,24 @@ def test_html_takes_time_in_proportion(tmp_path: Path, unit: str) -> None:
     start = time.perf_counter()
     assert "hi" in read_document(file).text
     assert time.perf_counter() - start < 10
+
+
+def test_a_reader_that_fails_costs_its_file_alone(
+    index: PassageIndex, docs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(readers._DOCUMENTS, ".html", lambda *_: 1 / 0)
+    (docs / "a.html").write_text("<p>x</p>")
+    report = index.add_files([docs], workers=1)
+    assert report.files_added == 1
+    path = str(docs / "a.html")
+    assert report.files_failed == {path: f"{path}: cannot be read (ZeroDivisionError: division by zero)."}
+
+
+def test_what_raises_in_the_callers_own_code_is_not_of_the_file(docs: Path) -> None:
+    def count(text: str) -> int:
+        raise LookupError("mine")
+
+    for name, content in (("a.csv", "a,b\n1,2\n"), ("a.md", "x")):
+        (docs / name).write_text(content)
+        with pytest.raises(LookupError, match="mine"):
+            list(read_files([docs / name], count_tokens=count))

@@ -283,3 +283,29 @@ def test_a_page_may_declare_an_encoding_by_another_name(tmp_path: Path) -> None:
         text = "ışık" if "1254" in encoding else "①港" if encoding == "cp932" else "镕港"
         path.write_bytes(f'<meta http-equiv=x content="text/html; charset={name}"><p>{text}'.encode(encoding))
         assert read_document(path).text == text
+
+
+def test_what_is_utf_8_is_read_so_whatever_it_declares(tmp_path: Path) -> None:
+    path = tmp_path / "a.html"
+    for name in ("iso-8859-1", "windows-1252", "us-ascii"):
+        path.write_bytes(f'<meta charset="{name}"><p>café 5 €'.encode())
+        assert read_document(path).text == "café 5 €"
+    path.write_bytes('<meta charset="iso-8859-1"><p>café 5 €'.encode("cp1252"))
+    assert read_document(path).text == "café 5 €"
+    path.write_bytes(b'<meta charset="punycode"><p>caf-dma')
+    assert read_document(path).text == "caf-dma"
+
+
+def test_what_stands_for_frames_is_no_text() -> None:
+    markup = "<frameset><frame src=a><noframes><body>Use <b>frames</b></body></noframes></frameset>"
+    assert text_of(markup) == ""
+
+
+def test_numbers_of_lists_have_a_length() -> None:
+    assert text_of(f"<ol start={'9' * 4000}><li>a<li value={'8' * 4000}>b</ol>") == "1. a\n2. b"
+
+
+def test_a_cell_in_many_places_has_limits() -> None:
+    rows = f"<tr><td rowspan=0 colspan=2>{'word ' * 30_000}<td>x" + "<tr><td>y" * 300
+    with pytest.raises(ReadError, match="unpacks to more than 5,000,000 characters"):
+        text_of(f"<table><tr><th>a<th>b<th>c{rows}</table>", max_unpacked_bytes=5_000_000)

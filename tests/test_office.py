@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import zipfile
+from copy import deepcopy
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,70 @@ class TestSlides:
         ]
         assert document.title == "Fleet"
         assert document.gaps == ("hidden slides are left out: 3.",)
+
+    def test_titles_points_and_several_plots_of_charts(self, tmp_path: Path) -> None:
+        from pptx.chart.data import BubbleChartData, CategoryChartData, XyChartData
+        from pptx.enum.chart import XL_CHART_TYPE
+
+        deck = pptx.Presentation()
+        slide = deck.slides.add_slide(deck.slide_layouts[6])
+        pairs = XyChartData()
+        series = pairs.add_series("Depth")
+        series.add_data_point(1, 2.5)
+        series.add_data_point(3, 4)
+        chart = slide.shapes.add_chart(XL_CHART_TYPE.XY_SCATTER, 0, 0, 9, 9, pairs).chart
+        chart.has_title = True
+        chart.chart_title.text_frame.text = "Soundings"
+        bubbles = BubbleChartData()
+        bubbles.add_series("Ports").add_data_point(1, 2, 10)
+        slide.shapes.add_chart(XL_CHART_TYPE.BUBBLE, 0, 0, 9, 9, bubbles)
+        trips = CategoryChartData()
+        trips.categories = ["May"]
+        trips.add_series("Trips", (3,))
+        frame = slide.shapes.add_chart(XL_CHART_TYPE.COLUMN_CLUSTERED, 0, 0, 9, 9, trips)
+        plot = frame.chart.plots[0]._element
+        plot.addnext(deepcopy(plot))  # as a line over columns
+        deck.save(str(tmp_path / "a.pptx"))
+        trip = "|  | Trips |\n| --- | --- |\n| May | 3 |"
+        assert read_document(tmp_path / "a.pptx").text.split("\n\n") == [
+            "Soundings",
+            "|  | Depth |\n| --- | --- |\n| 1 | 2.5 |\n| 3 | 4 |",
+            "|  | Ports |  |\n| --- | --- | --- |\n| 1 | 2 | 10 |",
+            trip,
+            trip,
+        ]
+
+    def test_diagrams_are_read_and_broken_ones_cost_themselves(self, tmp_path: Path) -> None:
+        from pptx.opc.package import Part
+        from pptx.opc.packuri import PackURI
+        from pptx.oxml import parse_xml
+
+        main = "http://schemas.openxmlformats.org/drawingml/2006"
+        relations = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+        presentations = "http://schemas.openxmlformats.org/presentationml/2006/main"
+        node = "<d:pt><d:t><a:p><a:r><a:t>{}</a:t></a:r></a:p></d:t></d:pt>"
+        data = (
+            f'<d:dataModel xmlns:d="{main}/diagram" xmlns:a="{main}/main"><d:ptLst><d:pt/>'
+            f"{node.format('Cast off')}{node.format('Sail')}</d:ptLst></d:dataModel>"
+        )
+        deck = pptx.Presentation()
+        for number, blob in enumerate((data, "<broken", data)):
+            slide = deck.slides.add_slide(deck.slide_layouts[6])
+            part = Part(PackURI(f"/ppt/diagrams/data{number}.xml"), "application/xml", deck.part.package)
+            part.blob = blob.encode()
+            name = slide.part.relate_to(part, f"{relations}/diagramData")
+            frame = (
+                f'<p:graphicFrame xmlns:p="{presentations}" xmlns:a="{main}/main" xmlns:r="{relations}">'
+                '<p:nvGraphicFramePr><p:cNvPr id="4" name="D"/><p:cNvGraphicFramePr/><p:nvPr/>'
+                f'</p:nvGraphicFramePr><p:xfrm/><a:graphic><a:graphicData uri="{main}/diagram">'
+                f'<d:relIds xmlns:d="{main}/diagram" r:dm="{name}"/></a:graphicData>'
+                "</a:graphic></p:graphicFrame>"
+            )
+            slide.shapes._spTree.append(parse_xml(frame))
+        deck.save(str(tmp_path / "a.pptx"))
+        document = read_document(tmp_path / "a.pptx")
+        assert document.text == "- Cast off\n- Sail\n\n- Cast off\n- Sail"
+        assert document.gaps == ("charts and diagrams that cannot be read are left out, on slides 2.",)
 
     def test_passages_know_their_slide(self, tmp_path: Path) -> None:
         assert metadata(self.make(tmp_path / "a.pptx"))[0] == {"slide": 1}
@@ -507,3 +572,57 @@ def test_files_of_libreoffice(tmp_path: Path, source: str, target: str) -> None:
         "- first",
         "| Boat | Length |\n| --- | --- |\n| Yawl | 48 |",
     ]
+
+
+def test_a_way_of_packing_that_is_unknown_is_no_password(tmp_path: Path) -> None:
+    path = hostile(tmp_path, ".odt", "")
+    data = bytearray(path.read_bytes())
+    for mark, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        at = data.find(mark)
+        while at >= 0:
+            data[at + place] = 9  # Deflate64
+            at = data.find(mark, at + 1)
+    path.write_bytes(data)
+    with pytest.raises(ReadError, match="cannot be unpacked"):
+        read_document(path)
+
+
+def test_a_book_without_text_says_what_was_left_out(tmp_path: Path) -> None:
+    with pytest.raises(ReadError, match=r"holds no text. formulas without a saved result are left out: 1"):
+        read_document(workbook(tmp_path / "a.xlsx", {"A": [["=1+1"]]}))
+
+
+@pytest.mark.parametrize("suffix", [".docx", ".pptx", ".xlsx"])
+def test_a_picture_that_is_missing_costs_no_text(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".docx":
+        word(path, "<w:p><w:r><w:t>Moored.</w:t></w:r></w:p>")
+        part = "word/_rels/document.xml.rels"
+    elif suffix == ".xlsx":
+        workbook(path, {"A": [["Moored."]]})
+        part = "xl/_rels/workbook.xml.rels"
+    else:
+        deck = pptx.Presentation()
+        deck.slides.add_slide(deck.slide_layouts[5]).shapes.title.text = "Moored."
+        deck.save(str(path))
+        part = "ppt/slides/_rels/slide1.xml.rels"
+    with zipfile.ZipFile(path) as archive:
+        markup = archive.read(part).decode()
+    kind = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/image"
+    lost = f'<Relationship Id="rId77" Type="{kind}" Target="NULL"/></Relationships>'
+    repacked(path, {part: markup.replace("</Relationships>", lost).encode()})
+    assert "Moored." in read_document(path).text
+
+
+@pytest.mark.parametrize("suffix", [".docx", ".odt", ".jsonl"])
+def test_reading_ends_in_time(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".docx":
+        word(path, "<w:p/>" * 99)
+    elif suffix == ".odt":
+        opendocument(path, "text", "<text:p>x</text:p>" * 99)
+    else:
+        path.write_text('{"text": "x"}\n' * 99)
+    errors: list[ReadError] = []
+    assert list(read_files([path], limits=ReadLimits(max_seconds=1e-9), on_error=errors.append)) == []
+    assert "takes over 1e-09 seconds to read" in str(errors[0])

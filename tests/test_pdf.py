@@ -220,6 +220,49 @@ def test_pages_without_text_are_named(tmp_path: Path) -> None:
         list(read_files([path]))
 
 
+def form_pdf(*fields: str, content: str = "") -> bytes:
+    """A PDF of one page with these annotations, all of which are in its form."""
+    names = " ".join(f"{5 + number} 0 R" for number in range(len(fields)))
+    drawing = f"BT /F1 12 Tf 72 720 Td ({content}) Tj ET" if content else ""
+    objects = (
+        f"<< /Type /Catalog /Pages 2 0 R /AcroForm << /Fields [{names}] >> >>",
+        "<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Annots [{names}] /Contents 4 0 R /Resources "
+        "<< /Font << /F1 << /Type /Font /Subtype /Type1 /BaseFont /Helvetica >> >> >> >>",
+        f"<< /Length {len(drawing)} >>\nstream\n{drawing}\nendstream",
+        *(f"<< /Type /Annot /Rect [10 10 90 30] {field} >>" for field in fields),
+    )
+    body = "\n".join(f"{number} 0 obj\n{text}\nendobj" for number, text in enumerate(objects, start=1))
+    return f"%PDF-1.7\n{body}\ntrailer\n<< /Root 1 0 R >>\n".encode("latin-1")
+
+
+FIELDS = (
+    "/Subtype /Widget /FT /Tx /T (applicant) /TU (Name of applicant) /V (Grace\rHopper)",
+    "/Subtype /Widget /FT /Ch /Ff 131072 /T (port) /Opt [(Kiel) (Bremen)] /V (Kiel)",
+    "/Subtype /Widget /FT /Btn /T (sailor) /V /Yes /AS /Yes /AP << /N << /Yes 4 0 R /Off 4 0 R >> >>",
+    "/Subtype /Widget /FT /Btn /T (diver) /V /Off /AS /Off /AP << /N << /Yes 4 0 R /Off 4 0 R >> >>",
+    "/Subtype /Widget /FT /Tx /Ff 8192 /T (code) /V (secret)",
+    "/Subtype /Widget /FT /Tx /F 2 /T (hidden) /V (unseen)",
+    "/Subtype /Widget /FT /Tx /T (empty)",
+    "/Subtype /FreeText /DA (/Helv 12 Tf) /Contents (Typed on the page)",
+    "/Subtype /Text /Contents (A comment)",
+)
+
+
+def test_what_is_filled_in_is_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.pdf"
+    path.write_bytes(form_pdf(*FIELDS, content="Please fill in."))
+    filled = "Name of applicant: Grace Hopper\nport: Kiel\nsailor: Yes\nTyped on the page"
+    document = read_document(path)
+    assert document.text == f"Please fill in.\n\n{filled}"
+    start = document.text.index("fill")
+    assert page_boxes(path, start, start + 4)
+    start = document.text.index("Grace")
+    assert page_boxes(path, start, start + 5) == ()
+    path.write_bytes(form_pdf(*FIELDS))
+    assert read_document(path).text == filled
+
+
 def test_spans_know_their_boxes(tmp_path: Path) -> None:
     lines = [(72.0, 600.0, "The rope is in the ware-"), (72.0, 586.0, "house of Bram.")]
     path = tmp_path / "a.pdf"

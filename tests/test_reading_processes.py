@@ -33,6 +33,7 @@ def _read(path, data, limits):
     word, _, rest = data.decode().partition(" ")
     if word == "segfault": os.kill(os.getpid(), signal.SIGSEGV)
     if word == "killed": os.kill(os.getpid(), signal.SIGKILL)
+    if word == "signal": os.kill(os.getpid(), int(rest))
     if word == "exit": os._exit(3)
     if word == "stall": time.sleep(600)
     if word == "spin":
@@ -120,6 +121,22 @@ def test_what_ends_or_stalls_a_process_costs_its_file_alone(tmp_path: Path) -> N
         strict=True,
     ):
         assert message.startswith(f"error: {path}: {reason}")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_process_that_ends_while_it_waits_costs_no_file(tmp_path: Path) -> None:
+    paths = toys(tmp_path, "pid x", "good y")
+    with ReadingProcesses(1, READ_LIMITS) as reading:
+        reading.begin(paths[0])
+        os.kill(int(reading.read(paths[0], READ_LIMITS).text.split()[-1]), signal.SIGKILL)
+        time.sleep(0.3)
+        reading.begin(paths[1])
+        assert reading.read(paths[1], READ_LIMITS).text == "good y"
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGRTMIN"), reason="signals without a name")
+def test_any_signal_is_told(tmp_path: Path) -> None:
+    assert "(signal 40)" in read_all(toys(tmp_path, "signal 40"))[0]
 
 
 def test_warnings_come_through(tmp_path: Path) -> None:

@@ -58,8 +58,14 @@ class TestCsv:
             assert texts[0] == "name: a; b\nprice, net: 1,5"
             assert len(texts) == 3
 
+    @pytest.mark.parametrize("row", [";,", ",\x85;,"])
+    def test_signs_within_cells_are_no_delimiter(self, tmp_path: Path, row: str) -> None:
+        content = "a;b\n" + f"{row}\n" * 4
+        assert read(tmp_path / "a.csv", content)[0] == ["b: ," if row == ";," else "a: ,\nb: ,"] * 4
+
     def test_the_line_by_which_excel_says_it(self, tmp_path: Path) -> None:
         assert read(tmp_path / "a.csv", "sep=;\r\na;b\r\n1,2;3,4\r\n")[0] == ["a: 1,2\nb: 3,4"]
+        assert read(tmp_path / "a.csv", "sep=\t\r\na\tb\r\n1,2\t3,4\r\n")[0] == ["a: 1,2\nb: 3,4"]
 
     @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
     def test_encodings(self, tmp_path: Path, encoding: str) -> None:
@@ -107,6 +113,44 @@ class TestCsv:
             csv.field_size_limit(limit)
         assert texts == ["a: 1\nb: 2"]
         assert "a.csv, after row 1: cannot be read on (field larger than" in errors[0]
+
+    def test_a_quote_that_takes_in_the_rest_is_named(self, tmp_path: Path) -> None:
+        texts, _, errors = read(tmp_path / "a.csv", 'a,b\n1,5" pipe\n2,"two\nlines"\n3,"x\n4,y\n')
+        assert texts == ['a: 1\nb: 5" pipe', "a: 2\nb: two\nlines", "a: 3\nb: x\n4,y"]
+        assert errors == [
+            f"{tmp_path}/a.csv, row 4: holds a quote that never ends, and with it all rows below."
+        ]
+        assert read(tmp_path / "a.csv", 'a,b\n1,"two\nlines"\n')[2] == []
+
+    @pytest.mark.parametrize(
+        ("content", "first", "row"),
+        [
+            ("1,Ada,48.5\n2,Bob,50\n", "1\nAda\n48.5", 1),  # no head
+            ("Ada;12,50\nBob;\nCyd;3,00\n", "Ada\n12,50", 1),
+            ("town,2019,2020\nKiel,5,6\n", "town: Kiel\n2019: 5\n2020: 6", 2),  # years are names
+            ("0,1,2\n7,8,9\n", "0: 7\n1: 8\n2: 9", 2),
+            ("name,12\nAda,x\n", "name: Ada\n12: x", 2),
+            ("Fleet\nof 2024\n\nboat,length\nyawl,48\n", "Fleet", 1),  # rows above the head
+            ("Fleet,,\nboat,length\nyawl,48\n", "Fleet", 1),
+            ("boat\nyawl\nketch\n", "boat: yawl", 2),  # one column
+        ],
+    )
+    def test_which_row_names_the_columns(self, tmp_path: Path, content: str, first: str, row: int) -> None:
+        texts, metadata, _ = read(tmp_path / "a.csv", content)
+        assert (texts[0], metadata[0]) == (first, {"row": row})
+        if first == "Fleet":
+            assert texts[-1] == "boat: yawl\nlength: 48"
+
+    def test_one_damaged_byte_costs_its_character(self, tmp_path: Path) -> None:
+        content = "name,stadt\nZoë,Köln\nJörg,München\n".encode() + b"Bad\xff,x\n"
+        texts, _, errors = read(tmp_path / "a.csv", content)
+        assert texts == ["name: Zoë\nstadt: Köln", "name: Jörg\nstadt: München", "name: Bad\ufffd\nstadt: x"]
+        assert errors == [f"{tmp_path}/a.csv: holds bytes that are not UTF-8; save it as UTF-8."]
+
+    def test_what_is_no_text_is_named(self, tmp_path: Path) -> None:
+        texts, _, errors = read(tmp_path / "a.csv", b"PK\x03\x04\x14\x00\x00\xff\xfe\x80" * 9)
+        assert texts == []
+        assert "a.csv: is not text" in errors[0]
 
     @pytest.mark.parametrize("content", ["", "\n\n", ",,\n,\n"])
     def test_an_empty_table_is_named(self, tmp_path: Path, content: str) -> None:
@@ -202,6 +246,46 @@ class TestMails:
         texts, _, _ = read(tmp_path / "a.eml", content)
         assert "opens" in texts[0]
 
+    def test_all_texts_and_forwarded_mails_are_read_and_the_rest_is_named(self, tmp_path: Path) -> None:
+        parts = (
+            "Content-Type: text/plain\n\nBefore the picture.",
+            "Content-Type: image/png; name=p.png\nContent-Disposition: inline; filename=p.png\n\nx",
+            "Content-Type: text/plain\n\nAfter the picture.",
+            "Content-Type: application/pdf\nContent-Disposition: inline; filename=plan.pdf\n\nx",
+            "Content-Type: message/rfc822\n\nFrom: b@x\nSubject: Older\n\nForwarded.",
+            "Content-Type: application/ms-tnef; name=winmail.dat\n\nx",
+            "Content-Type: audio/mpeg\n\nx",
+        )
+        body = "".join(f"\n--B\n{part}" for part in parts)
+        mail = f"From: a@x\nCc: c@x\nContent-Type: multipart/mixed; boundary=B\n{body}\n--B--\n"
+        texts, _, errors = read(tmp_path / "a.eml", mail)
+        assert texts == [
+            "From: a@x\nCc: c@x\n\nBefore the picture.\n\nAfter the picture.\n\n"
+            "Subject: Older\nFrom: b@x\n\nForwarded.\n\nAttachments: plan.pdf, winmail.dat, audio/mpeg"
+        ]
+        assert errors == [f"{tmp_path}/a.eml: attachments are not read: plan.pdf, winmail.dat, audio/mpeg."]
+
+    def test_html_is_read_where_the_plain_body_is_blank(self, tmp_path: Path) -> None:
+        mail = self.make(plain=" \n", html="<p>It leaves at nine.")
+        assert "It leaves at nine." in read(tmp_path / "a.eml", mail.as_bytes())[0][0]
+
+    @pytest.mark.parametrize(
+        ("declared", "data", "text"),
+        [
+            ("; charset=gb2312", "朱镕基楼".encode("gbk"), "朱镕基楼"),
+            ("; charset=iso-8859-1", b"5 \x80", "5 €"),
+            ("; charset=iso-8859-1", "café".encode(), "café"),
+            ("; charset=gb2312", "港".encode("gbk") + b"\xff", "港\ufffd"),
+            ("", b"caf\xe9", "café"),
+            ("; charset=unknown-8bit", "café".encode(), "café"),
+        ],
+    )
+    def test_encodings_as_programs_of_mail_mean_them(
+        self, tmp_path: Path, declared: str, data: bytes, text: str
+    ) -> None:
+        head = f"Subject: x\nContent-Type: text/plain{declared}\n\n".encode()
+        assert read(tmp_path / "a.eml", head + data)[0] == [f"Subject: x\n\n{text}"]
+
     def test_what_is_no_mail_and_what_nests_without_end_is_named(self, tmp_path: Path) -> None:
         assert "is not an e-mail" in read(tmp_path / "a.eml", "just text")[2][0]
         nested = "".join(
@@ -262,7 +346,28 @@ class TestNotebooks:
         (tmp_path / "a.ipynb").write_text(json.dumps({"worksheets": [{"cells": [cell]}]}))
         assert read_document(tmp_path / "a.ipynb").text == '````\ns = """```"""\n````\n\n```\nx\n```'
 
-    @pytest.mark.parametrize("content", ["", "[]", "{}", '{"cells": 3}', '{"cells": [3]}', "[" * 100_000])
+    def test_lines_that_are_written_over_and_results_that_are_markup(self, tmp_path: Path) -> None:
+        outputs = [
+            {"output_type": "stream", "text": "10%\r50%\r100%\r\ndone\r\n"},
+            {"output_type": "display_data", "data": {"text/markdown": ["**bold**"], "image/png": "iVBOR"}},
+            {"output_type": "display_data", "data": {"image/png": "iVBOR"}},
+        ]
+        (tmp_path / "a.ipynb").write_text(notebook({"cell_type": "code", "source": "", "outputs": outputs}))
+        assert read_document(tmp_path / "a.ipynb").text == "```\n100%\r\ndone\r\n```\n\n```\n**bold**\n```"
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            "",
+            "[]",
+            "{}",
+            '{"cells": 3}',
+            '{"cells": [3]}',
+            '{"worksheets": {"a": 1}}',
+            '{"worksheets": [3]}',
+            "[" * 100_000,
+        ],
+    )
     def test_what_is_none_is_named(self, tmp_path: Path, content: str) -> None:
         texts, _, errors = read(tmp_path / "a.ipynb", content)
         assert texts == []
@@ -270,6 +375,39 @@ class TestNotebooks:
 
 
 class TestText:
+    @pytest.mark.parametrize(
+        ("name", "content", "encoding"),
+        [
+            ("a.py", "#!/usr/bin/python\n# -*- coding: latin-1 -*-\n# Grüße für 5 €\n", "cp1252"),
+            ("a.rb", "# encoding: koi8-r\n# привет\n", "koi8-r"),
+            ("a.c", "/* vim: set fileencoding=gbk : */ /* 中文注释 */\n", "gb18030"),
+            ("a.xml", '<?xml version="1.0" encoding="iso-8859-1"?><a>Zürich</a>', "cp1252"),
+            ("a.css", '@charset "windows-1252"; /* größe */', "cp1252"),
+            ("a.tex", "\\documentclass{x}\n\\usepackage[latin1]{inputenc}\nMünchen", "cp1252"),
+        ],
+    )
+    def test_encodings_that_a_text_declares(
+        self, tmp_path: Path, name: str, content: str, encoding: str
+    ) -> None:
+        (tmp_path / name).write_bytes(content.encode(encoding))
+        assert read_document(tmp_path / name).text == content
+        (tmp_path / name).write_text(content)  # what is UTF-8 is, whatever it says
+        assert read_document(tmp_path / name).text == content
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"caf\xe9",
+            b"# coding: no-such\ncaf\xe9",
+            b"x\n\n# coding: latin-1\ncaf\xe9",
+            b"# coding: utf-16\ncaf\xe9  ",
+        ],
+    )
+    def test_what_declares_nothing_is_named(self, tmp_path: Path, data: bytes) -> None:
+        (tmp_path / "a.py").write_bytes(data)
+        with pytest.raises(ReadError, match="is not UTF-8 at byte"):
+            read_document(tmp_path / "a.py")
+
     @pytest.mark.parametrize(
         ("name", "content", "title"),
         [

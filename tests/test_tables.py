@@ -69,3 +69,10 @@ def test_every_cell_is_found_again_under_its_column(rows: list[list[str]], has_h
     assert shown == [
         ["<br>".join(cell.strip().splitlines()) for cell in row] + [""] * (width - len(row)) for row in rows
     ]
+
+
+def test_one_long_row_among_many_short_ones_does_not_fill_them_all() -> None:
+    rows = [["name", "note"], *[["a", "b"]] * 30_000, ["x"] * 30_000]
+    lines = pipe_table(rows).splitlines()
+    assert [len(cells_of(line)) for line in (lines[0], lines[2], lines[-1])] == [20, 20, 30_000]
+    assert sum(map(len, lines)) < 5_000_000

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 from office_files import repacked, word
 
+from nbce_rag.documents.limits import ReadLimits
 from nbce_rag.documents.readers import read_document
 from nbce_rag.errors import ReadError
 
@@ -149,26 +151,69 @@ def test_a_table_within_a_cell_is_flat(tmp_path: Path) -> None:
     )
 
 
-def test_footnotes_stand_at_the_end(tmp_path: Path) -> None:
-    path = word(tmp_path / "a.docx", paragraph(run("Said.") + '<w:r><w:footnoteReference w:id="2"/></w:r>'))
-    w = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
-    notes = (
-        f'<w:footnotes xmlns:w="{w}"><w:footnote w:id="-1"><w:p/></w:footnote>'
-        f'<w:footnote w:id="2">{paragraph(run(" By Ada."))}</w:footnote></w:footnotes>'
-    )
-    relations = docx.Document(str(path)).part.rels.xml.decode()
+def with_footnotes(path: Path, notes: str) -> Path:
+    """A Word document with this part of footnotes."""
     relation = (
         '<Relationship Id="rIdNotes" Target="footnotes.xml" Type="http://schemas.openxmlformats.org/'
         'officeDocument/2006/relationships/footnotes"/></Relationships>'
     )
-    repacked(
+    relations = docx.Document(str(path)).part.rels.xml.decode().replace("</Relationships>", relation)
+    w = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+    return repacked(
         path,
         {
-            "word/footnotes.xml": notes.encode(),
-            "word/_rels/document.xml.rels": relations.replace("</Relationships>", relation).encode(),
+            "word/footnotes.xml": f'<w:footnotes xmlns:w="{w}">{notes}</w:footnotes>'.encode(),
+            "word/_rels/document.xml.rels": relations.encode(),
         },
     )
-    assert read_document(path).text == "Said.[^1]\n\n[^1]: By Ada."
+
+
+def test_footnotes_stand_at_the_end(tmp_path: Path) -> None:
+    path = word(tmp_path / "a.docx", paragraph(run("Said.") + '<w:r><w:footnoteReference w:id="2"/></w:r>'))
+    notes = (
+        '<w:footnote w:id="-1"><w:p/></w:footnote>'
+        f'<w:footnote w:id="2">{paragraph(run(" By Ada."))}</w:footnote>'
+    )
+    assert read_document(with_footnotes(path, notes)).text == "Said.[^1]\n\n[^1]: By Ada."
+
+
+def test_notes_that_refer_to_themselves_end(tmp_path: Path) -> None:
+    mark = '<w:r><w:footnoteReference w:id="2"/></w:r>'
+    path = word(tmp_path / "a.docx", paragraph(run("Said.") + mark))
+    note = f'<w:footnote w:id="2">{paragraph(run("See") + mark)}</w:footnote>'
+    assert read_document(with_footnotes(path, note)).text == "Said.[^1]\n\n[^1]: See"
+
+
+def test_many_notes_take_time_in_proportion(tmp_path: Path) -> None:
+    marks = "".join(paragraph(f'<w:r><w:footnoteReference w:id="{n}"/></w:r>') for n in range(3_000))
+    notes = (f'<w:footnote w:id="{n}">{paragraph(run(f"Note {n}."))}</w:footnote>' for n in range(3_000))
+    path = with_footnotes(word(tmp_path / "a.docx", marks), "".join(notes))
+    start = time.perf_counter()
+    text = read_document(path).text
+    assert time.perf_counter() - start < 10
+    assert "\n\n[^3000]: Note 2999." in text
+
+
+def test_boxes_within_boxes_are_read_once(tmp_path: Path) -> None:
+    markup = run("innermost")
+    for depth in range(40):
+        box = f"<w:txbxContent><w:p>{markup}</w:p></w:txbxContent>"
+        choice = f"<mc:Choice><w:drawing>{box}</w:drawing></mc:Choice>"
+        fallback = "<mc:Fallback><w:pict><w:txbxContent/></w:pict></mc:Fallback>"
+        shape = f"<mc:AlternateContent>{choice}{fallback}</mc:AlternateContent>" if depth == 3 else ""
+        markup = f"<w:r>{shape or f'<w:drawing>{box}</w:drawing>'}</w:r>"
+    assert read(tmp_path, f"<w:p>{run('outside')}{markup}</w:p>") == "outside\n\ninnermost"
+
+
+def test_a_merged_cell_that_stands_in_many_rows_has_limits(tmp_path: Path) -> None:
+    def row(cell: str, merge: str) -> str:
+        merged = f"<w:tc><w:tcPr><w:vMerge{merge}/></w:tcPr>{paragraph(run(cell))}</w:tc>"
+        return f"<w:tr>{merged}<w:tc>{paragraph(run('x'))}</w:tc></w:tr>"
+
+    rows = row("long " * 4_000, ' w:val="restart"') + row("", "") * 300
+    path = word(tmp_path / "a.docx", f"<w:tbl>{rows}</w:tbl>")
+    with pytest.raises(ReadError, match="unpacks to more than 4,000,000 characters"):
+        read_document(path, ReadLimits(max_unpacked_bytes=4_000_000))
 
 
 def test_contents_comments_and_running_heads_are_left_out(tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import lzma
+import posixpath
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -10,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import ReadError
+from ..errors import NbceError, ReadError
 from .limits import ReadLimits
 
 __all__ = ["Archive", "readable"]
@@ -33,7 +36,7 @@ def readable(path: Path, kind: str) -> Iterator[None]:
     """
     try:
         yield
-    except (ReadError, MemoryError, RecursionError, ImportError):
+    except (NbceError, MemoryError, RecursionError, ImportError):
         raise
     except Exception as error:  # damaged files make readers raise nearly every kind
         raise ReadError(
@@ -56,14 +59,14 @@ class Archive:
     """
 
     def __init__(self, path: Path, data: bytes, limits: ReadLimits, kind: str) -> None:
-        self._path, self._limits, self._kind = path, limits, kind
+        self._path, self._data, self._limits, self._kind = path, data, limits, kind
         if data.startswith(_OLE):
             raise ReadError(
                 f"{path}: is encrypted, or in a format of before 2007; save it without a password as {kind}."
             )
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(data))
-        except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
+        except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, struct.error) as error:
             raise ReadError(f"{path}: is damaged or not {kind} ({error}).") from error
         parts = self._zip.infolist()
         self.names = tuple(part.filename for part in parts)
@@ -94,12 +97,14 @@ class Archive:
             return self._zip.read(part)
         except KeyError:
             raise self.damaged(f"it has no {name}") from None
+        except ReadError:
+            raise
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
+            raise ReadError(f"{self._path}: is damaged in {name} ({error}).") from error
+        except NotImplementedError as error:  # a way of packing that Python lacks
+            raise ReadError(f"{self._path}: cannot be unpacked ({error}); save it again.") from error
         except RuntimeError as error:  # a password is wanted
             raise self.encrypted() from error
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
-            if isinstance(error, ReadError):
-                raise
-            raise ReadError(f"{self._path}: is damaged in {name} ({error}).") from error
 
     def damaged(self, reason: str) -> ReadError:
         """The error for a file that is not what it should be."""
@@ -137,6 +142,40 @@ class Archive:
         if dtd is not None and next(dtd.iterentities(), None) is not None:
             raise ReadError(f"{self._path}: declares entities in {name}, which could be a bomb.")
         return root
+
+    def whole(self) -> bytes:
+        """The file without references to parts that it lacks: libraries refuse these, office programs do not.
+
+        Raises:
+            ReadError: As in `markup`, of the parts that hold references.
+        """
+        from lxml import etree
+
+        names = set(self.names)
+        changes: dict[str, bytes] = {}
+        for name in names:
+            folder, _, last = name.rpartition("_rels/")
+            if not last.endswith(".rels"):
+                continue
+            root = self.markup(name)
+            dangling = [
+                reference
+                for reference in root
+                if reference.get("TargetMode") != "External"
+                and posixpath.normpath(posixpath.join(f"/{folder}", reference.get("Target") or ""))[1:]
+                not in names
+            ]
+            for reference in dangling:
+                root.remove(reference)
+            if dangling:
+                changes[name] = etree.tostring(root)
+        if not changes:
+            return self._data
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w") as archive:
+            for name in dict.fromkeys(self.names):
+                archive.writestr(name, changes.get(name) or self.read(name))
+        return stream.getvalue()
 
     def check_markup(self) -> None:
         """Refuses declarations of types and entities in all parts, for libraries that parse these themselves.

@@ -11,7 +11,8 @@ _FEWEST = 48
 
 # Possessive throughout: what has been matched is never tried again.
 _DATA = re.compile(
-    r"(?P<kind>data:[\w.+-]*+/?[\w.+-]*+)(?:;[\w.+-]++(?:=[\w.+-]++)?)*+,"
+    # With a type or a parameter: "data:x,..." is code.
+    r"(?P<kind>data:(?:[\w.+-]++/[\w.+-]++|(?=;)))(?:;[\w.+-]++(?:=[\w.+-]++)?)*+,"
     rf"(?:[A-Za-z0-9+/=_%~.!*;:@&$-]{{{_FEWEST},}}+(?:\s+[A-Za-z0-9+/=]{{40,}}+)*+)",
     re.IGNORECASE,
 )

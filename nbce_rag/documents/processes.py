@@ -95,11 +95,7 @@ class ReadingProcesses:
 
     def _read(self, path: Path) -> _Reply | None:
         """What a process says of a file; None where there can be no process."""
-        process: _Process | None
-        try:
-            process = self._idle.get_nowait()
-        except queue.Empty:
-            process = self._start()
+        process = self._living() or self._start()
         if process is None:
             return None
         reply = process.read(path, self._limits)
@@ -109,6 +105,19 @@ class ReadingProcesses:
             with self._lock:
                 self._running.discard(process)
         return reply
+
+    def _living(self) -> _Process | None:
+        """One that waits. Of one that ended meanwhile, as when memory ran out, no file is guilty."""
+        while True:
+            try:
+                process = self._idle.get_nowait()
+            except queue.Empty:
+                return None
+            if process.is_alive:
+                return process
+            process.kill()
+            with self._lock:
+                self._running.discard(process)
 
     def _start(self) -> _Process | None:
         with self._lock:
@@ -137,7 +146,7 @@ class _Process:
             else {"start_new_session": True}
         )
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _CODE, json.dumps(sys.path)],
+            [sys.executable, "-c", _CODE, json.dumps(list(map(str, sys.path)))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -203,7 +212,10 @@ class _Process:
         code = self._process.returncode
         if code is None or code >= 0:
             return f"exit status {code}"
-        name = signal.Signals(-code).name
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:  # one of those without a name
+            name = f"signal {-code}"
         return f"{name}, as when memory runs out" if name == "SIGKILL" else name
 
 

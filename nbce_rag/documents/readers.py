@@ -16,7 +16,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import TypeAlias
 
-from ..errors import MissingDependencyError, ReadError
+from ..errors import MissingDependencyError, NbceError, ReadError
 from ..files import expand_home
 from ..passages import Passage
 from . import formats
@@ -103,9 +103,9 @@ def lacking_packages() -> tuple[str, ...]:
 def read_document(path: str | Path, limits: ReadLimits = READ_LIMITS) -> Document:
     """Reads one file of a format that holds one document, such as .txt, .md, .docx, .html or .pdf.
 
-    Text is UTF-8 (with or without a byte order mark) or UTF-16 with one; HTML may also declare
-    another encoding. A file of another type is read as plain text if its bytes are, unless its suffix is one
-    of `nbce_rag.documents.file_types.OTHER_TYPES`.
+    Text is UTF-8 (with or without a byte order mark), UTF-16 with one, or in an encoding that it declares, as
+    pages, mails, XML and source code may. A file of another type is read as plain text if its bytes are,
+    unless its suffix is one of `nbce_rag.documents.file_types.OTHER_TYPES`.
 
     Raises:
         ReadError: The file cannot be read or decoded, is encrypted, holds no text, is of another type,
@@ -126,9 +126,14 @@ def read_document(path: str | Path, limits: ReadLimits = READ_LIMITS) -> Documen
         raise MissingDependencyError(
             f"{path}: reading {suffix} needs {', '.join(packages)}: pip install '{EXTRA}'"
         )
-    document = reader(path, data, limits)
+    try:
+        document = reader(path, data, limits)
+    except (NbceError, MemoryError, RecursionError):
+        raise
+    except Exception as error:  # one file never ends the reading of others
+        raise ReadError(f"{path}: cannot be read ({type(error).__name__}: {str(error)[:200]}).") from error
     if not document.text.strip():
-        raise ReadError(f"{path}: holds no text.")
+        raise ReadError(f"{path}: {' '.join(('holds no text.', *document.gaps))}")
     return document
 
 

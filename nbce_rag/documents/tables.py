@@ -7,11 +7,15 @@ from collections.abc import Sequence
 __all__ = ["flat_table", "pipe_table"]
 
 
+_MOST_FILLED = 20
+"""Places of a table for each cell that it has."""
+
+
 def pipe_table(rows: Sequence[Sequence[str]], *, has_head: bool = True) -> str:
     """A Markdown pipe table, one row a line, without a line end after the last.
 
     Cells lose outer whitespace; pipes in them become `\\|`, line ends `<br>`. Empty cells stay, and rows that
-    are shorter than the longest are filled with empty ones.
+    are shorter than the longest are filled with empty ones, unless most of the table would be such cells.
 
     Args:
         rows: Cells of each row.
@@ -30,6 +34,8 @@ def pipe_table(rows: Sequence[Sequence[str]], *, has_head: bool = True) -> str:
     width = max(map(len, rows), default=0)
     if not width:
         return ""
+    if width * len(rows) > _MOST_FILLED * sum(map(len, rows)) + 1000:
+        width = min(width, _MOST_FILLED)
     head, body = (rows[0], rows[1:]) if has_head else ((), rows)
     lines = [_row(head, width), _row(["---"] * width, width), *(_row(row, width) for row in body)]
     return "\n".join(lines)

@@ -11,7 +11,7 @@ from ...noncharacters import strip_marks
 from ..archives import Archive, readable
 from ..blocks import join_blocks
 from ..document import Document, clean_title
-from ..limits import ReadLimits
+from ..limits import Deadline, ReadLimits, Room
 from ..numerals import EXPONENT
 from ..tables import flat_table, pipe_table
 from ..word.numbering import Numbering
@@ -41,8 +41,8 @@ def _read_docx(path: Path, data: bytes, limits: ReadLimits) -> Document:
     archive = Archive(path, data, limits, _KIND)
     archive.check_markup()
     with readable(path, _KIND):
-        document = docx.Document(io.BytesIO(data))
-        body = _Body(document.part, archive)
+        document = docx.Document(io.BytesIO(archive.whole()))
+        body = _Body(document.part, archive, Deadline(path, limits), Room(path, limits))
         text = body.text(document.element.body)
         title = clean_title(document.core_properties.title) or clean_title(body.title)
     return Document(strip_marks(text), title)
@@ -56,17 +56,21 @@ class _Body:
     text, comments, running heads and tables of contents are left out.
     """
 
-    def __init__(self, part: Any, archive: Archive) -> None:
+    def __init__(self, part: Any, archive: Archive, deadline: Deadline, room: Room) -> None:
+        self._deadline = deadline
+        self._room = room
         related = {relation.reltype.rsplit("/", 1)[1]: relation for relation in part.rels.values()}
         self._styles = Styles(part.document.styles.element)
         numbering = related.get("numbering")
         self._numbering = Numbering(numbering.target_part.element if numbering else None)
-        self._note_roots = {
-            name: archive.parse(name, related[name].target_part.blob)
-            for name in ("footnotes", "endnotes")
-            if name in related
+        self._note_elements = {
+            (kind, note.get(f"{_WORD}id")): note
+            for kind in ("footnote", "endnote")
+            if f"{kind}s" in related
+            for note in archive.parse(f"{kind}s", related[f"{kind}s"].target_part.blob)
         }
         self._notes: list[tuple[str, str]] = []  # kind and id, in the order of their marks
+        self._is_in_notes = False  # where marks of notes lead nowhere
         self._depth = 0  # tables around what is being written
         self.title: str | None = None
         self._heading: str | None = None
@@ -74,12 +78,12 @@ class _Body:
     def text(self, body: Any) -> str:
         blocks = list(self._blocks(body))
         notes = []
-        for number, (kind, name) in enumerate(self._notes, start=1):  # notes in notes are not followed
-            root = self._note_roots.get(f"{kind}s")
-            for note in root if root is not None else ():
-                if note.get(f"{_WORD}id") == name:
-                    words = " ".join(text for _, text in self._blocks(note)).strip()
-                    notes.append(f"[^{number}]: {words}")
+        self._is_in_notes = True
+        for number, (kind, name) in enumerate(self._notes, start=1):
+            if (note := self._note_elements.get((kind, name))) is not None:
+                words = " ".join(text for _, text in self._blocks(note)).strip()
+                self._room.take(len(words))  # one note may have many marks
+                notes.append(f"[^{number}]: {words}")
         self.title = self.title or self._heading
         return join_blocks([*blocks, *((False, note) for note in notes)])
 
@@ -96,6 +100,7 @@ class _Body:
                 yield from self._blocks(child[0] if len(child) else child)
 
     def _paragraph(self, paragraph: Any) -> Iterator[tuple[bool, str]]:
+        self._deadline.check()
         style = self._styles.of(paragraph)
         boxes: list[Any] = []
         text = "".join(self._inline(paragraph, boxes)).strip("\n").rstrip()
@@ -138,13 +143,13 @@ class _Body:
                 yield f"^{text}" if is_raised and EXPONENT.fullmatch(text) else text
             elif name in _LETTERS:
                 yield _LETTERS[name]
-            elif name in ("footnoteReference", "endnoteReference"):
+            elif name in ("footnoteReference", "endnoteReference") and not self._is_in_notes:
                 self._notes.append((name.removesuffix("Reference"), child.get(f"{_WORD}id") or ""))
                 yield f"[^{len(self._notes)}]"
             elif name in ("drawing", "pict", "object"):
-                boxes += child.iter(f"{_WORD}txbxContent")
+                boxes += _boxes(child)
             elif child.tag == f"{_COMPATIBILITY}AlternateContent" and len(child):
-                boxes += child[0].iter(f"{_WORD}txbxContent")
+                boxes += _boxes(child[0])
             elif name == "ruby":
                 yield from self._inline(child, boxes)
 
@@ -166,6 +171,7 @@ class _Body:
                 if merged is not None and merged.get(f"{_WORD}val") != "restart":
                     # So that each row can be read alone.
                     line.append(grid[-1][len(line)] if grid and len(line) < len(grid[-1]) else "")
+                    self._room.take(len(line[-1]))
                 else:
                     line.append("\n".join(text for _, text in self._blocks(cell)))
                 line += [""] * (_number(properties, "gridSpan", 1) - 1)
@@ -173,6 +179,17 @@ class _Body:
         self._depth -= 1
         if text := flat_table(grid) if self._depth else pipe_table(grid):
             yield False, text
+
+
+def _boxes(element: Any) -> Iterator[Any]:
+    """The text boxes in a drawing. Those within them are found when they are read."""
+    for child in element:
+        if child.tag == f"{_WORD}txbxContent":
+            yield child
+        elif child.tag == f"{_COMPATIBILITY}AlternateContent":
+            yield from _boxes(child[0] if len(child) else child)
+        else:
+            yield from _boxes(child)
 
 
 def _children(element: Any, name: str) -> Iterator[Any]:

@@ -6,6 +6,7 @@ import codecs
 import re
 from pathlib import Path
 
+from ..charsets import decode_declared
 from ..document import Document, decode_text
 from ..html.page import read_markup
 from ..limits import ReadLimits
@@ -19,23 +20,6 @@ _DECLARATION = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _DECLARED_WITHIN = 4096
-# As browsers do: what pages call by these names is in larger sets of characters.
-_LARGER = {
-    "ascii": "windows-1252",
-    "us-ascii": "windows-1252",
-    "latin1": "windows-1252",
-    "latin-1": "windows-1252",
-    "iso-8859-1": "windows-1252",
-    "iso-8859-9": "windows-1254",
-    "shift_jis": "cp932",
-    "shift-jis": "cp932",
-    "x-sjis": "cp932",
-    "euc-kr": "cp949",
-    "ks_c_5601-1987": "cp949",
-    "gb2312": "gb18030",
-    "gbk": "gb18030",
-    "big5": "big5hkscs",
-}
 
 
 def _read_html(path: Path, data: bytes, limits: ReadLimits) -> Document:
@@ -50,10 +34,9 @@ def _decode_html(path: Path, data: bytes) -> str:
         declared = (declaration[1] or declaration[2]).decode("ascii", "replace").lower()
         # A declaration that could be read byte by byte is no UTF-16, whatever it says.
         if not declared.startswith("utf"):
-            try:
-                return data.decode(_LARGER.get(declared, declared))
-            except (LookupError, UnicodeError):
-                pass  # a false declaration is common, and then the page is mostly UTF-8
+            text = decode_declared(data, declared)
+            if text is not None:  # a false declaration is common, and then the page is mostly UTF-8
+                return text
     return decode_text(path, data)
 
 

@@ -20,14 +20,17 @@ VERSION = 1
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _HEADING = re.compile(r"^#{1,6}[ \t]+(.+?)[ \t#]*$", re.MULTILINE)
 
+_OVERWRITTEN = re.compile(r"^[^\n]*\r(?=[^\r\n])", re.MULTILINE)
+_KINDS = ("text/plain", "text/markdown", "text/latex")
+
 
 def _read_ipynb(path: Path, data: bytes, limits: ReadLimits) -> Document:
     try:
         book = json.loads(decode_text(path, data))
     except ValueError as error:
         raise ReadError(f"{path}: is not a notebook that can be read ({error}).") from None
-    sheets = book.get("worksheets") if isinstance(book, dict) else None  # before version 4
-    cells = sheets[0].get("cells") if sheets else book.get("cells") if isinstance(book, dict) else None
+    sheets = _dig(book, "worksheets")  # before version 4
+    cells = _dig(sheets[0] if isinstance(sheets, list) and sheets else book, "cells")
     if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
         raise ReadError(f"{path}: is not a notebook: it has no cells.")
     limits.check_pages(path, len(cells))
@@ -53,13 +56,18 @@ def _cell(cell: Mapping[str, Any], language: str) -> Iterator[str]:
 
 
 def _output(output: Any) -> str:
-    """What is printed, or the text that stands for a result; of errors the last line."""
+    """What is printed, or the text that stands for a result; of errors the last line.
+
+    A carriage return takes the line back to its begin, as bars that show progress do.
+    """
     if not isinstance(output, dict):
         return ""
     if output.get("output_type") in ("error", "pyerr"):
         return f"{output.get('ename')}: {output.get('evalue')}"
     data = output.get("data")
-    return _text(data.get("text/plain") if isinstance(data, dict) else output.get("text"))
+    if not isinstance(data, dict):
+        return _OVERWRITTEN.sub("", _text(output.get("text")))
+    return next(filter(None, (_text(data.get(kind)) for kind in _KINDS)), "")
 
 
 def _fenced(text: str, language: str) -> str:

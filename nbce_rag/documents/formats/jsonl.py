@@ -15,7 +15,7 @@ from ...noncharacters import strip_marks
 from ...passages import Passage
 from ...values import NotPlainError, plain, shown
 from ..document import OnError, Splitter, check_regular, decode_text, read_bytes, source_name
-from ..limits import ReadLimits
+from ..limits import Deadline, ReadLimits
 
 __all__ = ["RECORDS"]
 
@@ -28,8 +28,10 @@ def _read_jsonl(path: Path, splitter: Splitter, on_error: OnError, limits: ReadL
     passages: list[Passage] = []
     line_of_id: dict[str, int] = {}
     is_blank = True
+    deadline = Deadline(path, limits)
     for number, line in _lines(path, limits):
         is_blank = False
+        deadline.check()
         place = f"{path}, line {number}"
         try:
             name, text, title, metadata = _parse_record(place, line)

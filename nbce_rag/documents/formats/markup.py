@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ...noncharacters import strip_marks
-from ..data_uris import without_data
-from ..document import Document, clean_title, decode_text
+from ..document import Document, clean_title
 from ..limits import ReadLimits
 from . import text
 
@@ -24,7 +22,7 @@ _TITLES = {
 
 
 def _read_markup(path: Path, data: bytes, limits: ReadLimits) -> Document:
-    content = without_data(strip_marks(decode_text(path, data)))
+    content = text.text_of(path, data)
     match = _TITLES[path.suffix.lower()].search(content)
     title = next(filter(None, match.groups()), None) if match else None
     return Document(content, clean_title(title))

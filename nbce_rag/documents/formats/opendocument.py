@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from ...noncharacters import strip_marks
 from ..archives import Archive, readable
 from ..blocks import join_blocks
 from ..document import Document, clean_title, document_of
-from ..limits import ReadLimits, Room
+from ..limits import Deadline, ReadLimits, Room
 from ..numerals import EXPONENT
 from ..opendocument.styles import ListNumbers, Styles
 from ..tables import flat_table, pipe_table
@@ -42,14 +43,14 @@ _MOST_REPEATED = 1_000
 def _read_text(path: Path, data: bytes, limits: ReadLimits) -> Document:
     body, title, styles = _opened(path, data, limits, "text")
     with readable(path, _KIND):
-        writer = _Writer(styles, Room(path, limits))
+        writer = _Writer(styles, Room(path, limits), Deadline(path, limits))
         text = join_blocks([*writer.blocks(body), *((False, note) for note in writer.notes)])
         return Document(strip_marks(text), clean_title(title) or clean_title(writer.heading))
 
 
 def _read_sheets(path: Path, data: bytes, limits: ReadLimits) -> Document:
     body, title, styles = _opened(path, data, limits, "spreadsheet")
-    parts, hidden, room = [], [], Room(path, limits)
+    parts, hidden, room, deadline = [], [], Room(path, limits), Deadline(path, limits)
     with readable(path, _KIND):
         sheets = body.findall(f"{_TABLE}table")
         limits.check_pages(path, len(sheets))
@@ -57,14 +58,14 @@ def _read_sheets(path: Path, data: bytes, limits: ReadLimits) -> Document:
             name = sheet.get(f"{_TABLE}name") or ""
             if styles.is_hidden(sheet.get(f"{_TABLE}style-name")):
                 hidden.append(name)
-            elif table := pipe_table(_without_empty(_grid(sheet, _Writer(styles, room)))):
+            elif table := pipe_table(_without_empty(_grid(sheet, _Writer(styles, room, deadline)))):
                 parts.append((f"## {' '.join(name.split())}\n\n{table}", {"sheet": name}))
     return document_of(parts, title, [f"hidden sheets are left out: {', '.join(hidden)}."] if hidden else [])
 
 
 def _read_slides(path: Path, data: bytes, limits: ReadLimits) -> Document:
     body, title, styles = _opened(path, data, limits, "presentation")
-    parts, hidden, room = [], [], Room(path, limits)
+    parts, hidden, room, deadline = [], [], Room(path, limits), Deadline(path, limits)
     with readable(path, _KIND):
         slides = body.findall(f"{_DRAW}page")
         limits.check_pages(path, len(slides))
@@ -72,7 +73,7 @@ def _read_slides(path: Path, data: bytes, limits: ReadLimits) -> Document:
             if styles.is_hidden(slide.get(f"{_DRAW}style-name")):
                 hidden.append(str(number))
             else:
-                parts.append((join_blocks(_Writer(styles, room).slide(slide)), {"slide": number}))
+                parts.append((join_blocks(_Writer(styles, room, deadline).slide(slide)), {"slide": number}))
     return document_of(parts, title, [f"hidden slides are left out: {', '.join(hidden)}."] if hidden else [])
 
 
@@ -101,8 +102,9 @@ class _Writer:
         depth: How many tables are around what is being written.
     """
 
-    def __init__(self, styles: Styles, room: Room) -> None:
+    def __init__(self, styles: Styles, room: Room, deadline: Deadline) -> None:
         self.room = room
+        self._deadline = deadline
         self.depth = 0
         self.notes: list[str] = []
         self.heading: str | None = None
@@ -111,6 +113,7 @@ class _Writer:
 
     def blocks(self, container: Any) -> Iterator[tuple[bool, str]]:
         """Blocks of text, and whether each is an item of a list."""
+        self._deadline.check()
         for child in container:
             name = child.tag
             if name in _LEFT_OUT or self._is_hidden(child):
@@ -224,7 +227,7 @@ def _grid(table: Any, writer: _Writer) -> list[list[str]]:
             elif (spanned := int(cell.get(f"{_TABLE}number-rows-spanned") or 1)) > 1 and text:
                 below[len(line)] = spanned - 1, text
             times = min(times, _MOST_REPEATED)
-            writer.room.take(len(text) * times)
+            writer.room.take((len(text) + 1) * times)
             line += [text] * times
         if any(line):
             times = min(int(row.get(f"{_TABLE}number-rows-repeated") or 1), _MOST_REPEATED)
@@ -236,7 +239,7 @@ def _grid(table: Any, writer: _Writer) -> list[list[str]]:
 def _without_empty(rows: list[list[str]]) -> list[list[str]]:
     """Rows without the columns that are empty in all of them."""
     columns = sorted({column for row in rows for column, text in enumerate(row) if text})
-    return [[row[column] if column < len(row) else "" for column in columns] for row in rows]
+    return [[row[column] for column in columns[: bisect_left(columns, len(row))]] for row in rows]
 
 
 def _spaces(text: str | None) -> str:

@@ -5,24 +5,49 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from ...errors import ReadError
 from ...noncharacters import strip_marks
+from ..charsets import decode_declared
 from ..data_uris import without_data
 from ..document import Document, clean_title, decode_text
 from ..limits import ReadLimits
 
-__all__ = ["DOCUMENTS"]
+__all__ = ["DOCUMENTS", "text_of"]
+
+_DECLARED_WITHIN = 4096
+# The line of Python, Emacs and Vim; XML; CSS; LaTeX.
+_DECLARATION = re.compile(
+    rb"""\A(?:[^\n]*\n)?[^\n]*coding[:=][ \t]*([\w.-]+) | \A\s*<\?xml[^>]*?\sencoding\s*=\s*["']([\w.:-]+)
+    | \A@charset\s"([\w.-]+)" | \\usepackage\[([\w-]+)\]\{inputenc\}""",
+    re.VERBOSE,
+)
 
 
-def _text(path: Path, data: bytes) -> str:
-    return without_data(strip_marks(decode_text(path, data)))
+def text_of(path: Path, data: bytes) -> str:
+    """A text as it stands, but for the data of pictures: in UTF-8 or UTF-16, or as it says of itself.
+
+    Raises:
+        ReadError: As in `decode_text`.
+    """
+    text: str | None
+    try:
+        text = decode_text(path, data)
+    except ReadError:
+        declaration = _DECLARATION.search(data, 0, _DECLARED_WITHIN)
+        name = next(filter(None, declaration.groups())).decode() if declaration else ""
+        # What can be read byte by byte is no UTF-16.
+        text = None if name.lower().startswith("utf") else decode_declared(data, name)
+        if not text or "\0" in text:
+            raise
+    return without_data(strip_marks(text))
 
 
 def _read_plain(path: Path, data: bytes, limits: ReadLimits) -> Document:
-    return Document(_text(path, data))
+    return Document(text_of(path, data))
 
 
 def _read_markdown(path: Path, data: bytes, limits: ReadLimits) -> Document:
-    text = _text(path, data)
+    text = text_of(path, data)
     return Document(text, clean_title(_markdown_title(text.splitlines())))
 
 
@@ -50,7 +75,7 @@ def _markdown_title(lines: list[str]) -> str | None:
 
 
 def _read_rst(path: Path, data: bytes, limits: ReadLimits) -> Document:
-    text = _text(path, data)
+    text = text_of(path, data)
     previous = ""
     for line in map(str.rstrip, text.splitlines()):
         # Section titles are underlined by one repeated punctuation mark, at least as long as they are.

@@ -41,7 +41,7 @@ def _read_xlsx(path: Path, data: bytes, limits: ReadLimits) -> Document:
     unsolved = 0
     with readable(path, _KIND), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of extensions that openpyxl would not write again
-        book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
+        book = openpyxl.load_workbook(io.BytesIO(archive.whole()), read_only=True, data_only=True)
         limits.check_pages(path, len(book.worksheets))
         for sheet in book.worksheets:
             if sheet.sheet_state != "visible":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ..limits import Room
 from ..tables import pipe_table
 from .blocks import Block
 
@@ -41,11 +42,13 @@ class Table:
     """A table that is being read.
 
     Attributes:
+        room: For the text of cells that stand in several places.
         rows: Its cells, as far as they have been read.
         head_rows: How many rows stand in its <thead>.
         is_layout: Whether it says that it only arranges the page.
     """
 
+    room: Room
     is_layout: bool = False
     rows: list[list[Cell]] = field(default_factory=list)
     head_rows: int = 0
@@ -56,7 +59,7 @@ class Table:
         cells = [cell for row in rows for cell in row]
         if self.is_layout or _is_layout(rows, cells):
             return [block for cell in cells for block in cell.blocks]
-        grid = _grid(rows)
+        grid = _grid(rows, self.room)
         heads = 0
         while heads < len(rows) and (
             heads < self.head_rows or (heads < _MOST_HEADS and not self.head_rows and _is_head(rows[heads]))
@@ -95,7 +98,7 @@ def _is_head(row: Sequence[Cell]) -> bool:
     return corner and any(cell.is_head for cell in row) and all(cell.is_head for cell in row[1:])
 
 
-def _grid(rows: Sequence[Sequence[Cell]]) -> list[list[str]]:
+def _grid(rows: Sequence[Sequence[Cell]], room: Room) -> list[list[str]]:
     """The text of each place. A cell of several columns or rows stands in each; one that is a row, once."""
     # Spans may claim far more places than there are cells: then they are left out.
     most = _PLACES * sum(map(len, rows)) + _MORE_PLACES
@@ -104,7 +107,7 @@ def _grid(rows: Sequence[Sequence[Cell]]) -> list[list[str]]:
     for number, row in enumerate(rows):
         places: list[str] = []
         for cell in row:
-            _take_from_above(places, below)
+            _take_from_above(places, below, room)
             text = cell.text
             rows_left = min(cell.rows or len(rows), len(rows) - number) - 1
             most -= cell.columns + len(below)
@@ -115,17 +118,19 @@ def _grid(rows: Sequence[Sequence[Cell]]) -> list[list[str]]:
                 if rows_left:
                     below[len(places)] = (rows_left, text if is_repeated else "")
                 places.append(text if is_repeated else "")
-        _take_from_above(places, below)
+                room.take(len(places[-1]))
+        _take_from_above(places, below, room)
         grid.append(places)
     return grid
 
 
-def _take_from_above(places: list[str], below: dict[int, tuple[int, str]]) -> None:
+def _take_from_above(places: list[str], below: dict[int, tuple[int, str]], room: Room) -> None:
     while (column := len(places)) in below:
         left, text = below.pop(column)
         if left > 1:
             below[column] = (left - 1, text)
         places.append(text)
+        room.take(len(text))
 
 
 def _merged(heads: Sequence[Sequence[str]]) -> list[str]:

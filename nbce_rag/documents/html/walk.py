@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from ...errors import ReadError
-from ..limits import Deadline, ReadLimits
+from ..limits import Deadline, ReadLimits, Room
 from .blocks import Block, Writer
 from .formulas import formula_text, lowered, raised
 from .tables import Cell, Table
@@ -18,7 +18,7 @@ __all__ = ["page_blocks"]
 
 _DROPPED_TAGS = """
     head title script style template nav svg iframe object canvas audio video select textarea datalist del s
-    strike rt rp rtc
+    strike rt rp rtc noframes noembed
     """
 _BLOCK_TAGS = """
     address article aside blockquote body caption center dd details dialog div dt fieldset figcaption
@@ -34,6 +34,7 @@ _PARTS = frozenset(["main", "article", "section", "blockquote", "aside", "figure
 """A footer within one is the part's own; others are the page's."""
 _DEEPEST_TABLE = 8
 _MOST_COLUMNS = 1000  # of a cell, as in browsers
+_MOST_DIGITS = 10
 _STRIDE = 4096  # nodes between looks at the clock
 
 _Attributes: TypeAlias = "dict[str, str | None]"
@@ -58,6 +59,7 @@ class _Walk:
         self._tree = tree
         self._name = name
         self._limits = limits
+        self._room = Room(name, limits)  # for cells that stand in several places
         self._visibility = Visibility(tree)
         self._out = Writer()
         self._outer: list[Writer] = []  # those around the cells that are open
@@ -140,7 +142,7 @@ class _Walk:
         if tag == "table":
             self._out.end()
             is_layout = attributes.get("role") in ("presentation", "none")
-            self._tables.append(Table(is_layout) if len(self._tables) < _DEEPEST_TABLE else None)
+            self._tables.append(Table(self._room, is_layout) if len(self._tables) < _DEEPEST_TABLE else None)
         elif tag in _CELLS or tag == "tr":
             table = self._tables[-1] if self._tables else None
             if table is None:
@@ -214,8 +216,9 @@ class _Walk:
 
 
 def _number(value: str | None) -> int | None:
+    """A whole number; those that are too large for any list or table are none."""
     try:
-        return int(value or "")
+        return int(value) if value and len(value) < _MOST_DIGITS else None
     except ValueError:
         return None
 

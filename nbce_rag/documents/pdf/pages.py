@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from .fields import page_fields
+
 if TYPE_CHECKING:
     from pypdfium2 import PdfPage, PdfTextPage
 
@@ -96,12 +98,14 @@ class Page:
         text: One character for each that PDFium counts.
         lines: In the order in which they were drawn.
         powers: The numbers of characters, ascending, with which raised numbers begin.
+        fields: What is filled in, a line each.
     """
 
     height: float = 0.0
     text: str = ""
     lines: list[Line] = field(default_factory=list)
     powers: Sequence[int] = ()
+    fields: list[str] = field(default_factory=list)
 
     def parts(self, cell: Cell) -> list[Part]:
         """The words of a cell, with one space between them."""
@@ -145,7 +149,7 @@ def read_page(page: PdfPage) -> Page:
                 left, _, right, _ = boxes[line.cells[0].start]
                 line.pitch = right - left
             lines.append(line)
-        return Page(page.get_height(), text, lines, _powers(text, boxes))
+        return Page(page.get_height(), text, lines, _powers(text, boxes), page_fields(page))
     finally:
         text_page.close()
 

@@ -65,6 +65,8 @@ def pdf_file(name: str, data: bytes, limits: ReadLimits) -> Iterator[PdfDocument
                 ) from None
             raise ReadError(f"{name}: is not a PDF that can be read ({error}).") from error
         try:
+            if document.get_formtype():
+                document.init_forms()
             yield document
         finally:
             document.close()
@@ -95,7 +97,7 @@ def read_pdf_text(name: str, document: PdfDocument, limits: ReadLimits) -> PdfTe
         except PdfiumError:
             unread.append(number + 1)
             pages.append(Page())
-        size += len(pages[-1].text)
+        size += len(pages[-1].text) + sum(map(len, pages[-1].fields))
         if size > limits.max_unpacked_bytes:
             raise ReadError(
                 f"{name}: unpacks to more than {limits.max_unpacked_bytes:,} characters; "
@@ -120,7 +122,10 @@ def _texts(pages: Sequence[Page], deadline: Deadline) -> Iterator[list[Part]]:
 
     for page, lines in zip(pages, body_lines(pages), strict=True):
         deadline.check()
-        yield page_parts(page, lines, joint)
+        parts = page_parts(page, lines, joint)
+        if page.fields:
+            parts.append(Part("\n\n" * bool(parts) + "\n".join(page.fields), -1))
+        yield parts
 
 
 def _title(document: PdfDocument) -> str | None:
