@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -39,7 +40,19 @@ def texts(question: str) -> list[str]:
         ("من يدير العبارة؟ أين المتحف؟", ["من يدير العبارة؟", "أين المتحف؟"]),
         ("Who? What did Tesla do in his lab?", ["Who?", "What did Tesla do in his lab?"]),
         ("Wo? Können Sie Brill zeigen?", ["Wo?", "Können Sie Brill zeigen?"]),
-        ("Where is http://a.b/?q=1 from? Who?", ["Where is http://a.b/?q=1 from?", "Who?"]),
+        ("Where is http://a.b/?q=1 from? Who ran?", ["Where is http://a.b/?q=1 from?", "Who ran?"]),
+        ("Где музей? Кто мэр?", ["Где музей?", "Кто мэр?"]),
+        ('Who wrote "Why? Oh!" here? Where is Brill?', ['Who wrote "Why? Oh!" here?', "Where is Brill?"]),
+        ("Was it Dr. A. Brill? Or Ada? Where is Tarn?", []),
+        ("Who met Dr. A. Brill? Where is Tarn?", ["Who met Dr. A. Brill?", "Where is Tarn?"]),
+        (
+            "I live in Brill. I own a dog. Who is mayor? And where is the hall?",
+            [
+                "I live in Brill. I own a dog.\nWho is mayor?",
+                "I live in Brill. I own a dog.\nAnd where is the hall?",
+            ],
+        ),
+        ("去过布里尔。市长是谁？大厅在哪里？", ["去过布里尔。\n市长是谁？", "去过布里尔。\n大厅在哪里？"]),
     ],
 )
 def test_parts_are_told_by_their_marks(question: str, parts: list[str]) -> None:
@@ -60,6 +73,23 @@ def test_parts_are_told_by_their_marks(question: str, parts: list[str]) -> None:
         'Who said "Why me?" in 1908?',
         "Who wrote Who's Afraid of Virginia Woolf? and when?",
         "Is this right?\n```\nx ? y\n```\nWhy?",
+        'He asked: "Who are you? Where do you go?" What did Ada say?',
+        "What does “Who? When?” mean?",
+        "What does `a ? B : c` do?",
+        "Who? Why?",
+        "Who founded Brill? And when exactly?",
+        "1. Who founded Brill?\n2. When?",
+        "Who founded Brill? ¿En qué año?",
+        "Кто основал Брилль? В каком году?",
+        "Wer gründete Brill? Seit wann?",
+        "谁创办了布里尔？是哪年？",
+        "誰が布里尔を創設しましたか？いつですか？",
+        "Is the hall in Brill? If so, who built the hall?",
+        "Who wrote Faust? What about Hamlet?",
+        "Who runs the ferry? A) Ada Tarn? B) Bob Brill?",
+        "Can you help me? Where is the museum?",
+        "What if the pump fails? Who is called?",
+        "Where is the museum? Is there another?",
         "",
         "?",
     ],
@@ -69,8 +99,25 @@ def test_what_is_doubtful_is_one_question(question: str) -> None:
 
 
 def test_markers_are_those_of_the_question() -> None:
-    assert [part.marker for part in parts_of("a) Who?\nb) When?")] == ["a)", "b)"]
-    assert [part.marker for part in parts_of("Who? When? Where?")] == ["1.", "2.", "3."]
+    assert [part.marker for part in parts_of("a) Who?\nb) Who ran?")] == ["a)", "b)"]
+    assert [part.marker for part in parts_of("Who? Who ran? Who sat?")] == ["1.", "2.", "3."]
+
+
+def test_there_are_no_more_parts_than_can_be_searched_for() -> None:
+    questions = [f"Who is Ada {number}?" for number in range(33)]
+    assert len(parts_of(" ".join(questions[:32]))) == 32
+    assert parts_of(" ".join(questions)) == ()
+    assert parts_of("\n".join(f"- {question}" for question in questions)) == ()
+
+
+@pytest.mark.parametrize(
+    "text", ["!", "?", '"', "“", '"?', "x", "a. ", "1. ", "- x\n", "and ", "A b c? ", "谁是的", "or? "]
+)
+def test_long_texts_are_told_apart_in_no_time(text: str) -> None:
+    started = time.perf_counter()
+    parts_of(text * 20_000 + "? B c?")
+    parts_of("Who runs? " + text * 20_000 + "?")
+    assert time.perf_counter() - started < 2
 
 
 def check(answer: Answer) -> None:
