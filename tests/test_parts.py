@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -143,9 +144,16 @@ def test_each_part_is_answered_as_if_it_were_alone(make_nbce: Make) -> None:
     assert [part.tokens for part in answer.parts] == [one.tokens for one in alone]
     assert [c.text for c in answer.citations] == [c.text for one in alone for c in one.citations]
     check(answer)
-    with pytest.raises(InputError, match=r"ablate answer\.parts, one by one"):
-        nbce.ablate(answer)
-    assert nbce.ablate(answer.parts[1]).ablation is not None
+    ablated = nbce.ablate(answer)
+    assert ablated.parts == tuple(map(nbce.ablate, answer.parts))
+    some = [part.ablation for part in ablated.parts if part.ablation is not None]
+    assert ablated.ablation is not None
+    assert len(some) == 2
+    assert ablated.ablation.log_prob == pytest.approx(sum(one.log_prob for one in some))
+    by_part = zip(*(one.necessity for one in some), strict=True)
+    assert ablated.ablation.necessity == pytest.approx([sum(values) for values in by_part])
+    assert len(ablated.ablation.citation_necessity) == len(answer.citations)
+    json.dumps(ablated.to_dict(), allow_nan=False)
     usage = answer.usage
     assert usage.generated_tokens == sum(one.usage.generated_tokens for one in alone)
     assert usage.prompt_tokens == sum(usage.row_tokens) == sum(one.usage.prompt_tokens for one in alone)
@@ -203,6 +211,9 @@ def test_a_part_that_abstains_says_so_in_its_place(make_nbce: Make) -> None:
     assert answer.to_html()
     silent = nbce.answer(QUESTION, TEXTS, abstain_below=1e9)
     assert silent.text == "1. None.\n2. None."
+    assert sum(part.ablation is not None for part in nbce.ablate(answer).parts) == 1
+    with pytest.raises(InputError, match="no part of the answer has tokens"):
+        nbce.ablate(silent)
     assert silent.finish_reason == "no_evidence"
     assert silent.tokens == ()
     assert silent.citations == ()
@@ -224,6 +235,10 @@ def test_parts_may_have_passages_of_their_own(make_nbce: Make) -> None:
     assert all(token.weights[2] == 0 for token in answer.tokens[:second])
     assert all(token.weights[0] == 0 for token in answer.tokens[second:])
     assert (2,) in answer.usage.row_passages
+    ablated = nbce.ablate(answer)
+    assert ablated.ablation is not None
+    own = [part.ablation.necessity for part in ablated.parts if part.ablation is not None]
+    assert ablated.ablation.necessity == pytest.approx((own[0][0], own[0][1] + own[1][1], own[1][0]))
 
 
 @pytest.mark.parametrize("options", [{"regex": "[a-z]+"}, {"json_schema": {"type": "string"}}])

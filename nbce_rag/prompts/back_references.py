@@ -40,7 +40,8 @@ _SAYS_LITTLE = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _ALTERNATIVE = re.compile(
-    r"\W*(?:(?:or|oder|ou|if (?:so|not)|(?:and |but |so )?(?:what|how) about)\b|[(（]?[a-z][)）]|还是|或者|如果是|要是)",
+    r"\W*(?:(?:or|oder|ou|if (?:so|not)|(?:and |but |so )?(?:what|how) about)\b|[(（]?[a-z][)）]"
+    r"|还是|或者|如果是|要是)",
     re.IGNORECASE,
 )
 _TO_READER = re.compile(

@@ -26,9 +26,9 @@ _WIDE = "？﹖؟፧"
 _WORD = re.compile(r"(\s*)(\S)")
 _QUOTED = re.compile(r"\"[^\"\n]*\"|`[^`\n]*`|“[^“”]*”|„[^„“”]*[“”]|«[^«»]*»|「[^「」]*」|『[^『』]*』")
 _STATEMENT = re.compile(r"\b(\w+)[.!…][\"'”»)]*\s+(?=\S)|[。！…]|\n")
-# After these, and after single letters and numbers, a full stop ends no sentence.
-_SHORT = frozenset(
-    "mr mrs ms dr prof st capt col gen lt sgt rev hon jr sr no nr vs inc ltd co ca mme".split()
+# Before a full stop that ends no sentence: numbers, single letters, and some of what is shortened.
+_SHORT = re.compile(
+    r"\d+|.|mrs?|ms|dr|prof|st|capt|col|gen|lt|sgt|rev|hon|jr|sr|no|nr|vs|inc|ltd|co|ca|mme", re.IGNORECASE
 )
 
 
@@ -104,7 +104,7 @@ def _numbered(question: str) -> _Asked | None:
 
 
 def _sentences(question: str) -> _Asked | None:
-    """Sentences that ask, each with what stands between it and the one before; statements stand before all."""
+    """Sentences that ask, each with what stands before it; statements before the first stand before all."""
     plain = _without_quotes(question)
     texts, start = [], 0
     for end in _END.finditer(plain):
@@ -130,9 +130,9 @@ def _end_of_statements(plain: str) -> int:
     cut = 0
     for match in _STATEMENT.finditer(plain):
         word = match[1]
-        if word is not None and (len(word) == 1 or word.isdigit() or word.lower() in _SHORT):
-            continue
-        if not plain[match.end() : match.end() + 1].islower():
+        if (word is None or not _SHORT.fullmatch(word)) and not plain[
+            match.end() : match.end() + 1
+        ].islower():
             cut = match.end()
     return cut
 
