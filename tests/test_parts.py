@@ -53,6 +53,14 @@ def texts(question: str) -> list[str]:
                 "I live in Brill. I own a dog.\nAnd where is the hall?",
             ],
         ),
+        (
+            "Answer the query from the passages.\n\nQuery: Who runs the ferry? Where is the museum?",
+            [
+                "Answer the query from the passages.\nQuery: Who runs the ferry?",
+                "Answer the query from the passages.\nQuery: Where is the museum?",
+            ],
+        ),
+        ("问题：谁经营渡轮？博物馆在哪里？", ["问题：谁经营渡轮？", "问题：博物馆在哪里？"]),
         ("去过布里尔。市长是谁？大厅在哪里？", ["去过布里尔。\n市长是谁？", "去过布里尔。\n大厅在哪里？"]),
     ],
 )
@@ -88,6 +96,8 @@ def test_parts_are_told_by_their_marks(question: str, parts: list[str]) -> None:
         "Is the hall in Brill? If so, who built the hall?",
         "Who wrote Faust? What about Hamlet?",
         "Who runs the ferry? A) Ada Tarn? B) Bob Brill?",
+        "Question: Who runs the ferry?\nIs the document relevant to the question?",
+        "Is Ada right? Question: Who runs the ferry?",
         "Can you help me? Where is the museum?",
         "What if the pump fails? Who is called?",
         "Where is the museum? Is there another?",

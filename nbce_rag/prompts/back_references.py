@@ -49,6 +49,11 @@ _TO_READER = re.compile(
     r"|what if\b.*)\W*",
     re.IGNORECASE | re.DOTALL,
 )
+_OF_TEXTS = re.compile(
+    r"\b(?:the|these|this)(?: (?:above|following|provided|retrieved|user))*"
+    r" (?:answer|context|document|passage|query|question|text)s?\b",
+    re.IGNORECASE,
+)
 
 
 def points_back(text: str) -> bool:
@@ -62,13 +67,13 @@ def points_back(text: str) -> bool:
 
 
 def needs_more(text: str, is_first: bool) -> bool:
-    """Whether a question says too little: "And when?", "Or both?", "Can you help me?", "What if it rains?".
+    """Whether a question says too little: "And when?", "Or both?", "Can you help me?", "Is the text right?".
 
     Args:
         text: the question.
         is_first: whether none stands before it, of which it might be the rest.
     """
-    if _TO_READER.fullmatch(text):
+    if _TO_READER.fullmatch(text) or _OF_TEXTS.search(text):
         return True
     if is_first:
         return False

@@ -26,6 +26,7 @@ _WIDE = "？﹖؟፧"
 _WORD = re.compile(r"(\s*)(\S)")
 _QUOTED = re.compile(r"\"[^\"\n]*\"|`[^`\n]*`|“[^“”]*”|„[^„“”]*[“”]|«[^«»]*»|「[^「」]*」|『[^『』]*』")
 _STATEMENT = re.compile(r"\b(\w+)[.!…][\"'”»)]*\s+(?=\S)|[。！…]|\n")
+_LABEL = re.compile(r"\s*(?:[^\W\d_]+ (?:question|query)|[^\W\d_]+)(?::\s+|：\s*)(?=\S)", re.IGNORECASE)
 # Before a full stop that ends no sentence: numbers, single letters, and some of what is shortened.
 _SHORT = re.compile(
     r"\d+|.|mrs?|ms|dr|prof|st|capt|col|gen|lt|sgt|rev|hon|jr|sr|no|nr|vs|inc|ltd|co|ca|mme", re.IGNORECASE
@@ -104,7 +105,7 @@ def _numbered(question: str) -> _Asked | None:
 
 
 def _sentences(question: str) -> _Asked | None:
-    """Sentences that ask, each with what stands before it; statements before the first stand before all."""
+    """Sentences that ask, each with what stands before it; what stands before the first stands before all."""
     plain = _without_quotes(question)
     texts, start = [], 0
     for end in _END.finditer(plain):
@@ -120,8 +121,12 @@ def _sentences(question: str) -> _Asked | None:
     if not texts or plain[start:].strip():
         return None
     cut = _end_of_statements(plain[: texts[0][1]])
-    texts[0] = (cut, texts[0][1])
-    asked = [(f"{number}.", question[a:b].strip()) for number, (a, b) in enumerate(texts, 1)]
+    label = _LABEL.match(plain, cut)
+    texts[0] = (label.end() if label else cut, texts[0][1])
+    if any(_LABEL.match(plain, start) for start, _ in texts[1:]):
+        return None
+    before = question[cut : texts[0][0]].lstrip()
+    asked = [(f"{number}.", before + question[a:b].strip()) for number, (a, b) in enumerate(texts, 1)]
     return _Asked(question[:cut].strip(), asked)
 
 
