@@ -56,11 +56,11 @@ def texts(question: str) -> list[str]:
         (
             "Answer the query from the passages.\n\nQuery: Who runs the ferry? Where is the museum?",
             [
-                "Answer the query from the passages.\nQuery: Who runs the ferry?",
-                "Answer the query from the passages.\nQuery: Where is the museum?",
+                "Answer the query from the passages.\n\nQuery:\nWho runs the ferry?",
+                "Answer the query from the passages.\n\nQuery:\nWhere is the museum?",
             ],
         ),
-        ("问题：谁经营渡轮？博物馆在哪里？", ["问题：谁经营渡轮？", "问题：博物馆在哪里？"]),
+        ("问题：谁经营渡轮？博物馆在哪里？", ["问题：\n谁经营渡轮？", "问题：\n博物馆在哪里？"]),
         ("去过布里尔。市长是谁？大厅在哪里？", ["去过布里尔。\n市长是谁？", "去过布里尔。\n大厅在哪里？"]),
     ],
 )

@@ -15,8 +15,8 @@ _UNSPACED = "\u0e00"  # from here on scripts may do without spaces, so that word
 # As they stand within a sentence, so that the German "Sie" for "you" is none; without those that mean
 # something else in another of these languages.
 _PRONOUN = re.compile(
-    r"\b(?:it|its|he|him|his|she|her|hers|they|them|their|theirs|this|these|those|former|latter|both"
-    r"|(?:another|others?|ones?|there|either|neither|too)(?=\W*$)"
+    r"\b(?:it|its|he|him|his|she|her|hers|they|them|their|theirs|this|these|those"
+    r"|(?:another|others)(?=\W*$)"
     r"|er|sie|ihn|ihm|ihre|ihren|seine|seinen|dieser|diese|dieses|dort|davon|dazu"
     r"|il|elle|ils|elles|lui|leur|leurs|celui|celle|ceux|cela|cette"
     r"|él|ella|ellos|ellas|sus|esto|eso|он|она|оно|они|его|её|их|ему|этот|эта|это|эти)\b"
@@ -50,7 +50,8 @@ _TO_READER = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _OF_TEXTS = re.compile(
-    r"\b(?:the|these|this)(?: (?:above|following|provided|retrieved|user))*"
+    r"\W*(?:is|are|does|do|did|was|were|can|could) (?:the|these|this|any of the)"
+    r"(?: (?:above|following|provided|retrieved|user))*"
     r" (?:answer|context|document|passage|query|question|text)s?\b",
     re.IGNORECASE,
 )
@@ -66,14 +67,15 @@ def points_back(text: str) -> bool:
     return not any(word[0].isupper() or word[0].isdigit() for word in before.split()[1:])
 
 
-def needs_more(text: str, is_first: bool) -> bool:
+def needs_more(text: str, *, is_first: bool, is_item: bool = False) -> bool:
     """Whether a question says too little: "And when?", "Or both?", "Can you help me?", "Is the text right?".
 
     Args:
         text: the question.
         is_first: whether none stands before it, of which it might be the rest.
+        is_item: whether it is one of a list, each of which may well be about a text.
     """
-    if _TO_READER.fullmatch(text) or _OF_TEXTS.search(text):
+    if _TO_READER.fullmatch(text) or (not is_item and _OF_TEXTS.match(text)):
         return True
     if is_first:
         return False

@@ -70,8 +70,10 @@ def parts_of(question: str) -> tuple[Part, ...]:
     parts = tuple(Part(marker, _behind(asked.preamble, text)) for marker, text in asked.items)
     for number, (part, (_, text)) in enumerate(zip(parts, asked.items, strict=True)):
         # Before a list stands what its items are about; before sentences, what some of them may be about.
-        alone = part.text if items else text
-        if (number and points_back(alone)) or needs_more(alone, is_first=not number):
+        alone = text if items is None else part.text
+        if (number and points_back(alone)) or needs_more(
+            alone, is_first=not number, is_item=items is not None
+        ):
             return ()
     return parts
 
@@ -121,12 +123,12 @@ def _sentences(question: str) -> _Asked | None:
     if not texts or plain[start:].strip():
         return None
     cut = _end_of_statements(plain[: texts[0][1]])
-    label = _LABEL.match(plain, cut)
-    texts[0] = (label.end() if label else cut, texts[0][1])
     if any(_LABEL.match(plain, start) for start, _ in texts[1:]):
         return None
-    before = question[cut : texts[0][0]].lstrip()
-    asked = [(f"{number}.", before + question[a:b].strip()) for number, (a, b) in enumerate(texts, 1)]
+    label = _LABEL.match(plain, cut)
+    cut = label.end() if label else cut
+    texts[0] = (cut, texts[0][1])
+    asked = [(f"{number}.", question[a:b].strip()) for number, (a, b) in enumerate(texts, 1)]
     return _Asked(question[:cut].strip(), asked)
 
 
