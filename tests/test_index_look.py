@@ -11,7 +11,7 @@ import pytest
 from index_tools import bag_of_words, ids
 
 from nbce_rag.errors import InputError
-from nbce_rag.index import PassageIndex, search
+from nbce_rag.index import PassageIndex
 from nbce_rag.index.look import look_expression, with_look
 from nbce_rag.index.sqlite.database import ChangedError
 from nbce_rag.passages import Passage
@@ -80,15 +80,15 @@ def test_nothing_found_is_no_place_to_look_from(index: PassageIndex) -> None:
 def test_a_look_is_repeated_when_the_file_was_changed(
     index: PassageIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected, look, failures = index.search(QUESTION, 4, look=True), search.look_expression, [1, 1]
+    expected, failures = index.search(QUESTION, 4, look=True), [1, 1]
 
     def changed(*arguments: Any) -> str | None:
         if failures:
             failures.pop()
             raise ChangedError("another process")
-        return look(*arguments)
+        return look_expression(*arguments)
 
-    monkeypatch.setattr(search, "look_expression", changed)
+    monkeypatch.setattr("nbce_rag.index.search.look_expression", changed)
     assert index.search(QUESTION, 4, look=True) == expected
     failures += [1, 1, 1]
     with pytest.raises(ChangedError):

@@ -49,19 +49,19 @@ def texts(question: str) -> list[str]:
         (
             "I live in Brill. I own a dog. Who is mayor? And where is the hall?",
             [
-                "I live in Brill. I own a dog.\nWho is mayor?",
-                "I live in Brill. I own a dog.\nAnd where is the hall?",
+                "I live in Brill. I own a dog. Who is mayor?",
+                "I live in Brill. I own a dog. And where is the hall?",
             ],
         ),
         (
             "Answer the query from the passages.\n\nQuery: Who runs the ferry? Where is the museum?",
             [
-                "Answer the query from the passages.\n\nQuery:\nWho runs the ferry?",
-                "Answer the query from the passages.\n\nQuery:\nWhere is the museum?",
+                "Answer the query from the passages.\n\nQuery: Who runs the ferry?",
+                "Answer the query from the passages.\n\nQuery: Where is the museum?",
             ],
         ),
-        ("问题：谁经营渡轮？博物馆在哪里？", ["问题：\n谁经营渡轮？", "问题：\n博物馆在哪里？"]),
-        ("去过布里尔。市长是谁？大厅在哪里？", ["去过布里尔。\n市长是谁？", "去过布里尔。\n大厅在哪里？"]),
+        ("问题：谁经营渡轮？博物馆在哪里？", ["问题：谁经营渡轮？", "问题：博物馆在哪里？"]),
+        ("去过布里尔。市长是谁？大厅在哪里？", ["去过布里尔。市长是谁？", "去过布里尔。大厅在哪里？"]),
     ],
 )
 def test_parts_are_told_by_their_marks(question: str, parts: list[str]) -> None:
@@ -125,10 +125,10 @@ def test_there_are_no_more_parts_than_can_be_searched_for() -> None:
     "text", ["!", "?", '"', "“", '"?', "x", "a. ", "1. ", "- x\n", "and ", "A b c? ", "谁是的", "or? "]
 )
 def test_long_texts_are_told_apart_in_no_time(text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     parts_of(text * 20_000 + "? B c?")
     parts_of("Who runs? " + text * 20_000 + "?")
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def check(answer: Answer) -> None:

@@ -47,7 +47,7 @@ class Part:
 
 
 class _Asked(NamedTuple):
-    """What stands before all parts, and (marker, text) of each."""
+    """What stands before all parts, with the space behind it, and (marker, text) of each."""
 
     preamble: str
     items: list[tuple[str, str]]
@@ -67,7 +67,7 @@ def parts_of(question: str) -> tuple[Part, ...]:
     asked = items or _sentences(question)
     if asked is None or not 2 <= len(asked.items) <= _MOST:
         return ()
-    parts = tuple(Part(marker, _behind(asked.preamble, text)) for marker, text in asked.items)
+    parts = tuple(Part(marker, asked.preamble + text) for marker, text in asked.items)
     for number, (part, (_, text)) in enumerate(zip(parts, asked.items, strict=True)):
         # Before a list stands what its items are about; before sentences, what some of them may be about.
         alone = text if items is None else part.text
@@ -89,7 +89,7 @@ def _items(question: str) -> _Asked | None:
     found = [(item[1], item[2].strip()) for item in items[start:] if item]
     if not all(_asks(text) for _, text in found) and (not preamble or _END.search(preamble)):
         return None
-    return _Asked(preamble, found)
+    return _Asked(_line(preamble), found)
 
 
 def _numbered(question: str) -> _Asked | None:
@@ -102,7 +102,7 @@ def _numbered(question: str) -> _Asked | None:
     if not all(map(_asks, texts)):
         return None
     return _Asked(
-        question[: marks[0].start()].strip(), [(m[1], t) for m, t in zip(marks, texts, strict=True)]
+        _line(question[: marks[0].start()].strip()), [(m[1], t) for m, t in zip(marks, texts, strict=True)]
     )
 
 
@@ -129,7 +129,7 @@ def _sentences(question: str) -> _Asked | None:
     cut = label.end() if label else cut
     texts[0] = (cut, texts[0][1])
     asked = [(f"{number}.", question[a:b].strip()) for number, (a, b) in enumerate(texts, 1)]
-    return _Asked(question[:cut].strip(), asked)
+    return _Asked(question[:cut].lstrip(), asked)
 
 
 def _end_of_statements(plain: str) -> int:
@@ -153,5 +153,5 @@ def _asks(text: str) -> bool:
     return text[-1:] in _ASKS and len(_END.findall(_without_quotes(text))) == 1
 
 
-def _behind(preamble: str, text: str) -> str:
-    return f"{preamble}\n{text}" if preamble else text
+def _line(preamble: str) -> str:
+    return f"{preamble}\n" if preamble else ""
