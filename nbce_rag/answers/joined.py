@@ -130,6 +130,7 @@ class JoinedAnswer:
             request=None,
             support=min(supports) if len(supports) == len(answers) else None,
             support_numbers=None,
+            spelling=None,
         )
 
     def _known(self) -> tuple[Passage, ...]:
