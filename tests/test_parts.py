@@ -229,6 +229,20 @@ def test_a_part_that_abstains_says_so_in_its_place(make_nbce: Make) -> None:
     assert silent.citations == ()
 
 
+def test_as_many_parts_as_there_may_be(make_nbce: Make) -> None:
+    question = " ".join(f"Who is Ada {number}?" for number in range(32))
+    pieces = list(make_nbce(max_tokens=2).stream(question, TEXTS))
+    answer = pieces[-1].answer
+    assert answer is not None
+    assert "".join(piece.text for piece in pieces) == answer.text
+    assert len(answer.parts) == 32
+    assert answer.usage.generated_tokens <= 64
+    assert "32. " in answer.text
+    check(answer)
+    assert answer.to_html()
+    json.dumps(answer.to_dict(), allow_nan=False)
+
+
 def test_parts_may_have_passages_of_their_own(make_nbce: Make) -> None:
     nbce = make_nbce(max_tokens=4)
     ferry, market, both = (Passage(text) for text in (*TEXTS, "The ferry and the market."))
