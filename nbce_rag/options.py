@@ -67,7 +67,8 @@ class Options:
             each with rows of its own, in one batch, and put the answers together as a list; `max_tokens` and
             `abstain_below` count for each part. False asks everything at once. Without effect without
             passages, beside a grammar, a prompt of the user's, tools, or a conversation with more than one
-            question. Parts that are not understood alone are asked at once (`nbce_rag.prompts.parts`).
+            question. Parts that are not understood alone, and more than 32, are asked at once
+            (`nbce_rag.prompts.parts`).
         abstain_below: with a calibration (`NBCE.calibrate`), abstain before anything is decoded when
             `Answer.support` is not above this: 0.05 silences at most one answerable question in twenty by
             mistake. Without one, abstain when `Answer.grounding` of the whole answer (nats a token) is below

@@ -305,6 +305,55 @@ def test_other_settings_are_told_and_refused_where_they_matter(
             Rag(index, nbce)
 
 
+def test_what_is_usual_or_asked_under_a_condition_is_no_other_setting(
+    make_nbce: Callable[..., Any], tmp_path: Path
+) -> None:
+    nbce = make_nbce(max_tokens=2)
+
+    def rerank(query: str, texts: list[str]) -> list[float]:
+        return [float(len(text)) for text in texts]
+
+    class Encoder:
+        model = "some-encoder"
+
+        def score(self, query: str, texts: list[str]) -> list[float]:
+            return rerank(query, texts)
+
+    with PassageIndex.open(an_index(tmp_path / "index"), one_hot_things) as index:
+        nbce.calibrate(questions(20), index, k=2, search={"look": False, "mode": "vector"})
+        rag = Rag(index, nbce, k=2, look=False, generated=False)
+        asked = "What is thing1 made of?"
+        some = [passage.id for passage in index.search(asked, 3)]
+        for options in ({}, {"balance": 0.5, "min_score": None}, {"ids": some}, {"where": {"id": some}}):
+            assert rag.ask(asked, **options).support is not None
+        with pytest.warns(NbceWarning, match="look was None and is 'True'"):
+            assert rag.ask(asked, look=True).support is None
+        texts = [case["question"] for case in questions(20)]
+        nbce.calibrate(texts, index, k=2, search={"rerank": Encoder()})
+        assert Rag(index, nbce, k=2, rerank=Encoder()).ask(asked).support is not None
+        with pytest.warns(NbceWarning, match=r"rerank was 'some-encoder' and is '.*rerank'"):
+            assert Rag(index, nbce, k=2, rerank=rerank).ask(asked).support is None
+
+
+def test_of_parts_the_least_support_counts(make_nbce: Callable[..., Any], tmp_path: Path) -> None:
+    nbce = make_nbce(max_tokens=2)
+    with PassageIndex.open(an_index(tmp_path / "index"), one_hot_things) as index:
+        nbce.calibrate(questions(20), index, k=2)
+        answer = Rag(index, nbce, k=2).ask("What is thing1 made of? Who built thing2 with thing3?")
+    supports = [part.support for part in answer.parts if part.support is not None]
+    assert len(supports) == 2
+    assert answer.support == min(supports)
+    assert answer.support_numbers is None
+    assert answer.to_dict()["support"] == answer.support
+
+
+def test_nothing_is_read_where_nothing_can_be_kept(make_nbce: Callable[..., Any], tmp_path: Path) -> None:
+    with PassageIndex.open(an_index(tmp_path / "index"), one_hot_things) as index:
+        IndexFolder(index.path).calibration.mkdir()
+        with pytest.raises(InputError, match="is a folder"):
+            make_nbce().calibrate(questions(20), index, k=2, progress=lambda *_: pytest.fail("it was read"))
+
+
 @pytest.mark.parametrize(
     ("asked", "options", "message"),
     [

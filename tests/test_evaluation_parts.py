@@ -39,7 +39,7 @@ def test_gold_passages_are_among_those_given() -> None:
 
 
 def test_what_is_said_to_each_part(make_nbce: Make) -> None:
-    answer = make_nbce(max_tokens=3).answer("Who?\nWhen?", ["Ada runs it.", "It opens at eight."])
+    answer = make_nbce(max_tokens=3).answer("Who?\nWho ran?", ["Ada runs it.", "It opens at eight."])
     assert [answer_to(answer, part, 2) for part in (0, 1)] == list(answer.parts)
     lines = replace(answer, parts=(), text="1. Ada\n\n2) at eight", tokens=(), citations=())
     assert [answer_to(lines, part, 2).text for part in (0, 1)] == ["Ada", "at eight"]

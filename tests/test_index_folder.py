@@ -50,6 +50,13 @@ def test_a_copy_has_what_was_just_written(folder: IndexFolder, tmp_path: Path) -
         assert other.check().ok
 
 
+def test_a_copy_has_the_calibration(folder: IndexFolder, tmp_path: Path) -> None:
+    folder.calibration.write_text("{}")
+    copy = folder.copy(tmp_path / "copy")
+    assert copy.calibration.read_text() == "{}"
+    assert {file.name for file in copy.path.iterdir()} == {copy.database.name, copy.calibration.name}
+
+
 def test_a_copy_overwrites_nothing(folder: IndexFolder, tmp_path: Path) -> None:
     with pytest.raises(PassageIndexError, match="already"):
         folder.copy(folder.path)

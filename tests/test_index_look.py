@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from index_tools import bag_of_words, ids
 from nbce_rag.errors import InputError
 from nbce_rag.index import PassageIndex
 from nbce_rag.index.look import look_expression, with_look
+from nbce_rag.index.sqlite.database import ChangedError
 from nbce_rag.passages import Passage
 
 QUESTION = "Where was the designer of the Tide Engine born?"
@@ -73,6 +75,24 @@ def test_filters_and_least_scores_hold_for_the_look(index: PassageIndex) -> None
 def test_nothing_found_is_no_place_to_look_from(index: PassageIndex) -> None:
     assert index.search(QUESTION, 4, {"n": 7}, look=True) == []
     assert index.search("unheard", 4, mode="words", look=True) == []
+
+
+def test_a_look_is_repeated_when_the_file_was_changed(
+    index: PassageIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, failures = index.search(QUESTION, 4, look=True), [1, 1]
+
+    def changed(*arguments: Any) -> str | None:
+        if failures:
+            failures.pop()
+            raise ChangedError("another process")
+        return look_expression(*arguments)
+
+    monkeypatch.setattr("nbce_rag.index.search.look_expression", changed)
+    assert index.search(QUESTION, 4, look=True) == expected
+    failures += [1, 1, 1]
+    with pytest.raises(ChangedError):
+        index.search(QUESTION, 4, look=True)
 
 
 def test_a_reranker_scores_what_the_look_finds(index: PassageIndex) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -39,7 +41,27 @@ def texts(question: str) -> list[str]:
         ("من يدير العبارة؟ أين المتحف؟", ["من يدير العبارة؟", "أين المتحف؟"]),
         ("Who? What did Tesla do in his lab?", ["Who?", "What did Tesla do in his lab?"]),
         ("Wo? Können Sie Brill zeigen?", ["Wo?", "Können Sie Brill zeigen?"]),
-        ("Where is http://a.b/?q=1 from? Who?", ["Where is http://a.b/?q=1 from?", "Who?"]),
+        ("Where is http://a.b/?q=1 from? Who ran?", ["Where is http://a.b/?q=1 from?", "Who ran?"]),
+        ("Где музей? Кто мэр?", ["Где музей?", "Кто мэр?"]),
+        ('Who wrote "Why? Oh!" here? Where is Brill?', ['Who wrote "Why? Oh!" here?', "Where is Brill?"]),
+        ("Was it Dr. A. Brill? Or Ada? Where is Tarn?", []),
+        ("Who met Dr. A. Brill? Where is Tarn?", ["Who met Dr. A. Brill?", "Where is Tarn?"]),
+        (
+            "I live in Brill. I own a dog. Who is mayor? And where is the hall?",
+            [
+                "I live in Brill. I own a dog. Who is mayor?",
+                "I live in Brill. I own a dog. And where is the hall?",
+            ],
+        ),
+        (
+            "Answer the query from the passages.\n\nQuery: Who runs the ferry? Where is the museum?",
+            [
+                "Answer the query from the passages.\n\nQuery: Who runs the ferry?",
+                "Answer the query from the passages.\n\nQuery: Where is the museum?",
+            ],
+        ),
+        ("问题：谁经营渡轮？博物馆在哪里？", ["问题：谁经营渡轮？", "问题：博物馆在哪里？"]),
+        ("去过布里尔。市长是谁？大厅在哪里？", ["去过布里尔。市长是谁？", "去过布里尔。大厅在哪里？"]),
     ],
 )
 def test_parts_are_told_by_their_marks(question: str, parts: list[str]) -> None:
@@ -60,6 +82,25 @@ def test_parts_are_told_by_their_marks(question: str, parts: list[str]) -> None:
         'Who said "Why me?" in 1908?',
         "Who wrote Who's Afraid of Virginia Woolf? and when?",
         "Is this right?\n```\nx ? y\n```\nWhy?",
+        'He asked: "Who are you? Where do you go?" What did Ada say?',
+        "What does “Who? When?” mean?",
+        "What does `a ? B : c` do?",
+        "Who? Why?",
+        "Who founded Brill? And when exactly?",
+        "1. Who founded Brill?\n2. When?",
+        "Who founded Brill? ¿En qué año?",
+        "Кто основал Брилль? В каком году?",
+        "Wer gründete Brill? Seit wann?",
+        "谁创办了布里尔？是哪年？",
+        "誰が布里尔を創設しましたか？いつですか？",
+        "Is the hall in Brill? If so, who built the hall?",
+        "Who wrote Faust? What about Hamlet?",
+        "Who runs the ferry? A) Ada Tarn? B) Bob Brill?",
+        "Question: Who runs the ferry?\nIs the document relevant to the question?",
+        "Is Ada right? Question: Who runs the ferry?",
+        "Can you help me? Where is the museum?",
+        "What if the pump fails? Who is called?",
+        "Where is the museum? Is there another?",
         "",
         "?",
     ],
@@ -69,8 +110,25 @@ def test_what_is_doubtful_is_one_question(question: str) -> None:
 
 
 def test_markers_are_those_of_the_question() -> None:
-    assert [part.marker for part in parts_of("a) Who?\nb) When?")] == ["a)", "b)"]
-    assert [part.marker for part in parts_of("Who? When? Where?")] == ["1.", "2.", "3."]
+    assert [part.marker for part in parts_of("a) Who?\nb) Who ran?")] == ["a)", "b)"]
+    assert [part.marker for part in parts_of("Who? Who ran? Who sat?")] == ["1.", "2.", "3."]
+
+
+def test_there_are_no_more_parts_than_can_be_searched_for() -> None:
+    questions = [f"Who is Ada {number}?" for number in range(33)]
+    assert len(parts_of(" ".join(questions[:32]))) == 32
+    assert parts_of(" ".join(questions)) == ()
+    assert parts_of("\n".join(f"- {question}" for question in questions)) == ()
+
+
+@pytest.mark.parametrize(
+    "text", ["!", "?", '"', "“", '"?', "x", "a. ", "1. ", "- x\n", "and ", "A b c? ", "谁是的", "or? "]
+)
+def test_long_texts_are_told_apart_in_no_time(text: str) -> None:
+    started = time.process_time()
+    parts_of(text * 20_000 + "? B c?")
+    parts_of("Who runs? " + text * 20_000 + "?")
+    assert time.process_time() - started < 2
 
 
 def check(answer: Answer) -> None:
@@ -96,9 +154,16 @@ def test_each_part_is_answered_as_if_it_were_alone(make_nbce: Make) -> None:
     assert [part.tokens for part in answer.parts] == [one.tokens for one in alone]
     assert [c.text for c in answer.citations] == [c.text for one in alone for c in one.citations]
     check(answer)
-    with pytest.raises(InputError, match=r"ablate answer\.parts, one by one"):
-        nbce.ablate(answer)
-    assert nbce.ablate(answer.parts[1]).ablation is not None
+    ablated = nbce.ablate(answer)
+    assert ablated.parts == tuple(map(nbce.ablate, answer.parts))
+    some = [part.ablation for part in ablated.parts if part.ablation is not None]
+    assert ablated.ablation is not None
+    assert len(some) == 2
+    assert ablated.ablation.log_prob == pytest.approx(sum(one.log_prob for one in some))
+    by_part = zip(*(one.necessity for one in some), strict=True)
+    assert ablated.ablation.necessity == pytest.approx([sum(values) for values in by_part])
+    assert len(ablated.ablation.citation_necessity) == len(answer.citations)
+    json.dumps(ablated.to_dict(), allow_nan=False)
     usage = answer.usage
     assert usage.generated_tokens == sum(one.usage.generated_tokens for one in alone)
     assert usage.prompt_tokens == sum(usage.row_tokens) == sum(one.usage.prompt_tokens for one in alone)
@@ -156,9 +221,26 @@ def test_a_part_that_abstains_says_so_in_its_place(make_nbce: Make) -> None:
     assert answer.to_html()
     silent = nbce.answer(QUESTION, TEXTS, abstain_below=1e9)
     assert silent.text == "1. None.\n2. None."
+    assert sum(part.ablation is not None for part in nbce.ablate(answer).parts) == 1
+    with pytest.raises(InputError, match="no part of the answer has tokens"):
+        nbce.ablate(silent)
     assert silent.finish_reason == "no_evidence"
     assert silent.tokens == ()
     assert silent.citations == ()
+
+
+def test_as_many_parts_as_there_may_be(make_nbce: Make) -> None:
+    question = " ".join(f"Who is Ada {number}?" for number in range(32))
+    pieces = list(make_nbce(max_tokens=2).stream(question, TEXTS))
+    answer = pieces[-1].answer
+    assert answer is not None
+    assert "".join(piece.text for piece in pieces) == answer.text
+    assert len(answer.parts) == 32
+    assert answer.usage.generated_tokens <= 64
+    assert "32. " in answer.text
+    check(answer)
+    assert answer.to_html()
+    json.dumps(answer.to_dict(), allow_nan=False)
 
 
 def test_parts_may_have_passages_of_their_own(make_nbce: Make) -> None:
@@ -177,6 +259,10 @@ def test_parts_may_have_passages_of_their_own(make_nbce: Make) -> None:
     assert all(token.weights[2] == 0 for token in answer.tokens[:second])
     assert all(token.weights[0] == 0 for token in answer.tokens[second:])
     assert (2,) in answer.usage.row_passages
+    ablated = nbce.ablate(answer)
+    assert ablated.ablation is not None
+    own = [part.ablation.necessity for part in ablated.parts if part.ablation is not None]
+    assert ablated.ablation.necessity == pytest.approx((own[0][0], own[0][1] + own[1][1], own[1][0]))
 
 
 @pytest.mark.parametrize("options", [{"regex": "[a-z]+"}, {"json_schema": {"type": "string"}}])

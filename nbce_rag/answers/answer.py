@@ -67,8 +67,9 @@ class Answer:
         support: Where a calibration was made (`NBCE.calibrate`), the place of the question among the
             answerable ones of that: the share of them with no more support, in (0, 1]. None without one.
             Little of it means that no passage is about the question; much of it does not mean that one
-            answers it.
-        support_numbers: What support is made of, on no common scale; None without passages.
+            answers it. Of a question with several parts the least of theirs.
+        support_numbers: What support is made of, on no common scale; None without passages, and of a question
+            with several parts, which have their own.
         spelling: All tokens that were read to the end of `text`, those without text of their own included,
             which `tokens` leaves out; None where it was made by hand, or says nothing but the abstention.
         passage_evidence: How much of the answer rests on each passage, in the order of `passages`. It

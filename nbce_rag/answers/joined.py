@@ -10,7 +10,7 @@ from ..evidence.evidence import Citation, Timings, TokenEvidence, Usage
 from ..passages import Passage
 from .answer import Answer, Piece
 
-__all__ = ["JoinedAnswer"]
+__all__ = ["JoinedAnswer", "union_of"]
 
 
 class JoinedAnswer:
@@ -29,7 +29,7 @@ class JoinedAnswer:
     def __init__(self, question: str, markers: Sequence[str], passages: Sequence[Sequence[Passage]]) -> None:
         self._question = question
         self._markers = markers
-        self._passages, self._places = _union(passages)
+        self._passages, self._places = union_of(passages)
         self._waiting: list[list[Piece]] = [[] for _ in markers]
         self._part = 0  # that is shown
         self._text = ""
@@ -112,6 +112,7 @@ class JoinedAnswer:
         reasons = {answer.finish_reason for answer in answers}
         gains = [token.gain for token in self._tokens]
         notes = [note for answer in answers for note in answer.warnings]
+        supports = [answer.support for answer in answers if answer.support is not None]
         return replace(
             answers[0],
             question=self._question,
@@ -127,6 +128,9 @@ class JoinedAnswer:
             thought=self._thought,
             parts=tuple(answers),
             request=None,
+            support=min(supports) if len(supports) == len(answers) else None,
+            support_numbers=None,
+            spelling=None,
         )
 
     def _known(self) -> tuple[Passage, ...]:
@@ -143,7 +147,7 @@ class JoinedAnswer:
         return tuple(passages)
 
 
-def _union(passages: Sequence[Sequence[Passage]]) -> tuple[list[Passage], list[list[int]]]:
+def union_of(passages: Sequence[Sequence[Passage]]) -> tuple[list[Passage], list[list[int]]]:
     """All passages, each once, and where those of each part are among them."""
     first = passages[0]
     if all(list(other) == list(first) for other in passages):

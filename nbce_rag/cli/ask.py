@@ -20,7 +20,11 @@ from .options import (
     DeviceOption,
     DtypeOption,
     KOption,
+    LookOption,
+    MinScoreOption,
+    MmrOption,
     ModelOption,
+    RerankOption,
     StyleOption,
     ThinkingOption,
     ThoughtTokensOption,
@@ -51,36 +55,10 @@ def ask_command(
         ),
     ] = None,
     hybrid: Annotated[bool, typer.Option("--hybrid", help="Search by meaning and by words (BM25).")] = False,
-    rerank: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODEL",
-            help="Cross-encoder that scores what was found, by name or folder.",
-            show_default=False,
-        ),
-    ] = None,
-    mmr: Annotated[
-        float | None,
-        typer.Option(
-            metavar="X",
-            min=0.0,
-            max=1.0,
-            help="Passages that differ: 1 is relevance alone, 0 difference alone.",
-            show_default=False,
-        ),
-    ] = None,
-    look: Annotated[
-        bool | None,
-        typer.Option(
-            "--look/--no-look",
-            help="Look on from the best passage, for questions that take two.",
-            show_default="no-look",
-        ),
-    ] = None,
-    min_score: Annotated[
-        float | None,
-        typer.Option(metavar="X", min=-1.0, max=1.0, help="Least score of a passage.", show_default=False),
-    ] = None,
+    rerank: RerankOption = None,
+    mmr: MmrOption = None,
+    look: LookOption = None,
+    min_score: MinScoreOption = None,
     model: ModelOption = None,
     fusion: Annotated[
         str | None,

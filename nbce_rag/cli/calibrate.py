@@ -15,6 +15,8 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..evidence.calibration import FALSE_ALARMS
+from ..files import check_writable
 from ..fusion.registry import RULES
 from .console import errors_in_one_line, notes, progress_bar, say
 from .options import (
@@ -23,8 +25,12 @@ from .options import (
     DtypeOption,
     KOption,
     LimitOption,
+    LookOption,
+    MinScoreOption,
+    MmrOption,
     ModelOption,
     QuestionsOption,
+    RerankOption,
     SampleSeedOption,
     StyleOption,
     given,
@@ -48,6 +54,10 @@ def calibrate_command(
     hybrid: Annotated[
         bool, typer.Option("--hybrid", help="Search by words as well as by meaning, as in ask.")
     ] = False,
+    rerank: RerankOption = None,
+    mmr: MmrOption = None,
+    look: LookOption = None,
+    min_score: MinScoreOption = None,
     limit: LimitOption = None,
     seed: SampleSeedOption = 0,
     model: ModelOption = None,
@@ -63,6 +73,7 @@ def calibrate_command(
     with errors_in_one_line():
         if questions is None:
             raise InputError("say what is asked with --questions FILE")
+        FALSE_ALARMS.check("false_alarms", false_alarms)
         with notes() as found, redirect_stdout(sys.stderr):
             from ..engine.nbce import NBCE
             from ..evaluation.data.questions import read_questions
@@ -82,6 +93,7 @@ def calibrate_command(
                 random.Random(seed).shuffle(cases)
                 cases = cases[:limit]
             with PassageIndex.open(path) as index:
+                check_writable(IndexFolder(path).calibration)  # before a model is loaded for it
                 own = IndexFolder(path).kv
                 nbce = NBCE.from_pretrained(
                     model,
@@ -94,7 +106,13 @@ def calibrate_command(
                         index,
                         false_alarms=false_alarms,
                         k=k,
-                        search=given(mode="hybrid" if hybrid else None),
+                        search=given(
+                            mode="hybrid" if hybrid else None,
+                            rerank=rerank,
+                            mmr=mmr,
+                            look=look,
+                            min_score=min_score,
+                        ),
                         progress=progress,
                     )
         for note in found:

@@ -22,9 +22,13 @@ __all__ = [
     "HalfOption",
     "KOption",
     "LimitOption",
+    "LookOption",
+    "MinScoreOption",
+    "MmrOption",
     "ModelOption",
     "PassagesOption",
     "QuestionsOption",
+    "RerankOption",
     "SampleSeedOption",
     "StyleOption",
     "ThinkingOption",
@@ -106,6 +110,36 @@ KOption = Annotated[int, typer.Option("-k", metavar="K", min=1, help="How many p
 LimitOption = Annotated[
     int | None,
     typer.Option("--limit", metavar="N", min=1, help="Ask a random sample of this size.", show_default="all"),
+]
+RerankOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help="Cross-encoder that scores what was found, by name or folder.",
+        show_default=False,
+    ),
+]
+MmrOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X",
+        min=0.0,
+        max=1.0,
+        help="Passages that differ: 1 is relevance alone, 0 difference alone.",
+        show_default=False,
+    ),
+]
+LookOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--look/--no-look",
+        help="Look on from the best passage, for questions that take two.",
+        show_default="no-look",
+    ),
+]
+MinScoreOption = Annotated[
+    float | None,
+    typer.Option(metavar="X", min=-1.0, max=1.0, help="Least score of a passage.", show_default=False),
 ]
 ModelOption = Annotated[
     str | None,

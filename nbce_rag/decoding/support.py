@@ -12,6 +12,8 @@ from .reader import Prompted
 
 __all__ = ["support_numbers"]
 
+_UNSEEN = 1e-8  # of the weights
+
 
 def support_numbers(
     question: str, rule: Rule, prompted: Prompted, log_probs: Tensor
@@ -33,7 +35,7 @@ def support_numbers(
         prompted.state, rows[None, :, 0]
     )[0]
     lead = int(prior.argmax())
-    mixture = (rows + prior[:, None]).logsumexp(0)
+    mixture = _mixture(rows, prior.exp())
     state = prompted.state
     # A score that was filled in for a passage without one is no score of the search.
     scores = [passage.score for passage in prompted.passages if passage.score is not None]
@@ -48,6 +50,17 @@ def support_numbers(
         # Below what float32 holds as a probability a token has no say; nor must it make the sum infinite.
         divergence=_expected(mixture, mixture - baseline.clamp(min=-100.0)),
     )
+
+
+def _mixture(rows: Tensor, weights: Tensor) -> Tensor:
+    """Log-probs [V] of rows [n, V] mixed by weights [n]; those that float32 would not see are not read.
+
+    Over probabilities rather than by `logsumexp`, which goes over a large vocabulary several times.
+    """
+    some = (weights > _UNSEEN).nonzero()[:, 0]
+    if len(some) < len(weights):
+        rows, weights = rows.index_select(0, some), weights.index_select(0, some)
+    return (weights @ rows.exp()).log()
 
 
 def _expected(log_p: Tensor, values: Tensor) -> float:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..answers.answer import Answer
+from ..answers.joined import union_of
 from ..decoding.detokenizer import TextBuilder
 from ..decoding.forced import Onlooker, read_text
 from ..decoding.reader import Engine, Prompted, read_prompts
@@ -34,7 +35,8 @@ def ablate(engine: Engine, answer: Answer) -> Answer:
 
     The rows are the answer's own, those of sentences included: they stay as they are where another passage is
     left out, and go with their own passage. A row of several passages (`Posterior.together`) is not
-    among them: what it would be without one of these, nobody has read.
+    among them: what it would be without one of these, nobody has read. Parts of a question have rows of their
+    own, so that what a passage is worth to the whole answer is the sum of what it is worth to them.
 
     Args:
         engine: that gave the answer, or one like it.
@@ -48,7 +50,7 @@ def ablate(engine: Engine, answer: Answer) -> Answer:
         raise InputError(f"ablate takes an Answer, got {type(answer).__name__}.")
     request = answer.request
     if answer.parts:
-        raise InputError("The answer has parts, each with rows of its own; ablate answer.parts, one by one.")
+        return _joined(engine, answer)
     if not answer.tokens or not answer.passages:
         raise InputError(
             f"There is nothing to ablate: the answer has {len(answer.tokens)} tokens of its own and "
@@ -98,6 +100,41 @@ def ablate(engine: Engine, answer: Answer) -> Answer:
         sufficiency=whole[cited] - whole[everything] if cited else None,
     )
     return replace(answer, ablation=ablation)
+
+
+def _joined(engine: Engine, answer: Answer) -> Answer:
+    """An answer with parts, these and all of it ablated; parts that abstain say nothing."""
+    parts = [ablate(engine, part) if part.tokens and part.passages else part for part in answer.parts]
+    _, places = union_of([part.passages for part in parts])
+    necessity = [0.0] * len(answer.passages)
+    by_citation: list[tuple[float, ...]] = []
+    some: list[Ablation] = []
+    for part, mine in zip(parts, places, strict=True):
+        if part.ablation is None:
+            continue
+        some.append(part.ablation)
+        by_citation += [_placed(one, mine, len(necessity)) for one in part.ablation.citation_necessity]
+        worth = _placed(part.ablation.necessity, mine, len(necessity))
+        necessity = [a + b for a, b in zip(necessity, worth, strict=True)]
+    if not some:
+        raise InputError("There is nothing to ablate: no part of the answer has tokens of its own.")
+    enough = [one.sufficiency for one in some if one.sufficiency is not None]
+    ablation = Ablation(
+        log_prob=math.fsum(one.log_prob for one in some),
+        log_prob_without_passages=math.fsum(one.log_prob_without_passages for one in some),
+        necessity=tuple(necessity),
+        citation_necessity=tuple(by_citation),
+        sufficiency=math.fsum(enough) if enough else None,
+    )
+    return replace(answer, parts=tuple(parts), ablation=ablation)
+
+
+def _placed(values: Sequence[float], places: Sequence[int], count: int) -> tuple[float, ...]:
+    """What each passage of a part is worth, in its place among all; the others are worth nothing to it."""
+    placed = [0.0] * count
+    for place, value in zip(places, values, strict=True):
+        placed[place] += value
+    return tuple(placed)
 
 
 def _onlooker(prompted: Prompted, rule: Rule, passages: frozenset[int]) -> Onlooker:

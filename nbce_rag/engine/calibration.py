@@ -123,7 +123,13 @@ def calibrate(
 def settings_of(
     engine: Engine, request: Request, embedder: str, k: int, search: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What the numbers depend on, in JSON types; `search` are the options of the search."""
+    """What the numbers depend on, in JSON types; `search` are the options of the search.
+
+    Conditions on passages (`where`, `ids`) are none of it: they change from question to question.
+    """
+    from ..index.search import SearchRequest
+
+    usual = vars(SearchRequest(1))
     options = request.options
     rule = options.rule
     return {
@@ -136,12 +142,21 @@ def settings_of(
         "passages_per_row": options.passages_per_row,
         "joint_row": options.joint_row,
         "order_labels": options.order_labels,
+        "thinking": options.thinking,
         **{
-            name: str(getattr(value, "name", value))
+            name: _label(value)
             for name, value in sorted(search.items())
-            if name not in ("k", "where") and value is not None
+            if name not in ("k", "where", "ids") and value is not None and value != usual.get(name)
         },
     }
+
+
+def _label(value: Any) -> str:
+    """A reranker by its name or its model, so that it is the same in another process; else the value."""
+    for name in ("model", "name", "__qualname__"):
+        if isinstance(label := getattr(value, name, None), str):
+            return label
+    return str(value) if isinstance(value, str | int | float | Mapping) else type(value).__qualname__
 
 
 def _case(question: str | Mapping[str, Any]) -> _Case:

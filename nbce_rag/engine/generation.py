@@ -304,7 +304,10 @@ def _generate_batch(
             started=started,
             prefilled=prefilled,
             numbers=support_numbers(
-                request.question, request.options.rule, ready, log_probs[list(ready.rows)]
+                request.question,
+                request.options.rule,
+                ready,
+                log_probs[ready.rows[0] : ready.rows[-1] + 1],
             ),
         )
         for (index, request, _, sampler), ready in zip(batch, prompted, strict=True)

@@ -17,6 +17,7 @@ from ..decoding.reader import Engine
 from ..documents.splitting import split_document
 from ..errors import InputError
 from ..evidence.calibration import Calibration
+from ..files import check_writable
 from ..fusion import FusionRule, Rule
 from ..index.folder import IndexFolder
 from ..kv.store import PassageKVStore, StoreLike, resolve_store
@@ -433,9 +434,10 @@ class NBCE:
             figures prove little.
 
         Raises:
-            InputError: too few questions, or impossible ones.
+            InputError: too few questions, or impossible ones, or the index's folder cannot be written to.
             OSError: it cannot be kept.
         """
+        check_writable(IndexFolder(index.path).calibration)  # before work is done for it
         calibration = _calibrating.calibrate(
             self._engine,
             index,

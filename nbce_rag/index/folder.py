@@ -11,6 +11,7 @@ Importing this loads nothing heavy.
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
@@ -139,6 +140,8 @@ class IndexFolder:
     def copy(self, target: str | os.PathLike[str]) -> IndexFolder:
         """Copies the index as it is now, whatever is being written, without what can be made anew.
 
+        A calibration goes along: it was made of the user's own questions.
+
         Args:
             target: a folder, which is made if there is none.
 
@@ -157,8 +160,11 @@ class IndexFolder:
             # A copy of the file alone would lack what is in SQLite's log.
             with closing(sqlite3.connect(self.database)) as index, closing(sqlite3.connect(part)) as copy:
                 index.backup(copy)
+            if self.calibration.exists():
+                shutil.copyfile(self.calibration, other.calibration)
             os.replace(part, other.database)
         except (sqlite3.Error, OSError) as error:
-            part.unlink(missing_ok=True)
+            for file in (part, other.calibration):
+                file.unlink(missing_ok=True)
             raise PassageIndexError(f"The index at {self.path} cannot be copied ({error}).") from error
         return other

@@ -259,11 +259,17 @@ class Searcher:
     ) -> list[Passage]:
         """What the best passage leads to and the kept ones do not have, with cosines to the query."""
         kept = {passage.id for passage in first[: half(request.k)]}
-        with self._storage.read():
-            size = self._storage.state().passages
-            expression = look_expression(text, first[0], size, self._storage.count_words)
-            keys = self._by_words(expression, request.k, choice)
-            scores, passages = self._cosines(query, keys), self._storage.by_keys(keys)
+        for attempt in range(_ATTEMPTS):
+            try:
+                with self._storage.read():
+                    size = self._storage.state().passages
+                    expression = look_expression(text, first[0], size, self._storage.count_words)
+                    keys = self._by_words(expression, request.k, choice)
+                    scores, passages = self._cosines(query, keys), self._storage.by_keys(keys)
+                break
+            except ChangedError:
+                if attempt + 1 == _ATTEMPTS:
+                    raise
         found = [replace(passages[key], score=scores[key]) for key in keys]
         return [passage for passage in found if passage.id not in kept][: request.k - len(kept)]
 
