@@ -142,13 +142,13 @@ class NBCEQuestionGenerator(BaseQuestionGenerator):
             InputError: no tools, or `max_tokens` cut the list off.
         """
         kind = self._kind(tools)
-        words = {"tools_str": build_tools_text(tools), "query_str": query.query_str}
+        words: dict[str, Any] = {"tools_str": build_tools_text(tools), "query_str": query.query_str}
         return _plain(self._llm.structured_predict(kind, self._prompt, **words))
 
     async def agenerate(self, tools: Sequence[ToolMetadata], query: QueryBundle) -> list[SubQuestion]:
         """As `generate`."""
         kind = self._kind(tools)
-        words = {"tools_str": build_tools_text(tools), "query_str": query.query_str}
+        words: dict[str, Any] = {"tools_str": build_tools_text(tools), "query_str": query.query_str}
         return _plain(await self._llm.astructured_predict(kind, self._prompt, **words))
 
     def _kind(self, tools: Sequence[ToolMetadata]) -> type[BaseModel]:

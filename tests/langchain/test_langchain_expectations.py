@@ -146,7 +146,12 @@ async def test_any_model_can_be_given_contexts() -> None:
     assert await plain.ainvoke("Who?", contexts=DOCUMENTS) == "Ada."
     assert [chunk async for chunk in plain.astream("Who?", contexts=[])]
     echo = Echo(seen=[])
-    names = {"max_new_tokens": 5, "stop_sequences": ["."], "score_kind": "cosine", "timeout": 3.0}
+    names: dict[str, Any] = {
+        "max_new_tokens": 5,
+        "stop_sequences": ["."],
+        "score_kind": "cosine",
+        "timeout": 3.0,
+    }
     assert (
         ContextsAsText(echo).invoke([SystemMessage("Who?")], contexts=["Ada."], **names).text
         == "Ada.\n\nWho?"
@@ -161,7 +166,8 @@ def test_a_fallback_of_ours_keeps_its_contexts(chat: Chat) -> None:
 
 
 def test_a_fallback_is_a_model(chat: Chat) -> None:
-    for wrong in (chat(), ["gpt"], [None]):
+    wrongs: list[Any] = [chat(), ["gpt"], [None]]
+    for wrong in wrongs:
         with pytest.raises(InputTypeError, match="is no model; give a chat or completion model"):
             chat().with_fallbacks(wrong)
 
