@@ -4,9 +4,10 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet
 DEMO = .demo
+LOWEST = .lowest
 WORKERS ?= 2
 
-.PHONY: demo test lint types contracts unit matrix llama clean
+.PHONY: demo test lint types contracts unit matrix llama lowest clean
 
 demo: $(VENV)/local.stamp
 	$(BIN)/nbce-rag index examples/corpus --index $(DEMO)/index
@@ -38,8 +39,13 @@ matrix: $(VENV)/dev.stamp
 llama: $(VENV)/llama.stamp
 	$(BIN)/python -m pytest tests/models/test_llama_cpp.py tests/models/test_llama_cpp_contract.py
 
+# The adapters with the oldest LangChain and LlamaIndex that pyproject.toml allows, laid over the newest here.
+lowest: $(LOWEST)/stamp
+	PYTHONPATH=$(CURDIR)/$(LOWEST) $(BIN)/python -m pip list --path $(LOWEST) --disable-pip-version-check
+	PYTHONPATH=$(CURDIR)/$(LOWEST) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/langchain tests/llama_index
+
 clean:
-	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) $(LOWEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nbce-rag needs Python 3.11 or later; set PYTHON=")'
@@ -60,4 +66,9 @@ $(VENV)/dev.stamp: $(VENV)/torch.stamp pyproject.toml
 
 $(VENV)/llama.stamp: $(VENV)/dev.stamp
 	$(PIP) --constraint constraints.txt --editable '.[dev,llama-cpp]'
+	touch $@
+
+$(LOWEST)/stamp: tests/lowest.txt $(VENV)/dev.stamp
+	rm -rf $(LOWEST)
+	$(PIP) --no-deps --target $(LOWEST) --requirement tests/lowest.txt
 	touch $@

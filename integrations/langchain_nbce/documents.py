@@ -183,10 +183,14 @@ def to_document(passage: Passage, *, score_key: str | None = None) -> Document:
     return document
 
 
-def with_score(document: Document, score: float) -> Document:
+def with_score(document: Document, score: float, *, score_key: str = SCORE_KEY) -> Document:
     """The document with a score where `ChatNBCE` looks for it."""
-    metadata = {**document.metadata, SCORE_KEY: score}
-    return ScoredDocument(id=document.id, page_content=document.page_content, metadata=metadata)
+    return ScoredDocument(
+        id=document.id,
+        page_content=document.page_content,
+        metadata={**document.metadata, score_key: score},
+        score_key=score_key,
+    )
 
 
 def is_context(value: Any) -> bool:

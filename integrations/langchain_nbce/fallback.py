@@ -10,10 +10,10 @@ from langchain_core.messages import BaseMessage, HumanMessage, convert_to_messag
 from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig
 
-from nbce_rag import Passage, split_marks
+from nbce_rag import InputTypeError, Passage, split_marks
 
 from .documents import to_passages
-from .settings import NBCESettings
+from .settings import NBCESettings, in_our_names
 
 __all__ = ["ContextsAsText"]
 
@@ -29,9 +29,17 @@ class ContextsAsText(Runnable[LanguageModelInput, Any]):
     Args:
         model: any chat or completion model.
         separator: stands between passages.
+
+    Raises:
+        InputTypeError: it is no model.
     """
 
     def __init__(self, model: Runnable[Any, Any], separator: str = "\n\n") -> None:
+        if not isinstance(model, Runnable):
+            raise InputTypeError(
+                f"A {type(model).__name__} is no model; give a chat or completion model of LangChain, and to "
+                "with_fallbacks a list of them."
+            )
         self.model = model
         self.separator = separator
 
@@ -68,7 +76,10 @@ class ContextsAsText(Runnable[LanguageModelInput, Any]):
         return ContextsAsText(model.with_structured_output(schema, **kwargs), self.separator)
 
     def _plain(self, input: LanguageModelInput, kwargs: Mapping[str, Any]) -> tuple[LanguageModelInput]:
-        """The input with passages as text; those of a call stand before the last question."""
+        """The input with passages as text; those of a call stand before the last question.
+
+        Where nobody asks, as in a prompt that is one system message, they stand before the last message.
+        """
         contexts = kwargs.get("contexts")
         passages = [] if contexts is None else to_passages(contexts)
         before = "".join(passage.text + self.separator for passage in passages)
@@ -76,7 +87,8 @@ class ContextsAsText(Runnable[LanguageModelInput, Any]):
             return (before + _unmarked(input),)
         given = input.to_messages() if isinstance(input, PromptValue) else convert_to_messages(input)
         messages = [_unmarked_message(message) for message in given]
-        places = [place for place, one in enumerate(messages) if isinstance(one, HumanMessage)]
+        asked = [place for place, one in enumerate(messages) if isinstance(one, HumanMessage)]
+        places = asked or range(len(messages))
         if before and places:
             question = messages[place := places[-1]]
             content: Any = question.content
@@ -88,7 +100,7 @@ class ContextsAsText(Runnable[LanguageModelInput, Any]):
 def _known(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """What other models know of the arguments of a call."""
     ours = (_CALL | set(NBCESettings.model_fields)) - _COMMON
-    return {name: value for name, value in kwargs.items() if name not in ours}
+    return {name: value for name, value in in_our_names(kwargs).items() if name not in ours}
 
 
 _COMMON = {"stop", "temperature", "max_tokens", "top_p", "seed", "logprobs", "top_logprobs"}

@@ -39,9 +39,9 @@ def citations(report: Report) -> list[Citation]:
     """A report's citations in core's own type; `extras` has `passage_id`, `share` and `verbatim`.
 
     Where it is word for word, `extras` also has `quote_start` and `quote_end` in the passage, and as far as
-    they are known `source_start`, `source_end` and `page`. `unsupported` has the words of it that stand in
-    none of the passages cited for it. `cited_text` is the passage; of a long one its beginning, or what
-    stands around the quote.
+    they are known `source_start`, `source_end` and `page`. `page_label` is that of the document's metadata,
+    and `unsupported` has the words of it that stand in none of the passages cited for it. `cited_text` is the
+    passage; of a long one its beginning, or what stands around the quote.
 
     Core has one source to a citation. So a stretch that rests on several passages has one for each, over
     the same characters, the passage with the largest share first.
@@ -56,6 +56,8 @@ def citations(report: Report) -> list[Citation]:
         extras: dict[str, Any] = {name: support[name] for name in ("passage_id", "share", "verbatim")}
         quoted: Mapping[str, Any] = support
         extras |= {name: quoted[name] for name in QUOTE if quoted.get(name) is not None}
+        if (label := context["metadata"].get("page_label")) is not None:
+            extras["page_label"] = str(label)
         if absent := [w["text"] for w in report.get("unsupported", ()) if _is_inside(w, cited)]:
             extras["unsupported"] = absent
         citation = Citation(

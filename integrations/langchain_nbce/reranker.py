@@ -8,7 +8,7 @@ from typing import Any
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
-from pydantic import ConfigDict, Field, SkipValidation
+from pydantic import ConfigDict, Field, field_validator
 
 from .documents import to_passage, with_score
 from .settings import NBCESettings
@@ -21,7 +21,7 @@ class RelevanceReranker(BaseDocumentCompressor):
 
     For `ContextualCompressionRetriever(base_compressor=RelevanceReranker(llm=llm), base_retriever=...)`. It
     takes no other model, and what it reads of the documents is kept for the answer (`NBCE.rerank`). The score
-    is written where `ChatNBCE` looks for it, in `metadata["relevance_score"]`.
+    is written where that model looks for it, in `metadata["relevance_score"]` or what its `score_key` names.
 
     Attributes:
         llm: `ChatNBCE` or `NBCELLM`.
@@ -30,8 +30,17 @@ class RelevanceReranker(BaseDocumentCompressor):
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
-    llm: SkipValidation[NBCESettings]
+    llm: Any
     top_n: int = Field(default=3, ge=1)
+
+    @field_validator("llm")
+    @classmethod
+    def _check_llm(cls, llm: Any) -> Any:
+        if not isinstance(llm, NBCESettings):
+            raise ValueError(
+                f"llm must be a ChatNBCE or an NBCELLM, got {type(llm).__name__}, which tells no relevance"
+            )
+        return llm
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
@@ -44,4 +53,5 @@ class RelevanceReranker(BaseDocumentCompressor):
             if document.page_content.strip()
         ]
         best = self.llm.nbce().rerank(query, passages, self.top_n)
-        return [with_score(by_place[passage.id], passage.score or 0.0) for passage in best]
+        key = self.llm.score_key
+        return [with_score(by_place[one.id], one.score or 0.0, score_key=key) for one in best]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nbce_rag import NBCE, InputError, Options
 
-__all__ = ["OPTIONS", "split_arguments"]
+__all__ = ["OPTIONS", "check_options", "split_arguments"]
 
 OPTIONS = tuple(field.name for field in dataclasses.fields(Options))
 _LOADING = tuple(
@@ -48,11 +48,22 @@ def split_arguments(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[
     loading = {name: value for name, value in arguments.items() if name in _LOADING}
     options = {name: value for name, value in arguments.items() if name in OPTIONS}
     if unknown := sorted(set(arguments) - {*loading, *options}):
-        ours = dict.fromkeys(_ELSEWHERE[name] for name in unknown if name in _ELSEWHERE)
-        hint = f" (here it is {' and '.join(ours)})" if ours else ""
         raise InputError(
-            f"Unknown argument {', '.join(unknown)} of NBCELLM{hint}; beside LlamaIndex's own it takes "
-            f"{', '.join(sorted({*_LOADING, *OPTIONS}))}."
+            f"Unknown argument {', '.join(unknown)} of NBCELLM{_hint(unknown)}; beside LlamaIndex's own it "
+            f"takes {', '.join(sorted({*_LOADING, *OPTIONS}))}."
         )
     Options().updated(**options)
     return loading, options
+
+
+def check_options(call: Mapping[str, Any]) -> None:
+    """Raises InputError for what a call may not change, with our name of it if others have another."""
+    if unknown := sorted(set(call) - set(OPTIONS)):
+        raise InputError(
+            f"Unknown option {', '.join(unknown)}{_hint(unknown)}; the options are {', '.join(OPTIONS)}."
+        )
+
+
+def _hint(unknown: Sequence[str]) -> str:
+    ours = dict.fromkeys(_ELSEWHERE[name] for name in unknown if name in _ELSEWHERE)
+    return f" (here it is {' and '.join(ours)})" if ours else ""

@@ -126,9 +126,17 @@ class NBCEAttributionQueryEngine(BaseQueryEngine):
     Args:
         query_engine: any; one that streams is read to its end.
         llm, **attribution: arguments of `ResponseAttribution`.
+
+    Raises:
+        InputTypeError: it is no query engine, or the LLM cannot attribute.
     """
 
     def __init__(self, query_engine: BaseQueryEngine, llm: Any, **attribution: Any) -> None:
+        if not isinstance(query_engine, BaseQueryEngine):
+            raise InputTypeError(
+                f"A {type(query_engine).__name__} is no query engine; for a response that is there already, "
+                "or of a chat engine, take ResponseAttribution."
+            )
         super().__init__(callback_manager=query_engine.callback_manager)
         self._inner = query_engine
         self._attribution = ResponseAttribution(llm, **attribution)

@@ -36,6 +36,7 @@ from nbce_rag import (
     with_instruction,
 )
 
+from .arguments import check_options
 from .contexts import passages_of, template_messages, to_turns
 from .report import citation_blocks, describe, thinking_blocks, token_logprobs, usage_of
 from .tools import call_blocks, openai_calls, tool_dicts
@@ -103,6 +104,7 @@ class CallSettings:
         for one, other in (("json_schema", "regex"), ("regex", "json_schema")):
             if changes.get(one) is not None:
                 changes.setdefault(other, None)  # a call's constraint takes the place of the object's
+        check_options(changes)
         return cls(options.updated(**changes), tools=() if tool_choice == "none" else tools, **own)
 
     def resolve(self, turns: Sequence[Turn]) -> Conversation:

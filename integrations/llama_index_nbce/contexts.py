@@ -5,7 +5,7 @@ Row k of the model reads the messages with only the k-th context in its place, r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from llama_index.core.base.llms.types import (
@@ -14,10 +14,12 @@ from llama_index.core.base.llms.types import (
     MessageRole,
     TextBlock,
 )
+from llama_index.core.bridge.pydantic import BaseModel
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore
 
-from nbce_rag import InputError, Passage, Turn
+from nbce_rag import InputError, Passage, Turn, warn
 
+from .nodes import holds_media
 from .tools import calls_of
 
 __all__ = ["citable", "passages_of", "score_of", "template_messages", "to_turns"]
@@ -40,7 +42,8 @@ def citable(context: Any) -> CitableBlock:
 
     A node is worded as its metadata mode for LLMs says. It gets a heading only if its title is not in
     that wording already. Where a file's name is hidden from LLMs, as `SimpleDirectoryReader` hides it, its
-    path is too: it says less, and is another on each machine.
+    path is too: it says less, and is another on each machine. Of images and other media only the text is
+    read, with a warning.
 
     Args:
         context: a text, `CitableBlock`, `NodeWithScore`, node, or `nbce_rag.Passage`.
@@ -53,6 +56,11 @@ def citable(context: Any) -> CitableBlock:
     if isinstance(context, NodeWithScore):
         context = context.node
     if isinstance(context, BaseNode):
+        if holds_media(context):
+            warn(
+                f"Node {context.node_id!r} is a {type(context).__name__} that holds more than text; only its "
+                "text is read. Extract what the rest says into nodes of text."
+            )
         context = _without_path(context)
         text = context.get_content(metadata_mode=MetadataMode.LLM)
         title = str(context.metadata.get("title") or "")
@@ -133,7 +141,17 @@ def _thought(message: ChatMessage) -> str:
 
 
 def passages_of(contexts: Iterable[Any]) -> list[Passage]:
-    """Contexts as passages, with their scores; nodes are what a retriever found, the best first."""
+    """Contexts as passages, with their scores; nodes are what a retriever found, the best first.
+
+    Raises:
+        InputError: no sequence of contexts.
+    """
+    if isinstance(contexts, (str, BaseModel, Passage, Mapping)) or not isinstance(contexts, Iterable):
+        way_out = "give what it finds" if hasattr(contexts, "retrieve") else "put it into a list"
+        raise InputError(
+            f"contexts must be a list of texts, nodes or passages, not a {type(contexts).__name__}; "
+            f"{way_out}."
+        )
     given = list(contexts)
     ranks = [
         rank if isinstance(context, NodeWithScore | BaseNode) else getattr(context, "rank", None)

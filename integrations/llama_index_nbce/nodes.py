@@ -23,7 +23,7 @@ from llama_index.core.vector_stores.utils import metadata_dict_to_node
 
 from nbce_rag import InputError, Passage
 
-__all__ = ["NODE_KEY", "is_blank", "node_of", "passage_of", "ref_doc_id_of", "user_metadata"]
+__all__ = ["NODE_KEY", "holds_media", "is_blank", "node_of", "passage_of", "ref_doc_id_of", "user_metadata"]
 
 NODE_KEY = "_llama_index"
 """Key of a passage's metadata that holds the rest of a node: {"type": .., "ref_doc_id": .., "node": {..}},
@@ -34,9 +34,14 @@ _OTHER_FIELDS = ("text", "metadata", "embedding", "id_", "class_name", "text_res
 
 def is_blank(node: BaseNode) -> bool:
     """Whether a node could be stored if it held any text: nothing but blanks, and nothing of another kind."""
-    others = any(getattr(node, f"{kind}_resource", None) for kind in ("image", "audio", "video"))
-    plain = isinstance(node, (Document, TextNode)) and not isinstance(node, ImageNode) and not others
+    plain = isinstance(node, (Document, TextNode)) and not holds_media(node)
     return plain and not node.get_content(metadata_mode=MetadataMode.NONE).strip()
+
+
+def holds_media(node: BaseNode) -> bool:
+    """Whether an image, a sound or a film is in a node or is what it stands for."""
+    others = any(getattr(node, f"{kind}_resource", None) for kind in ("image", "audio", "video"))
+    return others or isinstance(node, ImageNode)
 
 
 def passage_of(node: BaseNode) -> Passage:
@@ -92,7 +97,7 @@ def _plain_time(value: Any) -> Any:
 
 
 def _text_node(document: Document) -> TextNode:
-    if any(getattr(document, f"{kind}_resource", None) for kind in ("image", "audio", "video")):
+    if holds_media(document):
         raise InputError(f"Document {document.node_id!r} holds more than text; extract its text first.")
     node = TextNode(
         id_=document.node_id,
@@ -117,7 +122,7 @@ def node_of(passage: Passage) -> TextNode:
             {"_node_content": json.dumps(content), "_node_type": stored["type"]}, passage.text
         )
         assert isinstance(node, TextNode)
-        if "metadata_separator" in content:  # LlamaIndex 0.14.0 reads another spelling than it writes
+        if "metadata_separator" in content:  # older LlamaIndex (0.14.5) reads another spelling than it writes
             node.metadata_separator = content["metadata_separator"]
         return node
     # What LlamaIndex shows of metadata would change the wording that others embedded and asked about.

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 __all__ = ["file_name", "folder_of", "locate", "persist"]
 
 _FORMAT = "nbce_rag.passage_index"
+_HINT = (
+    "A PassageVectorStore was persisted here. Load it with StorageContext.from_defaults(persist_dir=folder, "
+    "vector_store=PassageVectorStore.open(folder))."
+)
 
 
 def file_name(namespace: str) -> str:
@@ -106,6 +110,7 @@ def _is_local(fs: AbstractFileSystem) -> bool:
 
 def _note(path: str) -> str:
     # LlamaIndex's own store, which is tried on this file when no store is given, must fail on it: else it
-    # would load as a store without vectors, and find nothing.
-    hint = "of a PassageVectorStore: give it to StorageContext.from_defaults(vector_store=...)"
-    return json.dumps({"format": _FORMAT, "version": 1, "path": path, "embedding_dict": hint})
+    # would load as a store without vectors, and find nothing. It takes the hint for a number of a vector, and
+    # its error repeats it; readers that do not look at numbers fail on the next field.
+    fields = {"embedding_dict": {"hint": [_HINT]}, "text_id_to_ref_doc_id": _HINT}
+    return json.dumps({"format": _FORMAT, "version": 1, "path": path, **fields})

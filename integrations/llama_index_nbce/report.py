@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from llama_index.core.base.llms import types
-from llama_index.core.base.llms.types import CitationBlock, LogProb, TextBlock
+from llama_index.core.base.llms.types import CitationBlock, LogProb, TextBlock, ThinkingBlock
 from llama_index.core.schema import NodeWithScore
 
 from nbce_rag import Answer, Passage, Quote, Report
@@ -23,8 +22,6 @@ __all__ = [
     "token_logprobs",
     "usage_of",
 ]
-
-_Thinking: Any = getattr(types, "ThinkingBlock", None)  # not every version of LlamaIndex has it
 
 
 def describe(answer: Answer, notes: tuple[str, ...] = ()) -> Report:
@@ -123,16 +120,18 @@ def _quoted(quote: Quote | None) -> dict[str, int]:
     return {name: place for name, place in places.items() if isinstance(place, int)}
 
 
-def thinking_blocks(thought: str, answer: Answer | None) -> list[Any]:
-    """A thought as a block; none where there is no thought, or this version of LlamaIndex has no such block.
+def thinking_blocks(thought: str, answer: Answer | None) -> list[ThinkingBlock]:
+    """A thought as a block; none where there is no thought.
 
     Args:
         thought: as far as it has come.
         answer: the whole answer, once it is there; it knows how many tokens the thought took.
     """
-    if _Thinking is None or not thought:
+    if not thought:
         return []
-    return [_Thinking(content=thought, num_tokens=None if answer is None else answer.usage.thought_tokens)]
+    return [
+        ThinkingBlock(content=thought, num_tokens=None if answer is None else answer.usage.thought_tokens)
+    ]
 
 
 def token_logprobs(answer: Answer) -> list[list[LogProb]]:

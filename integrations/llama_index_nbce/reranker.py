@@ -27,6 +27,7 @@ class RelevanceReranker(BaseNodePostprocessor):
 
     Raises:
         InputTypeError: the LLM is not ours.
+        InputError: an unknown argument.
     """
 
     llm: SerializeAsAny[LLM]
@@ -36,6 +37,10 @@ class RelevanceReranker(BaseNodePostprocessor):
         llm = llm or Settings.llm
         if not hasattr(llm, "engine"):
             raise InputTypeError(f"A {type(llm).__name__} tells no relevance; give an NBCELLM.")
+        if unknown := sorted(set(kwargs) - {"callback_manager", "class_name"}):
+            raise InputError(
+                f"Unknown argument {', '.join(unknown)} of RelevanceReranker; it takes llm and top_n."
+            )
         fields: dict[str, Any] = {"llm": llm, "top_n": top_n, **kwargs}
         super().__init__(**fields)
 

@@ -15,7 +15,9 @@ from llama_index.core.schema import QueryBundle
 from llama_index.core.settings import Settings
 from llama_index.core.tools.types import ToolMetadata
 
-from nbce_rag import InputError
+from nbce_rag import InputError, InputTypeError
+
+from .llm import NBCELLM
 
 __all__ = ["NBCEMultiSelector", "NBCEQuestionGenerator", "NBCESingleSelector"]
 
@@ -39,10 +41,13 @@ class NBCESingleSelector(BaseSelector):
     Args:
         llm: an `NBCELLM` (extra `[grammar]`); default: `Settings.llm`.
         prompt: with `{num_choices}`, `{context_list}` and `{query_str}`.
+
+    Raises:
+        InputTypeError: another LLM, which would write what it likes.
     """
 
     def __init__(self, llm: LLM | None = None, prompt: BasePromptTemplate = _SELECT) -> None:
-        self._llm, self._prompt = llm or Settings.llm, prompt
+        self._llm, self._prompt = _constrainable(llm), prompt
 
     def _get_prompts(self) -> dict[str, Any]:
         return {"prompt": self._prompt}
@@ -84,6 +89,10 @@ class NBCEMultiSelector(NBCESingleSelector):
     Args:
         llm, prompt: likewise.
         max_outputs: most choices; None for as many as there are.
+
+    Raises:
+        InputTypeError: another LLM.
+        InputError: `max_outputs` is below 1.
     """
 
     def __init__(
@@ -93,6 +102,8 @@ class NBCEMultiSelector(NBCESingleSelector):
         max_outputs: int | None = None,
     ) -> None:
         super().__init__(llm, prompt)
+        if max_outputs is not None:
+            _check_count("max_outputs", max_outputs)
         self._max_outputs = max_outputs
 
     def _constraint(self, count: int) -> dict[str, Any]:
@@ -108,10 +119,15 @@ class NBCEQuestionGenerator(BaseQuestionGenerator):
         llm: an `NBCELLM` (extra `[grammar]`); default: `Settings.llm`.
         prompt: with `{tools_str}` and `{query_str}`.
         most: most sub-questions.
+
+    Raises:
+        InputTypeError: another LLM.
+        InputError: `most` is below 1.
     """
 
     def __init__(self, llm: LLM | None = None, prompt: PromptTemplate = _ASK, most: int = 5) -> None:
-        self._llm, self._prompt, self._most = llm or Settings.llm, prompt, most
+        _check_count("most", most)
+        self._llm, self._prompt, self._most = _constrainable(llm), prompt, most
 
     def _get_prompts(self) -> dict[str, Any]:
         return {"question_gen_prompt": self._prompt}
@@ -126,13 +142,13 @@ class NBCEQuestionGenerator(BaseQuestionGenerator):
             InputError: no tools, or `max_tokens` cut the list off.
         """
         kind = self._kind(tools)
-        words = {"tools_str": build_tools_text(tools), "query_str": query.query_str}
+        words: dict[str, Any] = {"tools_str": build_tools_text(tools), "query_str": query.query_str}
         return _plain(self._llm.structured_predict(kind, self._prompt, **words))
 
     async def agenerate(self, tools: Sequence[ToolMetadata], query: QueryBundle) -> list[SubQuestion]:
         """As `generate`."""
         kind = self._kind(tools)
-        words = {"tools_str": build_tools_text(tools), "query_str": query.query_str}
+        words: dict[str, Any] = {"tools_str": build_tools_text(tools), "query_str": query.query_str}
         return _plain(await self._llm.astructured_predict(kind, self._prompt, **words))
 
     def _kind(self, tools: Sequence[ToolMetadata]) -> type[BaseModel]:
@@ -144,6 +160,21 @@ class NBCEQuestionGenerator(BaseQuestionGenerator):
         items: Any = list[one]  # type: ignore[valid-type]
         limits = Field(min_length=1, max_length=self._most)
         return create_model("SubQuestionList", items=(items, limits))
+
+
+def _constrainable(llm: LLM | None) -> NBCELLM:
+    llm = llm or Settings.llm
+    if not isinstance(llm, NBCELLM):
+        raise InputTypeError(
+            f"A {type(llm).__name__} cannot be held to a choice; give an NBCELLM, or take LlamaIndex's own "
+            "LLMSingleSelector, LLMMultiSelector or LLMQuestionGenerator."
+        )
+    return llm
+
+
+def _check_count(name: str, count: int) -> None:
+    if count < 1:
+        raise InputError(f"{name}={count} must be at least 1.")
 
 
 def _plain(made: Any) -> list[SubQuestion]:

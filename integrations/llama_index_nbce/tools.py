@@ -6,8 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llama_index.core.base.llms import types
-from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole, ToolCallBlock
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.tools.types import BaseTool
@@ -15,8 +14,6 @@ from llama_index.core.tools.types import BaseTool
 from nbce_rag import InputError, Tool, ToolCall, distinct_tools
 
 __all__ = ["ToolCalling", "call_blocks", "calls_of", "openai_calls", "tool_dicts"]
-
-_Block: Any = getattr(types, "ToolCallBlock", None)  # not every version of LlamaIndex has it
 
 
 class ToolCalling(FunctionCallingLLM):
@@ -101,7 +98,7 @@ def calls_of(message: ChatMessage) -> list[tuple[str | None, str, Any]]:
     calls: list[tuple[str | None, str, Any]] = [
         (block.tool_call_id, block.tool_name, _arguments(block.tool_kwargs))
         for block in message.blocks
-        if _Block is not None and isinstance(block, _Block)
+        if isinstance(block, ToolCallBlock)
     ]
     if calls:
         return calls
@@ -112,11 +109,11 @@ def calls_of(message: ChatMessage) -> list[tuple[str | None, str, Any]]:
     return calls
 
 
-def call_blocks(calls: Sequence[ToolCall]) -> list[Any]:
-    """The calls as blocks; none where this version of LlamaIndex has no such blocks."""
-    if _Block is None:
-        return []
-    return [_Block(tool_call_id=call.id, tool_name=call.name, tool_kwargs=call.arguments) for call in calls]
+def call_blocks(calls: Sequence[ToolCall]) -> list[ToolCallBlock]:
+    """The calls as blocks."""
+    return [
+        ToolCallBlock(tool_call_id=call.id, tool_name=call.name, tool_kwargs=call.arguments) for call in calls
+    ]
 
 
 def openai_calls(calls: Sequence[ToolCall]) -> dict[str, Any]:

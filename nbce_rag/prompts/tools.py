@@ -96,11 +96,13 @@ def forced_tools(tool_choice: Any, tools: Sequence[Tool]) -> list[str]:
         tools: those at hand.
 
     Raises:
-        InputError: a tool that is not among them, or something that says nothing.
+        InputError: a tool that is not among them, something that says nothing, or no tools to choose from.
     """
     names = tool_names(tools)
     if tool_choice in (None, False, "auto", "none"):
         return []
+    if not names:
+        raise InputError(f"tool_choice={tool_choice!r} forces a call, but there are no tools; give some.")
     if tool_choice in (True, "any", "required"):
         return names
     if isinstance(tool_choice, Mapping):

@@ -19,7 +19,7 @@ from langchain_core.tools import tool
 from pydantic import BaseModel
 
 from langchain_nbce import ChatNBCE, ContextsAsText, PassageVectorStore, RelevanceReranker, format_passages
-from nbce_rag import PassageIndex
+from nbce_rag import InputError, InputTypeError, PassageIndex
 
 Chat = Callable[..., ChatNBCE]
 DOCUMENTS = [Document("The ferry is run by Ada."), Document("The market opens at eight.")]
@@ -137,6 +137,7 @@ def test_another_model_stands_in_and_reads_contexts_as_text(chat: Chat, transpor
     assert llm.invoke(given[0], **given[1]).text == wanted
     assert "contexts" not in echo.seen[0]
     assert "fusion" not in echo.seen[0]
+    assert echo.seen[0].get("max_tokens") == given[1].get("max_tokens")
     assert "".join(chunk.text for chunk in llm.stream(given[0], **given[1])) == wanted
 
 
@@ -144,12 +145,37 @@ async def test_any_model_can_be_given_contexts() -> None:
     plain = ContextsAsText(FakeListLLM(responses=["Ada."]))
     assert await plain.ainvoke("Who?", contexts=DOCUMENTS) == "Ada."
     assert [chunk async for chunk in plain.astream("Who?", contexts=[])]
+    echo = Echo(seen=[])
+    names: dict[str, Any] = {
+        "max_new_tokens": 5,
+        "stop_sequences": ["."],
+        "score_kind": "cosine",
+        "timeout": 3.0,
+    }
+    assert (
+        ContextsAsText(echo).invoke([SystemMessage("Who?")], contexts=["Ada."], **names).text
+        == "Ada.\n\nWho?"
+    )
+    assert echo.seen == [{"max_tokens": 5}]
     chain = RunnableLambda(lambda question: question) | ContextsAsText(Echo(seen=[])).with_config(tags=["x"])
     assert chain.invoke("Who?").text == "Who?"
 
 
 def test_a_fallback_of_ours_keeps_its_contexts(chat: Chat) -> None:
     assert isinstance(chat().with_fallbacks([chat()]).fallbacks[0], ChatNBCE)
+
+
+def test_a_fallback_is_a_model(chat: Chat) -> None:
+    wrongs: list[Any] = [chat(), ["gpt"], [None]]
+    for wrong in wrongs:
+        with pytest.raises(InputTypeError, match="is no model; give a chat or completion model"):
+            chat().with_fallbacks(wrong)
+
+
+@pytest.mark.parametrize("choice", ["any", "required", True])
+def test_a_call_cannot_be_forced_without_tools(chat: Chat, choice: Any) -> None:
+    with pytest.raises(InputError, match="forces a call, but there are no tools"):
+        chat().bind_tools([], tool_choice=choice).invoke("Stay.")
 
 
 def test_a_compressor_by_relevance(chat: Chat) -> None:
@@ -162,3 +188,21 @@ def test_a_compressor_by_relevance(chat: Chat) -> None:
     scores = [document.metadata["relevance_score"] for document in best]
     assert scores == [passage.score for passage in passages]
     assert llm.invoke("Who runs the ferry?", contexts=best).text
+    assert RelevanceReranker(llm=llm).compress_documents([], "Who?") == []
+    assert RelevanceReranker(llm=llm).compress_documents([Document(" ")], "Who?") == []
+    for wrong in (Echo(seen=[]), llm.engine, None):
+        with pytest.raises(ValueError, match="llm must be a ChatNBCE or an NBCELLM"):
+            RelevanceReranker(llm=wrong)
+
+
+def test_a_compressor_writes_where_its_model_reads(chat: Chat) -> None:
+    llm = chat(score_key="own")
+    documents = [Document(document.page_content, metadata={"own": 0.9}) for document in DOCUMENTS]
+    best = RelevanceReranker(llm=llm, top_n=2).compress_documents(documents, "Who runs the ferry?")
+    scores = [document.metadata["own"] for document in best]
+    assert scores == sorted(scores, reverse=True)
+    assert 0.9 not in scores
+    assert "relevance_score" not in best[0].metadata
+    assert best[0] == next(one for one in documents if one.page_content == best[0].page_content)
+    contexts = llm.invoke("Who runs the ferry?", contexts=best).response_metadata["nbce"]["contexts"]
+    assert [context["score"] for context in contexts] == pytest.approx(scores)

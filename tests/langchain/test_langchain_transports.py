@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -459,6 +460,11 @@ def test_a_stretch_of_several_passages_has_a_citation_for_each() -> None:
     passages = [Passage(d.page_content, id=str(d.id), title=d.metadata.get("title")) for d in DOCS]
     answer = an_answer(text, passages, [(0.4, 0.6)])
     first, second = citations(answer.to_dict())
+    pages = [replace(passages[0], metadata={"page_label": "iv"}), passages[1]]
+    labels = [
+        one["extras"].get("page_label") for one in citations(an_answer(text, pages, [(0.4, 0.6)]).to_dict())
+    ]
+    assert labels == [None, "iv"]
     for one, place, share in ((first, 1, 0.6), (second, 0, 0.4)):
         assert (one["start_index"], one["end_index"]) == (0, len(text))
         assert one["cited_text"] == passages[place].text

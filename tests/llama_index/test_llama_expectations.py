@@ -11,7 +11,7 @@ import pytest
 from llama_index.core import QueryBundle
 from llama_index.core.llms import MockLLM
 from llama_index.core.query_engine import RouterQueryEngine, SubQuestionQueryEngine
-from llama_index.core.schema import NodeWithScore, TextNode
+from llama_index.core.schema import ImageNode, MediaResource, Node, NodeWithScore, TextNode
 from llama_index.core.selectors import PydanticSingleSelector
 from llama_index.core.tools import QueryEngineTool, ToolMetadata
 
@@ -26,7 +26,7 @@ from llama_index_nbce import (
     nbce_chat_engine,
     nbce_query_engine,
 )
-from nbce_rag.errors import InputError, InputTypeError
+from nbce_rag.errors import InputError, InputTypeError, NbceWarning
 
 QUESTION = "Who runs the ferry?"
 TEXTS = [
@@ -87,6 +87,16 @@ async def test_selectors_choose_what_is_there(llm: NBCELLM) -> None:
         single.select([], QUERY)
 
 
+def test_selectors_that_could_choose_nothing_are_refused(llm: NBCELLM) -> None:
+    with pytest.raises(InputError, match="max_outputs=0 must be at least 1"):
+        NBCEMultiSelector(llm, max_outputs=0)
+    with pytest.raises(InputError, match="most=-1 must be at least 1"):
+        NBCEQuestionGenerator(llm, most=-1)
+    for kind in (NBCESingleSelector, NBCEMultiSelector, NBCEQuestionGenerator):
+        with pytest.raises(InputTypeError, match="MockLLM cannot be held to a choice"):
+            kind(MockLLM())
+
+
 def test_the_selectors_of_llama_index_work_too(llm: NBCELLM) -> None:
     pytest.importorskip("llguidance")
     selector = PydanticSingleSelector.from_defaults(llm=llm)
@@ -138,10 +148,52 @@ def test_a_reranker_by_relevance(llm: NBCELLM, index: Any) -> None:
     passages = llm.engine.rerank(QUESTION, [node.text for node in nodes[:3]])
     assert [node.text for node in best] == [passage.text for passage in passages[:2]]
     assert nbce_query_engine(index, llm, node_postprocessors=[reranker]).query(QUESTION).source_nodes
+    assert reranker.postprocess_nodes([], query_str=QUESTION) == []
+    assert reranker.postprocess_nodes(nodes[-1:], query_str=QUESTION) == []  # without text
     with pytest.raises(InputError, match="needs a query"):
         reranker.postprocess_nodes(nodes)
     with pytest.raises(InputTypeError, match="MockLLM"):
         RelevanceReranker(llm=MockLLM())
+    with pytest.raises(InputError, match="top_k of RelevanceReranker; it takes llm and top_n"):
+        RelevanceReranker(llm=llm, top_k=2)
+    assert RelevanceReranker.from_dict({**reranker.to_dict(), "llm": llm}).top_n == 2
+
+
+@pytest.mark.parametrize("wrong", ["Ada.", TextNode(text="Ada."), {"text": "Ada."}, 3])
+def test_contexts_are_a_list(llm: NBCELLM, wrong: Any) -> None:
+    with pytest.raises(InputError, match="put it into a list"):
+        llm.complete(QUESTION, contexts=wrong)
+
+
+def test_a_retriever_is_no_list_of_contexts(llm: NBCELLM, index: Any) -> None:
+    with pytest.raises(InputError, match="not a VectorIndexRetriever; give what it finds"):
+        llm.complete(QUESTION, contexts=index.as_retriever())
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"), [("max_new_tokens", "max_tokens"), ("timeout", "max_seconds"), ("nodes", "contexts")]
+)
+def test_a_call_names_our_names_too(llm: NBCELLM, name: str, ours: str) -> None:
+    with pytest.raises(InputError, match=f"Unknown option {name} .here it is {ours}"):
+        llm.complete(QUESTION, **{name: 3})
+
+
+@pytest.mark.parametrize("choice", ["required", "any", "find"])
+def test_a_call_cannot_be_forced_without_tools(llm: NBCELLM, choice: str) -> None:
+    with pytest.raises(InputError, match=f"tool_choice='{choice}' forces a call, but there are no tools"):
+        llm.chat_with_tools([], QUESTION, tool_choice=choice)
+
+
+@pytest.mark.parametrize("kind", ["image", "text"])
+def test_images_are_not_read_and_it_is_said(llm: NBCELLM, kind: str) -> None:
+    node: Any = ImageNode(id_="map", text=TEXTS[0], image="aGk=")
+    if kind == "text":
+        node = Node(
+            id_="map", text_resource=MediaResource(text=TEXTS[0]), image_resource=MediaResource(data=b"")
+        )
+    with pytest.warns(NbceWarning, match=r"'map' is a \w+ that holds more than text; only its text is read"):
+        response: Any = NBCESynthesizer(llm).synthesize(QUESTION, [NodeWithScore(node=node, score=0.5)])
+    assert response.metadata["nbce"]["contexts"][0]["text"] == TEXTS[0]
 
 
 def test_dates_are_metadata(tmp_path: Path) -> None:

@@ -324,7 +324,7 @@ class TestSynthesizer:
         with pytest.raises(InputError, match="multimodal"):
             NBCESynthesizer(llm, multimodal=True)
         answer = getattr(NBCESynthesizer(llm), "get_response_from_messages", None)
-        if answer is not None:  # LlamaIndex 0.14.0 has no such way
+        if answer is not None:  # older LlamaIndex (0.14.5) has no such way
             with pytest.raises(NotImplementedError):
                 answer(QUESTION, [])
 
