@@ -174,7 +174,7 @@ def _claim(engine: Engine, answer: Answer) -> str:
 
 def _whole(text: str) -> str:
     """What of a text that was cut off is whole: its first sentence, or its first clause; else ""."""
-    first, *others = split_sentences(text, len(text)) or [(0, 0)]
+    first, *others = split_sentences(text, len(text) or 1) or [(0, 0)]
     if others:
         return text[slice(*first)]
     end = _CLAUSE_END.search(text)
