@@ -7,7 +7,7 @@ r"""How often answers tell of conflicts, rightly and by mistake, and what it cos
 Of questions that come with their own documents (RAMDocs) those are asked whose documents give several
 answers. The answer, and the claims of its conflict (the answer where none is told), are clean if they name
 all right answers and no wrong one, as RAMDocs' authors score. Over a corpus every conflict that is told is
-printed, so that it can be judged. Costs are shares of the answers' own time, taken in one run.
+marked, so that it can be judged. Costs are shares of the answers' own time, taken in one run.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--questions", required=True)
     parser.add_argument("--passages")
+    parser.add_argument("--index", help="an index of the passages; made anew without one")
     parser.add_argument("--limit", type=int, default=20)
     parser.add_argument("--first", type=int, default=0, help="questions that are left out before these")
     parser.add_argument("--model", help="hub id, folder or GGUF file; default: the packaged model")
@@ -42,7 +43,9 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     told, seconds, verdicts = 0, [0.0, 0.0], [dict.fromkeys(MEASURES, 0) for _ in range(2)]
     with tempfile.TemporaryDirectory() as folder:
         index = None
-        if not data.own_contexts:
+        if options.index is not None:
+            index = PassageIndex.open(options.index)
+        elif not data.own_contexts:
             index = PassageIndex.create(Path(folder) / "index")
             index.add(list(data.passages.values()))
         for question in questions:
@@ -55,8 +58,8 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
             for counts, text in zip(verdicts, texts, strict=True):
                 for name, is_so in judge_answer(question, text).items():
                     counts[name] += is_so
-            if claims:
-                print(f"{question.text} {answer!r}, told {claims}, right {list(question.answers)}")
+            mark = "told" if claims else "-"
+            print(f"{mark} {question.text} {answer!r} {claims or ''} right: {list(question.answers)}")
     count = len(questions)
     figures = {"questions": count, "told": told, "cost": seconds[1] / seconds[0] - 1}
     for label, counts in zip(("answer", "told"), verdicts, strict=True):
