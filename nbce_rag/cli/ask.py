@@ -123,7 +123,7 @@ def ask_command(
         typer.Option(
             "--conflicts/--no-conflicts",
             help="Say where passages give other answers than this one.",
-            show_default="conflicts",
+            show_default="no-conflicts",
         ),
     ] = None,
     chat_template_kwargs: ChatTemplateOption = None,

@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     data = load_dataset(options.passages, options.questions).sample(seed=0)
     questions = [one for one in data.questions if not data.own_contexts or contradicts(one)]
     questions = questions[options.first : options.first + options.limit]
-    nbce = NBCE.from_pretrained(options.model, style="short", max_tokens=48)
+    nbce = NBCE.from_pretrained(options.model, style="short", max_tokens=48, conflicts=True)
     told, seconds, verdicts = 0, [0.0, 0.0], [dict.fromkeys(MEASURES, 0) for _ in range(2)]
     with tempfile.TemporaryDirectory() as folder:
         index = None
