@@ -97,8 +97,8 @@ class Options:
         conflicts: say where passages that matter give other answers (`nbce_rag.Answer.conflicts`). It changes
             no token. The answer's own numbers tell first whether there may be any; only then up to four
             passages answer by themselves, before the last piece of a stream. For short answers in words
-            from one passage a row, without tools, grammar or thought; off, since on too few questions was it
-            tried how often it is wrong.
+            from one passage a row, without tools, grammar or thought; off, since it speaks up by mistake too
+            (3 of 15 ordinary questions of Natural Questions).
         citation_threshold: least share of the evidence at which a passage is cited, in (0, 1].
 
     Raises:
