@@ -71,6 +71,7 @@ _NAMES = {
     "engine.rag": ("Rag",),
     "evaluation.runner": ("evaluate",),
     "evidence.ablation": ("Ablation",),
+    "evidence.conflict": ("Claim", "Conflict"),
     "evidence.word_likelihood": ("WordLikelihood",),
     "evidence.evidence": (
         "Timings",
@@ -168,6 +169,8 @@ __all__ = [
     "canonical_embedder_name",
     "ChoiceScores",
     "Citation",
+    "Claim",
+    "Conflict",
     "check_score_scale",
     "citation_marks",
     "closed_schema",
@@ -303,6 +306,7 @@ if TYPE_CHECKING:
     )
     from .evaluation.runner import evaluate
     from .evidence.ablation import Ablation
+    from .evidence.conflict import Claim, Conflict
     from .evidence.evidence import Citation, Support, Timings, TokenEvidence, Usage
     from .evidence.marks import citation_marks
     from .evidence.passage_evidence import PassageEvidence

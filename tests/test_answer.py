@@ -146,6 +146,7 @@ def test_to_dict_has_the_shape_that_the_command_line_prints() -> None:
         "support": None,
         "fusion": "posterior",
         "warnings": [],
+        "conflicts": [],
         "words": [],
         "ablation": None,
     }

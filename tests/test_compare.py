@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from scripted_model import ScriptedModel
 
-from nbce_rag.engine.compare import normalise
 from nbce_rag.engine.nbce import NBCE
 from nbce_rag.errors import InputError
+from nbce_rag.evidence.claims import normalise
 from nbce_rag.models.transformers.loading import wrap_model
 from nbce_rag.passages import Passage
 

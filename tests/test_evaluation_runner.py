@@ -12,7 +12,6 @@ from evaluation_tools import TOPICS, write_dataset, write_jsonl
 from index_tools import bag_of_words
 
 from nbce_rag.answers.answer import Answer
-from nbce_rag.engine.compare import normalise
 from nbce_rag.errors import InputError, ReadError
 from nbce_rag.evaluation import evaluate, load_dataset, parse_methods, rescore
 from nbce_rag.evaluation.log import RunLog
@@ -21,6 +20,7 @@ from nbce_rag.evaluation.methods.names import GROUPS
 from nbce_rag.evaluation.methods.peers.cad import Cad
 from nbce_rag.evaluation.methods.peers.replug import Replug
 from nbce_rag.evaluation.methods.peers.robustrag import RobustRag
+from nbce_rag.evidence.claims import normalise
 from nbce_rag.fusion import MinEntropy, Posterior
 from nbce_rag.index import PassageIndex
 from nbce_rag.passages import Passage

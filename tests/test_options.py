@@ -38,6 +38,7 @@ IMPOSSIBLE: list[tuple[str, Any]] = [
     *[("top_logprobs", value) for value in (-1, 0.5, True)],
     *[("prompt_lookup_num_tokens", value) for value in (-1, 0.5, True)],
     *[("sleep", value) for value in (1, "yes", None)],
+    *[("conflicts", value) for value in (0, "no", None)],
     *[("drop_rows_after", value) for value in (-1, 0.5, True)],
     *[("regex", value) for value in (5, b"a+")],
     *[("json_schema", value) for value in (5, ["type"], True)],

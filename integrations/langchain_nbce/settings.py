@@ -113,6 +113,7 @@ class NBCESettings(BaseModel):
     prompt_lookup_num_tokens: int | None = None
     sleep: bool | None = None
     drop_rows_after: int | None = None
+    conflicts: bool | None = None
     citation_threshold: float | None = None
 
     score_key: str = SCORE_KEY

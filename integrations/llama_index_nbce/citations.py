@@ -44,7 +44,8 @@ def cited_nodes(response: ResponseLike) -> list[NodeWithScore]:
 def format_citations(response: ResponseLike) -> str:
     """The answer with numbers after each cited stretch, and below it what the numbers stand for.
 
-    Between them it says which words of the citations stand in no passage that is cited for them.
+    Between them it says who says what where the contexts give several answers, and which words of the
+    citations stand in no passage that is cited for them.
 
     The numbers for the lines of a code block stand behind it (`nbce_rag.citation_marks`).
 
@@ -65,8 +66,9 @@ def format_citations(response: ResponseLike) -> str:
     names = {node_id_of(context): _name_of(context) for context in contexts}
     notes = [f"[{number}] {names[id_]}" for id_, number in numbers.items()]
     absent = dict.fromkeys(word["text"] for word in report.get("unsupported", ()))
-    lines = [f"Not in the passages cited for it: {', '.join(absent)}."] if absent else []
-    return "\n".join([text, *lines, "", *notes]) if notes else text
+    lines = [str(conflict["line"]) for conflict in report.get("conflicts", ())]
+    lines += [f"Not in the passages cited for it: {', '.join(absent)}."] if absent else []
+    return "\n".join([text, *lines, *(["", *notes] if notes else [])])
 
 
 def citable_retriever_tool(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..evidence.ablation import Ablation
 from ..evidence.calibration import SupportNumbers
+from ..evidence.conflict import Conflict
 from ..evidence.evidence import Citation, Support, Timings, TokenEvidence, Usage
 from ..evidence.passage_evidence import PassageEvidence, cited_by_number, evidence_by_passage
 from ..evidence.quote import Quote, quote_of
@@ -62,6 +63,8 @@ class Answer:
             together. () of any other question.
         words: Of a given text its words, with how likely the passages make each; () of one that was decoded.
         ablation: What becomes of its likelihood without each passage, once `NBCE.ablate` has computed it.
+        conflicts: Where passages give other answers than this one, who says what; one a question or part of
+            one, and () where none was seen or it was not looked for (`nbce_rag.options.Options.conflicts`).
         request: What it is the answer to, for `NBCE.ablate`; None where it was made by hand, copied or
             pickled, since options may hold what cannot be sent.
         support: Where a calibration was made (`NBCE.calibrate`), the place of the question among the
@@ -94,6 +97,7 @@ class Answer:
     words: tuple[WordLikelihood, ...] = ()
     ablation: Ablation | None = None
     parts: tuple[Answer, ...] = ()
+    conflicts: tuple[Conflict, ...] = ()
     request: Request | None = field(default=None, repr=False, compare=False)
     support: float | None = None
     support_numbers: SupportNumbers | None = None

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from ..evidence.conflict import Conflict
 from ..evidence.evidence import Citation, Timings, TokenEvidence, Usage
 from ..passages import Passage
 from .answer import Answer, Piece
@@ -37,6 +38,7 @@ class JoinedAnswer:
         self._tokens: list[TokenEvidence] = []
         self._covered = 0  # characters of the text that tokens have
         self._citations: list[Citation] = []
+        self._conflicts: list[Conflict] = []
         self._thought = ""
         self._thoughtful: int | None = None  # the part of the last thought
         self._answers: list[Answer] = []
@@ -104,6 +106,7 @@ class JoinedAnswer:
                     others=tuple(others),
                 )
             )
+        self._conflicts += [conflict.placed(places) for conflict in answer.conflicts]
         self._answers.append(answer)
         self._part, self._offset = self._part + 1, None
 
@@ -127,6 +130,7 @@ class JoinedAnswer:
             warnings=tuple(dict.fromkeys(notes)),
             thought=self._thought,
             parts=tuple(answers),
+            conflicts=tuple(self._conflicts),
             request=None,
             support=min(supports) if len(supports) == len(answers) else None,
             support_numbers=None,

@@ -13,6 +13,7 @@ from importlib.resources import files
 from typing import Any, Literal, TypedDict
 
 from ..evidence.ablation import AblationReport
+from ..evidence.conflict import ConflictReport
 from ..evidence.evidence import Support
 from ..evidence.passage_evidence import cited_by_number, supports_among
 from ..evidence.quote import quote_of
@@ -191,6 +192,7 @@ class Report(TypedDict):
         sentence_rows: further rows, which read sentences of passages once more.
         usage: tokens.
         timings: seconds.
+        conflicts: where contexts give several answers, who says what (`nbce_rag.evidence.conflict`).
         words: of a text that somebody else wrote, its words; [] of an answer.
         ablation: what becomes of the answer's likelihood without each context (`nbce_rag.evidence.ablation`);
             None where it was not computed.
@@ -214,6 +216,7 @@ class Report(TypedDict):
     usage: UsageReport
     timings: TimingsReport
     warnings: list[str]
+    conflicts: list[ConflictReport]
     words: list[WordReport]
     ablation: AblationReport | None
 
@@ -281,6 +284,7 @@ def report(answer: AnswerLike) -> Report:
             "total": _number(timings.total),
         },
         "warnings": list(answer.warnings),
+        "conflicts": [conflict.to_dict() for conflict in answer.conflicts],
         "words": [
             {
                 "start": int(word.start),

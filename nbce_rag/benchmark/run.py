@@ -222,7 +222,13 @@ def _one_row(nbce: NBCE, work: Workload, tokens: int) -> Timing:
 def _answer(nbce: NBCE, work: Workload, tokens: int, drafts: int) -> Timing:
     """One question; the first token is timed as a caller sees it, with the planning of rows before it."""
     start = time.perf_counter()
-    answer = nbce.answer(work.question, work.passages, max_tokens=tokens, prompt_lookup_num_tokens=drafts)
+    answer = nbce.answer(
+        work.question,
+        work.passages,
+        max_tokens=tokens,
+        prompt_lookup_num_tokens=drafts,
+        conflicts=False,
+    )
     total = time.perf_counter() - start
     assert answer.timings.first_token is not None
     after = answer.timings.total - answer.timings.first_token

@@ -118,6 +118,14 @@ def ask_command(
             show_default="sleep",
         ),
     ] = None,
+    conflicts: Annotated[
+        bool | None,
+        typer.Option(
+            "--conflicts/--no-conflicts",
+            help="Say where passages give other answers than this one.",
+            show_default="no-conflicts",
+        ),
+    ] = None,
     chat_template_kwargs: ChatTemplateOption = None,
     ablate: Annotated[
         bool, typer.Option("--ablate", help="Say how much less likely the answer is without each passage.")
@@ -191,6 +199,7 @@ def ask_command(
                         thinking=thinking,
                         max_thought_tokens=max_thought_tokens,
                         sleep=sleep,
+                        conflicts=conflicts,
                         chat_template_kwargs=parse_kwargs(chat_template_kwargs, "--chat-template-kwargs"),
                         entropies=None if plot is None else True,
                         kv_store=kv,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -13,14 +12,13 @@ from ..answers.comparison import AnswerGroup, Comparison
 from ..decoding.plan import filled_scores
 from ..decoding.reader import Engine
 from ..errors import InputError
-from ..fusion import FusionState, Posterior
+from ..evidence.claims import normalise
+from ..fusion import FusionState, Posterior, Rule
 from ..passages import Passage
 from ..request import Request
 from .generation import generate
 
-__all__ = ["compare", "normalise"]
-
-_ARTICLES = {"a", "an", "the"}
+__all__ = ["answers_alone", "compare", "prior_of", "says_nothing"]
 
 
 def compare(engine: Engine, request: Request) -> Comparison:
@@ -39,25 +37,15 @@ def compare(engine: Engine, request: Request) -> Comparison:
     """
     if not request.passages:
         raise InputError("compare needs at least one passage.")
-    options = request.options.updated(
-        passages_per_row=1, joint_row=False, order_labels=False, relevance=engine.model.can.likelihood
-    )
-    alone = [replace(request, passages=(passage,), options=options) for passage in request.passages]
-    answers: dict[int, Answer] = {}
-    for index, piece in generate(engine, alone):
-        if piece.answer is not None:
-            answers[index] = piece.answer
-    rule = options.rule if isinstance(options.rule, Posterior) else Posterior()
-    prior = _prior(rule, [answers[i].passages[0] for i in range(len(alone))])
+    answers = answers_alone(engine, request)
+    prior = prior_of(request.options.rule, [answer.passages[0] for answer in answers])
     groups: dict[str, list[int]] = {}
     silent: list[int] = []
-    for index in range(len(alone)):
-        answer = answers[index]
-        key = normalise(answer.text)
-        if answer.finish_reason == "no_evidence" or not key or key == _refusal(engine, request):
+    for index, answer in enumerate(answers):
+        if says_nothing(engine, answer):
             silent.append(index)
         else:
-            groups.setdefault(key, []).append(index)
+            groups.setdefault(normalise(answer.text), []).append(index)
     found = []
     for members in groups.values():
         members.sort(key=lambda i: -prior[i])
@@ -77,25 +65,39 @@ def compare(engine: Engine, request: Request) -> Comparison:
     )
 
 
-def normalise(text: str) -> str:
-    """Text for comparison, as in SQuAD's scorer: without case, punctuation, articles, or runs of blanks.
+def answers_alone(engine: Engine, request: Request) -> list[Answer]:
+    """What each of a request's passages answers by itself, in their order, in one batch."""
+    options = request.options.updated(
+        passages_per_row=1, joint_row=False, order_labels=False, relevance=engine.model.can.likelihood
+    )
+    alone = [replace(request, passages=(passage,), options=options) for passage in request.passages]
+    answers: dict[int, Answer] = {}
+    for index, piece in generate(engine, alone):
+        if piece.answer is not None:
+            answers[index] = piece.answer
+    return [answers[index] for index in range(len(alone))]
 
-    Width and compatibility forms are folded (NFKC), so that full-width digits equal plain ones.
+
+def says_nothing(engine: Engine, answer: Answer) -> bool:
+    """Whether an answer is an abstention, the wording's refusal, or nothing at all."""
+    assert answer.request is not None
+    refusal = engine.encoder_of(answer.request).template.refusal or ""
+    key = normalise(answer.text)
+    return answer.finish_reason == "no_evidence" or not key or key == normalise(refusal)
+
+
+def prior_of(rule: Rule, passages: Sequence[Passage]) -> list[float]:
+    """The share of each passage before anything is written, as `Posterior` has it; they sum to 1.
+
+    Args:
+        rule: the numbers of this one, if it is a `Posterior`.
+        passages: with scores and relevance, as far as they are known.
     """
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    words = re.sub(r"[^\w\s]|_", " ", folded).split()
-    return " ".join(word for word in words if word not in _ARTICLES)
-
-
-def _prior(rule: Posterior, passages: list[Passage]) -> list[float]:
+    posterior = rule if isinstance(rule, Posterior) else Posterior()
     scores = filled_scores(passages)
     state = FusionState(
         scores=None if scores is None else torch.tensor([scores]),
         relevance=torch.tensor([[p.relevance or 0.0 for p in passages]]),
     )
-    prior: list[float] = rule.log_prior(state, torch.zeros(1, len(passages)))[0].exp().tolist()
+    prior: list[float] = posterior.log_prior(state, torch.zeros(1, len(passages)))[0].exp().tolist()
     return prior
-
-
-def _refusal(engine: Engine, request: Request) -> str:
-    return normalise(engine.encoder_of(request).template.refusal or "")

@@ -17,7 +17,7 @@ from ..decoding.reader import Engine
 from ..prompts.parts import parts_of
 from ..prompts.prompt import Prompt
 from ..request import Request
-from .generation import generate
+from .conflicts import generate_with_conflicts
 
 __all__ = ["asked_in_parts", "generate_in_parts"]
 
@@ -59,7 +59,7 @@ def generate_in_parts(engine: Engine, requests: Sequence[Request]) -> Iterator[t
         markers = [part.marker for part in parts_of(request.question)]
         joined[index] = JoinedAnswer(request.question, markers, [part.passages for part in request.parts])
     started = time.perf_counter()
-    with closing(generate(engine, asked)) as pieces:  # type: ignore[type-var]
+    with closing(generate_with_conflicts(engine, asked)) as pieces:  # type: ignore[type-var]
         for place, piece in pieces:
             index, part = owners[place]
             if part is None:

@@ -86,7 +86,8 @@ class Asker:
     ) -> None:
         self._nbce, self._data, self._contexts = nbce, data, contexts
         self._ablate = ablate
-        self._options: RequestFields = {"max_tokens": max_tokens, "style": style}
+        # Conflicts change no answer, and are measured by themselves.
+        self._options: RequestFields = {"max_tokens": max_tokens, "style": style, "conflicts": False}
         self._places = {question.id: place for place, question in enumerate(data.questions)}
         self._engines: dict[tuple[str, float], LongContext] = {}
 

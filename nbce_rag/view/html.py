@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from ..evidence.passage_evidence import PassageEvidence, by_number, supports_among
 from .labels import (
     absences,
+    conflict_lines,
     name_of,
     one_line,
     ordinal,
@@ -62,7 +63,7 @@ def answer_html(answer: AnswerLike) -> str:
     ]
     parts += [
         f'<p class="nbce-small nbce-note" dir="auto">{text(line)}</p>'
-        for line in absences(answer.unsupported, numbers)
+        for line in (*conflict_lines(answer), *absences(answer.unsupported, numbers))
     ]
     if answer.thought:
         parts.insert(

@@ -15,6 +15,7 @@ from .shown import AnswerLike, ComparisonLike
 __all__ = [
     "absences",
     "clean",
+    "conflict_lines",
     "headline",
     "name_of",
     "one_line",
@@ -118,6 +119,11 @@ def absences(words: Sequence[UnsupportedWords], numbers: Mapping[int, int]) -> l
         for text, place in elsewhere
         if place in numbers
     ]
+
+
+def conflict_lines(answer: AnswerLike) -> list[str]:
+    """A line for each question over which the passages give different answers: who says what."""
+    return [one_line(str(conflict)) for conflict in answer.conflicts]
 
 
 def headline(comparison: ComparisonLike) -> str:

@@ -20,7 +20,17 @@ from ..evidence.evidence import Citation
 from ..evidence.marks import citation_marks
 from ..evidence.passage_evidence import cited_by_number, supports_among
 from ..passages import Passage
-from .labels import absences, clean, headline, name_of, one_line, particulars, supports_of, wording
+from .labels import (
+    absences,
+    clean,
+    conflict_lines,
+    headline,
+    name_of,
+    one_line,
+    particulars,
+    supports_of,
+    wording,
+)
 from .likelihoods import likelihood_lines
 from .shown import AnswerLike, ComparisonLike
 
@@ -55,7 +65,8 @@ def render(answer: AnswerLike, console: Console) -> None:
     On a terminal the cited stretches and their numbers have colours, those that a passage has word for word
     are in italics, words of them that stand in none of their passages are underlined and have no
     colour, and lines are wrapped. Elsewhere it is plain text without escape codes, and lines are as long as
-    they are. Below the answer stands which words are not in the passages.
+    they are. Below the answer stands who says what where passages give other answers, and which words are not
+    in the passages.
 
     Args:
         answer: What to print.
@@ -64,6 +75,8 @@ def render(answer: AnswerLike, console: Console) -> None:
     _print_answer(answer, console)
     if answer.finish_reason == "length":
         print_text(console, Text("(cut off at the most tokens allowed: max_tokens)", style="dim"))
+    for line in conflict_lines(answer):
+        print_text(console, Text(line, style="yellow"))
     numbers = {evidence.passage: evidence.number for evidence in answer.passage_evidence}
     for line in absences(answer.unsupported, numbers):
         print_text(console, Text(line, style="dim"))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from ..evidence.ablation import Ablation
+from ..evidence.conflict import Conflict
 from ..evidence.evidence import Citation, Timings, TokenEvidence, Usage
 from ..evidence.passage_evidence import PassageEvidence
 from ..evidence.unsupported import UnsupportedWords
@@ -50,6 +51,8 @@ class AnswerLike(Protocol):
     def warnings(self) -> Sequence[str]: ...
     @property
     def thought(self) -> str: ...
+    @property
+    def conflicts(self) -> Sequence[Conflict]: ...
     @property
     def words(self) -> Sequence[WordLikelihood]: ...
     @property

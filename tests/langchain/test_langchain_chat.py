@@ -68,6 +68,7 @@ CHANGES: dict[str, Any] = {
     "prompt_lookup_num_tokens": 2,
     "sleep": False,
     "drop_rows_after": 3,
+    "conflicts": True,
     "citation_threshold": 0.2,
 }
 

@@ -123,6 +123,6 @@ def _has_content(answer: Answer) -> bool:
 
 
 def _normalise(text: str) -> str:
-    from ...engine.compare import normalise
+    from ...evidence.claims import normalise
 
     return normalise(text)
