@@ -214,7 +214,7 @@ def test_a_file_format_is_a_file(copy: Path) -> None:
         "assert (passage.text, passage.source) == ('CATS PURR.', 'docs/one.toy')\n"
         "open('docs/two.xyz', 'w').close()\n"
         "try: read_document('docs/two.xyz')\n"
-        "except ReadError as error: assert '.toy' in str(error)\n"
+        "except ReadError as error: assert '.xyz' in str(error)\n"
         "else: raise AssertionError\n",
     )
     assert ".toy" in run(copy, "-m", "nbce_rag", "index", "--help")

@@ -214,13 +214,13 @@ def test_what_was_read_ahead_is_what_a_question_needs(chat: bool, make_nbce: Mak
     assert nbce.prefill(texts, sentences=False).kept == 3  # without titles too
     warm = make_nbce(chat=chat, kv_store=tmp_path, max_tokens=4)
     plain = make_nbce(chat=chat, kv_store=False, max_tokens=4)
-    for rule in (Posterior(focus=0.0), Posterior()):
+    for rule in (Posterior(focus=0.0, together=0), Posterior(together=0)):
         answer = warm.answer(QUESTION, scored, fusion=rule)
         # Which passages are read by sentences is known when the question comes.
         assert reused(answer, warm) == (len(answer.usage.row_tokens) == 1 + len(PASSAGES))
         assert answer.usage.cached_tokens > 0
         assert_same_tokens(answer, plain.answer(QUESTION, scored, fusion=rule))
-    assert reused(warm.answer(QUESTION, scored), warm)
+    assert reused(warm.answer(QUESTION, scored, fusion=Posterior(together=0)), warm)
 
 
 @pytest.mark.parametrize("chat", [False, True])

@@ -180,7 +180,7 @@ def test_packed_weights_take_what_their_files_take(with_template: Callable[[str]
 
 
 def test_memory_that_is_not_there(tiny_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nbce_rag.models.transformers.description._free", lambda device: 1000)
+    monkeypatch.setattr("nbce_rag.models.transformers.description.free_bytes", lambda device: 1000)
     assert described(tiny_folder("llama")).fits is False
     shown = run("models", str(tiny_folder("llama")), "--dtype", "float32").stdout
     assert "too little for the weights alone; take a smaller model, or --dtype bfloat16" in shown

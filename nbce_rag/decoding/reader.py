@@ -233,6 +233,8 @@ class _Question:
         Args:
             longest: most tokens of a row.
         """
+        if self.refused:
+            return None
         row = together_row(
             self.encoder,
             self.plan,
@@ -268,19 +270,24 @@ class _Question:
         self.rows += range(first, first + len(reading.log_probs) - 1)
         self.reading = self.reading.joined(reading)
 
+    @property
+    def refused(self) -> bool:
+        """Whether every passage row refuses."""
+        refusal = self._state().refusal
+        return refusal is not None and bool((refusal >= self.request.options.refusal_threshold).all())
+
     def prompted(self, places: range) -> Prompted:
-        state, options = self._state(), self.request.options
+        state = self._state()
         passages = tuple(self.request.passages)
         if state.relevance is not None:
             best = self.plan.best(state.relevance[0].tolist())
             passages = tuple(replace(p, relevance=m) for p, m in zip(passages, best, strict=True))
-        refusal = state.refusal
         return Prompted(
             plan=self.plan,
             rows=tuple(places),
             state=state,
             passages=passages,
-            refused=refusal is not None and bool((refusal >= options.refusal_threshold).all()),
+            refused=self.refused,
             cached_tokens=sum(self.reading.reused),
         )
 

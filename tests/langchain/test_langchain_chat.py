@@ -161,7 +161,7 @@ def test_metadata_are_plain_and_once(chat: Chat) -> None:
         assert [c["index"] for c in nbce["contexts"]] == [0, 1, 2]
         assert sum(c["weight"] for c in nbce["contexts"]) == pytest.approx(1, abs=1e-4)
         assert sum(c["tokens_won"] for c in nbce["contexts"]) <= one.usage_metadata["output_tokens"]
-        assert len(nbce["usage"]["row_tokens"]) == 4
+        assert len(nbce["usage"]["row_tokens"]) == 5  # none, three passages, and these together
         assert nbce["grounding"] is not None
         assert nbce["timings"]["total"] > 0
         assert metadata["finish_reason"] in ("stop", "length")

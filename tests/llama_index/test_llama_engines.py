@@ -174,7 +174,7 @@ class TestChatEngines:
     @pytest.fixture
     def llm(self, make_engine: Any) -> NBCELLM:
         """Whose random answers hold words, which only can be cited."""
-        return NBCELLM(engine=make_engine(fusion=Posterior(gamma=0.0)))
+        return NBCELLM(engine=make_engine(fusion=Posterior(gamma=0.0, together=0)))
 
     @pytest.mark.parametrize("way", WAYS)
     @pytest.mark.parametrize(
