@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -13,7 +12,7 @@ import typer
 from ..errors import InputError
 from ..files import check_writable, expand_home, write_whole
 from ..fusion.registry import RULES
-from .console import errors_in_one_line, notes, say, spinner
+from .console import echo_answer, errors_in_one_line, notes, say, spinner
 from .options import BackendOption, DeviceOption, DtypeOption, KOption, ModelOption, StyleOption, given
 
 __all__ = ["attribute_command"]
@@ -97,8 +96,7 @@ def attribute_command(
                 if ablate:
                     answer = rag.ablate(answer)
             if as_json:
-                # ASCII, so that no locale can garble it.
-                typer.echo(json.dumps(answer.to_dict(), ensure_ascii=True, allow_nan=False), file=stdout)
+                echo_answer(answer, stdout)
             else:
                 from rich.console import Console
 

@@ -5,11 +5,12 @@ rich is imported where it is needed, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import typer
 
@@ -18,9 +19,12 @@ from ..errors import NbceError, NbceWarning
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ..answers.answer import Answer
+
 __all__ = [
     "FAILED",
     "INTERRUPTED",
+    "echo_answer",
     "errors_in_one_line",
     "notes",
     "on_terminal",
@@ -74,6 +78,11 @@ def say(line: str) -> None:
     from ..view.labels import one_line
 
     typer.echo(one_line(line), err=True)
+
+
+def echo_answer(answer: Answer, file: IO[Any]) -> None:
+    """Writes an answer as one line of JSON; in ASCII, so that no locale can garble it."""
+    typer.echo(json.dumps(answer.to_dict(), ensure_ascii=True, allow_nan=False), file=file)
 
 
 @contextmanager

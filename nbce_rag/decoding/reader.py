@@ -233,7 +233,8 @@ class _Question:
         Args:
             longest: most tokens of a row.
         """
-        if self.refused:
+        state = self._state()
+        if self._is_refused(state):
             return None
         row = together_row(
             self.encoder,
@@ -241,7 +242,7 @@ class _Question:
             self.request.passages,
             self.request.options,
             self.reading.log_probs,
-            self._state(),
+            state,
             longest - len(self.plan.suffix.ids),
         )
         if row is None:
@@ -270,10 +271,9 @@ class _Question:
         self.rows += range(first, first + len(reading.log_probs) - 1)
         self.reading = self.reading.joined(reading)
 
-    @property
-    def refused(self) -> bool:
+    def _is_refused(self, state: FusionState) -> bool:
         """Whether every passage row refuses."""
-        refusal = self._state().refusal
+        refusal = state.refusal
         return refusal is not None and bool((refusal >= self.request.options.refusal_threshold).all())
 
     def prompted(self, places: range) -> Prompted:
@@ -287,7 +287,7 @@ class _Question:
             rows=tuple(places),
             state=state,
             passages=passages,
-            refused=self.refused,
+            refused=self._is_refused(state),
             cached_tokens=sum(self.reading.reused),
         )
 

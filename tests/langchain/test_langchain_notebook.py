@@ -4,35 +4,19 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import pytest
+from notebook_tools import run_notebook
 
-nbformat = pytest.importorskip("nbformat")
-nbclient = pytest.importorskip("nbclient")
 pytest.importorskip("ipykernel")
 
 NOTEBOOK = Path(__file__).parents[2] / "examples" / "langchain_rag.ipynb"
 
 
-def printed(notebook: Any) -> list[str]:
-    """Standard output of each code cell."""
-    return [
-        "".join(o["text"] for o in cell.outputs if o.output_type == "stream" and o.name == "stdout")
-        for cell in notebook.cells
-        if cell.cell_type == "code"
-    ]
-
-
 @pytest.mark.packaged
 @pytest.mark.timeout(900)
 def test_the_notebook_runs() -> None:
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    saved = printed(notebook)
-    nbclient.NotebookClient(
-        notebook, timeout=600, resources={"metadata": {"path": NOTEBOOK.parent}}
-    ).execute()
-    outputs = printed(notebook)
+    saved, outputs = run_notebook(NOTEBOOK)
     answer = outputs[2].strip()
     assert "Wen Tarsey" in answer
     assert "pilot-notes-skarrowmouth.md" in outputs[3]
@@ -49,12 +33,7 @@ def test_the_notebook_runs() -> None:
 def test_the_notebook_of_an_agent_runs() -> None:
     pytest.importorskip("langchain")
     pytest.importorskip("llguidance")
-    notebook = nbformat.read(NOTEBOOK.parent / "langchain_agent.ipynb", as_version=4)
-    saved = printed(notebook)
-    nbclient.NotebookClient(
-        notebook, timeout=600, resources={"metadata": {"path": NOTEBOOK.parent}}
-    ).execute()
-    outputs = printed(notebook)
+    saved, outputs = run_notebook(NOTEBOOK.parent / "langchain_agent.ipynb")
     assert "ai: {'topic': 'ferry'}" in outputs[2]
     assert "Ada Quill" in outputs[2].splitlines()[-1]
     assert outputs[3].startswith("The ferry to Karrow is run by Ada Quill.")

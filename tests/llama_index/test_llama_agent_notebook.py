@@ -4,24 +4,13 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import pytest
+from notebook_tools import run_notebook
 
-nbformat = pytest.importorskip("nbformat")
-nbclient = pytest.importorskip("nbclient")
 pytest.importorskip("ipykernel")
 
 NOTEBOOK = Path(__file__).parents[2] / "examples" / "llama_index_agent.ipynb"
-
-
-def printed(notebook: Any) -> list[str]:
-    """Standard output of each code cell."""
-    return [
-        "".join(o["text"] for o in cell.outputs if o.output_type == "stream" and o.name == "stdout")
-        for cell in notebook.cells
-        if cell.cell_type == "code"
-    ]
 
 
 @pytest.mark.timeout(900)
@@ -30,12 +19,7 @@ def printed(notebook: Any) -> list[str]:
 )
 def test_it_runs() -> None:
     pytest.importorskip("llguidance")
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    saved = printed(notebook)
-    nbclient.NotebookClient(
-        notebook, timeout=600, resources={"metadata": {"path": NOTEBOOK.parent}}
-    ).execute()
-    outputs = printed(notebook)
+    saved, outputs = run_notebook(NOTEBOOK)
     assert "Tomas Reed [1]" in outputs[1]
     assert "look_up: {'topic': 'ferry'}" in outputs[2]
     assert "Ada Quill" in outputs[2]
