@@ -258,7 +258,7 @@ class Shape:
         return found
 
     def first_token(self) -> dict[str, Any]:
-        """From the prompt to the first log-probs, in ms: one prompt, and rows from nothing and from memory."""
+        """From the prompt to the first log-probs, in ms: one prompt, and rows from nothing and memory."""
         whole = torch.tensor([self.ids(10 * self.tokens + SUFFIX)], device=self.bench.device)
 
         def one_prompt() -> None:
