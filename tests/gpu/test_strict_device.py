@@ -13,6 +13,7 @@ from strict_device import RefusedError, StrictDevice, Tally, is_supported
 from tiny_models import FAMILIES, WITHOUT_BOS, build_model, build_tokenizer
 
 from nbce_rag import NBCE, Answer, PassageKVStore, load_model
+from nbce_rag.benchmark.run import _plain
 from nbce_rag.decoding.decoder import LockstepDecoder
 from nbce_rag.evaluation.methods.peers import PEERS
 from nbce_rag.fusion.registry import RULES
@@ -307,6 +308,18 @@ def test_a_played_step_writes_where_it_is_told(folder: Folder) -> None:
     step = torch.full((2, 1), 50)
     assert torch.allclose(kept.step(step), plainly.step(step), atol=1e-4)
     assert not played
+
+
+def test_the_benchmark_needs_no_second_copy_of_the_weights(folder: Folder, strict: StrictDevice) -> None:
+    ours = load_model(folder("llama"), device="strict", dtype="float32", check=False)
+    plain = _plain(ours, folder("llama"), "strict", "float32")
+    attention = [one.model.config._attn_implementation for one in (ours, plain)]
+    assert attention == ["nbce_grouped", "sdpa"]
+    weights = [{id(tensor) for tensor in one.model.parameters()} for one in (ours, plain)]
+    assert weights[0] == weights[1]
+    tokens = torch.arange(5, 12, device="strict")[None]
+    logits = [one.model(input_ids=tokens).logits.cpu() for one in (ours, plain)]
+    assert torch.allclose(*logits, atol=1e-4)
 
 
 def test_the_device_itself(strict: StrictDevice) -> None:
