@@ -72,6 +72,11 @@ class BlockReader:
         self._is_open = False  # whether the next line may go on with the last block
         self._count = 0
 
+    @property
+    def group(self) -> int:
+        """The least group of the blocks that are not known yet, or may go on."""
+        return self._last.group if self._is_open and self._last is not None else self._count
+
     def read(self, text: str, start: int, end: int) -> Block | None:
         """The block that the next line is of.
 

@@ -93,6 +93,11 @@ class UnitReader:
         self._ticks = (0, 0)  # backticks in it, up to where they are counted
         self._row: Unit | None = None  # of code or a table, which the next line may belong to
 
+    @property
+    def group(self) -> int:
+        """The least group of the units that are not known yet."""
+        return self._blocks.group
+
     def push(self, text: str) -> list[Unit]:
         """Take in more of the answer: the units that are now known."""
         self.text += text
