@@ -183,9 +183,13 @@ class Piece:
         tokens: The tokens that came since the last piece.
         answer: The whole answer, on the last piece only; None before.
         thought: New text of the thought, which comes before the answer.
+        citations: The citations that are certain since the last piece (`CitationStream`): behind their
+            stretch, and those of a short answer on the last piece. Those of all pieces joined are
+            `Answer.citations`; none is taken back.
     """
 
     text: str
     tokens: tuple[TokenEvidence, ...]
     answer: Answer | None
     thought: str = ""
+    citations: tuple[Citation, ...] = ()

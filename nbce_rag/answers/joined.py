@@ -63,11 +63,13 @@ class JoinedAnswer:
         self._thought += thought
         tokens = tuple(map(self._placed, piece.tokens))
         self._tokens += tokens
+        citations = tuple(map(self._moved, piece.citations))
+        self._citations += citations
         if piece.answer is None:
-            return Piece(text, tokens, None, thought)
+            return Piece(text, tokens, None, thought, citations)
         self._take(piece.answer)
         is_last = self._part == len(self._waiting)
-        return Piece(text, tokens, self._answer() if is_last else None, thought)
+        return Piece(text, tokens, self._answer() if is_last else None, thought, citations)
 
     def _placed(self, token: TokenEvidence) -> TokenEvidence:
         """A token of the part that is shown, in the whole text and over all passages."""
@@ -91,21 +93,21 @@ class JoinedAnswer:
             token, text=text, start=start, end=end, weights=tuple(weights), row_log_probs=tuple(given)
         )
 
-    def _take(self, answer: Answer) -> None:
-        """The part that is shown is whole; the next one is shown from now on."""
+    def _moved(self, citation: Citation) -> Citation:
+        """A citation of the part that is shown, in the whole text and among all passages."""
         assert self._offset is not None
         places = self._places[self._part]
-        for citation in answer.citations:
-            others = [replace(other, passage=places[other.passage]) for other in citation.others]
-            self._citations.append(
-                replace(
-                    citation,
-                    start=self._offset + citation.start,
-                    end=self._offset + citation.end,
-                    passage=places[citation.passage],
-                    others=tuple(others),
-                )
-            )
+        return replace(
+            citation,
+            start=self._offset + citation.start,
+            end=self._offset + citation.end,
+            passage=places[citation.passage],
+            others=tuple(replace(other, passage=places[other.passage]) for other in citation.others),
+        )
+
+    def _take(self, answer: Answer) -> None:
+        """The part that is shown is whole; the next one is shown from now on."""
+        places = self._places[self._part]
         self._conflicts += [conflict.placed(places) for conflict in answer.conflicts]
         self._answers.append(answer)
         self._part, self._offset = self._part + 1, None

@@ -110,8 +110,9 @@ class CitedUnits:
         if group is None or self._is_measured:
             while self._waiting and (group is None or self._is_covered(self._waiting[0])):
                 self._take(text, self._waiting.popleft())
+        following = self._waiting[0].group if self._waiting else group
         before = self._before
-        if before is not None and not self._waiting and (group is None or group > before.last.group):
+        if before is not None and (following is None or following > before.last.group):
             self._closed.append(before)
             self._before = None
         return list(self._settled(is_whole=group is None))

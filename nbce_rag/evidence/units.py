@@ -18,6 +18,7 @@ LONG = 12
 
 _LONG_SENTENCE = 25  # words; a longer one is parted into clauses
 _SHORT_CLAUSE = 8  # words; no clause has fewer
+_BEGINNING = 100  # characters of a line that tell what it is, if anything does before its end
 
 # No blank follows the ends of Chinese and Japanese sentences. What must follow the others is looked at
 # afterwards, so that a long row of dots is passed over once and not once for every dot.
@@ -118,7 +119,7 @@ class UnitReader:
         self._searched = max(self._line, len(self.text) - 1)
         if self._is_text:
             yield from self._sentences(self._blocks.extend(self.text, len(self.text)))
-        elif self._blocks.is_text(self.text[self._line :]):
+        elif self._blocks.is_text(self.text[self._line : self._line + _BEGINNING]):
             yield from self._take(self._line, len(self.text))
             self._is_text = True
 
