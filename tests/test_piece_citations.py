@@ -25,6 +25,7 @@ def checked(pieces: list[Piece]) -> Answer:
     assert "".join(piece.text for piece in pieces) == answer.text
     assert "".join(piece.thought for piece in pieces) == answer.thought
     assert tuple(citation for piece in pieces for citation in piece.citations) == answer.citations
+    assert tuple(word for piece in pieces for word in piece.unsupported) == answer.unsupported
     shown = ""
     for piece in pieces:
         shown += piece.text
@@ -114,6 +115,15 @@ def test_of_a_question_with_parts_each_part_is_cited_in_its_place() -> None:
 def test_of_conflicts_none_is_cited_twice() -> None:
     asked(make_writer(), conflicts=True)
     asked(make_writer("Ada Fenwick."), conflicts=True)
+
+
+def test_words_that_stand_in_no_cited_passage_come_with_their_citation() -> None:
+    text = f"The ferry over the Lune is run by Bartholomew Tench.\n\n{MARKET} The market is in Brill."
+    answer, pieces = asked(make_writer(text))
+    assert [word.text for word in answer.unsupported] == ["Bartholomew Tench", "Brill"]
+    assert [word.text for piece in pieces[:-1] for word in piece.unsupported] == ["Bartholomew Tench"]
+    pieces = list(make_writer(text).stream("Who runs it?\nWhen does it open?", PASSAGES))
+    assert [word.text for word in checked(pieces).unsupported] == ["Bartholomew Tench", "Brill"] * 2
 
 
 def test_a_thought_is_not_cited() -> None:

@@ -1,4 +1,4 @@
-"""An engine that writes a text of the test's choice, surer where a passage in sight has the sentence."""
+"""An engine that writes a text of the test's choice, surer where a passage in sight has the sentence's beginning."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _Writer:
         if not turn or not self._text.startswith(written):
             return torch.full((SIZE,), -math.log(SIZE))
         sentences = [self._text[start:end].strip(" -") for start, end in self._sentences if start <= at < end]
-        p = 0.9 if any(sentence in prompt for sentence in sentences) else 0.2
+        p = 0.9 if any(sentence[:16] in prompt for sentence in sentences) else 0.2
         probabilities = torch.full((SIZE,), (1 - p) / (SIZE - 1))
         probabilities[self._text[at].encode()[0] if at < len(self._text) else EOS] = p
         return probabilities.log()

@@ -186,6 +186,8 @@ class Piece:
         citations: The citations that are certain since the last piece (`CitationStream`): behind their
             stretch, and those of a short answer on the last piece. Those of all pieces joined are
             `Answer.citations`; none is taken back.
+        unsupported: The words inside of these that stand in no passage cited there; joined they are
+            `Answer.unsupported`.
     """
 
     text: str
@@ -193,3 +195,4 @@ class Piece:
     answer: Answer | None
     thought: str = ""
     citations: tuple[Citation, ...] = ()
+    unsupported: tuple[UnsupportedWords, ...] = ()

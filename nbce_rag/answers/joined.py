@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from ..evidence.conflict import Conflict
 from ..evidence.evidence import Citation, Timings, TokenEvidence, Usage
+from ..evidence.unsupported import UnsupportedReader
 from ..passages import Passage
 from .answer import Answer, Piece
 
@@ -38,6 +39,8 @@ class JoinedAnswer:
         self._tokens: list[TokenEvidence] = []
         self._covered = 0  # characters of the text that tokens have
         self._citations: list[Citation] = []
+        self._reader = UnsupportedReader(self._passages)
+        self._unsupported = 0  # words that were shown
         self._conflicts: list[Conflict] = []
         self._thought = ""
         self._thoughtful: int | None = None  # the part of the last thought
@@ -65,11 +68,16 @@ class JoinedAnswer:
         self._tokens += tokens
         citations = tuple(map(self._moved, piece.citations))
         self._citations += citations
-        if piece.answer is None:
-            return Piece(text, tokens, None, thought, citations)
-        self._take(piece.answer)
-        is_last = self._part == len(self._waiting)
-        return Piece(text, tokens, self._answer() if is_last else None, thought, citations)
+        if piece.answer is not None:
+            self._take(piece.answer)
+        answer = self._answer() if self._part == len(self._waiting) else None
+        if answer is None:
+            # A list of several answers is no short fact.
+            absent = self._reader.push(self._text, citations, is_long=True) if citations else ()
+            self._unsupported += len(absent)
+        else:
+            absent = answer.unsupported[self._unsupported :]
+        return Piece(text, tokens, answer, thought, citations, absent)
 
     def _placed(self, token: TokenEvidence) -> TokenEvidence:
         """A token of the part that is shown, in the whole text and over all passages."""

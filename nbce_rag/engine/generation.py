@@ -24,6 +24,7 @@ from ..evidence.calibration import SupportNumbers
 from ..evidence.citations import CitationStream
 from ..evidence.evidence import Citation, Timings, TokenEvidence, Usage
 from ..evidence.spelling import Spelling
+from ..evidence.unsupported import UnsupportedReader, UnsupportedWords
 from ..fusion import Rule
 from ..models.model import Decoder, Step
 from ..request import Request
@@ -106,10 +107,13 @@ class Run:
     row_steps: tuple[int, int] = (0, 0)  # read, and slept
     is_loop: bool = False  # whether it went round in circles
     citations: tuple[Citation, ...] = ()  # that are certain
+    unsupported: tuple[UnsupportedWords, ...] = ()  # inside of these
     stream: CitationStream = field(init=False)
+    reader: UnsupportedReader = field(init=False)
 
     def __post_init__(self) -> None:
         self.stream = CitationStream(self.prompted.passages, self.request.options.citation_threshold)
+        self.reader = UnsupportedReader(self.prompted.passages)
 
     @property
     def support(self) -> float | None:
@@ -191,11 +195,15 @@ class Run:
         self.tokens += new
         return tuple(new)
 
-    def cite(self, text: str, tokens: Sequence[TokenEvidence]) -> tuple[Citation, ...]:
-        """Take in further text and tokens of the answer: the citations that are now certain."""
-        new = self.stream.push(text, tokens)
-        self.citations += new
-        return new
+    def cite(
+        self, text: str, tokens: Sequence[TokenEvidence]
+    ) -> tuple[tuple[Citation, ...], tuple[UnsupportedWords, ...]]:
+        """Take in further text and tokens: the citations that are now certain, and what they lack."""
+        citations = self.stream.push(text, tokens)
+        unsupported = self.reader.push(self.stream.text, citations) if citations else ()
+        self.citations += citations
+        self.unsupported += unsupported
+        return citations, unsupported
 
     def _by_passage(self, row_log_probs: Sequence[float]) -> tuple[float, ...]:
         """A token's log-probs by row into those without a passage and by passage; () if there are none."""
@@ -355,15 +363,23 @@ def _piece(run: Run, text: str, thought: str, reason: str | None) -> Piece | Non
         if not (text or thought):
             return None
         tokens = run.collect() if text else ()
-        citations = run.cite(text, tokens)
-        return None if held else Piece(text, tokens, None, thought, citations)
+        cited = run.cite(text, tokens)
+        return None if held else Piece(text, tokens, None, thought, *cited)
     rest = run.finish()
-    text, last, shown = text + rest[0], run.collect(), len(run.citations)
+    text, last = text + rest[0], run.collect()
+    citations, unsupported = len(run.citations), len(run.unsupported)
     run.cite(text, last)
     answer = run.answer(reason)
     if held:
-        return Piece(answer.text, answer.tokens, answer, answer.thought, answer.citations)
-    return Piece(text, last, answer, thought + rest[1], answer.citations[shown:])
+        return Piece(answer.text, answer.tokens, answer, answer.thought, answer.citations, answer.unsupported)
+    return Piece(
+        text,
+        last,
+        answer,
+        thought + rest[1],
+        answer.citations[citations:],
+        answer.unsupported[unsupported:],
+    )
 
 
 def _group(run: Run, engine: Engine, rows: int) -> Group:

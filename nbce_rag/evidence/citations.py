@@ -94,6 +94,11 @@ class CitationStream:
         self._units: list[Unit] = []  # while it is short
         self._tokens: list[TokenEvidence] = []
 
+    @property
+    def text(self) -> str:
+        """The answer so far; "" without passages."""
+        return self._reader.text
+
     def push(self, text: str, tokens: Sequence[TokenEvidence]) -> tuple[Citation, ...]:
         """Take in more of the answer.
 

@@ -18,7 +18,7 @@ from .quantities import quantities
 from .units import is_short
 from .words import is_cjk, words
 
-__all__ = ["StretchWords", "content_words", "script_of"]
+__all__ = ["StretchWords", "content_words", "script_of", "skipped_spans"]
 
 Script: TypeAlias = Literal["cased", "uncased", "cjk", "unspaced"]
 
@@ -74,9 +74,13 @@ def content_words(text: str) -> list[tuple[int, int]]:
     Args:
         text: an answer, of any length and in any script.
     """
-    skipped = [(block.start, block.end) for block in code_blocks(text)]
-    skipped += [match.span() for match in _TABLE_HEAD.finditer(text)]
-    return _told(text, 0, len(text), not is_short(text), skipped, frozenset())
+    return _told(text, 0, len(text), not is_short(text), skipped_spans(text), frozenset())
+
+
+def skipped_spans(text: str) -> list[tuple[int, int]]:
+    """Code blocks and the heads of tables, in which no word counts, as (start, end) in characters."""
+    heads = [match.span() for match in _TABLE_HEAD.finditer(text)]
+    return [*((block.start, block.end) for block in code_blocks(text)), *heads]
 
 
 class StretchWords:
@@ -88,25 +92,20 @@ class StretchWords:
 
     def __init__(self) -> None:
         self._names: set[str] = set()
-        self._unread: list[tuple[int, int]] = []
-        self._last: list[str] = []
 
-    def add(self, start: int, end: int) -> None:
-        """A further stretch, outside of code blocks and heads of tables."""
-        self._unread.append((start, end))
-
-    def last(self, text: str) -> list[str]:
-        """The words of the last stretch that was added.
+    def read(
+        self, text: str, start: int, end: int, skipped: Iterable[tuple[int, int]] = ()
+    ) -> list[tuple[int, int]]:
+        """The words of the next stretch as (start, end) character spans.
 
         Args:
             text: the answer, at least up to the end of the stretch.
+            start, end: the stretch, which cuts no word and stands behind those before it.
+            skipped: what `skipped_spans` says of it.
         """
-        for start, end in self._unread:
-            spans = _told(text, start, end, True, [], self._names)
-            self._last = [text[begin:stop] for begin, stop in spans]
-            self._names.update(self._last)
-        self._unread.clear()
-        return self._last
+        spans = _told(text, start, end, True, skipped, self._names)
+        self._names.update(text[begin:stop] for begin, stop in spans)
+        return spans
 
 
 def _told(

@@ -83,6 +83,8 @@ class CitedUnits:
         self._tokens: deque[TokenEvidence] = deque()  # from the first one that a waiting unit may have
         self._is_measured = False
         self._words = StretchWords()
+        self._unread: list[Unit] = []  # whose words were not asked for
+        self._last: list[str] = []  # words of the last unit that was read
         self._size = 0.0  # of all units
         self._before: _Cited | None = None  # that the next unit may go on with
         self._closed: deque[_Cited] = deque()
@@ -123,12 +125,9 @@ class CitedUnits:
 
     def _take(self, text: str, unit: Unit) -> None:
         """Tell what a unit cites."""
-        has_words = unit.kind != "code" and not unit.is_head
-        if has_words:
-            self._words.add(unit.start, unit.end)
+        self._unread.append(unit)
         evidence, count, given = self._evidence(unit)
-        content = partial(self._words.last if has_words else _no_words, text)
-        groups = _groups(evidence, given, self._agreement, content)
+        groups = _groups(evidence, given, self._agreement, partial(self._content, text))
         places = frozenset(_places(unit, evidence, count, groups, self._threshold))
         if places and all(self._texts[place] for place in places):
             held = [self._texts[k] for k, owner in enumerate(self._owners) if owner in places]
@@ -167,6 +166,15 @@ class CitedUnits:
                 evidence[owner] += nats * weight
         return evidence, count, likelihoods(inside, self._owners)
 
+    def _content(self, text: str) -> list[str]:
+        """The numbers and names of the unit that was taken last, told with those before it."""
+        for unit in self._unread:
+            has_words = unit.kind != "code" and not unit.is_head
+            spans = self._words.read(text, unit.start, unit.end) if has_words else []
+            self._last = [text[start:end] for start, end in spans]
+        self._unread.clear()
+        return self._last
+
     def _settled(self, *, is_whole: bool) -> Iterator[Stretch]:
         """Stretches of which it is certain that they are no fragments."""
         while self._closed:
@@ -179,10 +187,6 @@ class CitedUnits:
                     return
             self._closed.popleft()
             yield Stretch(one.start, one.end, _shares(one))
-
-
-def _no_words(text: str) -> list[str]:
-    return []
 
 
 def _groups(
