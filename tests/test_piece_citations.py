@@ -118,7 +118,11 @@ def test_of_conflicts_none_is_cited_twice() -> None:
 
 
 def test_words_that_stand_in_no_cited_passage_come_with_their_citation() -> None:
-    text = f"The ferry over the Lune is run by Bartholomew Tench.\n\n{MARKET} The market is in Brill."
+    hale, brill = (
+        "The ferry over the Lune is run by Bartholomew Tench.",
+        "The market on the quay is in Brill.",
+    )
+    text = f"{hale}\n\n{MARKET} {brill}"
     answer, pieces = asked(make_writer(text))
     assert [word.text for word in answer.unsupported] == ["Bartholomew Tench", "Brill"]
     assert [word.text for piece in pieces[:-1] for word in piece.unsupported] == ["Bartholomew Tench"]

@@ -1,4 +1,4 @@
-"""An engine that writes a text of the test's choice, surer where a passage in sight has the sentence's beginning."""
+"""An engine that writes a text of the test's choice, surer where a passage begins a sentence like it."""
 
 from __future__ import annotations
 
