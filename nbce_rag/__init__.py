@@ -235,6 +235,8 @@ __all__ = [
     "ReadError",
     "ReadLimits",
     "Report",
+    "CitationsReport",
+    "citation_report",
     "report_schema",
     "Request",
     "RerankerLike",

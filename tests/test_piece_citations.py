@@ -126,7 +126,7 @@ def test_words_that_stand_in_no_cited_passage_come_with_their_citation() -> None
     answer, pieces = asked(make_writer(text))
     assert [word.text for word in answer.unsupported] == ["Bartholomew Tench", "Brill"]
     assert [word.text for piece in pieces[:-1] for word in piece.unsupported] == ["Bartholomew Tench"]
-    pieces = list(make_writer(text).stream("Who runs it?\nWhen does it open?", PASSAGES))
+    pieces = list(make_writer(text).stream("Who runs the ferry?\nWhen does the market open?", PASSAGES))
     assert [word.text for word in checked(pieces).unsupported] == ["Bartholomew Tench", "Brill"] * 2
 
 

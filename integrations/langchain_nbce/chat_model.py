@@ -387,13 +387,12 @@ class ChatNBCE(SerializableSettings, BaseChatModel):
                 yield ChatGenerationChunk(message=AIMessageChunk(**self._cited(cited)))
             return
         answer = piece.answer
-        parts = self._cited(cited) if shown.has_citations else {"content": ""}
-        metadata = {**parts.pop("response_metadata", {}), **self._metadata(call, answer, calls)}
+        fields: dict[str, Any] = self._cited(cited) if shown.has_citations else {"content": ""}
         message = AIMessageChunk(
-            **parts,
+            content=fields["content"],
             tool_call_chunks=chunks,
             usage_metadata=usage_metadata(answer),
-            response_metadata=metadata,
+            response_metadata={**fields.get("response_metadata", {}), **self._metadata(call, answer, calls)},
             chunk_position="last",
         )
         info = {"finish_reason": answer.finish_reason}
