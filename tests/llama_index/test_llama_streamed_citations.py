@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, CitableBlock, CitationBlock, TextBlock
@@ -45,7 +46,7 @@ def test_steps_of_a_chat_have_the_citations_that_are_certain() -> None:
     check(steps, whole)
     assert blocks(steps[-1]) == blocks(whole)
     assert len(blocks(whole)) == 4
-    for before, step in zip(steps, steps[1:], strict=False):
+    for before, step in pairwise(steps):
         assert blocks(step)[: len(blocks(before))] == blocks(before)
         ends = [(block.additional_location_info or {})["response_end"] for block in blocks(step)]
         assert all(end <= len(step.message.content or "") for end in ends)
