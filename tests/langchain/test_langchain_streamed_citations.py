@@ -22,7 +22,7 @@ def streamed(llm: Any, **kwargs: Any) -> tuple[list[AIMessageChunk], Any]:
     return chunks, reduce(add, chunks)
 
 
-def annotations(message: Any) -> list[dict[str, Any]]:
+def cited(message: Any) -> list[dict[str, Any]]:
     return [
         {name: value for name, value in one.items() if name not in ("id", "index")}
         for block in message.content_blocks
@@ -31,7 +31,7 @@ def annotations(message: Any) -> list[dict[str, Any]]:
 
 
 def model(version: str | None, text: str = LONG, **fields: Any) -> ChatNBCE:
-    more = {} if version is None else {"output_version": version}
+    more: dict[str, Any] = {} if version is None else {"output_version": version}
     return ChatNBCE(engine=make_writer(text), max_tokens=400, **more, **fields)
 
 
@@ -40,16 +40,16 @@ def test_chunks_carry_citations_as_they_become_certain(version: str | None) -> N
     llm = model(version)
     message = llm.invoke(ASKED, contexts=PASSAGES)
     chunks, whole = streamed(llm)
-    assert [LONG[one["start_index"] : one["end_index"]] for one in annotations(message)] == [
+    assert [LONG[one["start_index"] : one["end_index"]] for one in cited(message)] == [
         FERRY, MARKET, FERRY, MARKET,
     ]  # fmt: skip
-    assert [one for chunk in chunks for one in annotations(chunk)] == annotations(message)
-    assert not annotations(chunks[-1])
-    assert annotations(whole) == annotations(message)
+    assert [one for chunk in chunks for one in cited(chunk)] == cited(message)
+    assert not cited(chunks[-1])
+    assert cited(whole) == cited(message)
     text = ""
     for chunk in chunks:
         text += chunk.text
-        assert all(one["end_index"] <= len(text) < len(LONG) for one in annotations(chunk))
+        assert all(one["end_index"] <= len(text) < len(LONG) for one in cited(chunk))
     assert whole.text == message.text == LONG
     assert whole.additional_kwargs == message.additional_kwargs
     assert set(whole.response_metadata) == set(message.response_metadata) - {"token_usage"} | (
@@ -64,7 +64,7 @@ def test_chunks_carry_citations_as_they_become_certain(version: str | None) -> N
 async def test_async_streams_do_too() -> None:
     llm = model("v1")
     chunks = [chunk async for chunk in llm.astream(ASKED, contexts=PASSAGES)]
-    assert [one for chunk in chunks for one in annotations(chunk)] == annotations(
+    assert [one for chunk in chunks for one in cited(chunk)] == cited(
         await llm.ainvoke(ASKED, contexts=PASSAGES)
     )
 
@@ -73,9 +73,9 @@ async def test_async_streams_do_too() -> None:
 def test_of_a_short_answer_the_last_chunk_has_them(version: str | None) -> None:
     llm = model(version, "Ada Fenwick and her son.", citation_threshold=0.01)
     chunks, whole = streamed(llm)
-    assert annotations(chunks[-1]) == annotations(whole) == annotations(llm.invoke(ASKED, contexts=PASSAGES))
-    assert annotations(whole)
-    assert not any(map(annotations, chunks[:-1]))
+    assert cited(chunks[-1]) == cited(whole) == cited(llm.invoke(ASKED, contexts=PASSAGES))
+    assert cited(whole)
+    assert not any(map(cited, chunks[:-1]))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -88,7 +88,7 @@ def test_what_is_no_text_has_no_annotations(version: str | None) -> None:
     chunks, whole = streamed(llm, tools=[tool])
     assert [one["args"] for one in message.tool_calls] == [{"what": FERRY}]
     assert [one["args"] for one in whole.tool_calls] == [{"what": FERRY}]
-    shown = [LONG[one["start_index"] : one["end_index"]] for one in annotations(message)]
+    shown = [LONG[one["start_index"] : one["end_index"]] for one in cited(message)]
     assert shown == [FERRY, MARKET]
-    assert [one for chunk in chunks for one in annotations(chunk)] == annotations(message)
-    assert annotations(whole) == annotations(message)
+    assert [one for chunk in chunks for one in cited(chunk)] == cited(message)
+    assert cited(whole) == cited(message)
