@@ -31,8 +31,8 @@ def show(pieces: Iterable[Piece]) -> Answer:
     """Show an answer while it comes.
 
     In a notebook one output grows word by word, in the colours of the passages, with the number of each
-    citation as soon as it is certain, and becomes the whole answer with its sources at the end. Elsewhere this is
-    what `nbce-rag ask` prints.
+    citation as soon as it is certain, and becomes the whole answer with its sources at the end. Elsewhere
+    this is what `nbce-rag ask` prints.
 
     Args:
         pieces: what `NBCE.stream` yields.
