@@ -140,3 +140,12 @@ def test_without_passages_nothing_is_cited() -> None:
     with pytest.warns(NbceWarning, match="No passages"):
         pieces = list(make_writer().stream(QUESTION, []))
     assert checked(pieces).citations == ()
+
+
+def test_a_given_text_is_cited_as_if_it_had_been_decoded() -> None:
+    nbce = make_writer()
+    decoded, given_text = nbce.answer(QUESTION, PASSAGES), nbce.attribute(QUESTION, PASSAGES, LONG)
+    assert [(c.text, c.passage) for c in given_text.citations] == [
+        (c.text, c.passage) for c in decoded.citations
+    ]
+    assert len(decoded.citations) == 4
