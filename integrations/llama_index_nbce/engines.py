@@ -63,7 +63,7 @@ class _TextSynthesizer(NBCESynthesizer):
 
 
 class _ReportMixin:
-    """Puts `metadata["nbce"]` on the responses of a chat engine; of a stream it fills when that ends."""
+    """Puts `metadata["nbce"]` on the responses of a chat engine; of a stream it fills as that comes."""
 
     def chat(self, *args: Any, **kwargs: Any) -> Any:
         """As in LlamaIndex."""

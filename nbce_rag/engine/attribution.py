@@ -71,7 +71,7 @@ def attribute(engine: Engine, request: Request, text: str) -> Answer:
         steps=[one.step for one in onlooker.steps],
         row_steps=((len(spelling.ids) - 1) * len(prompted.rows), 0),
     )
-    run.collect()
+    run.cite(text, run.collect())
     words = word_likelihoods(text, spelling.spans, [one.mixture for one in onlooker.steps])
     return replace(run.answer("given"), words=words)
 

@@ -50,7 +50,7 @@ def generate_with_conflicts(engine: Engine, requests: Sequence[Request]) -> Iter
                 yield index, piece
                 continue
             waiting.append((index, piece.answer))
-            if piece.text or piece.thought or piece.tokens:
+            if piece.text or piece.thought or piece.tokens or piece.citations:
                 yield index, replace(piece, answer=None)
     # By now the rows of the answers are gone, and so is the memory that they took.
     for index, answer in waiting:

@@ -21,9 +21,10 @@ from ..decoding.thought import Share
 from ..decoding.turn import TurnSampler, turn_sampler
 from ..errors import warn
 from ..evidence.calibration import SupportNumbers
-from ..evidence.citations import cite
-from ..evidence.evidence import Timings, TokenEvidence, Usage
+from ..evidence.citations import CitationStream
+from ..evidence.evidence import Citation, Timings, TokenEvidence, Usage
 from ..evidence.spelling import Spelling
+from ..evidence.unsupported import UnsupportedReader, UnsupportedWords
 from ..fusion import Rule
 from ..models.model import Decoder, Step
 from ..request import Request
@@ -105,6 +106,14 @@ class Run:
     dropped: int = 0  # rows that did not matter
     row_steps: tuple[int, int] = (0, 0)  # read, and slept
     is_loop: bool = False  # whether it went round in circles
+    citations: tuple[Citation, ...] = ()  # that are certain
+    unsupported: tuple[UnsupportedWords, ...] = ()  # inside of these
+    stream: CitationStream = field(init=False)
+    reader: UnsupportedReader = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.stream = CitationStream(self.prompted.passages, self.request.options.citation_threshold)
+        self.reader = UnsupportedReader(self.prompted.passages)
 
     @property
     def support(self) -> float | None:
@@ -186,6 +195,16 @@ class Run:
         self.tokens += new
         return tuple(new)
 
+    def cite(
+        self, text: str, tokens: Sequence[TokenEvidence]
+    ) -> tuple[tuple[Citation, ...], tuple[UnsupportedWords, ...]]:
+        """Take in further text and tokens: the citations that are now certain, and what they lack."""
+        citations = self.stream.push(text, tokens)
+        unsupported = self.reader.push(self.stream.text, citations) if citations else ()
+        self.citations += citations
+        self.unsupported += unsupported
+        return citations, unsupported
+
     def _by_passage(self, row_log_probs: Sequence[float]) -> tuple[float, ...]:
         """A token's log-probs by row into those without a passage and by passage; () if there are none."""
         if not row_log_probs:
@@ -203,13 +222,15 @@ class Run:
         if limit is not None and prompted.passages and (grounding is None or grounding < limit):
             finish_reason = "no_evidence"
         if finish_reason == "no_evidence":
-            text, tokens = options.abstention, ()
+            text, tokens, self.citations = options.abstention, (), ()
+        else:
+            self.citations += self.stream.finish()
         done = time.perf_counter()
         return Answer(
             question=self.request.question,
             text=text,
             tokens=tokens,
-            citations=cite(text, tokens, prompted.passages, options.citation_threshold),
+            citations=self.citations,
             passages=prompted.passages,
             usage=Usage(
                 prompt_tokens=sum(prompted.plan.row_tokens),
@@ -339,15 +360,26 @@ def _piece(run: Run, text: str, thought: str, reason: str | None) -> Piece | Non
     # By grounding it is known only of a whole answer whether to abstain, so until then it is not shown.
     held = run.request.options.abstain_below is not None and run.request.calibration is None
     if reason is None:
-        if held or not (text or thought):
+        if not (text or thought):
             return None
-        return Piece(text, run.collect() if text else (), None, thought)
+        tokens = run.collect() if text else ()
+        cited = run.cite(text, tokens)
+        return None if held else Piece(text, tokens, None, thought, *cited)
     rest = run.finish()
-    last = run.collect()
+    text, last = text + rest[0], run.collect()
+    citations, unsupported = len(run.citations), len(run.unsupported)
+    run.cite(text, last)
     answer = run.answer(reason)
     if held:
-        return Piece(answer.text, answer.tokens, answer, answer.thought)
-    return Piece(text + rest[0], last, answer, thought + rest[1])
+        return Piece(answer.text, answer.tokens, answer, answer.thought, answer.citations, answer.unsupported)
+    return Piece(
+        text,
+        last,
+        answer,
+        thought + rest[1],
+        answer.citations[citations:],
+        answer.unsupported[unsupported:],
+    )
 
 
 def _group(run: Run, engine: Engine, rows: int) -> Group:
