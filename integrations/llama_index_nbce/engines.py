@@ -24,10 +24,10 @@ from llama_index.core.chat_engine.types import BaseChatEngine
 from llama_index.core.indices.base import BaseIndex
 from llama_index.core.llms import LLM
 from llama_index.core.query_engine import RetrieverQueryEngine
-from llama_index.core.settings import Settings
 
 from nbce_rag import InputError, PassageIndex
 
+from .default_llm import default_llm
 from .retriever import PassageRetriever
 from .store import PassageVectorStore
 from .synthesizer import NBCESynthesizer, capture_reports
@@ -175,7 +175,7 @@ def nbce_chat_engine(
     Raises:
         InputError: another `chat_mode`; of "react" and "openai" it says what to take.
     """
-    llm = llm or Settings.llm
+    llm = default_llm(llm)
     synthesis = dict(synthesis or {})
     chat_mode = str(getattr(chat_mode, "value", chat_mode))
     if chat_mode in ("react", "openai"):

@@ -20,6 +20,7 @@ from llama_index_instrumentation import get_dispatcher
 from nbce_rag import InputError, InputTypeError, check_score_scale
 
 from .contexts import citable, score_of
+from .default_llm import default_llm
 from .report import complete
 from .templates import default_template, format_messages
 
@@ -95,7 +96,7 @@ class NBCESynthesizer(BaseSynthesizer):
         callback_manager: Any = None,
         **options: Any,
     ) -> None:
-        super().__init__(llm=llm, callback_manager=callback_manager, streaming=streaming)
+        super().__init__(llm=default_llm(llm), callback_manager=callback_manager, streaming=streaming)
         self._inner = _holds_contexts(self._llm)
         if empty_response is not None:
             if not hasattr(self, "_empty_response"):
