@@ -92,7 +92,7 @@ def size_text(number: float) -> str:
         if number < 1000:
             return f"{number:.3g} {unit}"
         number /= 1000
-    return f"{number:,.1f} GB"
+    return f"{number:,.1f} GB" if number < 1000 else f"{number / 1000:,.1f} TB"
 
 
 @contextmanager
