@@ -336,6 +336,26 @@ def test_two_hundred_rounds_of_chaos() -> None:
     assert time.monotonic() - begun < 60
 
 
+@pytest.mark.filterwarnings("ignore::nbce_rag.errors.NbceWarning")
+def test_two_hundred_answers_amid_chaos(make_nbce: Make, slow_model: None) -> None:
+    """Every one is that of an engine without a store."""
+    dice = random.Random(3)
+    remote = FaultyStore(seconds=0.02)
+    wanted = make_nbce("llama", kv_store=False, max_tokens=2).answer(QUESTION, PASSAGES).tokens
+    nbce = make_nbce("llama", kv_store=False, max_tokens=2)
+    hits, slowest = 0, 0.0
+    for number in range(200):
+        remote.fault = dice.choice(["", "", "slow", *FAULTS[:-1]]) if number > 5 else ""
+        store = PassageKVStore(0, remote=remote, remote_seconds=0.05, remote_writes=number % 4 == 0)
+        begun = time.monotonic()
+        assert nbce.updated(kv_store=store).answer(QUESTION, PASSAGES).tokens == wanted
+        slowest = max(slowest, time.monotonic() - begun)
+        hits += seen(store).hits
+    remote.fault = ""
+    assert hits > 100
+    assert slowest < 5
+
+
 # What is sooner
 
 
