@@ -19,6 +19,7 @@ from .evaluate import eval_command
 from .index import index_command
 from .kv import kv_command
 from .models import models_command
+from .plan import plan_command
 from .sources import list_command, remove_command, show_command
 from .study import study_command
 
@@ -71,4 +72,5 @@ app.command("eval")(eval_command)
 app.command("study")(study_command)
 app.command("kv")(kv_command)
 app.command("models")(models_command)
+app.command("plan")(plan_command)
 app.command("bench")(bench_command)

@@ -166,8 +166,8 @@ def read_prompts(
         for read in (_read_together, _read_sentences):
             rows, more = read(engine, questions, rows, readings, room)
             notes += more
-    if engine.store is not None and (problem := engine.store.take_problem()):
-        notes.append(problem)
+    if engine.store is not None:
+        notes += engine.store.take_notes()
     for note in notes:
         warn(note)
     for question in questions:
@@ -318,6 +318,8 @@ def _by_prompt(questions: Sequence[_Question]) -> list[list[_Question]]:
 def _open(
     engine: Engine, prompts: Sequence[RowPrompt], room: int, store: ContextStore | None
 ) -> tuple[Rows, list[tuple[RowPrompt, Reading]]]:
+    if store is not None:
+        store.expect(ids for prompt in prompts for ids in prompt.contexts)
     rows, readings = engine.model.open(prompts, room, store, engine.batch_tokens)
     return rows, list(zip(prompts, readings, strict=True))
 
