@@ -499,12 +499,21 @@ def test_memory_that_is_short_for_all_is_enough_for_each(make_nbce: Make) -> Non
         assert_same_answer(answer, one)
 
 
-def test_a_fault_ends_what_runs_and_not_the_thread(table: Callable[..., NBCE]) -> None:
+def test_a_fault_ends_what_runs_and_not_the_thread(
+    table: Callable[..., NBCE], monkeypatch: pytest.MonkeyPatch
+) -> None:
     nbce = table()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(working.Worker, "_cohort", lambda worker: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            nbce.answer(QUESTION, PASSAGES)
+    cohort = working.Worker._cohort
+    faults = [ZeroDivisionError("ours")]
+
+    def faulty(worker: Any) -> Any:
+        if faults:
+            raise faults.pop()
+        return cohort(worker)
+
+    monkeypatch.setattr(working.Worker, "_cohort", faulty)
+    with pytest.raises(ZeroDivisionError, match="ours"):
+        nbce.answer(QUESTION, PASSAGES)
     assert nbce.answer(QUESTION, PASSAGES)
 
 
