@@ -10,7 +10,8 @@ from ..decoding.budget import NOTHING, Size
 from ..decoding.decoder import LockstepDecoder
 from ..decoding.reader import ReadBatch
 from ..models.model import Step
-from .generation import Job, Run, group_of, piece_of, run_of
+from .generation import Run, group_of, piece_of, run_of
+from .jobs import Job
 
 __all__ = ["Batch"]
 

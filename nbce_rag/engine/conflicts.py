@@ -21,7 +21,7 @@ from ..evidence.conflict import Claim, Conflict
 from ..evidence.evidence import TokenEvidence
 from ..request import Request
 from .compare import prior_of, requests_alone, says_nothing
-from .generation import Sink, prepare
+from .jobs import Sink, prepare
 from .worker import Worker
 
 __all__ = ["ConflictsTold"]
@@ -38,7 +38,7 @@ _CLAUSE_END = re.compile(r"[,;](?=\s)|[，；。、]")
 
 
 class ConflictsTold:
-    """Between questions and where their pieces go (a `nbce_rag.engine.generation.Sink`): answers say where
+    """Between questions and where their pieces go (a `nbce_rag.engine.jobs.Sink`): answers say where
     passages give others.
 
     What is shown of an answer does not wait; its last piece, which carries the answer, does, while passages

@@ -309,7 +309,7 @@ class NBCE:
         return self._engine.window_needed(request)
 
     def answer(self, question: str, passages: Iterable[Passage | str] = (), **options: Any) -> Answer:
-        """Answer a question; arguments and errors: `request`, `nbce_rag.engine.generation.generate`.
+        """Answer a question; arguments and errors: `request`, `Scheduler.submit`.
 
         >>> from nbce_rag import NBCE
         >>> nbce = NBCE.from_pretrained()                                       # doctest: +SKIP
