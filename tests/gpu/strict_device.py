@@ -181,7 +181,7 @@ class StrictDevice(TorchDispatchMode):
     @contextmanager
     def in_thread(self) -> Iterator[None]:
         """The device in another thread than the one of the block, which modes of torch belong to."""
-        with _Calls(self), _Dispatch(self):  # type: ignore[no-untyped-call]
+        with _Calls(self), _Dispatch(self):
             yield
 
     @contextmanager
