@@ -3,99 +3,44 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from torch import Tensor
+
 from ..answers.answer import Answer, Piece
-from ..deadline import Deadline, kept_deadline
-from ..decoding.budget import Size, batches, check_rows, fits
-from ..decoding.decoder import LockstepDecoder
+from ..decoding.budget import Size, fits
 from ..decoding.detokenizer import TextBuilder
 from ..decoding.drafting import PromptLookup
 from ..decoding.group import Group
 from ..decoding.loops import LOOP_TOKENS, is_loop
-from ..decoding.plan import RowPlan
-from ..decoding.reader import Engine, Prompted, read_prompts
+from ..decoding.reader import Engine, Prompted
 from ..decoding.support import support_numbers
 from ..decoding.thought import Share
-from ..decoding.turn import TurnSampler, turn_sampler
-from ..errors import warn
+from ..decoding.turn import TurnSampler
 from ..evidence.calibration import SupportNumbers
 from ..evidence.citations import CitationStream
 from ..evidence.evidence import Citation, Timings, TokenEvidence, Usage
 from ..evidence.spelling import Spelling
 from ..evidence.unsupported import UnsupportedReader, UnsupportedWords
-from ..fusion import Rule
-from ..models.model import Decoder, Step
+from ..models.model import Step
 from ..request import Request
+from .jobs import Job, label_of, notes_of
 
-__all__ = ["Run", "generate"]
-
-NO_PASSAGES = "No passages were given; the answer comes from the question alone."
-NOTHING_RETRIEVED = (
-    "No passage was found, so the model was not asked; the option answer_without_context "
-    "(--answer-without-context) answers from the question alone."
-)
-
-
-def generate(engine: Engine, requests: Sequence[Request]) -> Iterator[tuple[int, Piece]]:
-    """Answer requests in decoding batches as large as memory allows.
-
-    Nothing is computed between pieces, so a consumer that stops asking stops the work.
-
-    Args:
-        engine: model and wording.
-        requests: the questions.
-
-    Yields:
-        (index of the request, piece); the last piece of each request carries its `Answer`. Requests for which
-        nothing was found come first: they are answered with the abstention, and nothing is read for them.
-
-    Raises:
-        InputError: an empty question or passage, or rows that do not fit into window or memory. Raised
-            before anything is computed.
-        NumericalError: the model gave NaN.
-        AnswerTimeoutError: it took longer than the least `max_seconds` of the requests.
-    """
-    limits = [seconds for request in requests if (seconds := request.options.max_seconds) is not None]
-    deadline = Deadline(min(limits, default=None))
-    idle = {index: request for index, request in enumerate(requests) if _lacks_passages(request)}
-    places = [index for index in range(len(requests)) if index not in idle]
-    requests = [requests[place] for place in places]
-    plans = [engine.plan(request) for request in requests]
-    samplers = [_sampler(engine, request) for request in requests]
-    sizes = [engine.size(request, plan) for request, plan in zip(requests, plans, strict=True)]
-    for size in sizes:
-        check_rows(engine.model, size)
-    notes = [
-        note
-        for request, plan in zip(requests, plans, strict=True)
-        for note in _notes(request, plan)
-        if note != NO_PASSAGES or _is_asked_over_passages(request)
-    ]
-    if any(_is_asked_over_passages(request) for request in idle.values()):
-        notes.append(NOTHING_RETRIEVED)
-    for note in dict.fromkeys(notes):
-        warn(note)
-    for index, request in idle.items():
-        answer = _abstention(request)
-        yield index, Piece(answer.text, (), answer)
-    for batch in batches(engine.model, sizes):
-        some = [(places[i], requests[i], plans[i], samplers[i]) for i in batch]
-        yield from _generate_batch(engine, some, deadline)
+__all__ = ["Run", "group_of", "piece_of", "run_of"]
 
 
 @dataclass(eq=False)
 class Run:
     """One answer in the making."""
 
-    index: int
     request: Request
     prompted: Prompted
     text: TextBuilder
     sampler: TurnSampler
     ends: frozenset[int]  # tokens that end the answer, though not the turn
-    started: float
+    asked: float
+    started: float  # to be read
     prefilled: float
     numbers: SupportNumbers | None = None
     steps: list[Step] = field(default_factory=list)  # of the answer
@@ -246,14 +191,14 @@ class Run:
             timings=Timings(
                 retrieve=None,
                 prefill=self.prefilled - self.started,
-                first_token=None if self.first_token is None else self.first_token - self.started,
+                first_token=None if self.first_token is None else self.first_token - self.asked,
                 decode=done - self.prefilled,
-                total=done - self.started,
+                total=done - self.asked,
             ),
             finish_reason=finish_reason,
             grounding=grounding,
-            fusion=_label(options.rule),
-            warnings=(*_notes(self.request, prompted.plan), *self._notes_of_course()),
+            fusion=label_of(options.rule),
+            warnings=(*notes_of(self.request, prompted.plan), *self._notes_of_course()),
             thought=self.sampler.reader.thought,
             request=self.request,
             support=self.support,
@@ -285,78 +230,41 @@ class Run:
         return notes
 
 
-def _lacks_passages(request: Request) -> bool:
-    return request.is_retrieved and not request.passages and not request.options.answer_without_context
+def run_of(job: Job, prompted: Prompted, log_probs: Tensor, started: float) -> Run:
+    """The answer to a question whose prompt was read.
 
-
-def _abstention(request: Request) -> Answer:
-    """The answer where nothing was found; nothing is read for it."""
-    return Answer(
-        question=request.question,
-        text=request.options.abstention,
-        tokens=(),
-        citations=(),
-        passages=(),
-        usage=Usage(0, 0, 0, (), ()),
-        timings=Timings(retrieve=None, prefill=0.0, first_token=None, decode=0.0, total=0.0),
-        finish_reason="no_evidence",
-        grounding=None,
-        fusion=_label(request.options.rule),
-        warnings=(NOTHING_RETRIEVED,),
+    Args:
+        job: the question.
+        prompted: what reading told.
+        log_probs: [R, V] of the first token, of the batch that it was read in.
+        started: when reading began.
+    """
+    engine, request = job.engine, job.request
+    return Run(
+        request=request,
+        prompted=prompted,
+        text=TextBuilder(engine.model.tokenizer, _stop(engine, request)),
+        sampler=job.sampler,
+        ends=engine.encoder_of(request).end_tokens,
+        asked=job.asked,
+        started=started,
+        prefilled=time.perf_counter(),
+        numbers=support_numbers(
+            request.question,
+            request.options.rule,
+            prompted,
+            log_probs[prompted.rows[0] : prompted.rows[-1] + 1],
+        ),
     )
 
 
-def _generate_batch(
-    engine: Engine, batch: list[tuple[int, Request, RowPlan, TurnSampler]], deadline: Deadline
-) -> Iterator[tuple[int, Piece]]:
-    started = time.perf_counter()
-    requests, plans = [request for _, request, _, _ in batch], [plan for _, _, plan, _ in batch]
-    with kept_deadline(deadline):
-        rows, log_probs, prompted = read_prompts(engine, requests, plans)
-    prefilled = time.perf_counter()
-    runs = [
-        Run(
-            index=index,
-            request=request,
-            prompted=ready,
-            text=TextBuilder(engine.model.tokenizer, _stop(engine, request)),
-            sampler=sampler,
-            ends=engine.encoder_of(request).end_tokens,
-            started=started,
-            prefilled=prefilled,
-            numbers=support_numbers(
-                request.question,
-                request.options.rule,
-                ready,
-                log_probs[ready.rows[0] : ready.rows[-1] + 1],
-            ),
-        )
-        for (index, request, _, sampler), ready in zip(batch, prompted, strict=True)
-    ]
-    decoder: Decoder = LockstepDecoder(rows, log_probs, [_group(run, engine, len(rows)) for run in runs])
-    del rows, log_probs  # the decoder drops them as rows finish
-    for place, run in enumerate(runs):
-        if run.prompted.refused or run.lacks_support:
-            decoder.finish(place)
-            answer = run.answer("no_evidence")
-            yield run.index, Piece(answer.text, (), answer)
-    while decoder.active:
-        deadline.check()
-        for step in decoder.step():
-            if step.question not in decoder.active:
-                continue  # it ended with an earlier one of these
-            run = runs[step.question]
-            text, thought, reason = run.push(step, engine.model.eos_ids)
-            if reason is not None:
-                decoder.finish(step.question)
-                run.dropped = decoder.dropped(step.question)
-                run.row_steps = decoder.row_steps(step.question)
-            piece = _piece(run, text, thought, reason)
-            if piece is not None:
-                yield run.index, piece
+def piece_of(run: Run, text: str, thought: str, reason: str | None) -> Piece | None:
+    """What is shown after a token, if anything.
 
-
-def _piece(run: Run, text: str, thought: str, reason: str | None) -> Piece | None:
+    Args:
+        run: the answer.
+        text, thought, reason: as `Run.push` gives them.
+    """
     # By grounding it is known only of a whole answer whether to abstain, so until then it is not shown.
     held = run.request.options.abstain_below is not None and run.request.calibration is None
     if reason is None:
@@ -382,7 +290,14 @@ def _piece(run: Run, text: str, thought: str, reason: str | None) -> Piece | Non
     )
 
 
-def _group(run: Run, engine: Engine, rows: int) -> Group:
+def group_of(run: Run, engine: Engine, rows: int) -> Group:
+    """What the decoder has to know of an answer.
+
+    Args:
+        run: the answer.
+        engine: model and wording.
+        rows: of all that is decoded with it.
+    """
     options, plan = run.request.options, run.prompted.plan
     can_rewind = engine.model.can.rewind
     has_grammar = options.json_schema is not None or options.regex is not None
@@ -407,37 +322,3 @@ def _stop(engine: Engine, request: Request) -> tuple[str, ...]:
     encoder = engine.encoder_of(request)
     mark = "" if encoder.thought is None else encoder.thought.format.stop
     return (*encoder.template.stop, *filter(None, [mark]), *request.options.stop)
-
-
-def _sampler(engine: Engine, request: Request) -> TurnSampler:
-    options, model = request.options, engine.model
-    constraint = None
-    if options.json_schema is not None or options.regex is not None:
-        from ..decoding.grammar import Constraint
-
-        constraint = Constraint(
-            model.tokenizer,
-            json_schema=options.json_schema,
-            regex=options.regex,
-            vocab_size=model.vocab_size,
-            eos_ids=model.eos_ids,
-        )
-    return turn_sampler(
-        engine.encoder_of(request), options, engine.window, model.tokenizer, model.eos_ids, constraint
-    )
-
-
-def _label(rule: Rule) -> str:
-    """What an answer calls a rule: its label, or of one of the user's the name of it or its class."""
-    return str(getattr(rule, "label", "") or getattr(rule, "name", "") or type(rule).__name__)
-
-
-def _notes(request: Request, plan: RowPlan) -> list[str]:
-    # A conversation or a text of its own may well do without passages, unless some were looked for.
-    lacks = not request.passages and (request.is_retrieved or _is_asked_over_passages(request))
-    return [NO_PASSAGES, *plan.warnings] if lacks else list(plan.warnings)
-
-
-def _is_asked_over_passages(request: Request) -> bool:
-    """Whether the words of a request are made for passages; a caller of the engine is then warned at once."""
-    return request.prompt is None or request.prompt.is_template

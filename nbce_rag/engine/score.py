@@ -20,7 +20,7 @@ from ..errors import InputError, warn
 from ..fusion import FusionRule
 from ..models.model import Rows
 from ..request import Request
-from .generation import NO_PASSAGES
+from .jobs import NO_PASSAGES
 
 __all__ = ["score"]
 
@@ -97,4 +97,6 @@ def _score_some(
             totals[step.question] += step.log_prob
             if forced[step.question].finished:
                 decoder.finish(step.question)
+        for error in decoder.errors.values():
+            raise error
     return totals

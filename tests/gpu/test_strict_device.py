@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from tiny_models import FAMILIES, WITHOUT_BOS, build_model, build_tokenizer
 from nbce_rag import NBCE, Answer, PassageKVStore, load_model
 from nbce_rag.benchmark.run import _plain
 from nbce_rag.decoding.decoder import LockstepDecoder
+from nbce_rag.engine.worker import Worker
 from nbce_rag.evaluation.methods.peers import PEERS
 from nbce_rag.fusion.registry import RULES
 from nbce_rag.fusion.truncation import nucleus
@@ -66,6 +69,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
         return made[family]
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def _device_where_answers_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real device is there for all threads; this one has to be told of a model's own."""
+    work = Worker.work
+
+    def there(worker: Worker, stop: threading.Event) -> None:
+        device = StrictDevice.active
+        with contextlib.nullcontext() if device is None else device.in_thread():
+            work(worker, stop)
+
+    monkeypatch.setattr(Worker, "work", there)
 
 
 @pytest.fixture

@@ -494,7 +494,8 @@ class TestWork:
 
         async def run() -> int:
             task = asyncio.create_task(llm.achat([user(FERRY, QUESTION)], max_tokens=500))
-            await asyncio.sleep(0.2)
+            while not steps:
+                await asyncio.sleep(0.01)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -502,7 +503,7 @@ class TestWork:
             await asyncio.sleep(0.1)
             return len(steps) - before
 
-        assert asyncio.run(run()) == 0
+        assert asyncio.run(run()) <= 1  # the step under way
         assert 0 < len(steps) < 200
 
     def test_calls_at_once_do_not_mix(self, llm: NBCELLM) -> None:
