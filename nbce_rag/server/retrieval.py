@@ -19,7 +19,7 @@ from .served import Served
 from .wire.errors import not_found
 from .wording import request_of
 
-__all__ = ["check", "rags_of", "retrieve"]
+__all__ = ["check", "explanation", "rags_of", "retrieve"]
 
 _CONDENSE = (
     "Rewrite the last question of this conversation so that it can be understood without the rest of it. "
@@ -102,6 +102,13 @@ def retrieve(served: Served, ask: Ask, rags: Mapping[str, Rag]) -> tuple[Request
     request, notes = request_of(served.nbce, ask, contexts, is_retrieved=True)
     seconds = time.perf_counter() - started
     return request, Retrieved(query, tuple(request.passages), homes, seconds), notes
+
+
+def explanation(served: Served, ask: Ask) -> str:
+    """Why nothing was found, in a sentence."""
+    search = {name: value for name, value in _search(served, ask).items() if name not in ("k", "rerank")}
+    reasons = [served.rags[name].explain(**search) for name in ask.indexes]
+    return " ".join(dict.fromkeys(reasons)) or "No documents were given, and no index was named."
 
 
 def _looks(ask: Ask) -> bool:
