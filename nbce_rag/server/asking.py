@@ -75,7 +75,7 @@ async def begin(served: Served, ask: Ask, caller: Any, policy: Policy) -> Answer
     Raises:
         NbceError: what is wrong with it, or that there is no room for it now.
     """
-    request = check(served, ask, caller, policy)
+    request = await asyncio.to_thread(check, served, ask, caller, policy)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(policy.admitted(caller, request))
         return Answering(served, ask, caller, policy, stack.pop_all())
@@ -96,7 +96,7 @@ async def work_on(
     Raises:
         NbceError: as `begin`, and what the work raises.
     """
-    request = check(served, ask, caller, policy)
+    request = await asyncio.to_thread(check, served, ask, caller, policy)
     rags = rags_of(served, ask.indexes, caller, policy)
 
     def whole() -> tuple[_T, Retrieved]:

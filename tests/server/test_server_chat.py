@@ -296,6 +296,8 @@ def test_errors_have_one_form_on_every_address(client: openai.OpenAI, server: An
         assert 400 <= reply.status_code < 500
         assert set(reply.json()) == {"error"}, reply.text
         assert set(reply.json()["error"]) == {"message", "type", "param", "code"}
+    long = {"model": "nbce-codes", "messages": ZETA, "stream": True, "max_tokens": 100_000}
+    assert server.post("/v1/chat/completions", long).json()["error"]["code"] == "context_length_exceeded"
     lone = server.post(
         "/v1/chat/completions",
         content=b'{"model": "nbce\\ud800", "messages": [{"role": "user", "content": "x"}]}',

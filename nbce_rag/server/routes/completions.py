@@ -55,8 +55,11 @@ async def _all(served: Served, asks: tuple[Ask, ...], caller: Any, policy: Polic
     async def one(ask: Ask) -> Outcome:
         return await gather(await begin(served, ask, caller, policy))
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(ask)) for ask in asks]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(ask)) for ask in asks]
+    except BaseExceptionGroup as several:
+        raise several.exceptions[0] from None
     return [task.result() for task in tasks]
 
 

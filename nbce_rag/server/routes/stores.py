@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -31,7 +32,7 @@ async def search(
     info = reply_info(request, "nbce", "search")
     ask = ask_of(body, readable(served, caller, policy))
     retrieved = await _found(request, served, ask, caller, policy)
-    why = None if retrieved.passages else explanation(served, ask)
+    why = None if retrieved.passages else await asyncio.to_thread(explanation, served, ask)
     return JSONReply({"request_id": info.request_id, **retrieved_reply(retrieved, info), "explanation": why})
 
 
