@@ -49,10 +49,10 @@ async def respond(
 async def _events(answering: Answering, made: ResponseEvents) -> AsyncGenerator[bytes, None]:
     yield _bytes(made.first())
     async for event in answering:
-        is_first = isinstance(event, Retrieved)
-        events = made.retrieved(event) if is_first else made.push(event, answering.notes)
-        if events:
-            yield _bytes(events)
+        if isinstance(event, Retrieved):
+            yield _bytes(made.retrieved(event))
+        else:
+            yield _bytes(made.push(event, answering.notes))
 
 
 def _bytes(events: Iterable[dict[str, Any]]) -> bytes:

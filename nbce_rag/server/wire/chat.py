@@ -177,7 +177,8 @@ class ChatChunks:
         """
         answer = piece.answer
         chunks = [self._chunk({"reasoning_content": piece.thought})] if piece.thought else []
-        text, calls = self._reader.push(piece.text), []
+        text = self._reader.push(piece.text)
+        calls: list[dict[str, Any]] = []
         if answer is not None:
             rest, calls = self._reader.finish()
             text += rest
