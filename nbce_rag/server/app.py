@@ -5,12 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 
 import anyio.to_thread
 from fastapi import FastAPI
 
 from ..errors import NbceWarning
+from .openapi import ERRORS, describe
 from .policy import OpenPolicy
 from .routes import analysis, ask, chat, completions, embeddings, models, responses, stores
 from .routes.failures import add_handlers
@@ -30,8 +32,14 @@ def create_app(settings: ServerSettings | None = None, served: Served | None = N
     """
     settings = settings or ServerSettings()
     app = FastAPI(
-        title="nbce-rag", version=version("nbce-rag"), lifespan=_lifespan, docs_url="/docs", redoc_url=None
+        title="nbce-rag",
+        version=version("nbce-rag"),
+        description="Answers from passages, each read as a context of its own, cited by what was measured.",
+        lifespan=_lifespan,
+        responses=ERRORS,
+        redoc_url=None,
     )
+    app.openapi = partial(describe, app)  # type: ignore[method-assign]
     app.state.settings = settings
     app.state.opening = Opening(settings, served)
     app.state.policy = OpenPolicy()
