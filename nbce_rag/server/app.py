@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from ..errors import NbceWarning
 from .openapi import ERRORS, describe
 from .policy import OpenPolicy
-from .routes import analysis, ask, chat, completions, embeddings, models, responses, stores
+from .routes import analysis, ask, chat, completions, embeddings, models, reference, responses, stores
 from .routes.failures import add_handlers
 from .served import Opening, Served
 from .settings import ServerSettings
@@ -37,6 +37,7 @@ def create_app(settings: ServerSettings | None = None, served: Served | None = N
         description="Answers from passages, each read as a context of its own, cited by what was measured.",
         lifespan=_lifespan,
         responses=ERRORS,
+        docs_url=None,
         redoc_url=None,
     )
     app.openapi = partial(describe, app)  # type: ignore[method-assign]
@@ -46,6 +47,7 @@ def create_app(settings: ServerSettings | None = None, served: Served | None = N
     app.state.sign = None
     add_handlers(app)
     app.add_api_route("/livez", _live, tags=["operation"])
+    app.include_router(reference.router)
     app.include_router(models.router)
     app.include_router(chat.router)
     app.include_router(responses.router)
