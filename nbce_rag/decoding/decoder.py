@@ -8,19 +8,19 @@ are left unread, and read what they lack in one pass when they might matter (`nb
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, NumericalError
 from ..fusion import Fused, FusionState, Rule, responsibilities
 from ..fusion.base import NEG_INF
 from ..fusion.bounds import BoundedRule
-from ..fusion.truncation import nucleus
 from ..models.model import Rows, Step
 from .drafting import PromptLookup
 from .group import Group
+from .record import StepRecord, read_records
 from .sampling import TokenChooser
 
 __all__ = ["LOGITS_BYTES", "LockstepDecoder", "fuse"]
@@ -83,8 +83,10 @@ class LockstepDecoder:
             for index in self._active
             if self._groups[index].sleepers is not None
         ]
-        for cohort in cohorts:
-            steps += self._choose(cohort, log_probs)
+        fused = [step for cohort in cohorts for step in self._fused(cohort, log_probs)]
+        records = read_records([(rows, step, self._groups[index].entropies) for index, rows, step in fused])
+        for (index, _, step), record in zip(fused, records, strict=True):
+            steps.append(self._choose(index, step, record))
         return sorted(steps, key=lambda step: step.question)
 
     def _advance(self) -> Tensor:
@@ -118,9 +120,9 @@ class LockstepDecoder:
         if len(self._active) > 1:
             return ()
         group = self._groups[next(iter(self._active))]
-        if group.lookup is None or group.state.evidence is None or not group.live_rows:
+        if group.lookup is None or group.leading is None:
             return ()
-        leading = group.live_rows[int(group.state.evidence[0].argmax())]
+        leading = group.leading
         logits = 4 * self._vocab_size * self._read
         room = min(self._rows.room, LOGITS_BYTES // logits) - 1
         draft = group.lookup.draft(group.answer, leading, room)
@@ -174,7 +176,9 @@ class LockstepDecoder:
             cohorts.setdefault(key, []).append(index)
         return cohorts.values()
 
-    def _choose(self, cohort: list[int], log_probs: Tensor) -> list[Step]:
+    def _fused(self, cohort: list[int], log_probs: Tensor) -> Iterator[tuple[int, Tensor, Fused]]:
+        """Of questions that one call of a rule can fuse: index, rows [n + 1, V] and what they come to, with
+        normalised scores [V]."""
         groups = [self._groups[index] for index in cohort]
         block = _rows_of(log_probs, [row for group in groups for row in group.rows])
         block = block.view(len(groups), len(groups[0].rows), -1)
@@ -185,10 +189,9 @@ class LockstepDecoder:
         fused = fuse(groups[0].rule, block, state)
         for group, part in zip(groups, state.unstack(len(groups)), strict=True):
             group.state = part
-        return [
-            self._choose_one(index, block[i], Fused(fused.log_probs[i], fused.weights[i]))
-            for i, index in enumerate(cohort)
-        ]
+        normalised = fused.log_probs.log_softmax(-1)
+        for i, index in enumerate(cohort):
+            yield index, block[i], Fused(normalised[i], fused.weights[i])
 
     def _choose_bounded(self, index: int, log_probs: Tensor) -> Step:
         """A token of a question of which rows sleep; those that could change it wake first."""
@@ -208,13 +211,14 @@ class LockstepDecoder:
                 if sleepers.holds(of_token):
                     group.chooser.choose(group.chooser.process(normalised))
                     sleepers.take(of_token)
-                    fused = Fused(normalised, weights)
-                    return self._step(index, token, block, fused, sleepers.evidence.to(block))
+                    record = StepRecord(normalised, weights, None, block, {})
+                    return self._step(index, token, record, sleepers.evidence)
             waking = sorted(sleepers.read) if token is None else sleepers.heaviest(of_token)
             by_row |= self._wake(group, waking)
         block = torch.stack([by_row[row] for row in group.rows])
-        fused = fuse(group.rule, block[None], group.state)
-        return self._choose_one(index, block, Fused(fused.log_probs[0], fused.weights[0]))
+        log_scores, weights = fuse(group.rule, block[None], group.state)
+        fused = Fused(log_scores[0].log_softmax(-1), weights[0])
+        return self._choose(index, fused, *read_records([(block, fused, group.entropies)]))
 
     def _wake(self, group: Group, passages: Sequence[int]) -> dict[int, Tensor]:
         """Let passage rows read what they lack; by row of the batch, what they say of the next token."""
@@ -243,13 +247,21 @@ class LockstepDecoder:
         group.wake(woken)
         return by_row
 
-    def _choose_one(self, index: int, rows: Tensor, fused: Fused) -> Step:
+    def _choose(self, index: int, fused: Fused, record: StepRecord) -> Step:
+        """Choose a question's token; scores and weights are `fused` where they were computed, and `record`
+        what is known of them here."""
         group = self._groups[index]
-        normalised = fused.log_probs.log_softmax(-1)
-        scores = group.chooser.process(normalised)
+        # On a CPU the model was looked at before.
+        if record.rows.device.type != "cpu" and bool(record.scores.isnan().any()):
+            raise NumericalError(
+                "The model gave NaN instead of probabilities; load it with dtype='float32', or check its "
+                "weights."
+            )
+        scores = group.chooser.process(record.scores)
         if bool((scores == NEG_INF).all()):
             # Every token that fusion left is banned: fuse again without the banned ones.
-            banned = group.chooser.process(torch.zeros_like(normalised)) == NEG_INF
+            rows = record.rows
+            banned = (group.chooser.process(torch.zeros_like(record.scores)) == NEG_INF).to(rows.device)
             if not bool((rows > NEG_INF).any(0)[~banned].any()):
                 raise InputError(
                     "Nothing may come next: json_schema or regex allows only tokens that bad_words or "
@@ -257,31 +269,42 @@ class LockstepDecoder:
                 )
             rows = _restrict(rows, ~banned)
             again = fuse(group.rule, rows[None], group.state)
-            normalised = again.log_probs[0].log_softmax(-1)
-            fused, scores = Fused(normalised, again.weights[0]), group.chooser.process(normalised)
+            fused = Fused(again.log_probs[0].log_softmax(-1), again.weights[0])
+            [record] = read_records([(rows, fused, group.entropies)])
+            scores = group.chooser.process(record.scores)
         token = group.chooser.choose(scores)
-        evidence = responsibilities(fused.weights, rows[1:, token])
-        return self._step(index, token, rows, Fused(normalised, fused.weights), evidence)
+        # Once where the rows are, for the next step, and once here, to be told.
+        there = responsibilities(fused.weights, record.rows[1:, token])
+        here = there if there.device.type == "cpu" else _evidence(record, token)
+        return self._step(index, token, record, here, there)
 
-    def _step(self, index: int, token: int, rows: Tensor, fused: Fused, evidence: Tensor) -> Step:
-        """A token that was chosen from some rows [R, V]; evidence [n] over all passage rows."""
+    def _step(
+        self, index: int, token: int, record: StepRecord, evidence: Tensor, there: Tensor | None = None
+    ) -> Step:
+        """A token that was chosen from some rows; evidence [n] over all passage rows, and `there` the same
+        where the rows are."""
         group = self._groups[index]
-        group.state.evidence = evidence[None]
-        of_token = rows[:, token]
+        there = evidence.to(record.rows) if there is None else there
+        group.state.evidence = there[None]
+        of_token = record.of_token(token)
         gain = 0.0
         if len(of_token) > 1:
-            gain = float((fused.weights.log() + of_token[1:]).logsumexp(-1) - of_token[0])
-        log_prob = float(fused.log_probs[token])
+            gain = float((record.weights.log() + of_token[1:]).logsumexp(-1) - of_token[0])
+        log_prob = float(record.scores[token])
         return Step(
             question=index,
             token=token,
             log_prob=log_prob,
             evidence=group.notice(token, evidence, log_prob),
             gain=gain if math.isfinite(gain) else 0.0,
-            entropies=group.by_row(nucleus(rows, 1.0)[1], math.nan) if group.entropies else (),
+            entropies=() if record.entropies is None else group.by_row(record.entropies, math.nan),
             row_log_probs=group.by_row(of_token, NEG_INF),
-            top=_top(fused.log_probs, group.top) if group.top else (),
+            top=_top(record.scores, group.top) if group.top else (),
         )
+
+
+def _evidence(record: StepRecord, token: int) -> Tensor:
+    return responsibilities(record.weights, record.of_token(token)[1:])
 
 
 def _top(log_probs: Tensor, count: int) -> tuple[tuple[int, float], ...]:

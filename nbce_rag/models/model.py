@@ -104,7 +104,8 @@ class Rows(Protocol):
         Raises:
             InputError: a shape that does not fit the rows, rows that are not there, or more tokens than
                 there is room for. Nothing has changed then.
-            NumericalError: the model gave NaN.
+            NumericalError: the model gave NaN. A GPU would have to be waited for to see it; its rows may
+                give log-probs of NaN instead.
         """
         ...
 

@@ -56,10 +56,17 @@ class RowMemory:
         self.capacity = capacity
         self.layout = layout
         self.layers: list[dict[str, Tensor]] = [{} for _ in layout.layers]
+        self._begins: dict[torch.device, Tensor] = {}
         self._marks: list[dict[str, Tensor]] = [{} for _ in layout.layers]
 
     def __len__(self) -> int:
         return len(self.begins)
+
+    def begins_on(self, device: torch.device) -> Tensor:
+        """`begins` on a device, where it is brought once."""
+        if device not in self._begins:
+            self._begins[device] = self.begins.to(device)
+        return self._begins[device]
 
     def columns(self, layer: int, name: str, like: Tensor, tokens: int) -> Tensor:
         """A layer's columns [rows, ..., capacity, ...].
