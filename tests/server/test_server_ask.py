@@ -9,7 +9,7 @@ import httpx
 import jsonschema
 import pytest
 
-from nbce_rag import Passage, Rag, report_schema
+from nbce_rag import Passage, Rag, Request, report_schema
 
 pytestmark = pytest.mark.filterwarnings("ignore::nbce_rag.errors.NbceWarning")
 
@@ -101,6 +101,11 @@ def test_it_answers_as_the_library_does(
         assert cited == [one["passage_id"] for one in wanted["citations"]] != []
 
 
+def messages_in(request: Request) -> list[str]:
+    assert request.prompt is not None
+    return [message["content"] for message in request.prompt.messages or ()]
+
+
 def test_a_conversation_keeps_the_words_of_the_engine(reading_nbce: Any) -> None:
     from nbce_rag.server.ask import Ask, Message
     from nbce_rag.server.wording import request_of
@@ -117,14 +122,14 @@ def test_a_conversation_keeps_the_words_of_the_engine(reading_nbce: Any) -> None
     assert request.question == ZETA["question"]
     assert request.prompt is not None
     assert request.prompt.refusal == reading_nbce.prompt.refusal
-    last = request.prompt.messages[-1]["content"]
+    *before, last = messages_in(request)
     assert last.startswith(reading_nbce.prompt.prefix)
-    assert [message["content"] for message in request.prompt.messages[:2]] == ["Hello.", "Hello!"]
+    assert before == ["Hello.", "Hello!"]
     as_it_is = Ask(messages=talk, documents=documents, wording="messages")
     request, _ = request_of(reading_nbce, as_it_is, documents, is_retrieved=True)
-    assert request.prompt is not None
-    assert request.prompt.messages[-1]["content"].endswith(ZETA["question"])
-    assert reading_nbce.prompt.prefix not in request.prompt.messages[-1]["content"]
+    last = messages_in(request)[-1]
+    assert last.endswith(ZETA["question"])
+    assert reading_nbce.prompt.prefix not in last
     alone, _ = request_of(
         reading_nbce, Ask(messages=talk[-1:], documents=documents), documents, is_retrieved=True
     )
