@@ -65,7 +65,6 @@ def attribute(engine: Engine, request: Request, text: str) -> Answer:
         text=TextBuilder.of_text(tokenizer, text, spelling.spans),
         sampler=turn_sampler(encoder, request.options, engine.window, tokenizer, engine.model.eos_ids),
         ends=frozenset(),
-        asked=started,
         started=started,
         prefilled=prefilled,
         steps=[one.step for one in onlooker.steps],

@@ -39,8 +39,7 @@ class Run:
     text: TextBuilder
     sampler: TurnSampler
     ends: frozenset[int]  # tokens that end the answer, though not the turn
-    asked: float
-    started: float  # to be read
+    started: float
     prefilled: float
     numbers: SupportNumbers | None = None
     steps: list[Step] = field(default_factory=list)  # of the answer
@@ -191,9 +190,9 @@ class Run:
             timings=Timings(
                 retrieve=None,
                 prefill=self.prefilled - self.started,
-                first_token=None if self.first_token is None else self.first_token - self.asked,
+                first_token=None if self.first_token is None else self.first_token - self.started,
                 decode=done - self.prefilled,
-                total=done - self.asked,
+                total=done - self.started,
             ),
             finish_reason=finish_reason,
             grounding=grounding,
@@ -230,14 +229,13 @@ class Run:
         return notes
 
 
-def run_of(job: Job, prompted: Prompted, log_probs: Tensor, started: float) -> Run:
+def run_of(job: Job, prompted: Prompted, log_probs: Tensor) -> Run:
     """The answer to a question whose prompt was read.
 
     Args:
         job: the question.
         prompted: what reading told.
         log_probs: [R, V] of the first token, of the batch that it was read in.
-        started: when reading began.
     """
     engine, request = job.engine, job.request
     return Run(
@@ -246,8 +244,7 @@ def run_of(job: Job, prompted: Prompted, log_probs: Tensor, started: float) -> R
         text=TextBuilder(engine.model.tokenizer, _stop(engine, request)),
         sampler=job.sampler,
         ends=engine.encoder_of(request).end_tokens,
-        asked=job.asked,
-        started=started,
+        started=job.asked,
         prefilled=time.perf_counter(),
         numbers=support_numbers(
             request.question,

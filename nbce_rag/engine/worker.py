@@ -12,7 +12,6 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -61,7 +60,6 @@ class _Reading:
 
     jobs: list[Job]
     pieces: Generator[None, None, ReadBatch]
-    started: float
 
 
 class _Nobody(Exception):
@@ -216,7 +214,7 @@ class Worker:
             [job.plan for job in cohort],
             tokens=min(PIECE_TOKENS, engine.pass_tokens) if len(self._batch) else None,
         )
-        self._reading = _Reading(cohort, pieces, time.perf_counter())
+        self._reading = _Reading(cohort, pieces)
 
     def _read(self, reading: _Reading) -> None:
         """One more piece of the prompts that are being read."""
@@ -234,7 +232,7 @@ class Worker:
             self._read_again(reading.jobs, error)
         if batch is not None:
             try:
-                self._batch.add(reading.jobs, batch, reading.started)
+                self._batch.add(reading.jobs, batch)
             except Exception as error:
                 for job in reading.jobs:
                     job.sink.fail(job.index, error)
