@@ -14,6 +14,7 @@ from nbce_rag.errors import InputError, ModelError
 from nbce_rag.index import CrossEncoderReranker, PassageIndex
 from nbce_rag.index.ranking import mmr_order, reciprocal_ranks
 from nbce_rag.index.sqlite.words import match_expression
+from nbce_rag.index.words import query_terms
 from nbce_rag.passages import Passage
 
 
@@ -47,8 +48,8 @@ def test_chinese_words_are_pairs_of_characters(index: PassageIndex) -> None:
     assert ids(index.search("一百度", mode="words"))[0] == "water"
     assert ids(index.search("沸腾", mode="words")) == ["water"]
     assert index.search("腾沸", mode="words") == []
-    assert match_expression("水 a1 沸腾吗") == '"水" OR "a1" OR "沸 腾" OR "腾 吗"'
-    assert match_expression("?!") is None
+    assert match_expression(query_terms("水 a1 沸腾吗")) == '"水" OR "a1" OR "沸 腾" OR "腾 吗"'
+    assert query_terms("?!") == []
 
 
 def test_hybrid_fuses_ranks(index: PassageIndex) -> None:

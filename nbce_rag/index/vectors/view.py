@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import IndexDamagedError
-from ..sqlite.storage import State, Storage
+from ..rows import State
+from ..sqlite.storage import Storage
 from ..sqlite.vector_rows import SegmentRow
 from . import factories
 from .block import Block
