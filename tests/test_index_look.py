@@ -35,8 +35,8 @@ def only_design(texts: list[str]) -> np.ndarray:
 
 
 @pytest.fixture
-def index(tmp_path: Path) -> Iterator[PassageIndex]:
-    with PassageIndex.create(tmp_path / "index", only_design) as made:
+def index(place: Path | str) -> Iterator[PassageIndex]:
+    with PassageIndex.create(place, only_design) as made:
         made.add([DESIGN, BIRTH, *NOISE])
         yield made
 
@@ -158,13 +158,13 @@ def test_scripts_without_capitals() -> None:
     assert "哪里" in terms  # still open
 
 
-def test_chinese_is_looked_for(tmp_path: Path) -> None:
+def test_chinese_is_looked_for(place: Path | str) -> None:
     texts = [
         "潮汐发动机是由林远之设计的。",
         "林远之，造船师，生于一八七一年的布伦镇。",
         *(f"发动机的设计第{n}号在哪里" for n in range(6)),
     ]
-    with PassageIndex.create(tmp_path / "index", bag_of_words) as made:
+    with PassageIndex.create(place, bag_of_words) as made:
         made.add([Passage(text, id=str(n)) for n, text in enumerate(texts)])
         question = "潮汐发动机的设计者生于哪里？"
         assert "1" in ids(made.search(question, 4, mode="words", look=True))

@@ -46,7 +46,7 @@ class FolderPlace:
         return FolderStorage.open(self._folder.database, timeout)
 
     def has_index(self, timeout: float) -> bool:
-        """Whether there is one; raises PassageIndexError when something else is there, or it is unreadable."""
+        """Whether there is one; raises PassageIndexError if something else is there, or it is unreadable."""
         try:
             Storage.open(self._folder.database, timeout).close()
         except IndexNotFoundError:

@@ -30,7 +30,7 @@ class Place(Protocol):
         ...
 
     def has_index(self, timeout: float) -> bool:
-        """Whether there is one; raises PassageIndexError when something else is there, or it is unreadable."""
+        """Whether there is one; raises PassageIndexError if something else is there, or it is unreadable."""
         ...
 
     def check_factory(self, factory: str, dimension: int) -> str:

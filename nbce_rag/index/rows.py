@@ -25,7 +25,7 @@ class StaleReadError(PassageIndexError):
 
 
 class Row(NamedTuple):
-    """A passage to be stored: its normalised vector in little-endian float32, and the file that it is from."""
+    """A passage to be stored: its normalised vector in little-endian float32, and the file it is from."""
 
     passage: Passage
     vector: bytes | None
