@@ -613,8 +613,8 @@ with open_again({str(place)!r}) as index:
         assert len(index.search("cats")) == 4
 
 
-def test_search_among_given_ids(tmp_place: Path | str) -> None:
-    with PassageIndex.create(tmp_path / "i", bag_of_words) as index:
+def test_search_among_given_ids(place: Path | str) -> None:
+    with PassageIndex.create(place, bag_of_words) as index:
         index.add(ANIMALS)
         assert ids(index.search("cats purr", ids=["dog", "bird", "nobody"])) == ["bird", "dog"]
         assert ids(index.search("cats purr", ids="cat")) == ["cat"]
