@@ -130,6 +130,14 @@ def index_command(
         bool,
         typer.Option("--rebuild", help="Make anew what follows from the passages: filters, words, vectors."),
     ] = False,
+    copy_to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Copy the index as it is to another place, a folder or postgresql://USER@HOST/DATABASE.",
+            show_default=False,
+        ),
+    ] = None,
     kv: Annotated[
         bool,
         typer.Option(
@@ -160,6 +168,14 @@ def index_command(
     ] = None,
 ) -> None:
     """Put documents into an index. Run again, it follows what was added, changed, renamed and deleted."""
+    if copy_to is not None:
+        if documents or check or rebuild or factory or kv:
+            with errors_in_one_line():
+                raise InputError(
+                    "--copy-to goes with --index alone; give documents and the rest apart from it"
+                )
+        _copy(path, copy_to)
+        return
     if check or rebuild or not documents:
         with errors_in_one_line():
             switches = {"--keep-missing": keep_missing, "--yes": yes, "--watch": watch}
@@ -282,6 +298,18 @@ def _maintain(
         )
         if not report.ok:
             raise typer.Exit(_PROBLEMS)
+
+
+def _copy(path: str, target: str) -> None:
+    """`nbce-rag index --copy-to`."""
+    with errors_in_one_line("nothing was copied; run the same command again"):
+        with redirect_stdout(sys.stderr), progress_bar() as progress:
+            from ..index import PassageIndex
+
+            with PassageIndex.open(path, maintenance=True) as index:
+                show = None if progress is None else lambda done, total: progress(done, total, "passages")
+                count = index.copy_to(target, progress=show)
+        typer.echo(f"Passages: {count} copied.")
 
 
 def _open_or_create(path: str, embedder: str | None) -> PassageIndex:

@@ -20,6 +20,7 @@ from ..embedding.resolve import EmbedderLike, resolve_embedder
 from ..embedding.sentence_transformer import DEFAULT_EMBEDDER
 from ..errors import InputError, PassageIndexError, ReadError
 from ..passages import Passage
+from .copying import copy_index
 from .encoder import Encoder, describe_embedder, matching_embedder
 from .filters.conditions import Where, as_condition, asks_nothing
 from .folder import Description
@@ -328,6 +329,33 @@ class PassageIndex(IndexReader):
             PassageIndexError: The file cannot be written; the index is as it was.
         """
         self._storage.compact(factory)
+
+    def copy_to(
+        self,
+        target: str | os.PathLike[str],
+        *,
+        timeout: float = 5.0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> int:
+        """Copies the index as it is now, from a folder or a database to another: all of it or nothing.
+
+        Passages, their order, the files they are from and their vectors are the same, bit for bit. Between
+        folders a calibration goes along; keys and values do not. A copy that was interrupted leaves an empty
+        index, into which the next one goes.
+
+        Args:
+            target: Where there is no index: a folder, or the URL of a database.
+            timeout: As in `open`, for the target.
+            progress: Called with (passages copied, passages in all).
+
+        Returns:
+            How many passages were copied.
+
+        Raises:
+            PassageIndexError: There is an index already, or something else, or it cannot be made.
+            InputError: The vectors have more numbers than the target can hold.
+        """
+        return copy_index(self._storage, target, timeout, progress)
 
     def check(self) -> CheckReport:
         """Reads everything and says what is wrong, without changing anything."""

@@ -13,11 +13,25 @@ from ..errors import InputError, PassageIndexError
 from ..passages import Passage
 from ..values import NotPlainError, plain
 
-__all__ = ["Fields", "Keys", "Row", "StaleReadError", "State", "checksum", "fields_of", "json_metadata"]
+__all__ = [
+    "Fields",
+    "FileRecord",
+    "Keys",
+    "Row",
+    "StaleReadError",
+    "State",
+    "checksum",
+    "fields_of",
+    "json_metadata",
+]
 
 Keys: TypeAlias = NDArray[np.int64]
 """Keys of passages, ascending. A key is a number that never comes back; another text or vector under the same
 id gets a new one."""
+
+
+FileRecord: TypeAlias = tuple[str, str, float | None]
+"""A file that was taken in: its path, its fingerprint, and when, in seconds since 1970."""
 
 
 class StaleReadError(PassageIndexError):

@@ -19,7 +19,7 @@ from ..passages import Passage
 from .encoder import Encoder
 from .filters.conditions import Condition
 from .reports import CheckReport
-from .rows import Keys, Row, State
+from .rows import FileRecord, Keys, Row, State
 
 __all__ = ["PassageStorage"]
 
@@ -124,6 +124,14 @@ class PassageStorage(Protocol[ChoiceT]):
 
     def files(self) -> dict[str, str | None]:
         """Fingerprints of all files by path; None of those that were begun and not finished."""
+        ...
+
+    def file_records(self) -> list[FileRecord]:
+        """The files that were taken in."""
+        ...
+
+    def put_files(self, records: Sequence[FileRecord]) -> None:
+        """Records that files were taken in."""
         ...
 
     def files_of(self, ids: Iterable[str]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode
 
 from ...errors import InputError
 from .driver import psycopg
@@ -44,11 +44,11 @@ class Address:
             InputError: It is no URL of a database. The message does not repeat it.
         """
         try:
-            parts = urlsplit(url)
-            pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+            base, _, query = url.partition("?")
+            pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
             own = {name: value for name, value in pairs if name in _OURS}
             rest = urlencode([pair for pair in pairs if pair[0] not in _OURS], quote_via=quote)
-            conninfo = urlunsplit(parts._replace(query=rest))
+            conninfo = f"{base}?{rest}" if rest else base
             known = psycopg.conninfo.conninfo_to_dict(conninfo)
         except (ValueError, psycopg.Error):
             # Their messages repeat the URL, and a password in it.

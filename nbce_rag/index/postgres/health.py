@@ -72,8 +72,9 @@ def rebuild(storage: PassageRows, encoder: Encoder) -> None:
             "GROUP BY lexeme"
         )
         connection.execute(
-            "UPDATE state SET generation = generation + 1, (passages, words, last_key) = (SELECT count(*), "
-            "coalesce(sum(words), 0), greatest(coalesce(max(key), 0), max(state.last_key)) FROM passages)"
+            "UPDATE state SET generation = generation + 1, passages = there.passages, words = there.words, "
+            "last_key = greatest(state.last_key, there.last_key) FROM (SELECT count(*) AS passages, "
+            "coalesce(sum(words), 0) AS words, coalesce(max(key), 0) AS last_key FROM passages) AS there"
         )
 
 

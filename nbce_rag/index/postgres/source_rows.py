@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from ..rows import FileRecord
 from .database import Database
-from .values import decoded, encoded
+from .values import STORED_BYTES, decoded, encoded
 
-__all__ = ["FileRecord", "SourceRows"]
-
-
-FileRecord = tuple[str, str, float | None]
-"""A file that was taken in: its path, its fingerprint, and when, in seconds since 1970."""
+__all__ = ["SourceRows"]
 
 
 class SourceRows(Database):
@@ -79,11 +76,11 @@ class SourceRows(Database):
         What has no source comes last. The time is in seconds since 1970; None where no file told it.
         """
         rows = self._rows(
-            "SELECT source, count(*), sum(octet_length(text))::bigint, max(files.stored_at) "
-            "FROM passages LEFT JOIN files ON files.path = passages.file "
-            "GROUP BY source ORDER BY source NULLS LAST"
+            f"SELECT source, count(*), sum({STORED_BYTES})::bigint, max(files.stored_at) "
+            "FROM passages LEFT JOIN files ON files.path = passages.file GROUP BY source"
         )
-        return [(None if row[0] is None else decoded(row[0]), row[1], row[2], row[3]) for row in rows]
+        named = [(decoded(row[0]), *row[1:]) for row in rows if row[0] is not None]
+        return [*sorted(named), *((None, *row[1:]) for row in rows if row[0] is None)]
 
 
 def _texts(texts: Iterable[str]) -> list[str]:

@@ -81,7 +81,7 @@ class PostgresStorage(PassageRows):
             return Choice(sql, graph) if self.state().passages else None
         if graph is None:
             return Choice(sql, None) if self._are_there(sql) else None
-        query = f"SELECT count(*) FROM (SELECT FROM passages p WHERE {sql.text} LIMIT %s) AS some"
+        query = f"SELECT count(*) FROM (SELECT FROM passages p WHERE {sql.text} LIMIT %s) AS chosen"
         count = self._asked(query, (*sql.values, _EXACT_UP_TO + 1))[0][0]
         return Choice(sql, graph if count > _EXACT_UP_TO else None) if count else None
 

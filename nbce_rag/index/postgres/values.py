@@ -13,9 +13,12 @@ from typing import Any
 
 from ..filters.conditions import GENERATED
 
-__all__ = ["attributes", "decoded", "encoded", "is_odd", "jsonb"]
+__all__ = ["STORED_BYTES", "attributes", "decoded", "encoded", "is_odd", "jsonb"]
 
 _ESCAPE = "\ufdef"
+STORED_BYTES = f"octet_length(replace(replace(text, '{_ESCAPE}0', ' '), '{_ESCAPE}1', '{_ESCAPE}'))"
+"""SQL for the bytes of a text as it was."""
+
 _WHOLE_FROM = (
     2**53
 )  # floats from here on are whole numbers; what is shortest in decimals is not what they are
