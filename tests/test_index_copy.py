@@ -36,7 +36,7 @@ def filled(place: Path | str, docs: Path) -> PassageIndex:
 
 
 def test_there_and_back(place: Path | str, postgres_url: str, tmp_path: Path) -> None:
-    places = [postgres_url + "there", tmp_path / "back"]
+    places: list[Path | str] = [postgres_url + "there", tmp_path / "back"]
     with filled(place, tmp_path / "docs") as first:
         passages = list(first)
         names = [passage.id for passage in passages]

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from index_tools import ANIMALS, bag_of_words, ids
+from postgres_tools import with_index
 
 from nbce_rag.errors import IndexDamagedError
 from nbce_rag.folding import folded
@@ -108,10 +109,13 @@ DIFFERENT = {
 }
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> PassageIndex:
+@pytest.fixture(scope="module", params=["folder", "postgres"])
+def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PassageIndex:
     """An index in which each word of the table stands once, written either way."""
-    index = PassageIndex.create(tmp_path_factory.mktemp("words") / "index", bag_of_words)
+    place: Path | str = tmp_path_factory.mktemp("words") / "index"
+    if request.param == "postgres":
+        place = with_index(request.getfixturevalue("postgres_server"), "words")
+    index = PassageIndex.create(place, bag_of_words)
     index.add(
         Passage(f"x {text} x", id=f"{table}/{name}/{side}")
         for table, pairs in (("same", SAME), ("different", DIFFERENT))

@@ -171,9 +171,7 @@ def index_command(
     if copy_to is not None:
         if documents or check or rebuild or factory or kv:
             with errors_in_one_line():
-                raise InputError(
-                    "--copy-to goes with --index alone; give documents and the rest apart from it"
-                )
+                raise InputError("--copy-to goes with --index alone; give the rest in a command of its own")
         _copy(path, copy_to)
         return
     if check or rebuild or not documents:

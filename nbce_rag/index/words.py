@@ -51,14 +51,14 @@ def terms_of(text: str) -> Iterator[str]:
 
 
 def term_counts(*texts: str | None) -> tuple[Counter[str], int]:
-    """How often each term that can be asked for stands in texts, and how many words they have in all.
+    """How often each term that can be asked for stands in texts, in small letters, and how many words they have.
 
     Of unspaced scripts, characters and pairs of neighbours both are terms; only characters count as words.
     """
     counts: Counter[str] = Counter()
     size = 0
     for text in texts:
-        words = spaced(_words(text or "")).split()
+        words = spaced(_words(text or "")).lower().split()
         counts.update(words)
         size += len(words)
         if not (text or "").isascii():

@@ -47,7 +47,7 @@ class WordRows(Database):
 
     def count_words(self, term: str, limit: int) -> int:
         """How many passages have a term, counted up to a limit."""
-        return min(self._counts([term]).get(term, 0), limit)
+        return min(sum(self._counts([term]).values()), limit)
 
     def ranked_by_words(self, terms: Sequence[str], depth: int, choice: Sql) -> list[int]:
         """Keys of passages that have any of these terms, of those that meet `choice`, the best first.
@@ -75,7 +75,7 @@ class WordRows(Database):
         return keys
 
     def _counts(self, terms: Sequence[str]) -> dict[str, int]:
-        short = {term[:_LONGEST] for term in terms}
+        short = {term.lower()[:_LONGEST] for term in terms}
         return dict(self._rows("SELECT term, passages FROM terms WHERE term = ANY(%s)", (list(short),)))
 
     def _scored(
