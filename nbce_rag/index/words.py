@@ -51,9 +51,10 @@ def terms_of(text: str) -> Iterator[str]:
 
 
 def term_counts(*texts: str | None) -> tuple[Counter[str], int]:
-    """How often each term that can be asked for stands in texts, in small letters, and how many words they have.
+    """How often each term that can be asked for stands in texts, and how many words they have.
 
     Of unspaced scripts, characters and pairs of neighbours both are terms; only characters count as words.
+    Letters are small.
     """
     counts: Counter[str] = Counter()
     size = 0

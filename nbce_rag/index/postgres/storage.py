@@ -60,27 +60,31 @@ class PostgresStorage(PassageRows):
         is_last: bool = True,
     ) -> Choice | None:
         """From which passages a search chooses; None where there are none."""
-        factory = self.meta()["factory"]
+        made = sql_of(IS_GENERATED)
+        query = (
+            "SELECT passages, (SELECT value FROM meta WHERE key = 'factory'), EXISTS (SELECT FROM passages p "
+            f"WHERE p.odd), EXISTS (SELECT FROM passages p WHERE {made.text}) FROM state"
+        )
+        passages, factory, has_odd, has_made = self._asked(query, made.values)[0]
         graph = factory if factory not in ("auto", "flat") else None
         parts: list[Sql] = []
-        made = sql_of(IS_GENERATED)
-        is_hidden = not (generated or (condition and mentions(condition, "origin")))
-        if is_hidden and self._are_there(made):
+        if has_made and not (generated or (condition and mentions(condition, "origin"))):
             parts.append(Sql(f"NOT {made.text}", made.values))
         if ids is not None:
             ids = list(ids)
             parts.append(Sql("p.id = ANY(%s)", ([encoded(text) for text in ids],)))
         if condition is not None:
-            if calls(condition) or self._are_there(Sql("p.odd")):
+            if calls(condition) or has_odd:
                 keys = self.matching(condition, ids).tolist()
                 parts.append(Sql("p.key = ANY(%s::bigint[])", (keys,)))
             else:
                 parts.append(sql_of(condition))
         sql = all_of(parts)
         if not parts:
-            return Choice(sql, graph) if self.state().passages else None
+            return Choice(sql, graph) if passages else None
         if graph is None:
-            return Choice(sql, None) if self._are_there(sql) else None
+            query = f"SELECT EXISTS (SELECT FROM passages p WHERE {sql.text})"
+            return Choice(sql, None) if self._asked(query, sql.values)[0][0] else None
         query = f"SELECT count(*) FROM (SELECT FROM passages p WHERE {sql.text} LIMIT %s) AS chosen"
         count = self._asked(query, (*sql.values, _EXACT_UP_TO + 1))[0][0]
         return Choice(sql, graph if count > _EXACT_UP_TO else None) if count else None
@@ -132,6 +136,8 @@ class PostgresStorage(PassageRows):
             if factory not in ("auto", "flat"):
                 schema.create_hnsw(connection, factory, dimension)
             self.set_meta("factory", factory)
+            for table in ("passages", "vectors", "terms"):
+                connection.execute(f"ANALYZE {table}".encode())  # the planner knows what there is at once
 
     def check(self) -> CheckReport:
         """Reads everything and says what is wrong."""
@@ -145,10 +151,6 @@ class PostgresStorage(PassageRows):
     def _keys(self, sql: Sql) -> list[int]:
         rows = self._asked(f"SELECT p.key FROM passages p WHERE {sql.text}", sql.values)
         return [row[0] for row in rows]
-
-    def _are_there(self, sql: Sql) -> bool:
-        query = f"SELECT EXISTS (SELECT FROM passages p WHERE {sql.text})"
-        return bool(self._asked(query, sql.values)[0][0])
 
     def _asked_of(self, condition: Condition, sql: Sql) -> list[int]:
         """Keys of the passages, among those that meet SQL, of which the condition itself holds."""
