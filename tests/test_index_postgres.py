@@ -263,6 +263,17 @@ class TestRights:
                     change()
             assert len(reader) == 4
 
+    def test_a_writer_adds_and_removes(self, reader_url: str, postgres_url: str) -> None:
+        role, schema = reader_url.partition("//")[2].partition("@")[0], postgres_url.rpartition("=")[2]
+        with closing(connect(postgres_url)) as connection:
+            connection.execute(f"GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role}")
+        with open_again(reader_url) as writer:
+            assert writer.add([Passage("cows moo", id="cow"), Passage("cats purr loud", id="cat")]) == 2
+            assert writer.delete("dog") == 1
+            assert writer.check().ok
+            with pytest.raises(PassageIndexError, match=r"lacks a right .*owner"):
+                writer.compact("hnsw")
+
     def test_a_role_without_rights(self, index: PassageIndex, postgres_url: str) -> None:
         with closing(connect(postgres_url)) as connection:
             connection.execute("CREATE ROLE nobody_at_all LOGIN")

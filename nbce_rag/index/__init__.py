@@ -1,4 +1,4 @@
-"""The passage index: a folder that SQLite and FAISS share.
+"""The passage index: a folder that SQLite and FAISS share, or a database (`postgres`) by the same class.
 
 `passages.sqlite` (WAL) is the truth: passages, metadata, vectors in float32, an inverted index of the
 metadata, an FTS5 index of the words, and the list of the vector files. A change is one transaction in it,
