@@ -91,9 +91,9 @@ def test_langchain(url: str) -> None:
         store = PassageVectorStore(index=index)
         (document,) = store.similarity_search("cats purr", k=1, filter={"legs": {"$gte": 4}})
         assert document.id == "cat"
-        found = PassageRetriever(store=index, k=2).invoke("cats purr")
+        found = PassageRetriever(store=store, k=2).invoke("cats purr")
         assert [one.id for one in found] == ids(index.search("cats purr", 2))
-        assert SECRET not in json.dumps(PassageRetriever(store=index).to_json(), default=str)
+        assert SECRET not in json.dumps(PassageRetriever(store=store).to_json(), default=str)
 
     class Bag(Embeddings):
         def embed_documents(self, texts: list[str]) -> list[list[float]]:
