@@ -385,6 +385,14 @@ class TestConnections:
                 delete()
             assert len(index) == 4
 
+    def test_each_transaction_may_have_another_session(self, index: PassageIndex) -> None:
+        """As behind a pooler such as PgBouncer."""
+        index.add(ANIMALS)
+        for connection in index._storage._connections._idle:  # type: ignore[attr-defined]
+            connection.execute("DISCARD ALL")
+        assert ids(index.search("cats purr", 1, mode="hybrid")) == ["cat"]
+        assert index.add([Passage("new", id="new")]) == 1
+
     def test_a_limit_of_connections(self, postgres_url: str) -> None:
         with PassageIndex.create(f"{postgres_url}&connections=1", bag_of_words, timeout=0.2) as index:
             index.add(ANIMALS)

@@ -34,6 +34,7 @@ class Connections:
         self._address = address
         self._timeout = timeout
         self._closed = False
+        self._settings = ""  # of each transaction, since a pooler may give each another session
         self._begin_anew()
 
     @contextmanager
@@ -87,10 +88,10 @@ class Connections:
                 connection = self._idle.pop()
             except IndexError:
                 connection = self._connect()
-                connection.execute(begin)
+                connection.execute((begin + self._settings).encode())
                 return connection
             try:
-                connection.execute(begin)
+                connection.execute((begin + self._settings).encode())
                 return connection
             except (psycopg.OperationalError, psycopg.InterfaceError):
                 connection.close()
@@ -110,7 +111,7 @@ class Connections:
                 autocommit=True,  # transactions are begun by name
                 connect_timeout=max(2, round(self._timeout)),
                 application_name="nbce-rag",
-                prepare_threshold=None,  # a pooler between may give each transaction another session
+                prepare_threshold=None,
             )
         except psycopg.Error as error:
             raise unreachable(address, error) from error
@@ -130,11 +131,10 @@ class Connections:
                 "hnsw.iterative_scan": "strict_order",
                 "jit": "off",
             }
-            calls = ", ".join("set_config(%s, %s, false)" for _ in settings)
-            connection.execute(f"SELECT {calls}", [text for pair in settings.items() for text in pair])
-            pgvector.psycopg.vector.register_vector_info(
-                connection, psycopg.types.TypeInfo.fetch(connection, "vector")
-            )
+            self._settings = "".join(f"; SET LOCAL {name} = {text}" for name, text in settings.items())
+            name = psycopg.sql.Identifier(row[1], "vector")
+            info = psycopg.types.TypeInfo.fetch(connection, name)
+            pgvector.psycopg.vector.register_vector_info(connection, info)
         except BaseException:
             connection.close()
             raise
