@@ -21,6 +21,7 @@ _LEAST = 1e-6  # of a word that most passages have
 _LONGEST = 400  # characters of a term; PostgreSQL takes 2 KB
 _MOST = 900_000  # bytes of a tsvector, which takes 1 MiB
 _POSITIONS = 255  # of a term, which a tsvector keeps
+_ENOUGH = 8  # times as many as are asked for, to rank
 _CANDIDATES = 2_000  # passages of the rarer words of a query, of which the common ones are only scored
 
 
@@ -65,10 +66,10 @@ class WordRows(Database):
         rare: list[str] = []
         size = 0
         for term, count in counts:
+            if size >= _ENOUGH * depth and size + count > _CANDIDATES:
+                break
             rare.append(term)
             size += count
-            if size >= max(_CANDIDATES, 8 * depth):
-                break
         keys = self._scored(rare, weights, words / max(total, 1), depth, choice)
         if len(keys) < depth and len(rare) < len(counts):
             keys = self._scored(list(weights), weights, words / max(total, 1), depth, choice)
