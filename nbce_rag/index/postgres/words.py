@@ -53,8 +53,8 @@ class WordRows(Database):
     def ranked_by_words(self, terms: Sequence[str], depth: int, choice: Sql) -> list[int]:
         """Keys of passages that have any of these terms, of those that meet `choice`, the best first.
 
-        The terms are looked up from the rarest on, until some 2,000 passages have one; those that have only
-        the others are looked at where that was too few.
+        The terms are looked up from the rarest on, for as long as few passages have one; those that have only
+        the others, which are common, are looked at where that was too few.
         """
         counts = sorted(self._counts(terms).items(), key=lambda pair: (pair[1], pair[0]))
         if not counts:
