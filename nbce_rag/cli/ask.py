@@ -41,7 +41,7 @@ __all__ = ["ask_command"]
 def ask_command(
     question: Annotated[str, typer.Argument(metavar="QUESTION", show_default=False)],
     path: Annotated[
-        Path, typer.Option("--index", metavar="DIR", help="The index to search.", show_default=False)
+        str, typer.Option("--index", metavar="DIR", help="The index to search.", show_default=False)
     ],
     k: KOption = 8,
     where: Annotated[

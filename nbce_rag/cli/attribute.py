@@ -21,7 +21,7 @@ __all__ = ["attribute_command"]
 def attribute_command(
     question: Annotated[str, typer.Argument(metavar="QUESTION", show_default=False)],
     path: Annotated[
-        Path, typer.Option("--index", metavar="DIR", help="The index to search.", show_default=False)
+        str, typer.Option("--index", metavar="DIR", help="The index to search.", show_default=False)
     ],
     text: Annotated[
         str | None, typer.Option("--text", metavar="TEXT", help="The answer.", show_default=False)

@@ -28,7 +28,7 @@ _BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 def kv_command(
     path: Annotated[
-        Path | None,
+        str | None,
         typer.Argument(
             metavar="[DIR]",
             help="An index whose passages were read with `index --kv`, or the folder of a KV store.",
@@ -142,13 +142,13 @@ def parse_bytes(text: str) -> int:
     return int(size)
 
 
-def _folder(path: Path | None) -> Path:
+def _folder(path: str | None) -> Path:
     if path is None:
         from ..files import cache_dir
 
         return cache_dir() / "kv"
     index = IndexFolder(path)
-    return index.kv if index.has_index() else path
+    return index.kv if index.has_index() else index.path
 
 
 def _prune(folder: KVFolder, clear: bool) -> int:
