@@ -6,37 +6,44 @@ import asyncio
 import math
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from .access import Caller
 from .limits import Limits
 from .wire.errors import ServerError
 
-__all__ = ["Admission", "Rates", "Turn"]
+__all__ = ["Admission", "Place", "Rates"]
 
 _FIRST_GUESS_S = 5.0  # of how long a question takes, before any has been answered
 _WEIGHT = 0.2  # of the newest question in the running mean
 _LONGEST_S = 120.0  # OpenAI's clients obey no longer wait
 
 
-@dataclass(slots=True)
-class Turn:
-    """A question that was let in.
+class Place:
+    """A question that was let in: it has its turn, or waits for it.
 
     Attributes:
-        waited: Seconds that it waited.
+        tokens: Of its prompts, as well as one can say.
+        waited: Seconds that it waited for its turn; 0 as long as it waits.
     """
 
-    waited: float = 0.0
+    def __init__(self, name: str, tokens: int, begun: float) -> None:
+        self.tokens = tokens
+        self.waited = 0.0
+        self._name = name
+        self._time = begun  # since when it waits, and then since when it has its turn
+        self._turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
+    @property
+    def has_turn(self) -> bool:
+        """Whether its turn has come."""
+        return self._turn.done()
 
-@dataclass(slots=True, eq=False)
-class _Waiter:
-    tokens: int
-    begun: float
-    turn: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    async def turn(self) -> None:
+        """Waits until its turn has come."""
+        # Shielded: a wait that is cancelled is not a turn that has come.
+        await asyncio.shield(self._turn)
 
 
 class Admission:
@@ -59,7 +66,7 @@ class Admission:
         self._limits = limits
         self._refuse = refuse
         self._clock = clock
-        self._queues: OrderedDict[str, deque[_Waiter]] = OrderedDict()
+        self._queues: OrderedDict[str, deque[Place]] = OrderedDict()
         self._running = 0
         self._mean = _FIRST_GUESS_S
 
@@ -76,74 +83,64 @@ class Admission:
     @property
     def waiting_tokens(self) -> int:
         """Prompt tokens of those that wait."""
-        return sum(waiter.tokens for queue in self._queues.values() for waiter in queue)
+        return sum(place.tokens for queue in self._queues.values() for place in queue)
 
     def retry_after(self) -> float:
         """Seconds after which there may be room: by how many are before one, and how fast they go."""
         rounds = (self.waiting + self._running) / self._limits.max_running
         return min(max(self._mean * max(rounds, 1.0), 1.0), _LONGEST_S)
 
-    @asynccontextmanager
-    async def turn(self, caller: Caller, prompt_tokens: int) -> AsyncIterator[Turn]:
-        """Waits for a question's turn, and holds it within. Cancelling it leaves the queue.
+    @contextmanager
+    def place(self, caller: Caller, tokens: int) -> Iterator[Place]:
+        """A place for a question, at once; its turn is waited for by `Place.turn`. It is given up at the end.
 
         Args:
-            caller: whose turn it is: keys come by turns, the questions of one in their order.
-            prompt_tokens: over all rows, as well as one can say.
+            caller: whose it is: keys come by turns, the questions of one in their order.
+            tokens: of its prompts over all rows, as well as one can say.
 
         Raises:
             ServerError: 429; too many wait.
         """
-        begun = self._clock()
-        if self._running < self._limits.max_running and not self._queues:
-            self._running += 1
-        else:
-            await self._wait(caller, prompt_tokens, begun)
-        entered = self._clock()
+        place = self._enter(caller, tokens)
         try:
-            yield Turn(entered - begun)
+            yield place
         finally:
-            self._mean += _WEIGHT * (self._clock() - entered - self._mean)
-            self._running -= 1
-            self._admit()
+            self._leave(place)
 
-    async def _wait(self, caller: Caller, tokens: int, begun: float) -> None:
-        limits = self._limits
+    def _enter(self, caller: Caller, tokens: int) -> Place:
+        place = Place(caller.name, tokens, self._clock())
+        if self._running < self._limits.max_running and not self._queues:
+            self._give_turn(place)
+            return place
+        limits, held = self._limits, self.waiting_tokens
         if self.waiting >= limits.max_waiting:
             raise self._full("queue_full", f"{limits.max_waiting} questions wait already (max_waiting)")
-        held = self.waiting_tokens
         if held and held + tokens > limits.max_waiting_tokens:
-            raise self._full(
-                "queue_tokens", f"questions of {held:,} tokens wait already (max_waiting_tokens)"
-            )
-        waiter = _Waiter(tokens, begun)
-        self._queues.setdefault(caller.name, deque()).append(waiter)
-        try:
-            await waiter.turn
-        except asyncio.CancelledError:
-            if waiter.turn.done() and not waiter.turn.cancelled():
-                self._running -= 1  # its turn came in the same moment as it left
-                self._admit()
-            else:
-                self._remove(caller.name, waiter)
-            raise
+            what = f"questions of {held:,} tokens wait already (max_waiting_tokens)"
+            raise self._full("queue_tokens", what)
+        self._queues.setdefault(caller.name, deque()).append(place)
+        return place
 
-    def _admit(self) -> None:
+    def _give_turn(self, place: Place) -> None:
+        now = self._clock()
+        place.waited, place._time = now - place._time, now
+        place._turn.set_result(None)
+        self._running += 1
+
+    def _leave(self, place: Place) -> None:
+        if place.has_turn:
+            self._mean += _WEIGHT * (self._clock() - place._time - self._mean)
+            self._running -= 1
+        else:
+            queue = self._queues[place._name]
+            queue.remove(place)
+            if not queue:
+                del self._queues[place._name]
         while self._queues and self._running < self._limits.max_running:
             name, queue = self._queues.popitem(last=False)
-            waiter = queue.popleft()
+            self._give_turn(queue.popleft())
             if queue:
                 self._queues[name] = queue  # at the end: the next key's turn comes before its next question
-            if not waiter.turn.done():
-                self._running += 1
-                waiter.turn.set_result(None)
-
-    def _remove(self, name: str, waiter: _Waiter) -> None:
-        queue = self._queues.get(name)
-        if queue is not None and waiter in queue:
-            queue.remove(waiter)
-            if not queue:
-                del self._queues[name]
 
     def _full(self, reason: str, what: str) -> ServerError:
         self._refuse(reason)

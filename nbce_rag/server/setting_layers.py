@@ -181,6 +181,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "port": _number,
     "keys": _path,
     "api_key": _text,
+    "link_secret": _text,
     "no_auth": _truth,
     "allowed_hosts": _texts,
     "cors_origins": _texts,

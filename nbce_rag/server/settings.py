@@ -41,6 +41,8 @@ class ServerSettings:
         keys: the keys file (`nbce_rag.server.key_file`), or None.
         api_key: one more key, for everything; not to be given as a flag, which other people of the machine
             can see.
+        link_secret: signs links to sources; None makes one, so that links end with the process. Servers that
+            stand for each other share one.
         no_auth: listen at other addresses without keys, where something before the server asks for them.
         allowed_hosts: names by which browsers may reach the server, beside addresses in numbers, `localhost`,
             and the names in `host` and `public_url`. "*" allows all. With keys all are allowed, unless some
@@ -71,6 +73,7 @@ class ServerSettings:
     port: int = 8000
     keys: Path | None = None
     api_key: str | None = field(default=None, repr=False)
+    link_secret: str | None = field(default=None, repr=False)
     no_auth: bool = False
     allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()

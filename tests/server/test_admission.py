@@ -25,6 +25,12 @@ class Clock:
         return self.now
 
 
+async def settle() -> None:
+    """Lets everything run that can."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
 class Bench:
     """Questions that hold their turns until they are let go; `order` has those whose turn came."""
 
@@ -37,15 +43,16 @@ class Bench:
     async def ask(self, name: str, caller: Caller = ANN, tokens: int = 10) -> None:
         self._ends[name] = asyncio.Event()
         self.tasks[name] = asyncio.create_task(self._ask(name, caller, tokens))
-        await asyncio.sleep(0)
+        await settle()
 
     async def end(self, name: str) -> None:
         self._ends[name].set()
         await self.tasks[name]
-        await asyncio.sleep(0)
+        await settle()
 
     async def _ask(self, name: str, caller: Caller, tokens: int) -> None:
-        async with self.admission.turn(caller, tokens):
+        with self.admission.place(caller, tokens) as place:
+            await place.turn()
             self.order.append(name)
             await self._ends[name].wait()
 
@@ -86,7 +93,7 @@ async def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
     await room.ask("a")
     await room.ask("b")
     with pytest.raises(ServerError, match="1 questions wait already") as caught:
-        async with room.admission.turn(ANN, 1):
+        with room.admission.place(ANN, 1):
             pass
     assert caught.value.status == 429
     assert caught.value.retry_after is not None
@@ -104,9 +111,8 @@ async def test_prompt_tokens_that_wait_are_bounded_too() -> None:
     room = Bench(Admission(Limits(max_running=1, max_waiting_tokens=100), reasons.append))
     await room.ask("a", tokens=5000)
     await room.ask("b", tokens=5000)  # one may always wait, or it would never be answered
-    with pytest.raises(ServerError) as caught:
-        async with room.admission.turn(ANN, 1):
-            pass
+    with pytest.raises(ServerError) as caught, room.admission.place(ANN, 1):
+        pass
     assert (caught.value.status, reasons) == (429, ["queue_tokens"])
     await room.end("a")
     await room.end("b")
@@ -115,9 +121,8 @@ async def test_prompt_tokens_that_wait_are_bounded_too() -> None:
 async def test_nobody_waits_where_nobody_may() -> None:
     room = bench(max_running=1, max_waiting=0)
     await room.ask("a")
-    with pytest.raises(ServerError):
-        async with room.admission.turn(ANN, 1):
-            pass
+    with pytest.raises(ServerError), room.admission.place(ANN, 1):
+        pass
     await room.end("a")
 
 
@@ -126,7 +131,7 @@ async def test_who_leaves_the_queue_leaves_no_gap() -> None:
     for name in "abc":
         await room.ask(name)
     room.tasks["b"].cancel()
-    await asyncio.sleep(0)
+    await settle()
     assert room.admission.waiting == 1
     await room.end("a")
     assert room.order == ["a", "c"]
@@ -142,8 +147,8 @@ async def test_who_leaves_in_the_moment_of_its_turn_hands_it_on() -> None:
     await asyncio.sleep(0)  # a is done and b's turn has come, but b does not know
     assert (room.admission.waiting, room.order) == (1, ["a"])
     room.tasks["b"].cancel()
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await settle()
+    await settle()
     assert room.order == ["a", "c"]
     await room.end("c")
     assert (room.admission.running, room.admission.waiting) == (0, 0)
@@ -151,9 +156,8 @@ async def test_who_leaves_in_the_moment_of_its_turn_hands_it_on() -> None:
 
 async def test_an_error_gives_the_turn_back() -> None:
     room = bench(max_running=1)
-    with pytest.raises(ValueError, match="broken"):
-        async with room.admission.turn(ANN, 1):
-            raise ValueError("broken")
+    with pytest.raises(ValueError, match="broken"), room.admission.place(ANN, 1):
+        raise ValueError("broken")
     assert room.admission.running == 0
 
 
@@ -162,7 +166,7 @@ async def test_the_time_to_come_back_follows_how_long_answers_take() -> None:
     admission = Admission(Limits(max_running=1, max_waiting=0), clock=clock)
 
     async def answer(seconds: float) -> None:
-        async with admission.turn(ANN, 1):
+        with admission.place(ANN, 1):
             clock.now += seconds
 
     for _ in range(40):
@@ -182,8 +186,9 @@ async def test_a_turn_says_how_long_it_was_waited_for() -> None:
     waits: list[float] = []
 
     async def ask(seconds: float) -> None:
-        async with admission.turn(ANN, 1) as turn:
-            waits.append(turn.waited)
+        with admission.place(ANN, 1) as place:
+            await place.turn()
+            waits.append(place.waited)
             await asyncio.sleep(0)
             clock.now += seconds
 

@@ -1,0 +1,1 @@
+"""Transport: what HTTP asks for, and what it gets."""
