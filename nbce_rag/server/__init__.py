@@ -1,7 +1,7 @@
-"""The server: OpenAI's wire, and one of our own, over one engine and any number of indexes (extra `[server]`).
+"""The server: OpenAI's wire, and one of our own, over one engine and its indexes (extra `[server]`).
 
-`wire` translates, `routes` transport; `asking` is the one way in which a question becomes an answer. Importing
-this package loads no web framework.
+`wire` translates, `routes` transport; `asking` is the one way in which a question becomes an answer. It
+loads no web framework before it is asked for an application.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ class Policy(Protocol):
     """What is asked before a question is answered. A caller is what `request.state.caller` holds, or None."""
 
     def may_read(self, caller: Any, index: str) -> bool:
-        """Whether a caller may know of an index. One that it may not is answered like one that is not there."""
+        """Whether a caller may know of an index; one that it may not is as if it were not there."""
         ...
 
     def admitted(self, caller: Any, request: Request) -> AbstractAsyncContextManager[None]:

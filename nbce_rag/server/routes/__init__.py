@@ -1,1 +1,1 @@
-"""Transport: what HTTP asks for, and what it gets."""
+"""What is reached under which address: transport only."""
