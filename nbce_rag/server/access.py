@@ -147,7 +147,9 @@ class KeyRing:
             if hmac.compare_digest(digest, other):
                 match = one.caller
         if match is None:
-            raise ServerError(401, "This key is not known here; check it, or ask for one.")
+            raise ServerError(
+                401, "This key is not known here; check it, or ask for one.", code="invalid_api_key"
+            )
         return match
 
 

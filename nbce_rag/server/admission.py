@@ -174,5 +174,6 @@ class Rates:
         if level < 1:
             self._buckets[caller.name] = (level, now)
             message = f"The key {caller.name!r} may ask {rate} times a minute; wait a little."
-            raise ServerError(429, message, retry_after=math.ceil((1 - level) * 60 / rate))
+            wait = math.ceil((1 - level) * 60 / rate)
+            raise ServerError(429, message, code="rate_limit_exceeded", retry_after=wait)
         self._buckets[caller.name] = (level - 1, now)

@@ -11,8 +11,9 @@ import anyio.to_thread
 from fastapi import FastAPI
 
 from ..errors import NbceWarning
-from .policy import OpenPolicy
-from .routes import ask, models
+from .middleware import add_middleware
+from .operation import Operation
+from .routes import ask, health, metrics, models
 from .routes.failures import add_handlers
 from .served import Opening, Served
 from .settings import ServerSettings
@@ -30,14 +31,22 @@ def create_app(settings: ServerSettings | None = None, served: Served | None = N
     """
     settings = settings or ServerSettings()
     app = FastAPI(
-        title="nbce-rag", version=version("nbce-rag"), lifespan=_lifespan, docs_url="/docs", redoc_url=None
+        title="nbce-rag",
+        version=version("nbce-rag"),
+        lifespan=_lifespan,
+        docs_url="/docs",
+        redoc_url=None,
     )
+    operation = Operation(settings)
     app.state.settings = settings
     app.state.opening = Opening(settings, served)
-    app.state.policy = OpenPolicy()
-    app.state.sign = None
+    app.state.policy = operation
+    app.state.sign = operation.signer.sign if settings.has_keys else None
     add_handlers(app)
-    app.add_api_route("/livez", _live, tags=["operation"])
+    add_middleware(app, operation)
+    operation.follow(app.state.opening)
+    app.include_router(health.router)
+    app.include_router(metrics.router)
     app.include_router(models.router)
     app.include_router(ask.router)
     return app
@@ -53,8 +62,3 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         await anyio.to_thread.run_sync(opening.close)
-
-
-async def _live() -> dict[str, str]:
-    """Whether the process answers."""
-    return {"status": "alive"}

@@ -8,9 +8,11 @@ from __future__ import annotations
 from urllib.parse import unquote
 
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .access import Caller
+from .bodies import limited_body
 from .operation import Operation
 from .record import CURRENT
 from .sse import JSONReply
@@ -41,7 +43,12 @@ class Gate:
             return
         try:
             caller = self._caller(scope)
+            receive = limited_body(scope, _path(scope), receive, self._operation.settings.limits)
+        except HTTPException as error:
+            await _refuse(ServerError(error.status_code, error.detail), scope, receive, send)
+            return
         except ServerError as error:
+            self._operation.metrics.reject(error.code or str(error.status))
             await _refuse(error, scope, receive, send)
             return
         scope.setdefault("state", {})["caller"] = caller

@@ -67,7 +67,8 @@ class HostCheck:
         shown = origin[:100]
         raise ServerError(
             403,
-            f"Pages of {shown!r} may not ask this server; if they should, start it with --cors-origin {shown}.",
+            f"Pages of {shown!r} may not ask this server; if they should, start it with"
+            f" --cors-origin {shown}.",
             code="origin_not_allowed",
         )
 

@@ -104,7 +104,7 @@ class Metrics:
         self._under_way.inc()
 
     def reject(self, reason: str) -> None:
-        """A request was turned away: "queue_full", "queue_tokens", "rate", "key", "loading", "draining", ..."""
+        """A request was turned away: "queue_full", "queue_tokens", "rate_limit_exceeded", "draining", ..."""
         self._rejected.labels(reason).inc()
 
     def observe(self, record: RequestRecord) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -10,8 +11,12 @@ from .logs import log_request
 from .operation import Operation
 from .record import CURRENT, RequestRecord
 from .request_ids import HEADER, request_id
+from .sse import JSONReply
+from .wire.errors import error_reply
 
 __all__ = ["Recording"]
+
+_log = logging.getLogger("nbce_rag.server")
 
 
 class Recording:
@@ -50,10 +55,15 @@ class Recording:
         self._operation.begin(record)
         try:
             await self._app(scope, note_receive, note_send)
-        except BaseException as error:
+        except Exception as error:
             record.error = type(error).__name__
-            record.status = record.status or 500
-            raise
+            if record.status:
+                raise  # what has begun cannot become something else
+            # Handled here, and not by what stands around all middleware: this reply too has its id.
+            _log.error("A request failed", exc_info=error)
+            reply = error_reply(error)
+            response = JSONReply(reply.body, status_code=reply.status, headers=reply.headers)
+            await response(scope, receive, note_send)
         finally:
             record.seconds = time.monotonic() - record.begun
             record.endpoint = _endpoint(scope)

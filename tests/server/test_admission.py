@@ -92,9 +92,11 @@ async def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
     room = Bench(Admission(Limits(max_running=1, max_waiting=1), reasons.append))
     await room.ask("a")
     await room.ask("b")
-    with pytest.raises(ServerError, match="1 questions wait already") as caught:
-        with room.admission.place(ANN, 1):
-            pass
+    with (
+        pytest.raises(ServerError, match="1 questions wait already") as caught,
+        room.admission.place(ANN, 1),
+    ):
+        pass
     assert caught.value.status == 429
     assert caught.value.retry_after is not None
     assert caught.value.retry_after >= 1
