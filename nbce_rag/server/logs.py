@@ -15,6 +15,7 @@ __all__ = ["JsonFormatter", "log_request", "set_up_logs"]
 
 _requests = logging.getLogger("nbce_rag.server.requests")
 _CONTENTS = ("question", "text")
+_ALWAYS = ("/livez", "/readyz", "/health", "/metrics")  # asked every few seconds, by machines
 _NUMBERS = ("queue", "retrieve", "prefill", "first_token", "decode", "seconds", "grounding")
 
 
@@ -83,6 +84,8 @@ def log_request(record: RequestRecord, *, contents: bool = False) -> None:
     if contents:
         fields |= {name: getattr(record, name) for name in _CONTENTS}
     level = logging.ERROR if record.status >= 500 and record.status != 503 else logging.INFO
+    if record.endpoint in _ALWAYS and record.status in (200, 503):
+        level = logging.DEBUG
     told = {name: value for name, value in fields.items() if value is not None}
     _requests.log(level, "request", extra={"fields": told})
 

@@ -68,6 +68,8 @@ class EndingServer(uvicorn.Server):
         if await super().on_tick(counter):
             return True
         self._tell()
+        if self._opening.error is not None:
+            return True  # whoever started it has to know, and not only who asks whether it is ready
         drain, now = self._operation.drain, time.monotonic()
         if not drain.has_begun:
             return False
@@ -81,8 +83,8 @@ class EndingServer(uvicorn.Server):
         return self._ended is not None and now - self._ended >= _LAST_WORDS_S and self._leave()
 
     def _leave(self) -> bool:
-        # Nobody waits for a model that is still being loaded.
-        self.force_exit = not self._opening.is_done
+        if not self._opening.is_done:
+            self._end(0)  # nobody waits for a model that is still being loaded; nothing was asked yet
         return True
 
     def _tell(self) -> None:
@@ -137,13 +139,16 @@ def address_of(listener: socket.socket) -> str:
 
 def run(
     app: ASGIApp, settings: ServerSettings, operation: Operation, opening: Opening, at: socket.socket
-) -> None:
+) -> Exception | None:
     """Serves until a signal comes.
 
     Args:
         app: the application.
         settings, operation, opening: of it.
         at: a listening socket.
+
+    Returns:
+        What kept it from opening what it was to serve; None where it served.
     """
     config = uvicorn.Config(
         app,
@@ -157,3 +162,4 @@ def run(
         timeout_graceful_shutdown=max(1, round(_LAST_WORDS_S)),
     )
     EndingServer(config, operation, opening).run(sockets=[at])
+    return opening.error
