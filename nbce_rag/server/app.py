@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from ..errors import NbceWarning
 from .middleware import add_middleware
 from .operation import Operation
-from .routes import ask, health, metrics, models
+from .routes import ask, files, health, metrics, models
 from .routes.failures import add_handlers
 from .served import Opening, Served
 from .settings import ServerSettings
@@ -47,6 +47,7 @@ def create_app(settings: ServerSettings | None = None, served: Served | None = N
     operation.follow(app.state.opening)
     app.include_router(health.router)
     app.include_router(metrics.router)
+    app.include_router(files.router)
     app.include_router(models.router)
     app.include_router(ask.router)
     return app
@@ -61,4 +62,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         yield
     finally:
+        # Before the indexes that it writes to.
+        await anyio.to_thread.run_sync(app.state.policy.jobs.close)
         await anyio.to_thread.run_sync(opening.close)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from ..answers.answer import Piece
+from ..files import cache_dir
 from ..options import Options
 from ..request import Request
 from .access import NOBODY_ELSE, Caller, may_read
@@ -15,12 +16,14 @@ from .admission import Admission, Place, Rates
 from .ask import Ask
 from .drain import Drain
 from .hosts import HostCheck
+from .jobs import Jobs
 from .metrics import Metrics
 from .record import CURRENT, RequestRecord
 from .served import Opening
 from .settings import ServerSettings
 from .signatures import Signer
 from .state_metrics import state_of
+from .uploads import Uploads
 
 __all__ = ["Admitted", "Operation", "prompt_tokens"]
 
@@ -36,7 +39,7 @@ class Operation:
         settings: what it is told.
 
     Attributes:
-        keys, hosts, rates, admission, drain, metrics, signer: see their modules.
+        keys, hosts, rates, admission, drain, metrics, signer, uploads, jobs: see their modules.
         under_way: requests that are being answered.
 
     Raises:
@@ -52,6 +55,8 @@ class Operation:
         self.admission = Admission(settings.limits, self.metrics.reject)
         self.drain = Drain()
         self.signer = Signer(settings.link_secret)
+        self.uploads = Uploads(settings.files or cache_dir() / "files", settings.limits)
+        self.jobs = Jobs(settings.limits)
         self.under_way = 0
 
     def follow(self, opening: Opening) -> None:
