@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 
 import anyio.to_thread
@@ -12,8 +13,21 @@ from fastapi import FastAPI
 
 from ..errors import NbceWarning
 from .middleware import add_middleware
+from .openapi import ERRORS, describe
 from .operation import Operation
-from .routes import ask, files, health, metrics, models
+from .routes import (
+    analysis,
+    ask,
+    chat,
+    completions,
+    embeddings,
+    files,
+    health,
+    metrics,
+    models,
+    responses,
+    stores,
+)
 from .routes.failures import add_handlers
 from .served import Opening, Served
 from .settings import ServerSettings
@@ -33,10 +47,12 @@ def create_app(settings: ServerSettings | None = None, served: Served | None = N
     app = FastAPI(
         title="nbce-rag",
         version=version("nbce-rag"),
+        description="Answers from passages, each read as a context of its own, cited by what was measured.",
         lifespan=_lifespan,
-        docs_url="/docs",
+        responses=ERRORS,
         redoc_url=None,
     )
+    app.openapi = partial(describe, app)  # type: ignore[method-assign]
     operation = Operation(settings)
     app.state.settings = settings
     app.state.opening = Opening(settings, served)
@@ -49,7 +65,13 @@ def create_app(settings: ServerSettings | None = None, served: Served | None = N
     app.include_router(metrics.router)
     app.include_router(files.router)
     app.include_router(models.router)
+    app.include_router(chat.router)
+    app.include_router(responses.router)
+    app.include_router(completions.router)
+    app.include_router(embeddings.router)
+    app.include_router(stores.router)
     app.include_router(ask.router)
+    app.include_router(analysis.router)
     return app
 
 
