@@ -63,7 +63,7 @@ def create_app(settings: ServerSettings | None = None, served: Served | None = N
     operation.follow(app.state.opening)
     app.include_router(health.router)
     app.include_router(metrics.router)
-    app.include_router(files.router)
+    app.include_router(files.router, include_in_schema=settings.allow_write)
     app.include_router(models.router)
     app.include_router(chat.router)
     app.include_router(responses.router)

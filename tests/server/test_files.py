@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx
 import pytest
-from server_keys import CHIEF, STRANGER
 from index_tools import bag_of_words
 from paced import until
+from server_keys import CHIEF, STRANGER
 
 from nbce_rag.errors import NbceError
 from nbce_rag.index import PassageIndex
