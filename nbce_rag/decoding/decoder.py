@@ -3,12 +3,17 @@
 At every step the rows of a question give n + 1 distributions, a rule fuses them, one token is chosen,
 and that token is appended to every row of the question. Rows that cannot change the choice may sleep: they
 are left unread, and read what they lack in one pass when they might matter (`nbce_rag.decoding.sleepers`).
+
+Questions come and go between steps. One that comes takes its first token from its own prompt; from then on
+its rows stand behind the others' and all advance together.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -33,6 +38,21 @@ _DEAD_SHARE = 0.25
 _ASLEEP_SHARE = 0.25  # rows fall asleep where that spares so much of a step; it moves the rows that are read
 
 
+@dataclass(eq=False)
+class _Arrival:
+    """Questions whose rows do not stand in the batch yet.
+
+    Attributes:
+        rows: theirs; the rows of their groups count from the first of these.
+        log_probs: [R, V] of the first token, until that is chosen.
+        questions: their indexes.
+    """
+
+    rows: Rows
+    log_probs: Tensor | None
+    questions: range
+
+
 class LockstepDecoder:
     """Decodes a batch of questions step by step; a `nbce_rag.models.model.Decoder` over rows of any backend.
 
@@ -43,25 +63,56 @@ class LockstepDecoder:
     """
 
     def __init__(self, rows: Rows, log_probs: Tensor, groups: Sequence[Group]) -> None:
-        self._rows = rows
         self._vocab_size = log_probs.shape[-1]
-        self._log_probs: Tensor | None = log_probs
-        self._groups = list(groups)
-        self._active = dict.fromkeys(range(len(groups)))
-        self._read = len(rows)  # so many of the first rows are read at each step, the others sleep
+        self._rows: Rows = rows
+        self._groups: dict[int, Group] = {}
+        self._active: dict[int, None] = {}
+        self._count = 0  # questions so far
+        self._arrivals: list[_Arrival] = []
+        self._errors: dict[int, Exception] = {}
+        self._read = 0  # so many of the first rows are read at each step, the others sleep
         self._lags = False  # whether rows have slept since rows were dropped
         self._draft: tuple[int, ...] = ()  # tokens that were read and are not yet chosen
         self._ahead: list[Tensor] = []  # [R, V] behind each of them
         self._proposed: tuple[PromptLookup, int] | None = None  # who drafted how many
+        self.add(rows, log_probs, groups)
+
+    def add(self, rows: Rows, log_probs: Tensor, groups: Sequence[Group]) -> range:
+        """Let questions join, whose prompts were read by the same model.
+
+        Args:
+            rows: theirs.
+            log_probs: [R, V] of their first token.
+            groups: the questions; their rows count from the first of `rows`.
+
+        Returns:
+            Their indexes. The next step gives their first tokens, and none of the others'.
+        """
+        questions = range(self._count, self._count + len(groups))
+        self._count = questions.stop
+        self._groups.update(zip(questions, groups, strict=True))
+        self._active.update(dict.fromkeys(questions))
+        self._arrivals.append(_Arrival(rows, log_probs, questions))
+        return questions
 
     @property
     def active(self) -> list[int]:
         """Indexes of the questions that are still being answered."""
         return list(self._active)
 
+    @property
+    def errors(self) -> Mapping[int, Exception]:
+        """The questions that ended with the last step since they, and not the others, met an error."""
+        return self._errors
+
     def finish(self, question: int) -> None:
         """No more tokens for this question."""
         self._active.pop(question, None)
+
+    def forget(self, question: int) -> None:
+        """Nothing more will be asked about this question, which has ended."""
+        self.finish(question)
+        self._groups.pop(question, None)
 
     def dropped(self, question: int) -> int:
         """How many of a question's passage rows were dropped."""
@@ -72,25 +123,54 @@ class LockstepDecoder:
         return self._groups[question].row_steps
 
     def step(self) -> list[Step]:
-        """One token for every active question, in their order."""
+        """One token for every active question, in their order; for those that are new, if there are any.
+
+        A question that meets an error ends, and the others go on (`errors`).
+        """
+        self._errors = {}
         if not self._active:
             return []
-        log_probs = self._log_probs if self._log_probs is not None else self._advance()
-        self._log_probs = None
-        cohorts = list(self._cohorts())
-        steps = [
-            self._choose_bounded(index, log_probs)
-            for index in self._active
-            if self._groups[index].sleepers is not None
-        ]
+        steps: list[Step] = []
+        new = [arrival for arrival in self._arrivals if arrival.log_probs is not None]
+        for arrival in new:
+            assert arrival.log_probs is not None
+            steps += self._chosen([i for i in arrival.questions if i in self._active], arrival.log_probs)
+            arrival.log_probs = None
+        if not new:
+            log_probs = self._advance()
+            steps = self._chosen(self.active, log_probs)
+        return sorted(steps, key=lambda step: step.question)
+
+    def _chosen(self, questions: Sequence[int], log_probs: Tensor) -> list[Step]:
+        """The next token of questions by the log-probs [R, V] of their rows."""
+        drowsy = [index for index in questions if self._groups[index].sleepers is not None]
+        cohorts = list(self._cohorts(index for index in questions if index not in drowsy))
+        steps: list[Step] = []
+        for index in drowsy:
+            with self._ending(index):
+                steps.append(self._choose_bounded(index, log_probs))
         fused = [step for cohort in cohorts for step in self._fused(cohort, log_probs)]
         records = read_records([(rows, step, self._groups[index].entropies) for index, rows, step in fused])
         for (index, _, step), record in zip(fused, records, strict=True):
-            steps.append(self._choose(index, step, record))
-        return sorted(steps, key=lambda step: step.question)
+            with self._ending(index):
+                steps.append(self._choose(index, step, record))
+        return steps
+
+    @contextmanager
+    def _ending(self, index: int) -> Iterator[None]:
+        """An error in here ends this question."""
+        try:
+            yield
+        except Exception as error:
+            self._fail(index, error)
+
+    def _fail(self, index: int, error: Exception) -> None:
+        self._errors[index] = error
+        self.finish(index)
 
     def _advance(self) -> Tensor:
         """Append every question's last token to its rows; next log-probs [R, V]."""
+        self._join()
         if self._draft:
             expected, *rest = self._draft
             if self._groups[next(iter(self._active))].answer[-1] == expected:
@@ -99,13 +179,62 @@ class LockstepDecoder:
             self._rows.rewind(len(self._draft), self._stepped())
         self._judge()
         self._arrange()
-        self._draft = self._drafted()
-        ids = torch.zeros(self._read, 1 + len(self._draft), dtype=torch.long)
+        draft = self._drafted()
+        ids = torch.zeros(self._read, 1 + len(draft), dtype=torch.long)
         for index in self._active:
             group = self._groups[index]
-            ids[group.rows_awake] = torch.tensor([group.answer[-1], *self._draft])
-        log_probs, *self._ahead = self._rows.step(ids, self._stepped()).unbind(1)
+            ids[group.rows_awake] = torch.tensor([group.answer[-1], *draft])
+        try:
+            log_probs, *ahead = self._rows.step(ids, self._stepped()).unbind(1)
+        except Exception as error:
+            return self._advance_apart(error, is_plain=not draft)
+        self._draft, self._ahead = draft, ahead
         return log_probs
+
+    def _advance_apart(self, error: Exception, *, is_plain: bool) -> Tensor:
+        """As `_advance`, a question at a time, where a pass of all failed.
+
+        Args:
+            error: that of the pass.
+            is_plain: whether there was no draft in it, so that a question alone would fail again.
+        """
+        self._proposed = None
+        log_probs = torch.zeros(self._read, self._vocab_size)
+        if is_plain and len(self._active) == 1:
+            self._fail(self.active[0], error)
+        for index in self.active:
+            group = self._groups[index]
+            rows = group.rows_awake
+            with self._ending(index):
+                new = self._rows.step(torch.full((len(rows), 1), group.answer[-1]), rows)[:, 0]
+                log_probs = log_probs.to(new.device)
+                log_probs[rows] = new
+        self._lags = True  # the rows of those that failed
+        return log_probs
+
+    def _join(self) -> None:
+        """Put the rows of new questions behind the others'."""
+        arrivals = [a for a in self._arrivals if any(index in self._active for index in a.questions)]
+        self._arrivals = []
+        if not arrivals:
+            return
+        new = {index for arrival in arrivals for index in arrival.questions}
+        before = [self._groups[index] for index in self._active if index not in new]
+        if before and self._draft:
+            self._rows.rewind(len(self._draft), self._stepped())
+        self._proposed, self._draft, self._ahead = None, (), []
+        if not before:
+            self._read = 0
+        elif sum(len(group.rows) for group in before) < len(self._rows):
+            self._keep(before)  # all is copied now anyway
+        for arrival in arrivals:
+            first = len(self._rows) if self._read else 0
+            for index in arrival.questions:
+                if index in self._active:
+                    group = self._groups[index]
+                    group.rows = tuple(first + row for row in group.rows)
+            self._rows = self._rows.joined(arrival.rows) if self._read else arrival.rows
+            self._read += len(arrival.rows)
 
     def _stepped(self) -> range | None:
         """The rows that are read, None for all."""
@@ -153,30 +282,42 @@ class LockstepDecoder:
         is_scattered = asleep and awake != list(range(len(awake)))
         has_laggards = self._lags and not asleep and alive < len(self._rows)
         if alive < (1 - _DEAD_SHARE) * len(self._rows) or is_scattered or has_laggards:
-            self._rows = self._rows.keep([*awake, *asleep])
-            place = {row: at for at, row in enumerate([*awake, *asleep])}
-            for group in groups:
-                group.rows = tuple(place[row] for row in group.rows)
-            self._lags = False
+            self._keep(groups)
         self._lags = self._lags or bool(asleep)
         self._read = len(awake) if asleep else len(self._rows)
 
-    def _cohorts(self) -> Iterable[list[int]]:
-        """Active questions that one call of a rule can fuse: same rule, same rows, same things known.
+    def _keep(self, groups: Sequence[Group]) -> None:
+        """Drop the rows of all other questions; those that are read stand before those that sleep."""
+        awake = [row for group in groups for row in group.rows_awake]
+        asleep = [row for group in groups for row in group.rows_asleep]
+        self._rows = self._rows.keep([*awake, *asleep])
+        place = {row: at for at, row in enumerate([*awake, *asleep])}
+        for group in groups:
+            group.rows = tuple(place[row] for row in group.rows)
+        self._lags = bool(asleep)
+        self._read = len(awake)
 
-        Those of which rows sleep are not among them.
-        """
+    def _cohorts(self, questions: Iterable[int]) -> Iterable[list[int]]:
+        """Questions that one call of a rule can fuse: same rule, same rows, same things known."""
         cohorts: dict[Hashable, list[int]] = {}
-        for index in self._active:
+        for index in questions:
             group = self._groups[index]
-            if group.sleepers is not None:
-                continue
             rule = group.rule
             key = (rule if isinstance(rule, Hashable) else id(rule), len(group.rows), group.state.presence())
             cohorts.setdefault(key, []).append(index)
         return cohorts.values()
 
-    def _fused(self, cohort: list[int], log_probs: Tensor) -> Iterator[tuple[int, Tensor, Fused]]:
+    def _fused(self, cohort: list[int], log_probs: Tensor) -> list[tuple[int, Tensor, Fused]]:
+        """As `_fused_together`; where that fails, of each question by itself that does not fail then."""
+        try:
+            return list(self._fused_together(cohort, log_probs))
+        except Exception as error:
+            if len(cohort) == 1:
+                self._fail(cohort[0], error)
+                return []
+            return [one for index in cohort for one in self._fused([index], log_probs)]
+
+    def _fused_together(self, cohort: list[int], log_probs: Tensor) -> Iterator[tuple[int, Tensor, Fused]]:
         """Of questions that one call of a rule can fuse: index, rows [n + 1, V] and what they come to, with
         normalised scores [V]."""
         groups = [self._groups[index] for index in cohort]

@@ -1,7 +1,8 @@
 """Rows in one memory, read, stepped and taken back.
 
 Where nothing lags, all rows end at the same column and one pass reads them all. Rows that lag behind end at
-an earlier column, and rows that end alike are read together.
+an earlier column, and rows that end alike are read together. Columns before the first one that a row has are
+let go of when rows are copied, so that a batch in which questions come and go does not grow with time.
 """
 
 from __future__ import annotations
@@ -112,7 +113,8 @@ class CachedRows:
         """See `nbce_rag.models.model.Rows.keep`."""
         check_rows(rows, len(self))
         memory = self.memory.copied(torch.tensor(list(rows)))
-        ends, opened = ([columns[row] for row in rows] for columns in (self._ends, self._opened))
+        first = self.memory.capacity - memory.capacity
+        ends, opened = ([columns[row] - first for row in rows] for columns in (self._ends, self._opened))
         return type(self)(memory, ends, opened, self._forward, self._record)
 
     def joined(self, other: Rows) -> Self:
@@ -121,7 +123,10 @@ class CachedRows:
             raise InputError(f"{type(other).__name__} are rows of another backend; they cannot be joined.")
         end, other_end = max(self._ends), max(other._ends)
         shifts = (max(0, other_end - end), max(0, end - other_end)) if self.memory.layout.in_step else (0, 0)
-        capacity = max(end, other_end) + max(self.room, other.room)
+        begins = (int(self.memory.begins.min()) + shifts[0], int(other.memory.begins.min()) + shifts[1])
+        first = min(begins)
+        shifts = (shifts[0] - first, shifts[1] - first)
+        capacity = max(end, other_end) - first + max(self.room, other.room)
 
         def moved(mine: list[int], others: list[int]) -> list[int]:
             return [*(column + shifts[0] for column in mine), *(column + shifts[1] for column in others)]

@@ -91,7 +91,8 @@ class StateRows(CachedRows):
     def keep(self, rows: Sequence[int]) -> Self:
         """See `nbce_rag.models.model.Rows.keep`."""
         kept = super().keep(rows)
-        kept._resume([(self._state_ends[row], self._waiting(row)) for row in rows])
+        waiting = [self._waiting(row) for row in rows]
+        kept._resume([(end - len(some), some) for end, some in zip(kept._ends, waiting, strict=True)])
         return kept
 
     def joined(self, other: Rows) -> Self:
