@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from table_model import TableModel
 from torch import Tensor
+from unusual_models import build_unusual
 
 from nbce_rag import NBCE, Max, Mean, MinEntropy, Options, Posterior
 from nbce_rag.decoding import sleepers
@@ -25,9 +26,23 @@ from nbce_rag.decoding.sampling import Sampler
 from nbce_rag.errors import InputError, NumericalError
 from nbce_rag.fusion import Fused, FusionState, Rule
 from nbce_rag.models.model import RowPrompt, Step
+from nbce_rag.models.transformers.loading import wrap_model
 from nbce_rag.request import Request
 
 WORDS = 12
+HYBRIDS = ("qwen3_5", "granitemoehybrid")
+
+
+@pytest.fixture
+def make_any(make_nbce: Callable[..., NBCE], tiny_tokenizer: Any) -> Callable[..., NBCE]:
+    """`make_nbce`, also for models with recurrent layers."""
+
+    def make(family: str, **options: Any) -> NBCE:
+        if family not in HYBRIDS:
+            return make_nbce(family, **options)
+        return NBCE(wrap_model(build_unusual(family), tiny_tokenizer, name=family), **options)
+
+    return make
 
 
 class Failing:
@@ -229,9 +244,9 @@ def test_an_error_among_questions_that_are_fused_together() -> None:
     assert [len(outcome.steps) for outcome in outcomes] == [9, 3, 9]
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma3", "gpt2", "lfm2"])
-def test_real_rows_join_and_leave(family: str, make_nbce: Callable[..., NBCE]) -> None:
-    nbce = make_nbce(family, prompt=TEMPLATE, kv_store=False)
+@pytest.mark.parametrize("family", ["llama", "gemma3", "gpt2", *HYBRIDS])
+def test_real_rows_join_and_leave(family: str, make_any: Callable[..., NBCE]) -> None:
+    nbce = make_any(family, prompt=TEMPLATE, kv_store=False)
     engine = engine_of(nbce)
     requests = [
         nbce.request(QUESTION, PASSAGES, fusion=Posterior(epsilon=1e-12, tau=0.01), max_tokens=24),
@@ -282,9 +297,9 @@ def test_real_rows_join_and_leave(family: str, make_nbce: Callable[..., NBCE]) -
     assert together == alone
 
 
-def test_memory_of_a_batch_that_never_ends_stays_flat(make_nbce: Callable[..., NBCE]) -> None:
-    for family in ("llama", "lfm2"):
-        nbce = make_nbce(family, prompt=TEMPLATE)
+def test_memory_of_a_batch_that_never_ends_stays_flat(make_any: Callable[..., NBCE]) -> None:
+    for family in ("llama", "qwen3_5"):
+        nbce = make_any(family, prompt=TEMPLATE)
         engine = engine_of(nbce)
         request = nbce.request("Why?", PASSAGES[:1], max_tokens=8)
         decoder: Any = None

@@ -280,8 +280,10 @@ class LockstepDecoder:
         alive = len(awake) + len(asleep)
         # Rows in a run are read where they lie, and together if none of them lags behind.
         is_scattered = asleep and awake != list(range(len(awake)))
-        has_laggards = self._lags and not asleep and alive < len(self._rows)
-        if alive < (1 - _DEAD_SHARE) * len(self._rows) or is_scattered or has_laggards:
+        is_whole = alive == len(self._rows)
+        has_laggards = self._lags and not asleep and not is_whole
+        is_full = not is_whole and self._rows.room < 1  # of those that run along, maybe
+        if alive < (1 - _DEAD_SHARE) * len(self._rows) or is_scattered or has_laggards or is_full:
             self._keep(groups)
         self._lags = self._lags or bool(asleep)
         self._read = len(awake) if asleep else len(self._rows)
