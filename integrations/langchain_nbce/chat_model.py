@@ -190,10 +190,9 @@ class ChatNBCE(SerializableSettings, BaseChatModel):
         **kwargs: Any,
     ) -> list[Any]:
         """Answers several inputs side by side: `max_concurrency` at once, or 32 where it is not given."""
-        configs = [
-            {**one, "max_concurrency": one.get("max_concurrency") or _AT_ONCE}
-            for one in get_config_list(config, len(inputs))
-        ]
+        configs = [*get_config_list(config, len(inputs))]
+        for one in configs:
+            one["max_concurrency"] = one.get("max_concurrency") or _AT_ONCE
         return super().batch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
 
     def get_token_ids(self, text: str) -> list[int]:

@@ -145,15 +145,17 @@ def decoded(questions: Sequence[Question]) -> list[Outcome]:
         for number, place in places.items():
             if questions[place].goes == clock and decoder is not None:
                 decoder.finish(number)
-        for step in decoder.step() if decoder is not None else ():
+        clock += 1
+        if decoder is None:
+            continue
+        for step in decoder.step():
             place = places[step.question]
             outcomes[place].steps.append(step)
             if len(outcomes[place].steps) >= questions[place].tokens:
                 decoder.finish(step.question)
-        for number, error in decoder.errors.items() if decoder is not None else ():
+        for number, error in decoder.errors.items():
             assert number not in decoder.active
             outcomes[places[number]].error = error
-        clock += 1
     assert decoder is not None
     for number, place in places.items():
         outcomes[place].row_steps = decoder.row_steps(number)
