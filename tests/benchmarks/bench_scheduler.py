@@ -19,28 +19,11 @@ from collections.abc import Sequence
 
 from nbce_rag import NBCE, Answer, Passage
 
-_WORDS = [
-    "harbour",
-    "ferry",
-    "market",
-    "museum",
-    "bread",
-    "apples",
-    "noon",
-    "evening",
-    "square",
-    "island",
-    "captain",
-    "ticket",
-    "painting",
-    "garden",
-    "bridge",
-    "lamp",
-    "letter",
-    "winter",
-    "river",
-    "stone",
-]
+_NAMES = """
+harbour ferry market museum bread apples noon evening square island captain ticket painting garden bridge
+lamp letter winter river stone
+"""
+_WORDS = _NAMES.split()
 
 
 def question(number: int, passages: int, words: int) -> tuple[str, list[Passage]]:
