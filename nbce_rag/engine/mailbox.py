@@ -38,23 +38,33 @@ class Mailbox:
 
     def put(self, index: int, piece: Piece) -> None:
         """See `Sink.put`."""
-        if not self.is_closed:
-            self._add((index, piece), piece.answer is not None)
+        with self._changed:
+            if not self.is_closed:
+                self._open -= piece.answer is not None
+                self._add((index, piece))
 
     def fail(self, index: int, error: BaseException) -> None:
         """See `Sink.fail`. It ends all questions that were asked together."""
-        if not self.is_closed:
-            self.is_closed = True
-            self._add(error, True)
+        with self._changed:
+            if not self.is_closed:
+                self.is_closed = True
+                self._add(error)
 
     def note(self, message: str) -> None:
         """See `Sink.note`."""
-        self._add(message, False)
+        with self._changed:
+            self._add(message)
 
-    def close(self) -> None:
-        """Nobody takes anything any more. Also to be called where locks are held."""
+    def abandon(self) -> None:
+        """`close`, also where locks are held, and where nobody can be waiting."""
         self.is_closed = True
         self._items.clear()
+
+    def close(self) -> None:
+        """Nobody takes anything any more; whoever waits waits no longer."""
+        self.abandon()
+        with self._changed:
+            self._wake()
 
     def take(self) -> Item | None:
         """What comes next, None behind the last; waits for it."""
@@ -81,23 +91,18 @@ class Mailbox:
     def _is_done(self) -> bool:
         return self._open <= 0 or self.is_closed
 
-    def _add(self, item: Item, is_last: bool) -> None:
-        with self._changed:
-            self._items.append(item)
-            self._open -= is_last
-            self._changed.notify_all()
-            waiting = self._waiting
-        if waiting is not None:
-            loop, ready = waiting
+    def _add(self, item: Item) -> None:
+        self._items.append(item)
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.notify_all()
+        if self._waiting is not None:
+            loop, ready = self._waiting
             try:
                 loop.call_soon_threadsafe(_set, ready)
             except RuntimeError:  # the loop was closed, and nobody waits
                 self.is_closed = True
-
-    def wake(self) -> None:
-        """Let go of a thread that waits, since the mailbox was closed by another one."""
-        with self._changed:
-            self._changed.notify_all()
 
 
 def _set(ready: asyncio.Future[None]) -> None:

@@ -61,7 +61,6 @@ class Ticket(Generic[_T], Iterator[_T], AsyncIterator[_T]):
     def close(self) -> None:
         """Nothing more is drawn; what is computed for it ends within a step. Doing it twice does no harm."""
         self._mailbox.close()
-        self._mailbox.wake()
 
     async def aclose(self) -> None:
         """`close`, as async generators have it."""
@@ -104,7 +103,7 @@ class Ticket(Generic[_T], Iterator[_T], AsyncIterator[_T]):
         return self._item(*item)
 
     def __del__(self) -> None:
-        self._mailbox.close()
+        self._mailbox.abandon()
 
 
 def answers_of(engine: Engine, requests: Sequence[Request]) -> list[Answer]:
