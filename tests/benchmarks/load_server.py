@@ -1,4 +1,4 @@
-r"""A server under load, on this machine: who waits for whom, what is refused, what is left when clients are gone.
+r"""A server under load: who waits for whom, what is refused, what is left when clients are gone.
 
     python tests/benchmarks/load_server.py [--seconds 60] [--clients 32] [--packaged]
 
@@ -101,7 +101,8 @@ async def four_at_once(client: httpx.AsyncClient, tokens: int, figures: Figures)
     firsts = [reply.first or float("inf") for reply in replies]
     ends = [reply.end for reply in replies]
     waits = [f"{first - reply.begun:.2f}" for first, reply in zip(firsts, replies, strict=True)]
-    told = f"4 clients: first tokens after {', '.join(waits)} s; the first end after {min(ends) - replies[0].begun:.2f} s"
+    told = f"4 clients: first tokens after {', '.join(waits)} s, the first end after "
+    told += f"{min(ends) - replies[0].begun:.2f} s"
     figures.tell(told, max(firsts) <= min(ends))
 
 
@@ -156,7 +157,8 @@ async def many(
 async def killed(client: httpx.AsyncClient, url: str, tokens: int, figures: Figures) -> None:
     code = (
         "import httpx, json, sys\n"
-        "with httpx.stream('POST', sys.argv[1] + '/v1/ask', json=json.loads(sys.argv[2]), timeout=600) as reply:\n"
+        "url, body = sys.argv[1] + '/v1/ask', json.loads(sys.argv[2])\n"
+        "with httpx.stream('POST', url, json=body, timeout=600) as reply:\n"
         "    for line in reply.iter_lines(): print(line, flush=True)\n"
     )
     processes = []
@@ -188,9 +190,10 @@ async def slow_reader(client: httpx.AsyncClient, url: str, tokens: int, figures:
 
     without = await others()
     host, port = url.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port), limit=1024)
+    _, writer = await asyncio.open_connection(host, int(port), limit=1024)
     text = json.dumps(body(5, 10 * tokens)).encode()
-    head = f"POST /v1/ask HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: {len(text)}\r\n\r\n"
+    head = f"POST /v1/ask HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
+    head += f"content-length: {len(text)}\r\n\r\n"
     writer.write(head.encode() + text)
     await writer.drain()
     await asyncio.sleep(0.2)
