@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...index import PassageIndex
-from ..jobs import Batch, Job
-from ..uploads import StoredFile
+from ..job import Batch, Job
+from ..stored_file import StoredFile
 from .errors import bad_field
 
 __all__ = [
