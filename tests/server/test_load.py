@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -202,8 +201,11 @@ class Asgi:
         self.task = asyncio.ensure_future(self._run(app, scope))
 
     async def _run(self, app: Any, scope: dict[str, Any]) -> None:
-        with contextlib.suppress(Exception if self._reads is not None else ()):
+        try:
             await app(scope, self._receive, self._send)
+        except Exception:
+            if self._reads is None:  # of one that stalls it is what is meant to come
+                raise
 
     async def _receive(self) -> dict[str, Any]:
         if self._content:

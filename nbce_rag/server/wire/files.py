@@ -126,8 +126,7 @@ def batch_reply(batch: Batch) -> dict[str, Any]:
     """Files that were begun together."""
     statuses = [job.status for job in batch.jobs]
     counts = {
-        status: statuses.count(status)  # type: ignore[arg-type]
-        for status in ("in_progress", "completed", "failed", "cancelled")
+        status: statuses.count(status) for status in ("in_progress", "completed", "failed", "cancelled")
     }
     status = "in_progress" if counts["in_progress"] else "cancelled" if counts["cancelled"] else "completed"
     return {
