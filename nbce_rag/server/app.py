@@ -12,9 +12,23 @@ import anyio.to_thread
 from fastapi import FastAPI
 
 from ..errors import NbceWarning
+from .middleware import add_middleware
 from .openapi import ERRORS, describe
-from .policy import OpenPolicy
-from .routes import analysis, ask, chat, completions, embeddings, models, reference, responses, stores
+from .operation import Operation
+from .routes import (
+    analysis,
+    ask,
+    chat,
+    completions,
+    embeddings,
+    files,
+    health,
+    metrics,
+    models,
+    reference,
+    responses,
+    stores,
+)
 from .routes.failures import add_handlers
 from .served import Opening, Served
 from .settings import ServerSettings
@@ -41,12 +55,17 @@ def create_app(settings: ServerSettings | None = None, served: Served | None = N
         redoc_url=None,
     )
     app.openapi = partial(describe, app)  # type: ignore[method-assign]
+    operation = Operation(settings)
     app.state.settings = settings
     app.state.opening = Opening(settings, served)
-    app.state.policy = OpenPolicy()
-    app.state.sign = None
+    app.state.policy = operation
+    app.state.sign = operation.signer.sign if settings.has_keys else None
     add_handlers(app)
-    app.add_api_route("/livez", _live, tags=["operation"])
+    add_middleware(app, operation)
+    operation.follow(app.state.opening)
+    app.include_router(health.router)
+    app.include_router(metrics.router)
+    app.include_router(files.router, include_in_schema=settings.allow_write)
     app.include_router(reference.router)
     app.include_router(models.router)
     app.include_router(chat.router)
@@ -68,9 +87,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         yield
     finally:
+        # Before the indexes that it writes to.
+        await anyio.to_thread.run_sync(app.state.policy.jobs.close)
         await anyio.to_thread.run_sync(opening.close)
-
-
-async def _live() -> dict[str, str]:
-    """Whether the process answers."""
-    return {"status": "alive"}
