@@ -1,4 +1,4 @@
-"""A server for tests of the page: it plays answers that were made by hand, over the real page and its headers."""
+"""A server for tests of the page: the real page and its headers, and answers that were made by hand."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from nbce_rag.answers.answer import Answer
 from nbce_rag.answers.report import report as report_of
 from nbce_rag.evidence.conflict import Claim, Conflict
 from nbce_rag.server.routes.page import router
+from nbce_rag.server.wire.reply import citation_item
 
 __all__ = ["KEY", "FakeServer", "fake_server"]
 
@@ -112,7 +113,7 @@ def code() -> Answer:
 
 def chinese() -> Answer:
     passages = (
-        Passage("连珠水碓由陆家港的工师顾长汀设计，用了三年。😀", id="zh-1", title="水碓", source="zh.md", start=0),
+        Passage("连珠水碓由陆家港的工师顾长汀设计，用了三年。😀", id="zh-1", title="水碓", source="zh.md"),
         Passage("云墨山上有一座寺。", id="zh-2", title="云墨"),
     )
     return an_answer("😀 连珠水碓由陆家港的工师顾长汀设计", passages, [[0.9, 0.1]])
@@ -166,9 +167,8 @@ async def _stream(server: FakeServer, answer: Answer) -> AsyncIterator[str]:
         yield ": ping\n\n"
         yield _event("retrieved", {"query": answer.question, "passages": passages})
         await asyncio.sleep(server.pause * 3)
-        ends = [citation["end"] for citation in report["citations"]]
         for place, token in enumerate(answer.tokens):
-            done = [c for c, end in zip(report["citations"], ends, strict=True) if token.start < end <= token.end]
+            done = [citation_item(one) for one in answer.citations if token.start < one.end <= token.end]
             values = {"text": token.text, "start": token.start, "end": token.end, "weights": token.weights}
             piece = {"text": token.text, "thought": "", "tokens": [values], "citations": done}
             yield _event("piece", piece)
@@ -239,7 +239,7 @@ def _app(server: FakeServer) -> FastAPI:
             "url": f"source/{index}/{name}?expires=1&signature=x",
         }
 
-    @app.get("/v1/indexes/{index}/passages/{name}/pages")
+    @app.get("/v1/indexes/{index}/pages/{name}")
     def pages(index: str, name: str) -> dict[str, Any]:
         return {"is_current": False, "pages": []}
 

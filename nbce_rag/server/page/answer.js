@@ -7,7 +7,7 @@ import { pointsIn, unitsOf } from "./offsets.js";
 import { isRunning } from "./turns.js";
 import { useWords } from "./words.js";
 
-const STRONGEST = 0.34; // of a colour behind text, which keeps its contrast of 4.5 to 1
+const STRONGEST = 0.28; // of a colour behind text, which keeps its contrast of 4.5 to 1
 const WEAKEST = 0.04;
 const AROUND = 90; // code points of a quote's surroundings
 const LINGER = 140; // ms that a note stays while the pointer goes to it
@@ -64,7 +64,7 @@ export function Answer({ turn, view, colourful, opened, onOpen }) {
   const item = (one, key) => {
     if (one.kind === "mark")
       return html`<span key=${key} class="chips"
-        >${one.ownLine ? "\n" : ""}${one.places.map((place, nth) => chip(one, place, nth))}</span
+        >${one.ownLine ? "\n" : "\u2060"}${one.places.map((place, nth) => chip(one, place, nth))}</span
       >`;
     return html`<${Stretch} key=${key} one=${one} view=${view} colourful=${colourful} />`;
   };

@@ -70,6 +70,7 @@ function App() {
     running.current = control;
     setOpened(null);
     setTurn(next);
+    setQuestion("");
     history.replaceState(null, "", linkOf(next.question, next.options));
     let last = next;
     let frame = 0;
@@ -132,7 +133,7 @@ function App() {
           ${turn && html`<h1 class="sr">${words.title}</h1>`}
           ${asksForKey
             ? html`<${KeyForm} wasWrong=${Boolean(key.get())} onKey=${() => { setServer((old) => ({ ...old, error: null })); load(); }} />`
-            : html`<${Form} ...${{ question, options, field }} onQuestion=${setQuestion} indexes=${server.indexes} rules=${server.rules}
+            : html`<${Form} ...${{ question, options, field, isFirst: !turn }} onQuestion=${setQuestion} indexes=${server.indexes} rules=${server.rules}
                 onOptions=${(changes) => setOptions((old) => ({ ...old, ...changes }))} onIndexes=${load}
                 isRunning=${isRunning(turn)} onStop=${() => running.current?.abort()}
                 onAsk=${() => start(newTurn(question.trim(), options))} />`}
@@ -140,13 +141,15 @@ function App() {
           ${server.state === "failed" && !asksForKey && html`<${Failure} error=${server.error} onRetry=${load} />`}
           ${linked.question && !turn && html`<p class="small remark">${words.fromLink}</p>`}
           ${turn && html`<${Turn} ...${{ turn, view, words, colourful, setColourful, opened: shown, onOpen }}
-            comparison=${comparisons[turn.id]} onCompare=${compare} onRetry=${() => start(newTurn(turn.question, turn.options))} />`}
+            comparison=${comparisons[turn.id]} onCompare=${compare} onRetry=${() => start(newTurn(turn.question, turn.options))} onEdit=${() => {
+              setQuestion(turn.question);
+              setOptions(turn.options);
+              field.current?.focus();
+            }} />`}
           <${History} turns=${turns.filter((one) => one.id !== turn?.id)} onTurn=${(old) => {
             running.current?.abort();
             setOpened(null);
             setTurn(old);
-            setQuestion(old.question);
-            setOptions(old.options);
             window.scrollTo({ top: 0, behavior: "instant" });
             field.current?.focus();
           }} onClear=${() => {
@@ -161,7 +164,7 @@ function App() {
   </${Words.Provider}>`;
 }
 
-function Turn({ turn, view, words, colourful, setColourful, opened, onOpen, comparison, onCompare, onRetry }) {
+function Turn({ turn, view, words, colourful, setColourful, opened, onOpen, comparison, onCompare, onRetry, onEdit }) {
   const { report, phase } = turn;
   const silent = isSilent(report);
   const status = {
@@ -173,7 +176,10 @@ function Turn({ turn, view, words, colourful, setColourful, opened, onOpen, comp
     failed: "",
   }[phase];
   return html`<article class="turn" id="answer" tabindex="-1" aria-labelledby="asked">
-    <h2 id="asked" dir="auto">${turn.question}</h2>
+    <div class="asked-head">
+      <h2 id="asked" dir="auto">${turn.question}</h2>
+      <button type="button" class="plain" onClick=${onEdit}>${words.edit}</button>
+    </div>
     <${Spoken} turn=${turn} view=${view} status=${status} />
     ${phase !== "done" && status && html`<p class=${`status ${isRunning(turn) ? "running" : ""}`} aria-hidden="true">${status}</p>`}
     ${turn.thought &&

@@ -7,9 +7,9 @@ export const COLOURS = 8;
 const LEADS = 0.2; // least share with which a passage gets a colour of its own before it is cited
 const PACE = 0.75; // how much of the moving shares stays at each token
 
-/** A citation of a report as {start, end, supports: [{place, share, verbatim, quoteStart, ...}]}. */
+/** A citation of a report, or of a piece (which has `supports`), as {start, end, supports: [{place, share, verbatim, quoteStart, ...}]}. */
 export function citationOf(citation) {
-  const supports = [citation, ...(citation.others || [])].map((one) => ({
+  const supports = (citation.supports || [citation, ...citation.others]).map((one) => ({
     place: one.context_index,
     share: one.share,
     verbatim: one.verbatim,

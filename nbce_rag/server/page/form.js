@@ -7,7 +7,7 @@ import { useWords } from "./words.js";
 const MOST_PASSAGES = 64;
 const OPERATORS = ["$eq", "$ne", "$gte", "$lte", "$contains"];
 
-export function Form({ question, onQuestion, options, onOptions, indexes, rules, isRunning, onAsk, onStop, onIndexes, field }) {
+export function Form({ question, onQuestion, options, onOptions, indexes, rules, isRunning, onAsk, onStop, onIndexes, field, isFirst }) {
   const words = useWords();
   const chosen = indexes.find((one) => one.id === options.index);
   const submit = (event) => {
@@ -25,7 +25,7 @@ export function Form({ question, onQuestion, options, onOptions, indexes, rules,
         ref=${field}
         rows="1"
         dir="auto"
-        placeholder=${words.placeholder}
+        placeholder=${isFirst ? words.placeholder : words.askMore}
         value=${question}
         maxlength="20000"
         enterkeyhint="send"

@@ -13,7 +13,9 @@ export function Pane({ turn, view, opened, onClose }) {
   const head = useRef();
   const body = useRef();
   const passage = turn.passages[opened.place];
-  const path = `v1/indexes/${encodeURIComponent(turn.options.index)}/passages/${encodeURIComponent(passage.id)}`;
+  const index = encodeURIComponent(passage.index || turn.options.index);
+  const path = `v1/indexes/${index}/passages/${encodeURIComponent(passage.id)}`;
+  const pages = `v1/indexes/${index}/pages/${encodeURIComponent(passage.id)}`;
   const [stored, setStored] = useState(null); // the passage as the index has it, or {error}
   const chosen = supportOf(view, opened);
   useEffect(() => {
@@ -29,7 +31,8 @@ export function Pane({ turn, view, opened, onClose }) {
     target?.scrollIntoView({ block: "center", behavior: "instant" });
   }, [stored, opened]);
   const page = pageOf(passage);
-  const span = passage.start === null || passage.start === undefined ? "" : words.characters(passage.start, passage.end);
+  const isPlaced = Number.isInteger(passage.start) && Number.isInteger(passage.end);
+  const span = isPlaced ? words.characters(passage.start, passage.end) : "";
   const facts = [page === null ? span : words.page(page), passage.title ? passage.source : ""];
   const quotes = view.citations.flatMap((one) => one.supports.filter((s) => s.place === opened.place && s.verbatim));
   return html`<aside id="pane" class=${`pane c${view.colours.get(opened.place)}`} aria-label=${words.pane}>
@@ -43,7 +46,7 @@ export function Pane({ turn, view, opened, onClose }) {
     </header>
     <div class="pane-body" ref=${body} tabindex="0" role="group" aria-label=${nameOf(passage)}>
       ${!stored && html`<p class="small">${words.loading}</p>`}
-      ${stored?.kind === "pdf" && html`<${Pages} path=${path} name=${nameOf(passage)} chosen=${chosen} quotes=${quotes} />`}
+      ${stored?.kind === "pdf" && html`<${Pages} path=${pages} name=${nameOf(passage)} chosen=${chosen} quotes=${quotes} />`}
       <${Text} passage=${passage} stored=${stored} quotes=${quotes} chosen=${chosen} />
       ${!quotes.length && view.cited.has(opened.place) && html`<p class="small remark">${words.passageOnly}</p>`}
       ${stored?.url &&
@@ -86,7 +89,7 @@ function Pages({ path, name, chosen, quotes }) {
   useEffect(() => {
     const control = new AbortController();
     setDrawn(null);
-    getJson(`${path}/pages?${query}`, control.signal).then(setDrawn, () => control.signal.aborted || setDrawn({ pages: [] }));
+    getJson(`${path}?${query}`, control.signal).then(setDrawn, () => control.signal.aborted || setDrawn({ pages: [] }));
     return () => control.abort();
   }, [path, query]);
   useEffect(() => {
@@ -94,9 +97,9 @@ function Pages({ path, name, chosen, quotes }) {
     (box.current.querySelector(".box.chosen") || box.current).scrollIntoView({ block: "center", behavior: "instant" });
   }, [drawn]);
   if (!drawn) return html`<p class="small" role="status">${words.drawing}</p>`;
-  if (!drawn.pages.length) return html`<p class="small remark">${words.noPages}</p>`;
+  if (!drawn.pages.length)
+    return html`<p class="small remark">${drawn.is_current === false ? words.changed : words.noPages}</p>`;
   return html`<div class="pages" ref=${box}>
-    ${!drawn.is_current && html`<p class="small remark">${words.changed}</p>`}
     ${drawn.pages.map(
       (page) => html`<figure key=${page.number} class="page" style=${{ aspectRatio: `${page.width} / ${page.height}` }}>
         <img

@@ -79,7 +79,7 @@ export function Source({ turn, view, place, percent, opened, onOpen }) {
       ${isCited && html`<span class="number" aria-hidden="true">${number}</span>`}<bdi>${nameOf(passage)}</bdi>
     </button>
     <p class="small">${facts.filter(Boolean).join(" · ")}</p>
-    <${Excerpt} text=${passage.text} spans=${verbatim} />
+    ${nameOf(passage) !== passage.text && html`<${Excerpt} text=${passage.text} spans=${verbatim} />`}
   </li>`;
 }
 

@@ -47,14 +47,20 @@ export async function ask(turn, update, signal) {
     for await (const { event, data } of events("v1/ask", { ...bodyOf(turn), stream: true }, signal)) {
       if (event === "retrieved") change({ phase: "reading", query: data.query || "", passages: data.passages });
       else if (event === "piece") change(grown(turn, data));
-      else if (event === "error") throw new ServerError(data.error.status || 500, data.error.message, data.error);
-      else if (event === "answer") change({ phase: "done", report: data, passages: data.contexts });
+      else if (event === "error") throw new ServerError(0, data.error.message, { code: "broken" });
+      else if (event === "answer") change({ phase: "done", report: data, passages: passagesOf(data) });
     }
     if (turn.phase !== "done") throw new ServerError(0, "", { code: "broken" });
   } catch (error) {
     if (signal.aborted) change({ phase: "stopped" });
     else change({ phase: "failed", error: plainError(error) });
   }
+}
+
+/** The passages of a report, each with the index in which it was found. */
+function passagesOf(report) {
+  const homes = report.passages || [];
+  return report.contexts.map((context, place) => ({ ...context, index: homes[place]?.index }));
 }
 
 function grown(turn, piece) {
