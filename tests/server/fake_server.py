@@ -130,7 +130,7 @@ class FakeServer:
         url: Where it listens.
         key: What a request has to bring; None for no key.
         writable: Whether the first index takes files.
-        pause: Seconds between two pieces of a stream.
+        halt: After how many pieces streams wait until this is set to more; None for not at all.
         asked: Bodies of what came, with the path under "path".
         left: How many streams ended because the browser went away.
     """
@@ -138,12 +138,12 @@ class FakeServer:
     url: str = ""
     key: str | None = None
     writable: bool = False
-    pause: float = 0.0
+    halt: int | None = None
     asked: list[dict[str, Any]] = None  # type: ignore[assignment]
     left: int = 0
 
     def reset(self) -> None:
-        self.key, self.writable, self.pause, self.left, self.asked = None, False, 0.0, 0, []
+        self.key, self.writable, self.halt, self.left, self.asked = None, False, None, 0, []
 
 
 def _error(status: int, message: str, code: str, **headers: str) -> JSONResponse:
@@ -166,8 +166,9 @@ async def _stream(server: FakeServer, answer: Answer) -> AsyncIterator[str]:
     try:
         yield ": ping\n\n"
         yield _event("retrieved", {"query": answer.question, "passages": passages})
-        await asyncio.sleep(server.pause * 3)
         for place, token in enumerate(answer.tokens):
+            while server.halt is not None and place >= server.halt:
+                await asyncio.sleep(0.01)
             done = [citation_item(one) for one in answer.citations if token.start < one.end <= token.end]
             values = {"text": token.text, "start": token.start, "end": token.end, "weights": token.weights}
             piece = {"text": token.text, "thought": "", "tokens": [values], "citations": done}
@@ -175,7 +176,6 @@ async def _stream(server: FakeServer, answer: Answer) -> AsyncIterator[str]:
             if "breaks" in answer.question and place == 5:
                 yield _event("error", {"error": {"message": "The model stumbled.", "code": "server_error"}})
                 return
-            await asyncio.sleep(server.pause)
         yield _event("answer", {**report, "request_id": "req-1", "query": answer.question})
     except (asyncio.CancelledError, GeneratorExit):
         server.left += 1

@@ -112,10 +112,10 @@ function App() {
   const shown = turn && opened?.turn === turn.id ? opened : null;
 
   return html`<${Words.Provider} value=${words}>
-    <a class="skip" href="#answer" onClick=${(event) => {
+    ${turn && html`<a class="skip" href="#answer" onClick=${(event) => {
       event.preventDefault(); // the address holds the question
-      document.getElementById("answer")?.focus();
-    }}>${words.skip}</a>
+      document.getElementById("answer").focus();
+    }}>${words.skip}</a>`}
     <div class=${`frame ${shown ? "with-pane" : ""}`}>
       <div class="column">
         <header class="top">
@@ -132,7 +132,7 @@ function App() {
           ${!turn && html`<div class="welcome"><h1>${words.title}</h1><p>${words.tagline}</p></div>`}
           ${turn && html`<h1 class="sr">${words.title}</h1>`}
           ${asksForKey
-            ? html`<${KeyForm} wasWrong=${Boolean(key.get())} onKey=${() => { setServer((old) => ({ ...old, error: null })); load(); }} />`
+            ? html`<${KeyForm} wasWrong=${Boolean(key.get())} onKey=${() => { setServer((old) => ({ ...old, state: "loading", error: null })); load(); }} />`
             : html`<${Form} ...${{ question, options, field, isFirst: !turn }} onQuestion=${setQuestion} indexes=${server.indexes} rules=${server.rules}
                 onOptions=${(changes) => setOptions((old) => ({ ...old, ...changes }))} onIndexes=${load}
                 isRunning=${isRunning(turn)} onStop=${() => running.current?.abort()}
@@ -194,11 +194,11 @@ function Turn({ turn, view, words, colourful, setColourful, opened, onOpen, comp
     ${phase === "failed" && turn.error.status !== 401 && html`<${Failure} error=${turn.error} onRetry=${onRetry} />`}
     ${!silent && report?.finish_reason === "length" && html`<p class="small remark">${words.cutOff}</p>`}
     ${view.unsupported.length > 0 && html`<${Absent} view=${view} words=${words} />`}
-    <${Conflicts} ...${{ turn, view, onOpen }} />
+    <${Conflicts} ...${{ turn, view, opened, onOpen }} />
     ${!silent && view.tokens.length > 0 && html`<${Bar} view=${view} isMoving=${isRunning(turn)} />`}
     ${report && html`<${Tools} ...${{ turn, view, words, colourful, setColourful, silent }} />`}
     ${turn.passages.length > 0 && (report || phase === "stopped") && html`<${Sources} ...${{ turn, view, opened, onOpen, silent }} />`}
-    ${report && turn.passages.length > 0 && html`<${Compare} ...${{ turn, view, comparison, onCompare, onOpen }} />`}
+    ${report && turn.passages.length > 0 && html`<${Compare} ...${{ turn, view, comparison, opened, onCompare, onOpen }} />`}
     ${report && html`<${Figures} ...${{ turn, report, words }} />`}
   </article>`;
 }

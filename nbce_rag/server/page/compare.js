@@ -6,7 +6,7 @@ import { nameOf, pageOf } from "./markdown.js";
 import { useWords } from "./words.js";
 
 /** `comparison`: {state: "running"|"done"|"failed", data, error}; its passages are found by id among the turn's. */
-export function Compare({ turn, view, comparison, onCompare, onOpen }) {
+export function Compare({ turn, view, comparison, opened, onCompare, onOpen }) {
   const words = useWords();
   if (!comparison)
     return html`<p><button type="button" class="quiet-button" onClick=${onCompare}>${words.compare}</button></p>`;
@@ -25,7 +25,7 @@ export function Compare({ turn, view, comparison, onCompare, onOpen }) {
           <p class="says" dir="auto">${group.text}</p>
           <p class="small">
             ${words.weight(Math.round(group.weight * 100))} ·${" "}
-            ${group.passages.map((one) => html`<${Who} key=${one.id} ...${{ one, turn, view, onOpen }} />`)}
+            ${group.passages.map((one) => html`<${Who} key=${one.id} ...${{ one, turn, view, opened, onOpen }} />`)}
           </p>
           <span class="weight" style=${{ width: `${(group.weight * 100).toFixed(1)}%` }} aria-hidden="true"></span>
         </li>`,
@@ -35,7 +35,7 @@ export function Compare({ turn, view, comparison, onCompare, onOpen }) {
     data.silent.length > 0 &&
     html`<p class="small">
       ${words.silent(data.silent.length)}:${" "}
-      ${data.silent.map((one) => html`<${Who} key=${one.id} ...${{ one, turn, view, onOpen }} />`)}
+      ${data.silent.map((one) => html`<${Who} key=${one.id} ...${{ one, turn, view, opened, onOpen }} />`)}
     </p>`}
   </section>`;
 }
@@ -46,14 +46,16 @@ export function headline(data, words) {
 }
 
 /** A passage by its name; where the answer has read it too, a way to its source. */
-function Who({ one, turn, view, onOpen }) {
+function Who({ one, turn, view, opened, onOpen }) {
   const words = useWords();
   const place = turn.passages.findIndex((passage) => passage.id === one.id);
   if (place < 0) return html`<span class="who"><bdi>${nameOf(one)}</bdi></span>`;
   const isCited = view.cited.has(place);
   const passage = turn.passages[place];
+  const isOpen = opened?.turn === turn.id && opened.place === place;
   return html`<button
     type="button"
+    aria-expanded=${isOpen ? "true" : "false"}
     class=${`who c${view.colours.get(place)}`}
     aria-controls="pane"
     aria-label=${isCited ? words.source(view.numbers.get(place), nameOf(passage), pageOf(passage)) : nameOf(passage)}
@@ -64,7 +66,7 @@ function Who({ one, turn, view, onOpen }) {
 }
 
 /** Where passages of an answer give other answers, as the engine has it. */
-export function Conflicts({ turn, view, onOpen }) {
+export function Conflicts({ turn, view, opened, onOpen }) {
   const words = useWords();
   const conflicts = turn.report?.conflicts || [];
   if (!conflicts.length) return null;
@@ -77,7 +79,7 @@ export function Conflicts({ turn, view, onOpen }) {
             <q dir="auto">${claim.text}</q>
             <span class="small">
               ${claim.context_indexes.map(
-                (place) => html`<${Who} key=${place} one=${turn.passages[place]} ...${{ turn, view, onOpen }} />`,
+                (place) => html`<${Who} key=${place} one=${turn.passages[place]} ...${{ turn, view, opened, onOpen }} />`,
               )}
             </span>
           </li>`,

@@ -1,6 +1,6 @@
 // The question, the index that it goes to, and what may be set for it.
 
-import { html, useRef, useState } from "./vendor/preact-htm.js";
+import { html, useEffect, useRef } from "./vendor/preact-htm.js";
 import { Upload } from "./upload.js";
 import { useWords } from "./words.js";
 
@@ -51,7 +51,8 @@ export function Form({ question, onQuestion, options, onOptions, indexes, rules,
       <div class="options-body">
         <div class="row">
           <label>${words.k} <input type="number" min="1" max=${MOST_PASSAGES} step="1" value=${options.k}
-            onChange=${(event) => onOptions({ k: clamped(event.currentTarget) })} /></label>
+            onInput=${(event) => isCount(event.currentTarget.value) && onOptions({ k: Number(event.currentTarget.value) })}
+            onBlur=${(event) => isCount(event.currentTarget.value) || (event.currentTarget.value = options.k)} /></label>
           <label>${words.rule}${" "}
             <select value=${options.rule} onChange=${(event) => onOptions({ rule: event.currentTarget.value })}>
               <option value="">${words.ruleDefault}</option>
@@ -71,10 +72,8 @@ export function Form({ question, onQuestion, options, onOptions, indexes, rules,
   </form>`;
 }
 
-function clamped(field) {
-  const k = Math.min(Math.max(Math.round(Number(field.value)) || 8, 1), MOST_PASSAGES);
-  field.value = k;
-  return k;
+function isCount(text) {
+  return /^\d{1,3}$/.test(text) && Number(text) >= 1 && Number(text) <= MOST_PASSAGES;
 }
 
 /** What of the options is not as it comes, for the line that opens them. */
@@ -86,12 +85,14 @@ function summaryOf(options, words) {
 function Filters({ filters, onFilters }) {
   const words = useWords();
   const box = useRef();
-  const [added, setAdded] = useState(-1);
+  const before = useRef(filters.length);
+  useEffect(() => {
+    const isAdded = filters.length > before.current;
+    before.current = filters.length;
+    if (isAdded) box.current.querySelector(".filter:last-of-type input").focus();
+  }, [filters.length]);
   const change = (nth, changes) => onFilters(filters.map((one, n) => (n === nth ? { ...one, ...changes } : one)));
-  const add = () => {
-    setAdded(filters.length);
-    onFilters([...filters, { name: "", op: "$eq", value: "" }]);
-  };
+  const add = () => onFilters([...filters, { name: "", op: "$eq", value: "" }]);
   const remove = (nth) => {
     onFilters(filters.filter((_, n) => n !== nth));
     box.current.querySelector(".add").focus(); // its own button is gone
@@ -100,12 +101,8 @@ function Filters({ filters, onFilters }) {
     <legend>${words.filters}</legend>
     ${filters.map(
       (one, nth) => html`<div key=${nth} class="row filter">
-        <input aria-label=${words.filterName} placeholder=${words.filterName} value=${one.name} ref=${(field) => {
-          if (field && nth === added) {
-            setAdded(-1);
-            field.focus();
-          }
-        }} onInput=${(event) => change(nth, { name: event.currentTarget.value })} />
+        <input aria-label=${words.filterName} placeholder=${words.filterName} value=${one.name}
+          onInput=${(event) => change(nth, { name: event.currentTarget.value })} />
         <select aria-label=${words.filterOp} value=${one.op} onChange=${(event) => change(nth, { op: event.currentTarget.value })}>
           ${OPERATORS.map((op) => html`<option key=${op} value=${op}>${words.ops[op]}</option>`)}
         </select>
