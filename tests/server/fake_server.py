@@ -218,8 +218,9 @@ def _app(server: FakeServer) -> FastAPI:
             "groups": [
                 {"text": "3 March 1931", "weight": 0.61, "passages": [contexts[0], contexts[2]]},
                 {"text": "1934", "weight": 0.27, "passages": [contexts[1]]},
+                {"text": "at seven", "weight": 0.004, "passages": [contexts[3]]},
             ],
-            "silent": contexts[3:],
+            "silent": contexts[4:],
             "silent_weight": 0.12,
         }
 

@@ -18,6 +18,8 @@ pytest.importorskip("fastapi")
 pytest.importorskip("playwright")
 
 from fake_server import KEY, LIGHT, FakeServer, fake_server
+from index_tools import bag_of_words
+from pdf_maker import lines_pdf
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 CHROMIUM = os.environ.get("NBCE_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -57,7 +59,10 @@ def open_page(browser: Browser, fake: FakeServer) -> Iterator[Callable[..., Page
         if message.type in ("error", "warning") and ALLOWED not in message.text:
             faults.append(message.text)
 
-    def opened(hash: str = "", **options: Any) -> Page:
+    homes = {fake.url}
+
+    def opened(hash: str = "", url: str | None = None, **options: Any) -> Page:
+        homes.add(url or fake.url)
         options = {"locale": "en-GB", "viewport": {"width": 1280, "height": 900}, **options}
         context = browser.new_context(**options)
         context.set_default_timeout(10_000)
@@ -66,11 +71,11 @@ def open_page(browser: Browser, fake: FakeServer) -> Iterator[Callable[..., Page
         page.on("console", note)
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("request", lambda request: faults.append(request.url) if not ours(request.url) else None)
-        page.goto(fake.url + hash)
+        page.goto((url or fake.url) + hash)
         return page
 
     def ours(url: str) -> bool:
-        return url.startswith(fake.url)
+        return url.startswith(tuple(homes))
 
     yield opened
     for context in contexts:
@@ -223,11 +228,12 @@ def test_notes_open_by_keyboard_and_by_pointer(open_page: Callable[..., Page]) -
 def test_what_each_passage_would_say(open_page: Callable[..., Page], fake: FakeServer) -> None:
     page = answered(open_page())
     page.get_by_role("button", name="What would each passage say?").click()
-    expect(page.get_by_text("The passages give 2 answers.")).to_be_visible()
-    groups = page.locator(".groups > li")
+    expect(page.get_by_text("The passages give 3 answers.")).to_be_visible()
+    groups = page.locator(".compare > .groups > li")
     expect(groups).to_have_count(2)
+    expect(page.get_by_text("1 more with hardly any weight")).to_be_visible()
     expect(groups.first).to_contain_text("weight 61 %")
-    expect(page.get_by_text("2 say nothing")).to_be_visible()
+    expect(page.get_by_text("1 says nothing")).to_be_visible()
     body = {"question": QUESTION, "index": "harbour", "k": 8, "options": {}}
     assert fake.asked[-1] == {"path": "compare", **body}
     groups.nth(1).get_by_role("button").click()
@@ -413,6 +419,40 @@ def test_nothing_moves_for_who_does_not_want_it(open_page: Callable[..., Page]) 
     assert page.locator(".bar span").first.evaluate(style) == "none"
 
 
+@pytest.mark.filterwarnings("ignore::nbce_rag.errors.NbceWarning")
+def test_words_are_marked_on_the_page_of_a_pdf(
+    open_page: Callable[..., Page], reading_nbce: Any, run_app: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Over the real server: the question, the passage, its page and the words on it."""
+    from nbce_rag.index import PassageIndex
+    from nbce_rag.server import Served, create_app
+
+    (tmp_path / "codes.pdf").write_bytes(
+        lines_pdf([(72, 720, "Nothing.")], [(72, 720, "The code of Zeta is seven blue apples.")])
+    )
+    with PassageIndex.create(tmp_path / "index", bag_of_words) as index:
+        index.add_files([tmp_path / "codes.pdf"])
+        running = run_app(create_app(served=Served(reading_nbce, {"codes": index})))
+        page = answered(open_page(url=f"{running.url}/"), "What is the code of Zeta?")
+        assert visible_text(page, ".answer").startswith("seven blue apples")
+        chip(page, 1).click()
+        pane = page.get_by_role("complementary", name="Source")
+        picture = pane.get_by_role("img", name="Page 2 of codes.pdf, with the cited words marked")
+        expect(picture).to_be_visible()
+        assert picture.evaluate("element => element.decode().then(() => element.naturalHeight)") == 1600
+        mark, sheet = pane.locator(".box.chosen").bounding_box(), picture.bounding_box()
+        assert mark is not None
+        assert sheet is not None
+        # "seven blue apples" in Helvetica of 12 points stands 184 to 281 points from the left.
+        scale = sheet["width"] / 612
+        assert abs(mark["x"] - sheet["x"] - 184 * scale) < 6
+        assert abs(mark["width"] - 97 * scale) < 12
+        expect(pane.locator(".box.chosen")).to_be_in_viewport()
+        expect(pane.locator("mark.chosen")).to_have_text("seven blue apples")
+        page.close()
+        running.stop()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(open_page: Callable[..., Page], scheme: str) -> None:
     """Contrast, names, roles and structure, by axe-core with its rules of WCAG 2.2 AA and best practices."""
@@ -435,7 +475,7 @@ def test_axe_finds_nothing(open_page: Callable[..., Page], scheme: str) -> None:
     answered(page, "Do they disagree?")
     answered(page)
     page.get_by_role("button", name="What would each passage say?").click()
-    expect(page.locator(".groups")).to_be_visible()
+    expect(page.locator(".compare > .groups")).to_be_visible()
     check("answer")
     chip(page, 1).click()
     expect(page.locator(".dim").first).to_be_visible()

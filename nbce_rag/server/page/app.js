@@ -231,8 +231,10 @@ function Tools({ turn, view, words, colourful, setColourful, silent }) {
     <span class="small" role="status">${copied}</span>
     ${!silent && view.tokens.length > 0 && html`<label class="check small"><input type="checkbox" checked=${colourful}
       onChange=${(event) => setColourful(event.currentTarget.checked)} /> ${words.colours}</label>`}
-    <button type="button" class="plain" onClick=${() => put(markdown())}>${words.copyMarkdown}</button>
-    <button type="button" class="plain" onClick=${() => put(linkOf(turn.question, turn.options))}>${words.copyLink}</button>
+    <span class="buttons">
+      <button type="button" class="plain" onClick=${() => put(markdown())}>${words.copyMarkdown}</button>
+      <button type="button" class="plain" onClick=${() => put(linkOf(turn.question, turn.options))}>${words.copyLink}</button>
+    </span>
   </div>`;
 }
 
