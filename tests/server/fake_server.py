@@ -249,6 +249,17 @@ def _app(server: FakeServer) -> FastAPI:
         server.asked.append({"path": "files", "bytes": len(await request.body())})
         return {"id": "file-1", "object": "file", "status": "processed"}
 
+    @app.get("/v1/vector_stores/{index}/files/{file}")
+    def job(index: str, file: str) -> dict[str, Any]:
+        server.asked.append({"path": "job"})
+        is_done = sum(one["path"] == "job" for one in server.asked) > 1
+        return {
+            "id": file,
+            "status": "completed" if is_done else "in_progress",
+            "last_error": None,
+            "nbce": {"passages": 7 if is_done else 3, "total": 7},
+        }
+
     return app
 
 

@@ -371,8 +371,10 @@ def test_files_are_taken_only_where_the_server_takes_them(
     if shown:
         (tmp_path / "new.txt").write_text("Fresh.")
         field.set_input_files(tmp_path / "new.txt")
-        expect(page.get_by_text("new.txt was added.")).to_be_visible()
-        assert fake.asked[-1]["path"] == "files"
+        expect(page.get_by_text("Adding new.txt … 3 of 7 passages")).to_be_visible()
+        expect(page.get_by_role("button", name="Cancel")).to_be_visible()
+        expect(page.get_by_text("new.txt was added: 7 passages.")).to_be_visible()
+        assert [one["path"] for one in fake.asked] == ["files", "job", "job"]
 
 
 def test_chinese_and_signs_of_two_units(open_page: Callable[..., Page]) -> None:

@@ -124,8 +124,13 @@ const EN = {
   },
   broken: "The answer broke off.",
   upload: "Add a file",
-  uploading: (name) => `Adding ${name} …`,
-  uploaded: (name) => `${name} was added.`,
+  cancel: "Cancel",
+  uploads: {
+    in_progress: ({ name, passages, total }) => `Adding ${name} …${total ? ` ${passages} of ${total} passages` : ""}`,
+    completed: ({ name, passages }) => `${name} was added: ${passages} ${passages === 1 ? "passage" : "passages"}.`,
+    cancelled: ({ name }) => `${name} was not added.`,
+    failed: ({ name, message }) => `${name} was not added. ${message || ""}`,
+  },
   fromLink: "This question came with the link. Press Ask to have it answered.",
 };
 
@@ -252,8 +257,13 @@ const ZH = {
   },
   broken: "回答中断了。",
   upload: "添加文件",
-  uploading: (name) => `正在添加 ${name}……`,
-  uploaded: (name) => `已添加 ${name}。`,
+  cancel: "取消",
+  uploads: {
+    in_progress: ({ name, passages, total }) => `正在添加 ${name}……${total ? `${passages} / ${total} 个段落` : ""}`,
+    completed: ({ name, passages }) => `已添加 ${name}：${passages} 个段落。`,
+    cancelled: ({ name }) => `没有添加 ${name}。`,
+    failed: ({ name, message }) => `没有添加 ${name}。${message || ""}`,
+  },
   fromLink: "这个问题来自链接，点击“提问”即可得到回答。",
 };
 
