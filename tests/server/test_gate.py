@@ -52,6 +52,8 @@ PARAMETERS = {
     "file_id": "file-0",
     "batch": "vsfb_0",
     "batch_id": "vsfb_0",
+    "version": "0",
+    "path": "app.js",
 }
 SECRETS = ("codes", "seven blue apples", "Zeta")
 

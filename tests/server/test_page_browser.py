@@ -425,17 +425,21 @@ def test_nothing_moves_for_who_does_not_want_it(open_page: Callable[..., Page]) 
 def test_words_are_marked_on_the_page_of_a_pdf(
     open_page: Callable[..., Page], reading_nbce: Any, run_app: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """Over the real server: the question, the passage, its page and the words on it."""
+    """Over the real server, which asks for a key: pictures of pages have none, and come all the same."""
     from nbce_rag.index import PassageIndex
-    from nbce_rag.server import Served, create_app
+    from nbce_rag.server import Served, ServerSettings, create_app
 
     (tmp_path / "codes.pdf").write_bytes(
         lines_pdf([(72, 720, "Nothing.")], [(72, 720, "The code of Zeta is seven blue apples.")])
     )
     with PassageIndex.create(tmp_path / "index", bag_of_words) as index:
         index.add_files([tmp_path / "codes.pdf"])
-        running = run_app(create_app(served=Served(reading_nbce, {"codes": index})))
-        page = answered(open_page(url=f"{running.url}/"), "What is the code of Zeta?")
+        settings = ServerSettings(api_key=KEY, files=tmp_path / "files")
+        running = run_app(create_app(settings, Served(reading_nbce, {"codes": index})))
+        page = open_page(url=f"{running.url}/")
+        page.get_by_label("Key", exact=True).fill(KEY)
+        page.keyboard.press("Enter")
+        answered(page, "What is the code of Zeta?")
         assert visible_text(page, ".answer").startswith("seven blue apples")
         chip(page, 1).click()
         pane = page.get_by_role("complementary", name="Source")
