@@ -354,7 +354,7 @@ def test_an_answer_is_copied_as_markdown(open_page: Callable[..., Page]) -> None
 def test_code_stays_code(open_page: Callable[..., Page]) -> None:
     page = answered(open_page(), "How is code shown?")
     block = page.locator(".answer code.block")
-    assert "".join(block.all_text_contents()) == "```python\nlamp.light(1931)\nlamp.turn()\n```"
+    assert block.all_text_contents() == ["```python\nlamp.light(1931)\nlamp.turn()\n```\n"]
     expect(block.locator("button")).to_have_count(0)
 
 
@@ -460,8 +460,11 @@ def test_words_are_marked_on_the_page_of_a_pdf(
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(open_page: Callable[..., Page], scheme: str) -> None:
-    """Contrast, names, roles and structure, by axe-core with its rules of WCAG 2.2 AA and best practices."""
+def test_axe_finds_nothing(open_page: Callable[..., Page], scheme: str, tmp_path: Path) -> None:
+    """Contrast, names, roles and structure, by axe-core's rules of WCAG AA and best practices.
+
+    Pictures of what was checked stay in the folder of the test.
+    """
     package = importlib.util.find_spec("axe_playwright_python")
     if package is None or package.origin is None:
         pytest.skip("needs axe-playwright-python")
@@ -473,6 +476,7 @@ def test_axe_finds_nothing(open_page: Callable[..., Page], scheme: str) -> None:
         violations = page.evaluate("async () => (await axe.run()).violations")
         told = [(one["id"], [node["html"][:160] for node in one["nodes"]]) for one in violations]
         assert told == [], state
+        page.screenshot(path=tmp_path / f"{state}-{scheme}.png")
 
     expect(page.locator(".count")).to_be_visible()
     page.get_by_text("Options", exact=True).click()

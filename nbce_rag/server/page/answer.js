@@ -64,7 +64,7 @@ export function Answer({ turn, view, colourful, opened, onOpen }) {
   const item = (one, key) => {
     if (one.kind === "mark")
       return html`<span key=${key} class="chips"
-        >${one.ownLine ? "\n" : "\u2060"}${one.places.map((place, nth) => chip(one, place, nth))}</span
+        >${"\u2060"}${one.places.map((place, nth) => chip(one, place, nth))}</span
       >`;
     return html`<${Stretch} key=${key} one=${one} view=${view} colourful=${colourful} />`;
   };
