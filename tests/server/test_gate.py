@@ -25,24 +25,22 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"model": "nbce-codes", "messages": [{"role": "user", "content": QUESTION}]},
     "/v1/responses": {"model": "nbce-codes", "input": QUESTION},
     "/v1/completions": {"model": "nbce-codes", "prompt": QUESTION},
-    "/v1/vector_stores/{store}/search": {"query": QUESTION},
-    "/v1/vector_stores/{store}/files": {"file_id": "file-0"},
-    "/v1/vector_stores/{store}/file_batches": {"file_ids": ["file-0"]},
+    "/v1/vector_stores/{vector_store_id}/search": {"query": QUESTION},
+    "/v1/vector_stores/{vector_store_id}/files": {"file_id": "file-0"},
+    "/v1/vector_stores/{vector_store_id}/file_batches": {"file_ids": ["file-0"]},
+    "/v1/embeddings": {"model": "nbce-codes", "input": "x"},
 }
 NAMES_NO_INDEX = {
     "/v1/models": "lists what the caller may read",
     "/v1/indexes": "lists what the caller may read",
     "/v1/vector_stores": "lists what the caller may read",
     "/v1/files": "has the caller's own files",
-    "/v1/embeddings": "reads no index",
     "/v1/requests": "brings its passages with it",
     "/v1/engine": "says what the model is",
     "/docs/oauth2-redirect": "a page of FastAPI's",
 }
 PARAMETERS = {
     "index": "codes",
-    "store": "codes",
-    "store_id": "codes",
     "vector_store_id": "codes",
     "model": "nbce-codes",
     "id": "zeta",

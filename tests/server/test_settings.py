@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -154,13 +155,14 @@ def test_limits_refuse_what_is_over_them() -> None:
     limits = Limits(max_rows=4, max_documents=2, max_document_characters=10)
     limits.check_rows(4)
     limits.check_documents([10, 10])
-    for refuse, param in (
+    refusals: list[tuple[Callable[[], None], str]] = [
         (lambda: limits.check_rows(5), "k"),
         (lambda: limits.check_documents([1, 1, 1]), "documents"),
-        (lambda: limits.check_documents([1, 11]), r"documents\[1\]"),
+        (lambda: limits.check_documents([1, 11]), "documents[1]"),
         (lambda: limits.check_text(11, "question"), "question"),
-    ):
+    ]
+    for refuse, param in refusals:
         with pytest.raises(ServerError, match="over this server's limit") as caught:
             refuse()
         assert caught.value.status == 400
-        assert caught.value.param == param.replace("\\", "")
+        assert caught.value.param == param

@@ -15,9 +15,9 @@ from starlette.responses import FileResponse, Response
 from ...index import PassageIndex
 from ..access import Caller, check_write
 from ..dependencies import ServedOf
-from ..jobs import Batch, Job
+from ..job import Batch, Job
 from ..operation import Operation
-from ..uploads import StoredFile
+from ..stored_file import StoredFile
 from ..wire.errors import not_found
 from ..wire.files import (
     BatchBody,
@@ -57,11 +57,11 @@ def _writer(request: Request) -> Caller:
     return _caller(request)
 
 
-def _index(store: str, served: ServedOf, request: Request) -> PassageIndex:
-    index = served.indexes.get(store)
-    if index is None or not _operation(request).may_read(_caller(request), store):
+def _index(vector_store_id: str, served: ServedOf, request: Request) -> PassageIndex:
+    index = served.indexes.get(vector_store_id)
+    if index is None or not _operation(request).may_read(_caller(request), vector_store_id):
         raise not_found(
-            f"There is no vector store {store[:100]!r}.",
+            f"There is no vector store {vector_store_id[:100]!r}.",
             param="vector_store_id",
             code="vector_store_not_found",
         )
@@ -84,7 +84,7 @@ async def upload_file(
     purpose: Annotated[str, Form()] = "assistants",
     index: Annotated[str | None, Form(description="An index that takes it in at once.")] = None,
 ) -> dict[str, Any]:
-    """Upload a file; an index takes it in with `POST /v1/vector_stores/{store}/files`, or at once."""
+    """Upload a file; an index takes it in at once, or with `POST /v1/vector_stores/{id}/files`."""
     home = None if index is None else _index(index, served, request)
     name = file.filename or "file.txt"
     stored = await asyncio.to_thread(operation.uploads.add, caller, name, file.file, purpose)
@@ -130,96 +130,98 @@ async def list_stores(served: ServedOf, caller: CallerOf, operation: OperationOf
     return list_reply([await asyncio.to_thread(store_reply, name, served.indexes[name]) for name in names])
 
 
-@router.get("/v1/vector_stores/{store}")
-async def get_store(store: str, index: Index) -> dict[str, Any]:
+@router.get("/v1/vector_stores/{vector_store_id}")
+async def get_store(vector_store_id: str, index: Index) -> dict[str, Any]:
     """An index as OpenAI's clients see a vector store."""
-    return await asyncio.to_thread(store_reply, store, index)
+    return await asyncio.to_thread(store_reply, vector_store_id, index)
 
 
-@router.post("/v1/vector_stores/{store}/files")
+@router.post("/v1/vector_stores/{vector_store_id}/files")
 async def add_to_store(
-    store: str, body: StoreFileBody, index: Index, caller: CallerOf, operation: OperationOf
+    vector_store_id: str, body: StoreFileBody, index: Index, caller: CallerOf, operation: OperationOf
 ) -> dict[str, Any]:
     """Begin to take a file into an index; ask for it again to see how far it is."""
-    [job] = _begin(operation, caller, store, index, [body.file_id], body.attributes)
+    [job] = _begin(operation, caller, vector_store_id, index, [body.file_id], body.attributes)
     return store_file_reply(job)
 
 
-@router.get("/v1/vector_stores/{store}/files")
+@router.get("/v1/vector_stores/{vector_store_id}/files")
 async def list_store_files(
-    store: str, index: Index, caller: CallerOf, operation: OperationOf
+    vector_store_id: str, index: Index, caller: CallerOf, operation: OperationOf
 ) -> dict[str, Any]:
     """The files of this key that are in an index, or on their way."""
     files = await asyncio.to_thread(operation.uploads.files, caller)
-    entries = [await asyncio.to_thread(_entry, operation, store, index, file) for file in files]
+    entries = [await asyncio.to_thread(_entry, operation, vector_store_id, index, file) for file in files]
     return list_reply([entry for entry in entries if entry is not None])
 
 
-@router.get("/v1/vector_stores/{store}/files/{file_id}")
+@router.get("/v1/vector_stores/{vector_store_id}/files/{file_id}")
 async def get_store_file(
-    store: str, file_id: str, index: Index, caller: CallerOf, operation: OperationOf
+    vector_store_id: str, file_id: str, index: Index, caller: CallerOf, operation: OperationOf
 ) -> dict[str, Any]:
     """A file on its way into an index, or there: `status`, and in `nbce` how many of its passages are."""
     file = operation.uploads.get(caller, file_id)
-    entry = await asyncio.to_thread(_entry, operation, store, index, file)
+    entry = await asyncio.to_thread(_entry, operation, vector_store_id, index, file)
     if entry is None:
-        raise _not_in_store(store, file_id)
+        raise _not_in_store(vector_store_id, file_id)
     return entry
 
 
-@router.delete("/v1/vector_stores/{store}/files/{file_id}")
+@router.delete("/v1/vector_stores/{vector_store_id}/files/{file_id}")
 async def delete_store_file(
-    store: str, file_id: str, index: Index, caller: CallerOf, operation: OperationOf
+    vector_store_id: str, file_id: str, index: Index, caller: CallerOf, operation: OperationOf
 ) -> dict[str, Any]:
     """Remove a file's passages from an index; one that is on its way is cancelled."""
     file = operation.uploads.get(caller, file_id)
     check_write(caller, operation.settings.allow_write)
-    job = operation.jobs.get(store, file_id)
+    job = operation.jobs.get(vector_store_id, file_id)
     if job is not None and job.status == "in_progress":
         operation.jobs.cancel(job)
     else:
         removed = await asyncio.to_thread(index.delete, source=operation.uploads.path(file))
-        operation.jobs.forget(store, file_id)
+        operation.jobs.forget(vector_store_id, file_id)
         if job is None and not removed:
-            raise _not_in_store(store, file_id)
+            raise _not_in_store(vector_store_id, file_id)
     return deleted_reply(file_id, "vector_store.file")
 
 
-@router.post("/v1/vector_stores/{store}/file_batches")
+@router.post("/v1/vector_stores/{vector_store_id}/file_batches")
 async def add_batch(
-    store: str, body: BatchBody, index: Index, caller: CallerOf, operation: OperationOf
+    vector_store_id: str, body: BatchBody, index: Index, caller: CallerOf, operation: OperationOf
 ) -> dict[str, Any]:
     """Begin to take several files into an index."""
-    jobs = _begin(operation, caller, store, index, body.file_ids, body.attributes)
-    return batch_reply(operation.jobs.batch(store, caller.name, jobs))
+    jobs = _begin(operation, caller, vector_store_id, index, body.file_ids, body.attributes)
+    return batch_reply(operation.jobs.batch(vector_store_id, caller.name, jobs))
 
 
-@router.get("/v1/vector_stores/{store}/file_batches/{batch_id}")
+@router.get("/v1/vector_stores/{vector_store_id}/file_batches/{batch_id}")
 async def get_batch(
-    store: str, batch_id: str, index: Index, caller: CallerOf, operation: OperationOf
+    vector_store_id: str, batch_id: str, index: Index, caller: CallerOf, operation: OperationOf
 ) -> dict[str, Any]:
     """How far several files are."""
-    return batch_reply(_batch(operation, caller, store, batch_id))
+    return batch_reply(_batch(operation, caller, vector_store_id, batch_id))
 
 
-@router.post("/v1/vector_stores/{store}/file_batches/{batch_id}/cancel")
+@router.post("/v1/vector_stores/{vector_store_id}/file_batches/{batch_id}/cancel")
 async def cancel_batch(
-    store: str, batch_id: str, index: Index, caller: CallerOf, operation: OperationOf
+    vector_store_id: str, batch_id: str, index: Index, caller: CallerOf, operation: OperationOf
 ) -> dict[str, Any]:
     """Cancel what is not in the index yet."""
-    batch = _batch(operation, caller, store, batch_id)
+    batch = _batch(operation, caller, vector_store_id, batch_id)
     check_write(caller, operation.settings.allow_write)
     for job in batch.jobs:
         operation.jobs.cancel(job)
     return batch_reply(batch)
 
 
-@router.get("/v1/vector_stores/{store}/file_batches/{batch_id}/files")
+@router.get("/v1/vector_stores/{vector_store_id}/file_batches/{batch_id}/files")
 async def list_batch_files(
-    store: str, batch_id: str, index: Index, caller: CallerOf, operation: OperationOf
+    vector_store_id: str, batch_id: str, index: Index, caller: CallerOf, operation: OperationOf
 ) -> dict[str, Any]:
     """The files of a batch."""
-    return list_reply([store_file_reply(job) for job in _batch(operation, caller, store, batch_id).jobs])
+    return list_reply(
+        [store_file_reply(job) for job in _batch(operation, caller, vector_store_id, batch_id).jobs]
+    )
 
 
 def _begin(
