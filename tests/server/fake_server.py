@@ -132,6 +132,7 @@ class FakeServer:
         writable: Whether the first index takes files.
         halt: After how many pieces streams wait until this is set to more; None for not at all.
         asked: Bodies of what came, with the path under "path".
+        loads: How many times it answers that it is loading still.
         left: How many streams ended because the browser went away.
     """
 
@@ -140,10 +141,12 @@ class FakeServer:
     writable: bool = False
     halt: int | None = None
     asked: list[dict[str, Any]] = None  # type: ignore[assignment]
+    loads: int = 0
     left: int = 0
 
     def reset(self) -> None:
-        self.key, self.writable, self.halt, self.left, self.asked = None, False, None, 0, []
+        self.key, self.writable, self.halt, self.loads = None, False, None, 0
+        self.left, self.asked = 0, []
 
 
 def _error(status: int, message: str, code: str, **headers: str) -> JSONResponse:
@@ -195,7 +198,10 @@ def _app(server: FakeServer) -> FastAPI:
         return response
 
     @app.get("/v1/indexes")
-    def indexes() -> dict[str, Any]:
+    def indexes() -> Any:
+        if server.loads:
+            server.loads -= 1
+            return _error(503, "The model is being loaded.", "loading", **{"retry-after": "1"})
         first = {"id": "harbour", "object": "index", "passages": 1284, "writable": server.writable}
         return {"object": "list", "data": [first, {**first, "id": "law", "passages": 1, "writable": False}]}
 

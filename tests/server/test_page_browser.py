@@ -292,6 +292,17 @@ def test_what_the_server_refuses_is_told(open_page: Callable[..., Page], fake: F
     assert [one["question"] for one in fake.asked[-2:]] == ["One that breaks"] * 2
 
 
+def test_a_server_that_loads_is_waited_for(open_page: Callable[..., Page], fake: FakeServer) -> None:
+    fake.loads = 2
+    page = open_page()
+    expect(page.get_by_text("The server is loading its model.")).to_be_visible()
+    page.get_by_label("Question", exact=True).fill(QUESTION)
+    expect(page.get_by_role("button", name="Ask", exact=True)).to_be_enabled()
+    expect(page.get_by_text("The server is loading its model.")).to_have_count(0)
+    page.keyboard.press("Enter")
+    expect(page.locator(".figures")).to_be_visible()
+
+
 def test_options_filters_and_the_link(open_page: Callable[..., Page], fake: FakeServer) -> None:
     page = open_page()
     expect(page.locator(".count")).to_be_visible()
@@ -379,7 +390,7 @@ def test_files_are_taken_only_where_the_server_takes_them(
 
 def test_chinese_and_signs_of_two_units(open_page: Callable[..., Page]) -> None:
     page = open_page(locale="zh-CN")
-    assert page.evaluate("document.documentElement.lang") == "zh-Hans"
+    expect(page.locator("html")).to_have_attribute("lang", "zh-Hans")
     expect(page.locator(".count")).to_have_text("1,284 个段落")
     page.get_by_label("问题", exact=True).fill("水碓由谁设计？")
     page.get_by_role("button", name="提问").click()
@@ -389,7 +400,7 @@ def test_chinese_and_signs_of_two_units(open_page: Callable[..., Page]) -> None:
     pane = page.get_by_role("complementary", name="来源")
     expect(pane.locator("mark.chosen")).to_have_text("连珠水碓由陆家港的工师顾长汀设计")
     page.get_by_role("button", name="切换到英文").click()
-    assert page.evaluate("document.documentElement.lang") == "en"
+    expect(page.locator("html")).to_have_attribute("lang", "en")
     expect(page.get_by_text("Sources", exact=True)).to_be_visible()
     page.reload()
     expect(page.get_by_role("heading", name="Ask the documents")).to_be_visible()
