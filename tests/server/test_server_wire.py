@@ -19,6 +19,7 @@ from view_tools import an_answer
 from nbce_rag import errors
 from nbce_rag.answers.answer import Answer
 from nbce_rag.evidence.evidence import Citation, TokenEvidence
+from nbce_rag.evidence.unsupported import UnsupportedWords
 from nbce_rag.index.filters.conditions import Fields, as_condition
 from nbce_rag.passages import Passage
 from nbce_rag.server.ask import Home, Outcome, Retrieved
@@ -58,13 +59,17 @@ class CitingPiece:
     answer: Answer | None
     thought: str = ""
     citations: tuple[Citation, ...] = ()
+    unsupported: tuple[UnsupportedWords, ...] = ()
 
 
 answers = st.builds(
     lambda words, weights, thought, reason: an_answer(
         " ".join(words), PASSAGES, weights, thought=thought, finish_reason=reason
     ),
-    st.lists(st.sampled_from(["Ada", "runs", "the", "ferry", "at", "noon", "eight", "船", "é"]), max_size=9),
+    st.lists(
+        st.sampled_from(["Ada", "runs", "the", "ferry", "at", "noon", "eight", "1931", "Bob", "船", "é"]),
+        max_size=9,
+    ),
     st.lists(st.sampled_from([(0.99, 0.01), (0.02, 0.98), (0.5, 0.5)]), min_size=1, max_size=9),
     st.sampled_from(["", "Well."]),
     st.sampled_from(["stop", "length", "no_evidence"]),
@@ -79,8 +84,9 @@ def pieces_of(answer: Answer, cuts: Sequence[int], cites: bool) -> list[CitingPi
     for start, end in bounds:
         tokens = tuple(token for token in answer.tokens if start < token.end <= end)
         citations = tuple(one for one in answer.citations if start < one.end <= end) if cites else ()
+        absent = tuple(one for one in answer.unsupported if start < one.end <= end) if cites else ()
         whole = answer if end == len(answer.text) else None
-        pieces.append(CitingPiece(answer.text[start:end], tokens, whole, "", citations))
+        pieces.append(CitingPiece(answer.text[start:end], tokens, whole, "", citations, absent))
     return pieces
 
 

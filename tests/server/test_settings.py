@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -166,3 +167,21 @@ def test_limits_refuse_what_is_over_them() -> None:
             refuse()
         assert caught.value.status == 400
         assert caught.value.param == param
+
+
+def test_the_page_names_every_limit_and_only_figures_that_there_are() -> None:
+    from dataclasses import fields
+
+    from nbce_rag.server.admission import Admission
+    from nbce_rag.server.metrics import Metrics
+    from nbce_rag.server.served import Opening
+    from nbce_rag.server.state_metrics import state_of
+
+    page = (Path(__file__).parents[2] / "examples" / "docs" / "operation.md").read_text(encoding="utf-8")
+    assert {field.name for field in fields(Limits)} <= set(re.findall(r"`(\w+)`", page))
+    metrics = Metrics()
+    metrics.add(state_of(Admission(Limits()), Opening(ServerSettings())))
+    names = {family.name for family in metrics.registry.collect()}
+    told = {name.removesuffix("_total") for name in re.findall(r"`(nbce_[a-z_]+)`", page)}
+    assert told <= names
+    assert told >= names - {"nbce_http_requests_running"}

@@ -140,7 +140,9 @@ def chat_reply(outcome: Outcome, call: ChatCall, info: ReplyInfo) -> dict[str, A
     text = reader.push(answer.text)
     rest, calls = reader.finish()
     text += rest
-    annotations = [] if calls else chat_annotations(answer.citations, outcome.retrieved, info)
+    annotations = (
+        [] if calls else chat_annotations(answer.citations, outcome.retrieved, info, answer.unsupported)
+    )
     message: dict[str, Any] = {
         "role": "assistant",
         "content": text or (None if calls else ""),
@@ -214,7 +216,9 @@ class ChatChunks:
         return chunks
 
     def _annotated(self, citations: Any) -> list[dict[str, Any]]:
-        annotations = chat_annotations(citations, self.retrieved, self._info, self._annotations)
+        annotations = chat_annotations(
+            citations, self.retrieved, self._info, self._cited.unsupported, self._annotations
+        )
         self._annotations += len(annotations)
         return [self._chunk({"annotations": annotations})]
 
