@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import operator
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -130,6 +131,27 @@ def test_chunks_add_up_to_the_reply(answer: Answer, cuts: list[int], cites: bool
     assert message["tokens"] == (choice["logprobs"] or {"content": []})["content"]
     assert "a note" in message["nbce"]["warnings"]
     assert message["nbce"]["abstained"] == (answer.finish_reason == "no_evidence")
+
+
+@given(answers, st.lists(st.integers(0, 60), max_size=6), st.booleans())
+def test_numbers_stand_behind_what_is_cited(answer: Answer, cuts: list[int], cites: bool) -> None:
+    body = {"model": "nbce", "messages": [{"role": "user", "content": "Who?"}], "nbce": {"marks": "numbers"}}
+    call = chat_call(ChatBody.model_validate(body), [])
+    message = chat_reply(Outcome(answer, RETRIEVED), call, INFO)["choices"][0]["message"]
+    assert re.sub(r" (\[\d\])+", "", message["content"]) == answer.text
+    own = [(one.text, support.passage_id) for one in answer.citations for support in one.supports]
+    spans = [one["url_citation"] for one in message["annotations"]]
+    shown = [message["content"][one["start_index"] : one["end_index"]] for one in spans]
+    assert [
+        (re.sub(r" (\[\d\])+", "", text), one["passage_id"]) for text, one in zip(shown, spans, strict=True)
+    ] == own
+    for one in spans:
+        assert re.match(r" (\[\d\])+", message["content"][one["end_index"] :])
+    chunks = ChatChunks(call, INFO)
+    chunks.retrieved = RETRIEVED
+    made = [chunk for piece in pieces_of(answer, cuts, cites) for chunk in chunks.push(piece)]  # type: ignore[arg-type]
+    streamed = added_up(made)
+    assert (streamed["content"], streamed["annotations"]) == (message["content"], message["annotations"])
 
 
 @given(answers, st.lists(st.integers(0, 60), max_size=6), st.booleans(), st.booleans())
