@@ -25,8 +25,10 @@ from .routes import (
     health,
     metrics,
     models,
+    page,
     reference,
     responses,
+    sources,
     stores,
 )
 from .routes.failures import add_handlers
@@ -75,6 +77,8 @@ def create_app(settings: ServerSettings | None = None, served: Served | None = N
     app.include_router(stores.router)
     app.include_router(ask.router)
     app.include_router(analysis.router)
+    app.include_router(page.router)
+    app.include_router(sources.router)
     return app
 
 
