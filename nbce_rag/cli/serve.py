@@ -12,6 +12,7 @@ import typer
 
 from ..errors import InputError, MissingDependencyError
 from ..files import expand_home
+from ..index.address import is_database
 from .console import FAILED, errors_in_one_line, say
 from .kv import parse_bytes
 from .options import BackendOption, DeviceOption, DtypeOption, ModelOption, given
@@ -21,19 +22,23 @@ if TYPE_CHECKING:
 
 __all__ = ["serve_command"]
 
+_SECONDS = 5.0  # to wait for an index that is being written
+
 
 def serve_command(
     paths: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Argument(
-            metavar="[INDEX...]", help="Indexes, served under the names of their folders.", show_default=False
+            metavar="[INDEX...]",
+            help="Indexes, folders or URLs of databases, served under their own names.",
+            show_default=False,
         ),
     ] = None,
     named: Annotated[
         list[str] | None,
         typer.Option(
             "--index",
-            metavar="NAME=DIR",
+            metavar="NAME=INDEX",
             help="An index and the name to serve it under. Repeat it for more.",
             show_default=False,
         ),
@@ -197,15 +202,11 @@ def _check_installed() -> None:
             raise MissingDependencyError(f"`nbce-rag serve` needs {package}: pip install 'nbce-rag[server]'")
 
 
-def _indexes(paths: Iterable[Path], named: Iterable[str]) -> dict[str, str]:
-    from ..server.settings import index_name
+def _indexes(paths: Iterable[str], named: Iterable[str]) -> dict[str, str]:
+    from ..server.settings import named_index
 
     indexes: dict[str, str] = {}
-    pairs = [(index_name(path), str(path)) for path in paths]
-    for text in named:
-        name, sign, path = text.partition("=")
-        pairs.append((name, path) if sign else (index_name(Path(text)), text))
-    for name, path in pairs:
+    for name, path in map(named_index, (*paths, *named)):
         if name in indexes:
             raise InputError(f"Two indexes would be served as {name!r}; name one: --index OTHER={path}")
         indexes[name] = path
@@ -231,16 +232,20 @@ def _with_kv(settings: ServerSettings) -> ServerSettings:
     if len(settings.indexes) != 1 or "kv_store" in settings.opening:
         return settings
     [path] = settings.indexes.values()
+    if is_database(path):
+        return settings
     own = IndexFolder(expand_home(path)).kv
     return replace(settings, opening={**settings.opening, "kv_store": str(own)}) if own.is_dir() else settings
 
 
 def _check_indexes(settings: ServerSettings) -> None:
     """Before the port is open: what is not there is told here, and not by a server that is never ready."""
-    from ..index.folder import IndexFolder
+    from ..index.places import place_of
 
     for name, path in settings.indexes.items():
-        if not IndexFolder(path).has_index():
+        place = place_of(path)
+        if not place.has_index(_SECONDS):
             raise InputError(
-                f"There is no index at {str(path)!r}, to be served as {name!r}; `nbce-rag index` makes one."
+                f"There is no index at {place.location!r}, to be served as {name!r}; `nbce-rag index` makes "
+                "one."
             )

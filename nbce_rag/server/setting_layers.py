@@ -12,9 +12,10 @@ from typing import Any
 
 from ..errors import InputError
 from ..files import expand_home
+from ..index.address import is_database
 from ..values import shown
 from .limits import Limits
-from .settings import ServerSettings, index_name
+from .settings import ServerSettings, named_index
 
 __all__ = ["read_settings"]
 
@@ -75,7 +76,9 @@ def _from_file(file: Path) -> dict[str, Any]:
             table[name] = str(file.parent / expand_home(table[name]))
     if isinstance(indexes := table.get("indexes"), dict):
         table["indexes"] = {
-            name: str(file.parent / expand_home(path)) if isinstance(path, str) else path
+            name: str(file.parent / expand_home(path))
+            if isinstance(path, str) and not is_database(path)
+            else path
             for name, path in indexes.items()
         }
     return table
@@ -98,11 +101,7 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _named_paths(text: str) -> dict[str, str]:
-    paths: dict[str, str] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        name, sign, path = part.partition("=")
-        paths[name if sign else index_name(Path(part))] = path if sign else part
-    return paths
+    return dict(named_index(part) for part in filter(None, (part.strip() for part in text.split(","))))
 
 
 def _limits(table: Mapping[str, Any]) -> Limits:
@@ -164,12 +163,15 @@ def _table(value: Any) -> dict[str, Any]:
     return dict(value)
 
 
-def _paths(value: Any) -> dict[str, Path]:
-    return {name: _path(path) for name, path in _table(value).items()}
+def _places(value: Any) -> dict[str, Path | str]:
+    return {
+        name: place if isinstance(place, str) and is_database(place) else _path(place)
+        for name, place in _table(value).items()
+    }
 
 
 _READERS: dict[str, Callable[[Any], Any]] = {
-    "indexes": _paths,
+    "indexes": _places,
     "model": _text,
     "opening": _table,
     "options": _table,

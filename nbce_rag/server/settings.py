@@ -8,16 +8,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from ..checks import Range
 from ..errors import InputError
 from ..files import expand_home
+from ..index.address import is_database
 from ..values import shown
 from .access import Caller, Key
 from .key_file import KeyFile, digest_of
 from .limits import Limits
 
-__all__ = ["ServerSettings", "index_name", "is_loopback"]
+__all__ = ["ServerSettings", "is_loopback", "named_index"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ORIGIN = re.compile(r"https?://[^/\s*?#]+")
@@ -28,7 +30,7 @@ class ServerSettings:
     """Settings of `nbce-rag serve`.
 
     Attributes:
-        indexes: folders of indexes, by the names under which they are served.
+        indexes: folders of indexes, or URLs of databases, by the names under which they are served.
         model: as in `NBCE.from_pretrained`; None is the packaged default.
         opening: what else `NBCE.from_pretrained` takes: `device`, `dtype`, `kv_store`, ...
         options: defaults of every answer (`nbce_rag.options.Options`).
@@ -61,7 +63,7 @@ class ServerSettings:
         InputError: a value that cannot be used, or no keys where others may come.
     """
 
-    indexes: Mapping[str, Path] = field(default_factory=dict)
+    indexes: Mapping[str, Path | str] = field(default_factory=dict)
     model: str | None = None
     opening: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -142,13 +144,26 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def index_name(path: Path) -> str:
-    """Under which name an index is served that was given without one: that of its folder, made plain.
+def named_index(text: str) -> tuple[str, str]:
+    """The name under which an index is served, and its folder or URL.
+
+    Args:
+        text: NAME=PLACE; or the place alone, whose name is then that of its folder, or in a database that of
+            its `?index=` or else of the database, made plain.
 
     Raises:
-        InputError: nothing is left of it.
+        InputError: nothing is left of that name.
     """
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(expand_home(path)).absolute().name).strip("-._")[:64]
+    name, sign, place = text.partition("=")
+    if sign and not is_database(text):
+        return name, place
+    if is_database(text):
+        url = urlsplit(text)
+        own = parse_qs(url.query).get("index", [url.path])[0]
+    else:
+        own = Path(expand_home(text)).absolute().name
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", own).strip("-._")[:64]
     if not name:
-        raise InputError(f"{path} has no name that an index could be served under; write NAME={path}.")
-    return name
+        place = "URL" if is_database(text) else text  # which may hold a password
+        raise InputError(f"The {place} has no name that an index could be served under; write NAME={place}.")
+    return name, text

@@ -14,11 +14,14 @@ from typing import Any
 
 import httpx
 import pytest
+from index_tools import bag_of_words
 from paced import until
 from typer.testing import CliRunner
 
 from nbce_rag.cli import serve
 from nbce_rag.cli.main import app
+from nbce_rag.index import PassageIndex
+from nbce_rag.passages import Passage
 from nbce_rag.server.access import Caller
 from nbce_rag.server.key_file import key_text
 from nbce_rag.server.settings import ServerSettings
@@ -142,3 +145,14 @@ def _status(url: str) -> int:
         return httpx.get(url, timeout=60).status_code
     except httpx.HTTPError:
         return 0
+
+
+def test_an_index_in_a_database_is_served_too(served: list[ServerSettings], postgres_url: str) -> None:
+    code, err = run(postgres_url)
+    assert code == 2
+    assert "There is no index at" in err
+    with PassageIndex.create(postgres_url, bag_of_words) as index:
+        index.add([Passage("The ferry is run by Ada.", id="ferry")])
+    code, err = run("--index", f"ships={postgres_url}")
+    assert (code, err) == (0, "")
+    assert served[-1].indexes == {"ships": postgres_url}

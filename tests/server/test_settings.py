@@ -12,7 +12,7 @@ from nbce_rag.errors import InputError
 from nbce_rag.server.key_file import digest_of
 from nbce_rag.server.limits import Limits
 from nbce_rag.server.setting_layers import read_settings
-from nbce_rag.server.settings import ServerSettings, index_name, is_loopback
+from nbce_rag.server.settings import ServerSettings, is_loopback, named_index
 from nbce_rag.server.wire.errors import ServerError
 
 FILE = """
@@ -145,11 +145,37 @@ def test_keys_of_file_and_environment_count_together(tmp_path: Path) -> None:
     assert [ring.caller(key).name for key in "xy"] == ["a", "api-key"]
 
 
-def test_an_index_without_a_name_is_named_after_its_folder() -> None:
-    assert index_name(Path("some/where/my-index")) == "my-index"
-    assert index_name(Path("some/where/My Index (2)/")) == "My-Index-2"
-    with pytest.raises(InputError, match="write NAME="):
-        index_name(Path("/"))
+@pytest.mark.parametrize(
+    ("text", "name", "place"),
+    [
+        ("some/where/my-index", "my-index", None),
+        ("some/where/My Index (2)/", "My-Index-2", None),
+        ("law=some/where", "law", "some/where"),
+        ("postgresql://me:secret@host/harbour", "harbour", None),
+        ("postgres://host/harbour?sslmode=require&index=law", "law", None),
+        ("papers=postgresql://host/harbour?index=law", "papers", "postgresql://host/harbour?index=law"),
+    ],
+)
+def test_an_index_without_a_name_is_named_after_its_place(text: str, name: str, place: str | None) -> None:
+    assert named_index(text) == (name, place or text)
+
+
+@pytest.mark.parametrize("text", ["/", "postgresql://me:secret@host/"])
+def test_an_index_that_has_no_name_needs_one(text: str) -> None:
+    with pytest.raises(InputError, match="write NAME=") as caught:
+        named_index(text)
+    assert "secret" not in str(caught.value)
+
+
+def test_the_url_of_a_database_stays_what_it_is(tmp_path: Path) -> None:
+    url = "postgresql://host/harbour"
+    file = tmp_path / "settings.toml"
+    file.write_text(f'[indexes]\nlaw = "{url}"\nport = "ships"\n')
+    assert read_settings(file, environ={}).indexes == {"law": url, "port": tmp_path / "ships"}
+    assert read_settings(None, environ={"NBCE_INDEXES": f"{url},ships"}).indexes == {
+        "harbour": url,
+        "ships": Path("ships"),
+    }
 
 
 def test_limits_refuse_what_is_over_them() -> None:
