@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from .base import NEG_INF
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["contrast", "nucleus", "truncate"]
 
@@ -22,6 +24,8 @@ def contrast(pooled: Tensor, baseline: Tensor, beta: float | Tensor) -> Tensor:
         baseline: [..., V] log-probs of the row without a passage, -inf where truncated.
         beta: strength, > -1; a tensor must broadcast.
     """
+    import torch
+
     alone = (pooled == NEG_INF) | (baseline == NEG_INF)
     return torch.where(alone, pooled, pooled + beta * (pooled - baseline))
 
@@ -43,6 +47,8 @@ def nucleus(log_probs: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
     Returns:
         (threshold, entropy), both [...]: keep log-probs >= threshold; entropy in nats.
     """
+    import torch
+
     if top_p >= 1.0:
         threshold = torch.full_like(log_probs[..., 0], NEG_INF)
         return threshold, -(log_probs.exp() * log_probs.clamp(min=-100.0)).sum(-1)
@@ -58,6 +64,8 @@ def nucleus(log_probs: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
 
 def _top_nucleus(flat: Tensor, top_p: float, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """`nucleus` of rows [R, V] from their k largest log-probs, and the indexes of rows that need more."""
+    import torch
+
     k = min(k, flat.shape[-1])
     top = flat.topk(k, dim=-1).values
     p = top.exp()
@@ -73,6 +81,8 @@ def _top_nucleus(flat: Tensor, top_p: float, k: int) -> tuple[Tensor, Tensor, Te
 
 def _wide_nucleus(row: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
     """`nucleus` of one flat row [V]: a histogram finds the bin of the cut, and only that bin is sorted."""
+    import torch
+
     if row.device.type not in _HAS_FLOAT64:
         threshold, entropy = _wide_nucleus(row.cpu(), top_p)
         return threshold.to(row.device), entropy.to(row.device)
