@@ -32,6 +32,7 @@ _NAMES = {
         "NumericalError",
         "PassageIndexError",
         "ReadError",
+        "ServerError",
         "StreamError",
         "UnsupportedError",
         "warn",
@@ -67,6 +68,8 @@ _NAMES = {
         "DEFAULT_EMBEDDER",
         "SentenceTransformerEmbedder",
     ),
+    "client.engine": ("RemoteNBCE",),
+    "engine.answerer": ("Answerer",),
     "engine.nbce": ("NBCE",),
     "engine.rag": ("Rag",),
     "evaluation.runner": ("evaluate",),
@@ -162,6 +165,7 @@ __all__ = [
     "Usage",
     "AllOf",
     "Answer",
+    "Answerer",
     "AnswerTimeoutError",
     "AnyOf",
     "as_condition",
@@ -235,6 +239,7 @@ __all__ = [
     "Report",
     "report_schema",
     "Request",
+    "RemoteNBCE",
     "RerankerLike",
     "resolve",
     "resolve_rule",
@@ -243,6 +248,7 @@ __all__ = [
     "SearchMode",
     "SearchOptions",
     "SentenceTransformerEmbedder",
+    "ServerError",
     "show",
     "split_marks",
     "StreamError",
@@ -269,6 +275,7 @@ if TYPE_CHECKING:
     from .answers.choices import ChoiceScores
     from .answers.comparison import AnswerGroup, Comparison
     from .answers.report import Report, report_schema
+    from .client.engine import RemoteNBCE
     from .documents.folders import read_files
     from .documents.limits import ReadLimits
     from .documents.pdf.boxes import PageBox, page_boxes
@@ -281,6 +288,7 @@ if TYPE_CHECKING:
         SentenceTransformerEmbedder,
         canonical_embedder_name,
     )
+    from .engine.answerer import Answerer
     from .engine.nbce import NBCE
     from .engine.prefill import FillReport
     from .engine.rag import Rag
@@ -300,6 +308,7 @@ if TYPE_CHECKING:
         NumericalError,
         PassageIndexError,
         ReadError,
+        ServerError,
         StreamError,
         UnsupportedError,
         warn,
