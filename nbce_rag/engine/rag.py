@@ -262,6 +262,24 @@ class Rag:
         search.pop("k", None)
         return self.index.explain(**search)
 
+    def retrieve(
+        self, requests: Sequence[Request], k: int | None = None, where: Where | None = None, **options: Any
+    ) -> tuple[list[Request], float]:
+        """Requests with the passages that answer them, as `batch` gives them to the engine.
+
+        Args:
+            requests: Of `nbce.request`; what passages they have is replaced. None of them checks the options.
+            k, where, **options: Of the search, see the class.
+
+        Returns:
+            The requests, and how many seconds the search took.
+
+        Raises:
+            InputError: Unknown or impossible options of a search.
+        """
+        search = by_group(_with(options, k=k, where=where), "search")["search"]
+        return self._with_passages(requests, {**self._search_defaults, **search})
+
     def close(self) -> None:
         """Lets go of what `open` opened, once keys and values are on disk. Doing it twice does no harm.
 

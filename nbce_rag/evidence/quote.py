@@ -7,7 +7,7 @@ from typing import NamedTuple
 from ..passages import Passage
 from .evidence import Citation, Support
 
-__all__ = ["Quote", "quote_of"]
+__all__ = ["Quote", "page_of", "quote_of"]
 
 # What our readers and LlamaIndex's write; where there is a label it is what is printed on the page.
 _PAGES = ("page_label", "page")

@@ -1,0 +1,60 @@
+"""The application: routes put together, over what is served."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+import anyio.to_thread
+from fastapi import FastAPI
+
+from ..errors import NbceWarning
+from .policy import OpenPolicy
+from .routes import ask, models
+from .routes.failures import add_handlers
+from .served import Opening, Served
+from .settings import ServerSettings
+
+__all__ = ["create_app"]
+
+
+def create_app(settings: ServerSettings | None = None, served: Served | None = None) -> FastAPI:
+    """An application for any ASGI server.
+
+    Args:
+        settings: what it is told.
+        served: what it serves, open already; None opens what the settings say in a thread while the port
+            listens, and closes it at the end.
+    """
+    settings = settings or ServerSettings()
+    app = FastAPI(
+        title="nbce-rag", version=version("nbce-rag"), lifespan=_lifespan, docs_url="/docs", redoc_url=None
+    )
+    app.state.settings = settings
+    app.state.opening = Opening(settings, served)
+    app.state.policy = OpenPolicy()
+    app.state.sign = None
+    add_handlers(app)
+    app.add_api_route("/livez", _live, tags=["operation"])
+    app.include_router(models.router)
+    app.include_router(ask.router)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    # Answers carry them, and those who read them are elsewhere.
+    warnings.filterwarnings("ignore", category=NbceWarning)
+    opening: Opening = app.state.opening
+    opening.start()
+    try:
+        yield
+    finally:
+        await anyio.to_thread.run_sync(opening.close)
+
+
+async def _live() -> dict[str, str]:
+    """Whether the process answers."""
+    return {"status": "alive"}

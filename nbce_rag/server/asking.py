@@ -1,0 +1,98 @@
+"""The one way in which a question becomes an answer: retrieval, engine, events as they come.
+
+Whoever leaves early closes what `begin` gave, and the engine's rows are free within a step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+from ..answers.answer import Piece
+from .ask import Ask, Outcome, Retrieved
+from .policy import Policy
+from .retrieval import check, rags_of, retrieve
+from .served import Served
+
+__all__ = ["Answering", "Event", "begin", "gather"]
+
+Event: TypeAlias = Retrieved | Piece
+"""First what was retrieved, then pieces; the last piece carries the answer."""
+
+
+class Answering:
+    """A question on its way: an async iterator of events. `aclose` ends the work and lets go of all it holds.
+
+    Attributes:
+        ask: the question.
+        retrieved: what was retrieved, once that event has come.
+        notes: what whoever asked should know, beside the warnings of the answer.
+    """
+
+    def __init__(self, served: Served, ask: Ask, caller: Any, policy: Policy, held: AsyncExitStack) -> None:
+        self.ask = ask
+        self.retrieved = Retrieved("")
+        self.notes = ask.notes
+        self._served, self._caller, self._policy, self._held = served, caller, policy, held
+        self._events = self._work()
+
+    def __aiter__(self) -> Answering:
+        return self
+
+    async def __anext__(self) -> Event:
+        event = await anext(self._events)
+        self._policy.observe(self._caller, event)
+        return event
+
+    async def aclose(self) -> None:
+        """Ends the work; doing it twice does no harm."""
+        try:
+            await self._events.aclose()
+        finally:
+            await self._held.aclose()
+
+    async def _work(self) -> AsyncGenerator[Event, None]:
+        served = self._served
+        rags = rags_of(served, self.ask.indexes, self._caller, self._policy)
+        request, self.retrieved, notes = await asyncio.to_thread(retrieve, served, self.ask, rags)
+        self.notes += notes
+        yield self.retrieved
+        with served.counted(request):
+            async with aclosing(served.nbce.astream(request)) as pieces:
+                async for piece in pieces:
+                    yield _timed(piece, self.retrieved.seconds)
+
+
+async def begin(served: Served, ask: Ask, caller: Any, policy: Policy) -> Answering:
+    """Checks a question and lets it in; nothing is searched or computed before the first event is drawn.
+
+    Raises:
+        NbceError: what is wrong with it, or that there is no room for it now.
+    """
+    request = check(served, ask, caller, policy)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(policy.admitted(caller, request))
+        return Answering(served, ask, caller, policy, stack.pop_all())
+
+
+async def gather(answering: Answering) -> Outcome:
+    """The whole answer."""
+    async with aclosing(answering):
+        answer = None
+        async for event in answering:
+            if isinstance(event, Piece) and event.answer is not None:
+                answer = event.answer
+    assert answer is not None  # the engine's last piece has it
+    return Outcome(answer, answering.retrieved, answering.notes)
+
+
+def _timed(piece: Piece, seconds: float | None) -> Piece:
+    """With the time of the search, which came before the engine began to count."""
+    if piece.answer is None or seconds is None:
+        return piece
+    timings = piece.answer.timings
+    timings = replace(timings, retrieve=seconds, total=timings.total + seconds)
+    return replace(piece, answer=replace(piece.answer, timings=timings))

@@ -1,0 +1,1 @@
+"""What is reached under which address: transport only."""
