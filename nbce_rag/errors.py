@@ -31,7 +31,7 @@ __all__ = [
     "NumericalError",
     "PassageIndexError",
     "ReadError",
-    "ServerError",
+    "RemoteError",
     "StreamError",
     "UnsupportedError",
     "remembered_caller",
@@ -83,7 +83,7 @@ class StreamError(NbceError, RuntimeError):
     """A stream of pieces ended without an answer: it was broken off, or not handed on whole."""
 
 
-class ServerError(NbceError, ConnectionError):
+class RemoteError(NbceError, ConnectionError):
     """A server of nbce-rag cannot be reached, refuses, or answers something else."""
 
 

@@ -49,6 +49,8 @@ def to_wire(value: Any) -> Any:
         return str(float(value))
     if isinstance(value, list | tuple):
         return [to_wire(one) for one in value]
+    if isinstance(value, Mapping) and any(map(is_dataclass, value.values())):
+        return {name: to_wire(one) for name, one in value.items()}
     try:
         return plain(value)
     except NotPlainError as error:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 from ..checks import Range
-from ..errors import InputError, MissingDependencyError, ServerError, StreamError
+from ..errors import InputError, MissingDependencyError, RemoteError, StreamError
 from .events import Event, EventReader
 from .failures import error_of
 
@@ -70,7 +70,7 @@ class Connection:
         """The JSON at a path.
 
         Raises:
-            ServerError: the server cannot be reached, refuses, or answers something else.
+            RemoteError: the server cannot be reached, refuses, or answers something else.
             NbceError: what the server says is wrong.
         """
         with self._response("GET", path, None, _SILENCE) as response, self._broken_off():
@@ -85,7 +85,7 @@ class Connection:
         """The events that a body is answered with, as they come; closing the iterator ends the request.
 
         Raises:
-            ServerError, NbceError: as in `get`, at any time.
+            RemoteError, NbceError: as in `get`, at any time.
             StreamError: the connection was broken off.
         """
         reader = EventReader()
@@ -171,12 +171,12 @@ class Connection:
         """Seconds until a request is tried again that no response came for.
 
         Raises:
-            ServerError: it is not.
+            RemoteError: it is not.
         """
         # One that is silent may be at work on it, and the same once more would not make it faster.
         if attempt == self._retries or isinstance(error, self._httpx.ReadTimeout):
             reason = str(error) or type(error).__name__
-            raise ServerError(
+            raise RemoteError(
                 f"The server at {self.url} cannot be reached, or does not answer ({reason}); see that "
                 "`nbce-rag serve` runs there, or give a longer timeout."
             ) from error
@@ -194,7 +194,7 @@ class Connection:
         try:
             return json.loads(data)
         except (ValueError, RecursionError) as error:
-            raise ServerError(
+            raise RemoteError(
                 f"The server at {self.url} answers {response.headers.get('content-type')}, not JSON; "
                 "base_url has to be that of `nbce-rag serve`."
             ) from error

@@ -13,7 +13,7 @@ from ..answers.choices import ChoiceScores
 from ..answers.comparison import Comparison
 from ..answers.wire import VERSION, from_wire, to_wire
 from ..engine.arguments import check_passages, passage_sequence
-from ..errors import InputError, ServerError, StreamError, UnsupportedError
+from ..errors import InputError, RemoteError, StreamError, UnsupportedError
 from ..models.model import Can
 from ..options import Options
 from ..passages import Passage
@@ -73,7 +73,7 @@ class RemoteNBCE:
         **options: defaults of every request, in place of the server's; see `nbce_rag.Options`.
 
     Raises:
-        ServerError: the server cannot be reached, or is none of this version.
+        RemoteError: the server cannot be reached, or is none of this version.
         InputError: unknown or impossible options, or no URL.
         MissingDependencyError: httpx is not installed (extra `[client]`).
 
@@ -313,7 +313,7 @@ def _described(connection: Connection) -> EngineDescription:
     value = connection.get(_ENGINE)
     version = value.get("version") if isinstance(value, dict) else None
     if version != VERSION:
-        raise ServerError(
+        raise RemoteError(
             f"The server at {connection.url} speaks version {shown(version)} of requests, and this package "
             f"{VERSION}; install the same version of nbce-rag on both sides."
         )

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from .. import errors
-from ..errors import NbceError, ServerError
+from ..errors import NbceError, RemoteError
 from ..values import shown
 
 __all__ = ["error_in", "error_of"]
@@ -38,15 +38,15 @@ def error_of(url: str, status: int, body: bytes) -> NbceError:
         return kind(str(error.get("message")))
     message = error.get("message") if isinstance(error, dict) else shown(body[:200].decode(errors="replace"))
     way_out = f"; {_WAYS_OUT[status]}" if status in _WAYS_OUT else ""
-    return ServerError(f"The server at {url} answers {status}: {str(message).rstrip('.')}{way_out}.")
+    return RemoteError(f"The server at {url} answers {status}: {str(message).rstrip('.')}{way_out}.")
 
 
 def error_in(url: str, data: Any) -> NbceError:
     """What an event "error" of a stream says."""
     error = data.get("error") if isinstance(data, dict) else None
     if not isinstance(error, dict):
-        return ServerError(f"The server at {url} sends an error that says nothing ({shown(data)}).")
-    kind = _kind(error) or ServerError
+        return RemoteError(f"The server at {url} sends an error that says nothing ({shown(data)}).")
+    kind = _kind(error) or RemoteError
     return kind(str(error.get("message")))
 
 

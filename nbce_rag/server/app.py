@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from ..errors import NbceWarning
 from .policy import OpenPolicy
-from .routes import ask, models
+from .routes import ask, models, requests
 from .routes.failures import add_handlers
 from .served import Opening, Served
 from .settings import ServerSettings
@@ -40,6 +40,7 @@ def create_app(settings: ServerSettings | None = None, served: Served | None = N
     app.add_api_route("/livez", _live, tags=["operation"])
     app.include_router(models.router)
     app.include_router(ask.router)
+    app.include_router(requests.router)
     return app
 
 

@@ -1,0 +1,253 @@
+"""`/v1/engine` and `/v1/requests`: the engine as it is, for `nbce_rag.RemoteNBCE` and the adapters over it.
+
+Requests and answers are those of `nbce_rag.answers.wire`, with nothing left out. Who asks brings the
+passages; no index is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import fields, replace
+from pathlib import PurePath
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from ... import errors
+from ...answers.answer import Answer
+from ...answers.wire import VERSION, from_wire, to_wire
+from ...client.description import EngineDescription
+from ...engine.nbce import NBCE
+from ...errors import InputError, NbceError
+from ...prompts.template import STYLES, PromptTemplate
+from ...request import Request as EngineRequest
+from ..dependencies import Caller, PolicyOf, ServedOf, SettingsOf
+from ..disconnect import until_disconnect
+from ..policy import Policy
+from ..served import Served
+from ..sse import EventStream, JSONReply, sse_event
+from ..wire.errors import ServerError, error_reply
+from .failures import guarded
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["engine"])
+_MOST = 256  # requests at once
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    version: Literal[1] = Field(description="Of nbce_rag.answers.wire.")
+
+
+class TextBody(BaseModel):
+    """A text to be made token ids of."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    text: str
+
+
+class RequestsBody(_Body):
+    """Requests to be answered together."""
+
+    requests: Annotated[list[Any], Field(min_length=1, max_length=_MOST)]
+    stream: bool = Field(False, description="Events, each a piece of one of the answers.")
+    pieces: bool = Field(
+        True, description="With stream: false sends the last pieces alone, with the answers."
+    )
+
+
+class RequestBody(_Body):
+    """A request that something else than an answer is asked of."""
+
+    request: Any
+    k: int | None = Field(None, description="rerank: how many passages.")
+    choices: list[str] | None = Field(None, description="score: the answers to choose from.")
+    text: str | None = Field(None, description="attribute: the answer that somebody else wrote.")
+    answer: Any = Field(None, description="ablate: an answer of this engine.")
+
+
+@router.get("/v1/engine")
+async def engine(served: ServedOf) -> Response:
+    """What must be known of the engine where requests are made."""
+    return JSONReply(to_wire(_description(served.nbce)))
+
+
+@router.post("/v1/engine/tokens")
+async def tokens(body: TextBody, served: ServedOf) -> Response:
+    """Token ids of a text, without special tokens."""
+    ids = await asyncio.to_thread(served.nbce.model.tokenizer.encode, body.text)
+    return JSONReply({"ids": list(ids)})
+
+
+@router.post("/v1/requests")
+async def requests(
+    body: RequestsBody,
+    request: Request,
+    served: ServedOf,
+    caller: Caller,
+    policy: PolicyOf,
+    settings: SettingsOf,
+) -> Response:
+    """Answer requests, with all their evidence.
+
+    With `stream` it is events `piece` (`{"request": place, "piece": {...}}`), or `error`; the last piece of
+    each request holds its answer.
+    """
+
+    async def answered() -> Response:
+        asked = [_request(one, f"requests.{place}") for place, one in enumerate(body.requests)]
+        async with AsyncExitStack() as stack:
+            for one in asked:
+                await stack.enter_async_context(policy.admitted(caller, one))
+                stack.enter_context(served.counted(one))
+            held = stack.pop_all()
+        pieces = _pieces(served, asked, caller, policy)
+        if body.stream:
+            events = guarded(_events(pieces, whole=not body.pieces), lambda error: sse_event(error, "error"))
+            return EventStream(events, held, ping_seconds=settings.ping_seconds)
+        async with held:
+            answers = await until_disconnect(request, _answers(pieces, len(asked)))
+        return JSONReply({"version": VERSION, "answers": [to_wire(answer) for answer in answers]})
+
+    return await _with_kinds(answered)
+
+
+@router.post("/v1/requests/{what}")
+async def asked_of(
+    what: Literal["ablate", "attribute", "compare", "rerank", "score"],
+    body: RequestBody,
+    request: Request,
+    served: ServedOf,
+    caller: Caller,
+    policy: PolicyOf,
+) -> Response:
+    """Compare, score, rerank or attribute over a request's passages, or ablate an answer of it."""
+
+    async def answered() -> Response:
+        one = _request(body.request, "request")
+        work = _WORK[what]
+        async with policy.admitted(caller, one):
+            with served.counted(one):
+                result = await until_disconnect(request, asyncio.to_thread(work, served.nbce, one, body))
+        return JSONReply({"version": VERSION, "result": to_wire(result)})
+
+    return await _with_kinds(answered)
+
+
+async def _with_kinds(answered: Callable[[], Awaitable[Response]]) -> Response:
+    """A reply in which errors name their class, so that the other side can raise the same."""
+    try:
+        return await answered()
+    except ServerError:
+        raise
+    except NbceError as error:
+        reply = error_reply(error)
+        if reply.status >= 500 and reply.status != 504:
+            raise  # whose reason is logged, and not told
+        return JSONReply(_with_kind(reply.body, error), status_code=reply.status, headers=reply.headers)
+
+
+def _with_kind(body: dict[str, Any], error: NbceError) -> dict[str, Any]:
+    kind = next(one.__name__ for one in type(error).__mro__ if one.__name__ in errors.__all__)
+    return {"error": {**body["error"], "kind": kind}}
+
+
+async def _pieces(
+    served: Served, asked: Sequence[EngineRequest], caller: Any, policy: Policy
+) -> AsyncGenerator[tuple[int, Any], None]:
+    async with aclosing(served.nbce.astream_batch(asked)) as pieces:
+        async for place, piece in pieces:
+            policy.observe(caller, piece)
+            yield place, piece
+
+
+async def _events(
+    pieces: AsyncGenerator[tuple[int, Any], None], *, whole: bool
+) -> AsyncGenerator[bytes, None]:
+    async with aclosing(pieces):
+        try:
+            async for place, piece in pieces:
+                if piece.answer is None and whole:
+                    continue
+                if whole:
+                    piece = replace(piece, text="", tokens=(), thought="")
+                yield sse_event({"request": place, "piece": to_wire(piece)}, "piece")
+        except NbceError as error:
+            reply = error_reply(error)
+            if reply.status >= 500 and reply.status != 504:
+                raise
+            yield sse_event(_with_kind(reply.body, error), "error")
+
+
+async def _answers(pieces: AsyncGenerator[tuple[int, Any], None], count: int) -> list[Answer]:
+    async with aclosing(pieces):
+        answers = {place: piece.answer async for place, piece in pieces if piece.answer is not None}
+    return [answers[place] for place in range(count)]
+
+
+def _request(value: Any, param: str) -> EngineRequest:
+    try:
+        return from_wire(EngineRequest, value)
+    except InputError as error:
+        raise type(error)(f"{param}: {error}") from error
+
+
+def _arguments(request: EngineRequest) -> dict[str, Any]:
+    """What `NBCE.request` makes the same of, beside question and passages."""
+    options = {field.name: getattr(request.options, field.name) for field in fields(request.options)}
+    return {"prompt": request.prompt, **options}
+
+
+def _compare(nbce: NBCE, request: EngineRequest, body: RequestBody) -> Any:
+    return nbce.compare(request.question, request.passages, **_arguments(request))
+
+
+def _rerank(nbce: NBCE, request: EngineRequest, body: RequestBody) -> Any:
+    return nbce.rerank(request.question, request.passages, body.k, **_arguments(request))
+
+
+def _score(nbce: NBCE, request: EngineRequest, body: RequestBody) -> Any:
+    return nbce.score(request.question, request.passages, body.choices or [], **_arguments(request))
+
+
+def _attribute(nbce: NBCE, request: EngineRequest, body: RequestBody) -> Any:
+    return nbce.attribute(request, text=body.text or "")
+
+
+def _ablate(nbce: NBCE, request: EngineRequest, body: RequestBody) -> Any:
+    return nbce.ablate(replace(from_wire(Answer, body.answer), request=request))
+
+
+_WORK: dict[str, Callable[[NBCE, EngineRequest, RequestBody], Any]] = {
+    "ablate": _ablate,
+    "attribute": _attribute,
+    "compare": _compare,
+    "rerank": _rerank,
+    "score": _score,
+}
+
+
+def _description(nbce: NBCE) -> EngineDescription:
+    model = nbce.model
+    if nbce.has_own_prompt:
+        prompts = dict.fromkeys(("", *STYLES), nbce.prompt)
+    else:
+        prompts = {style: PromptTemplate.for_tokenizer(model.tokenizer, style) for style in STYLES}
+        prompts[""] = PromptTemplate.for_tokenizer(model.tokenizer)
+    return EngineDescription(
+        version=VERSION,
+        model=PurePath(model.name).name,  # where it lies on the server is nobody's business
+        fingerprint=model.fingerprint,
+        window=nbce.window,
+        has_chat_template=model.tokenizer.has_chat_template,
+        can=model.can,
+        options=nbce.options,
+        prompts=prompts,
+        has_own_prompt=nbce.has_own_prompt,
+    )
