@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
-from nbce_rag import NBCE, Answer, AnswerTimeoutError, Request
+from nbce_rag import Answer, Answerer, AnswerTimeoutError, Request
 
 __all__ = ["AsyncGathering", "Gathering", "async_gathering", "gathering"]
 
@@ -20,7 +20,7 @@ __all__ = ["AsyncGathering", "Gathering", "async_gathering", "gathering"]
 class _Seat:
     """One call's place: what it asks, and what came of it."""
 
-    def __init__(self, engine: NBCE, request: Request) -> None:
+    def __init__(self, engine: Answerer, request: Request) -> None:
         self.engine = engine
         self.request = request
         self.answer: Answer | None = None
@@ -39,14 +39,16 @@ class Gathering:
     error meets only that one.
     """
 
-    def __init__(self, owner: Any, count: int, run: Callable[[NBCE, list[Request]], list[Answer]]) -> None:
+    def __init__(
+        self, owner: Any, count: int, run: Callable[[Answerer, list[Request]], list[Answer]]
+    ) -> None:
         self.owner = owner
         self._run = run
         self._expected = count
         self._waiting: list[_Seat] = []
         self._changed = threading.Condition()
 
-    def ask(self, engine: NBCE, request: Request) -> Answer:
+    def ask(self, engine: Answerer, request: Request) -> Answer:
         """The answer, computed with the others'. Once a call."""
         seat = _Seat(engine, request)
         with self._changed:
@@ -98,14 +100,14 @@ class Gathering:
 class AsyncGathering:
     """The same for coroutines of one event loop."""
 
-    def __init__(self, owner: Any, count: int, run: Callable[[NBCE, list[Request]], Any]) -> None:
+    def __init__(self, owner: Any, count: int, run: Callable[[Answerer, list[Request]], Any]) -> None:
         self.owner = owner
         self._run = run
         self._expected = count
         self._waiting: list[tuple[_Seat, asyncio.Future[None]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def ask(self, engine: NBCE, request: Request) -> Answer:
+    async def ask(self, engine: Answerer, request: Request) -> Answer:
         """The answer, computed with the others'. Once a call."""
         seat = _Seat(engine, request)
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -8,7 +8,7 @@ from typing import Any
 
 from langchain_core.runnables.config import ContextThreadPoolExecutor, get_config_list
 
-from nbce_rag import NBCE
+from nbce_rag import Answer, Answerer, Request
 
 from .batching import AsyncGathering, Gathering, async_gathering, gathering
 
@@ -32,7 +32,7 @@ def batch_together(
     size = _group_size(configs)
     for start in range(0, len(inputs), size):
         part = list(zip(inputs[start : start + size], configs[start : start + size], strict=True))
-        group = Gathering(model, len(part), NBCE.batch)
+        group = Gathering(model, len(part), _batch)
 
         def call(pair: tuple[Any, Any], group: Gathering = group) -> Any:
             gathering.set(group)
@@ -83,7 +83,7 @@ async def abatch_together(
     size = _group_size(configs)
     for start in range(0, len(inputs), size):
         part = list(zip(inputs[start : start + size], configs[start : start + size], strict=True))
-        group = AsyncGathering(model, len(part), NBCE.abatch)
+        group = AsyncGathering(model, len(part), _abatch)
 
         async def call(value: Any, config: Any, group: AsyncGathering = group) -> Any:
             async_gathering.set(group)
@@ -117,6 +117,14 @@ def current_async(model: Any) -> AsyncGathering | None:
         return None
     async_gathering.set(None)
     return group
+
+
+def _batch(engine: Answerer, requests: list[Request]) -> list[Answer]:
+    return engine.batch(requests)
+
+
+async def _abatch(engine: Answerer, requests: list[Request]) -> list[Answer]:
+    return await engine.abatch(requests)
 
 
 def _group_size(configs: Sequence[Mapping[str, Any]]) -> int:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import fields, replace
+from importlib.util import find_spec
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
@@ -246,7 +247,7 @@ def _description(nbce: NBCE) -> EngineDescription:
         fingerprint=model.fingerprint,
         window=nbce.window,
         has_chat_template=model.tokenizer.has_chat_template,
-        can=model.can,
+        can=replace(model.can, grammar=model.can.grammar and find_spec("llguidance") is not None),
         options=nbce.options,
         prompts=prompts,
         has_own_prompt=nbce.has_own_prompt,
