@@ -12,7 +12,17 @@ from fastapi import FastAPI
 
 from ..errors import NbceWarning
 from .policy import OpenPolicy
-from .routes import ask, models, requests
+from .routes import (
+    analysis,
+    ask,
+    chat,
+    completions,
+    embeddings,
+    models,
+    requests,
+    responses,
+    stores,
+)
 from .routes.failures import add_handlers
 from .served import Opening, Served
 from .settings import ServerSettings
@@ -39,7 +49,13 @@ def create_app(settings: ServerSettings | None = None, served: Served | None = N
     add_handlers(app)
     app.add_api_route("/livez", _live, tags=["operation"])
     app.include_router(models.router)
+    app.include_router(chat.router)
+    app.include_router(responses.router)
+    app.include_router(completions.router)
+    app.include_router(embeddings.router)
+    app.include_router(stores.router)
     app.include_router(ask.router)
+    app.include_router(analysis.router)
     app.include_router(requests.router)
     return app
 

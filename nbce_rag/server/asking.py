@@ -6,18 +6,21 @@ Whoever leaves early closes what `begin` gave, and the engine's rows are free wi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from ..answers.answer import Piece
+from ..request import Request
 from .ask import Ask, Outcome, Retrieved
 from .policy import Policy
 from .retrieval import check, rags_of, retrieve
 from .served import Served
 
-__all__ = ["Answering", "Event", "begin", "gather"]
+__all__ = ["Answering", "Event", "begin", "gather", "work_on"]
+
+_T = TypeVar("_T")
 
 Event: TypeAlias = Retrieved | Piece
 """First what was retrieved, then pieces; the last piece carries the answer."""
@@ -72,10 +75,43 @@ async def begin(served: Served, ask: Ask, caller: Any, policy: Policy) -> Answer
     Raises:
         NbceError: what is wrong with it, or that there is no room for it now.
     """
-    request = check(served, ask, caller, policy)
+    request = await asyncio.to_thread(check, served, ask, caller, policy)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(policy.admitted(caller, request))
         return Answering(served, ask, caller, policy, stack.pop_all())
+
+
+async def work_on(
+    served: Served,
+    ask: Ask,
+    caller: Any,
+    policy: Policy,
+    work: Callable[[Request, Retrieved], _T],
+) -> tuple[_T, Retrieved]:
+    """Something else that is done with a question and its passages, in a thread; and what was retrieved.
+
+    The thread cannot be interrupted: a caller that is cancelled waits until it has ended, so that what the
+    policy has let in is out only then.
+
+    Raises:
+        NbceError: as `begin`, and what the work raises.
+    """
+    request = await asyncio.to_thread(check, served, ask, caller, policy)
+    rags = rags_of(served, ask.indexes, caller, policy)
+
+    def whole() -> tuple[_T, Retrieved]:
+        request, retrieved, _ = retrieve(served, ask, rags)
+        policy.observe(caller, retrieved)
+        with served.counted(request):
+            return work(request, retrieved), retrieved
+
+    async with policy.admitted(caller, request):
+        working = asyncio.ensure_future(asyncio.to_thread(whole))
+        try:
+            return await asyncio.shield(working)
+        finally:
+            if not working.done():
+                await asyncio.wait([working])
 
 
 async def gather(answering: Answering) -> Outcome:

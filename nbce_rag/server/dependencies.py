@@ -74,10 +74,10 @@ def links_of(request: Request) -> Links:
     return Links(base.rstrip("/"), request.app.state.sign)
 
 
-def reply_info(request: Request, model: str, kind: str) -> ReplyInfo:
+def reply_info(request: Request, model: str, kind: str, *, separator: str = "-") -> ReplyInfo:
     """What a reply says beside its answer; its id begins with `kind`."""
     return ReplyInfo(
-        id=f"{kind}-{uuid.uuid4().hex}",
+        id=f"{kind}{separator}{uuid.uuid4().hex}",
         created=int(time.time()),
         model=model,
         request_id=request_id_of(request),

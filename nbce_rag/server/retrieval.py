@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..engine.rag import Rag
-from ..errors import InputError
+from ..errors import ContextLengthError, InputError
 from ..noncharacters import strip_marks
 from ..passages import Passage
 from ..prompts.prompt import Prompt
@@ -19,7 +19,7 @@ from .served import Served
 from .wire.errors import not_found
 from .wording import request_of
 
-__all__ = ["check", "rags_of", "retrieve"]
+__all__ = ["check", "explanation", "rags_of", "retrieve"]
 
 _CONDENSE = (
     "Rewrite the last question of this conversation so that it can be understood without the rest of it. "
@@ -58,10 +58,13 @@ def check(served: Served, ask: Ask, caller: Any, policy: Policy) -> Request:
     Raises:
         ServerError: an index that is not there.
         InputError: an empty question, unknown or impossible options.
+        ContextLengthError: it does not fit into the model's window even without passages.
     """
     for rag in rags_of(served, ask.indexes, caller, policy).values():
         rag.retrieve([], **_search(served, ask))
     request, _ = request_of(served.nbce, ask, ask.documents, is_retrieved=_looks(ask))
+    if request.options.thinking is not True:  # a thought gives way where there is little room
+        _check_window(served, request)
     return request
 
 
@@ -102,6 +105,23 @@ def retrieve(served: Served, ask: Ask, rags: Mapping[str, Rag]) -> tuple[Request
     request, notes = request_of(served.nbce, ask, contexts, is_retrieved=True)
     seconds = time.perf_counter() - started
     return request, Retrieved(query, tuple(request.passages), homes, seconds), notes
+
+
+def _check_window(served: Served, request: Request) -> None:
+    most, window = request.options.max_tokens, served.nbce.window
+    needed = served.nbce.window_needed(replace(request, passages=()))
+    if needed > window:
+        raise ContextLengthError(
+            f"The conversation and an answer of up to {most} tokens need {needed} tokens, and the model's "
+            f"window has {window}. Shorten it, or lower max_tokens."
+        )
+
+
+def explanation(served: Served, ask: Ask) -> str:
+    """Why nothing was found, in a sentence."""
+    search = {name: value for name, value in _search(served, ask).items() if name not in ("k", "rerank")}
+    reasons = [served.rags[name].explain(**search) for name in ask.indexes]
+    return " ".join(dict.fromkeys(reasons)) or "No documents were given, and no index was named."
 
 
 def _looks(ask: Ask) -> bool:
