@@ -18,6 +18,7 @@ from .calibrate import calibrate_command
 from .evaluate import eval_command
 from .index import index_command
 from .kv import kv_command
+from .mcp import mcp_command
 from .models import models_command
 from .sources import list_command, remove_command, show_command
 from .study import study_command
@@ -70,5 +71,6 @@ app.command("calibrate")(calibrate_command)
 app.command("eval")(eval_command)
 app.command("study")(study_command)
 app.command("kv")(kv_command)
+app.command("mcp")(mcp_command)
 app.command("models")(models_command)
 app.command("bench")(bench_command)

@@ -18,6 +18,7 @@ from .routes import (
     chat,
     completions,
     embeddings,
+    mcp,
     models,
     requests,
     responses,
@@ -57,6 +58,7 @@ def create_app(settings: ServerSettings | None = None, served: Served | None = N
     app.include_router(ask.router)
     app.include_router(analysis.router)
     app.include_router(requests.router)
+    mcp.mount(app)
     return app
 
 
