@@ -57,7 +57,7 @@ def mcp_command(
     device: DeviceOption = None,
     dtype: DtypeOption = None,
 ) -> None:
-    """Give agents tools over indexes (MCP over stdio): search, fetch, ask, compare. `serve` has them at /mcp."""
+    """Give agents tools for indexes (MCP, stdio): search, fetch, ask, compare; `serve` has them at /mcp."""
     with errors_in_one_line():
         if find_spec("mcp") is None:
             raise MissingDependencyError("`nbce-rag mcp` needs the package mcp: pip install 'nbce-rag[mcp]'")

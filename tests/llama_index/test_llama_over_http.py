@@ -103,8 +103,8 @@ def test_what_stands_upon_it_is_the_same(engine: NBCE, url: str) -> None:
     assert best[0] == best[1]
     responses = [NBCESynthesizer(llm).synthesize(QUESTION, NODES) for llm in (remote, local)]
     for response in responses:
-        response.metadata["nbce"]["usage"].pop("cached_tokens")  # type: ignore[index]
-        response.metadata["nbce"].pop("timings")  # type: ignore[index]
+        response.metadata["nbce"]["usage"].pop("cached_tokens")
+        response.metadata["nbce"].pop("timings")
     assert responses[0] == responses[1]
     response = Response("Ada.", source_nodes=NODES)
     reports = [

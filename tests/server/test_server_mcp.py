@@ -31,12 +31,19 @@ CHILD = Path(__file__).parent / "mcp_child.py"
 
 
 @asynccontextmanager
-async def over_http(server: Any, **options: Any) -> AsyncIterator[Client]:
+async def over_http(server: Any, **options: Any) -> AsyncIterator[Any]:
     async with Client(f"{server.url}/mcp", **options) as client:
         yield client
 
 
-async def call(client: Client, name: str, **arguments: Any) -> Any:
+@asynccontextmanager
+async def over_stdio(command: list[str], **options: Any) -> AsyncIterator[Any]:
+    parameters = StdioServerParameters(command=command[0], args=command[1:], env=dict(os.environ))
+    async with Client(parameters, **options) as client:
+        yield client
+
+
+async def call(client: Any, name: str, **arguments: Any) -> Any:
     """A tool's result, checked against the tool's schema."""
     tools = {tool.name: tool for tool in (await client.list_tools()).tools}
     result = await client.call_tool(name, arguments)
@@ -263,10 +270,8 @@ def child(index: Path, seconds: float = 0.0) -> list[str]:
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
-async def test_over_stdio(stdio_index: Path, mode: Any, tmp_path: Path) -> None:
-    command, *arguments = child(stdio_index)
-    parameters = StdioServerParameters(command=command, args=arguments, env=dict(os.environ))
-    async with Client(parameters, mode=mode) as client:
+async def test_over_stdio(stdio_index: Path, mode: Any) -> None:
+    async with over_stdio(child(stdio_index), mode=mode) as client:
         assert len((await client.list_tools()).tools) == 5
         result = await call(client, "ask", question=ZETA)
         assert result.structured_content["answer"] == "seven blue apples"
@@ -396,8 +401,7 @@ async def test_the_packaged_model_over_stdio(tmp_path: Path) -> None:
         [sys.executable, "-m", "nbce_rag", "index", str(tmp_path), "--out", str(index)], check=True
     )
     arguments = ["-m", "nbce_rag", "mcp", "--index", f"harbour={index}", "--max-tokens", "12"]
-    parameters = StdioServerParameters(command=sys.executable, args=arguments, env=dict(os.environ))
-    async with Client(parameters, read_timeout_seconds=280) as client:
+    async with over_stdio([sys.executable, *arguments], read_timeout_seconds=280) as client:
         result = await call(client, "ask", question="Who runs the ferry?")
         assert "Ada" in result.structured_content["answer"]
         assert result.structured_content["citations"][0]["sources"][0]["id"].startswith("harbour/")
