@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..checks import check_text, check_texts
 from ..documents.document import source_of
 from ..documents.excludes import Excludes
-from ..documents.folders import file_key
+from ..documents.folders import file_key, path_of_key
 from ..documents.limits import READ_LIMITS, ReadLimits
 from ..embedding.embedder import Embedder
 from ..embedding.resolve import EmbedderLike, resolve_embedder
@@ -498,6 +498,16 @@ class PassageIndex:
         chosen = check_text("An id", passage_id)
         with self._storage.read():
             return self._storage.by_id(chosen)
+
+    def file_of(self, passage_id: str) -> Path | None:
+        """The real path of the file that a passage was read from; None of one that was added without a file.
+
+        The file may have changed since, or be gone.
+        """
+        chosen = check_text("An id", passage_id)
+        with self._storage.read():
+            key = self._storage.files_of([chosen]).get(chosen)
+        return None if key is None else Path(path_of_key(key))
 
     def sources(self) -> dict[str, int]:
         """How many passages each source has, sorted by source; passages without one are not counted."""

@@ -20,8 +20,10 @@ from .routes import (
     embeddings,
     mcp,
     models,
+    page,
     requests,
     responses,
+    sources,
     stores,
 )
 from .routes.failures import add_handlers
@@ -57,6 +59,8 @@ def create_app(settings: ServerSettings | None = None, served: Served | None = N
     app.include_router(stores.router)
     app.include_router(ask.router)
     app.include_router(analysis.router)
+    app.include_router(page.router)
+    app.include_router(sources.router)
     app.include_router(requests.router)
     mcp.mount(app)
     return app

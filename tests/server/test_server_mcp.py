@@ -177,6 +177,26 @@ async def test_resources_that_are_not_there(server: Any) -> None:
                 await client.read_resource(uri)
 
 
+async def test_what_stands_around_a_passage(
+    reading_nbce: Any, run_app: Callable[..., Any], tmp_path: Path
+) -> None:
+    from index_tools import bag_of_words
+
+    from nbce_rag.server import Served, create_app
+
+    index = PassageIndex.create(tmp_path / "index", bag_of_words)
+    texts = ["It begins here.", "The code of Zeta is nine.", "It ends here."]
+    starts = [0, 16, 42]
+    index.add(
+        Passage(text, id=str(place), source="a.txt", start=start, end=start + len(text))
+        for place, (text, start) in enumerate(zip(texts, starts, strict=True))
+    )
+    running = run_app(create_app(served=Served(reading_nbce, {"one": index})))
+    async with over_http(running) as client:
+        metadata = (await call(client, "fetch", id="one/1")).structured_content["metadata"]
+        assert (metadata["before"].strip(), metadata["after"].strip()) == ("It begins here.", "It ends here.")
+
+
 async def test_ids_may_be_anything(reading_nbce: Any, run_app: Callable[..., Any], tmp_path: Path) -> None:
     from index_tools import bag_of_words
 

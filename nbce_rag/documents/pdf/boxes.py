@@ -15,7 +15,7 @@ from .reading import pdf_file, read_pdf_text
 if TYPE_CHECKING:
     from pypdfium2 import PdfDocument
 
-__all__ = ["PageBox", "page_boxes"]
+__all__ = ["PageBox", "page_boxes", "span_boxes"]
 
 
 class PageBox(NamedTuple):
@@ -63,14 +63,19 @@ def page_boxes(
                 f"{path}: its text has {length} characters, so there is no span from {start!r} to {end!r}; "
                 "take start and end of a passage of it as it is now."
             )
-        boxes: list[PageBox] = []
-        offset = 0
-        for number, parts in enumerate(pages):
-            runs = list(_runs(parts, start - offset, end - offset))
-            if runs:
-                boxes += _boxes(document, number, runs)
-            offset += sum(len(part.text) for part in parts) + 1
-    return tuple(boxes)
+        return tuple(span_boxes(document, pages, start, end))
+
+
+def span_boxes(
+    document: PdfDocument, pages: Sequence[Sequence[Part]], start: int, end: int
+) -> Iterator[PageBox]:
+    """The boxes of a span of an open PDF's text, which `pages` are the parts of."""
+    offset = 0
+    for number, parts in enumerate(pages):
+        runs = list(_runs(parts, start - offset, end - offset))
+        if runs:
+            yield from _boxes(document, number, runs)
+        offset += sum(len(part.text) for part in parts) + 1
 
 
 def _runs(parts: Sequence[Part], start: int, end: int) -> Iterator[tuple[int, int]]:

@@ -15,6 +15,7 @@ from ...passages import Passage
 from ...values import NotPlainError, plain
 from ..ask import Home, Outcome, Retrieved
 from ..links import Links
+from ..sources import Around
 
 __all__ = [
     "AskResult",
@@ -176,8 +177,8 @@ def search_result(retrieved: Retrieved, links: Links | None) -> SearchResult:
     return SearchResult(results=results, query=retrieved.query)
 
 
-def fetch_result(passage: Passage, index: str, before: str, after: str, links: Links | None) -> FetchResult:
-    """A passage, with the text that stands before and after it."""
+def fetch_result(passage: Passage, index: str, surroundings: Around, links: Links | None) -> FetchResult:
+    """A passage, with what stands around it in `metadata`, as `before` and `after`."""
     item = item_of(passage, index, links)
     metadata: dict[str, Any] = {}
     for name, value in passage.metadata.items():
@@ -186,7 +187,7 @@ def fetch_result(passage: Passage, index: str, before: str, after: str, links: L
         except NotPlainError:
             continue
     known = {name: item[name] for name in ("index", "source", "page") if item[name] is not None}
-    places = {"start": passage.start, "end": passage.end, "before": before, "after": after}
+    places = {"start": passage.start, "end": passage.end, **surroundings._asdict()}
     known |= {name: value for name, value in places.items() if value not in (None, "")}
     return FetchResult(
         id=item["id"], title=item["title"], text=passage.text, url=item["url"], metadata={**metadata, **known}

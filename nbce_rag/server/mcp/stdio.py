@@ -48,11 +48,11 @@ async def _serve(opening: Opening) -> None:
             is_started = True
             opening.start()
 
-    async def open_behind(context: Any, call_next: Callable[..., Awaitable[Any]]) -> Any:
-        if context.method in _NEEDS_IT:
+    async def open_behind(ctx: Any, call_next: Callable[..., Awaitable[Any]]) -> Any:
+        if ctx.method in _NEEDS_IT:
             start()
         try:
-            return await call_next(context)
+            return await call_next(ctx)
         finally:
             start()
 

@@ -23,6 +23,7 @@ from ..links import Links
 from ..policy import Policy
 from ..retrieval import explanation, rags_of
 from ..served import Opening, Served
+from ..sources import around
 from .results import (
     AskResult,
     CompareResult,
@@ -261,7 +262,8 @@ class Tools:
 
     def _fetched(self, served: Served, context: AnyContext, index: str, passage_id: str) -> FetchResult:
         passage = self._passage(served, context, index, passage_id)
-        return fetch_result(passage, index, "", "", self._links(context))
+        surroundings = around(served.rags[index].index, passage)
+        return fetch_result(passage, index, surroundings, self._links(context))
 
     def _passage(self, served: Served, context: AnyContext, index: str, passage_id: str) -> Passage:
         """A passage of an index that the caller may read.
