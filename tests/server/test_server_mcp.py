@@ -418,7 +418,7 @@ async def test_the_packaged_model_over_stdio(tmp_path: Path) -> None:
     (tmp_path / "ferry.txt").write_text("The ferry to the island is run by Ada and leaves at noon.")
     index = tmp_path / "my-index"
     subprocess.run(
-        [sys.executable, "-m", "nbce_rag", "index", str(tmp_path), "--out", str(index)], check=True
+        [sys.executable, "-m", "nbce_rag", "index", str(tmp_path), "--index", str(index)], check=True
     )
     arguments = ["-m", "nbce_rag", "mcp", "--index", f"harbour={index}", "--max-tokens", "12"]
     async with over_stdio([sys.executable, *arguments], read_timeout_seconds=280) as client:
