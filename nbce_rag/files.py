@@ -45,13 +45,16 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         raise InputError(f"Nothing can be written to {path.parent}: {error.strerror or error}.") from error
 
 
-def write_whole(path: str | os.PathLike[str], data: bytes, *, make_folder: bool = False) -> None:
+def write_whole(
+    path: str | os.PathLike[str], data: bytes, *, make_folder: bool = False, mode: int = 0o666
+) -> None:
     """Write a file under a temporary name, sync it, and rename it, so that no reader sees half of it.
 
     Args:
         path: the file.
         data: all of it.
         make_folder: also make the folders that it stands in.
+        mode: who may read and write it, as far as the user's mask lets them: 0o600 for secrets.
 
     Raises:
         OSError: it could not be written; the file is then as it was before.
@@ -67,7 +70,7 @@ def write_whole(path: str | os.PathLike[str], data: bytes, *, make_folder: bool 
             # Temporary files are made for their owner only; this one is a plain result.
             mask = os.umask(0)
             os.umask(mask)
-            os.chmod(file.name, 0o666 & ~mask)
+            os.chmod(file.name, mode & ~mask)
             os.replace(file.name, path)
         except BaseException:
             with suppress(OSError):

@@ -17,9 +17,11 @@ from .bench import bench_command
 from .calibrate import calibrate_command
 from .evaluate import eval_command
 from .index import index_command
+from .keys import key_app
 from .kv import kv_command
 from .mcp import mcp_command
 from .models import models_command
+from .serve import serve_command
 from .sources import list_command, remove_command, show_command
 from .study import study_command
 
@@ -74,3 +76,5 @@ app.command("kv")(kv_command)
 app.command("mcp")(mcp_command)
 app.command("models")(models_command)
 app.command("bench")(bench_command)
+app.command("serve")(serve_command)
+app.add_typer(key_app, name="key")

@@ -5,20 +5,26 @@ from __future__ import annotations
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 
 import anyio.to_thread
 from fastapi import FastAPI
 
 from ..errors import NbceWarning
-from .policy import OpenPolicy
+from .middleware import add_middleware
+from .openapi import ERRORS, describe
+from .operation import Operation
 from .routes import (
     analysis,
     ask,
     chat,
     completions,
     embeddings,
+    files,
+    health,
     mcp,
+    metrics,
     models,
     page,
     requests,
@@ -43,14 +49,25 @@ def create_app(settings: ServerSettings | None = None, served: Served | None = N
     """
     settings = settings or ServerSettings()
     app = FastAPI(
-        title="nbce-rag", version=version("nbce-rag"), lifespan=_lifespan, docs_url="/docs", redoc_url=None
+        title="nbce-rag",
+        version=version("nbce-rag"),
+        description="Answers from passages, each read as a context of its own, cited by what was measured.",
+        lifespan=_lifespan,
+        responses=ERRORS,
+        redoc_url=None,
     )
+    app.openapi = partial(describe, app)  # type: ignore[method-assign]
+    operation = Operation(settings)
     app.state.settings = settings
     app.state.opening = Opening(settings, served)
-    app.state.policy = OpenPolicy()
-    app.state.sign = None
+    app.state.policy = operation
+    app.state.sign = operation.signer.sign if settings.has_keys else None
     add_handlers(app)
-    app.add_api_route("/livez", _live, tags=["operation"])
+    add_middleware(app, operation)
+    operation.follow(app.state.opening)
+    app.include_router(health.router)
+    app.include_router(metrics.router)
+    app.include_router(files.router, include_in_schema=settings.allow_write)
     app.include_router(models.router)
     app.include_router(chat.router)
     app.include_router(responses.router)
@@ -75,9 +92,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         yield
     finally:
+        # Before the indexes that it writes to.
+        await anyio.to_thread.run_sync(app.state.policy.jobs.close)
         await anyio.to_thread.run_sync(opening.close)
-
-
-async def _live() -> dict[str, str]:
-    """Whether the process answers."""
-    return {"status": "alive"}

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, TypeVar
 from ..answers.answer import Piece
 from ..request import Request
 from .ask import Ask, Outcome, Retrieved
-from .policy import Policy
+from .policy import Policy, Turn
 from .retrieval import check, rags_of, retrieve
 from .served import Served
 
@@ -35,18 +35,21 @@ class Answering:
         notes: what whoever asked should know, beside the warnings of the answer.
     """
 
-    def __init__(self, served: Served, ask: Ask, caller: Any, policy: Policy, held: AsyncExitStack) -> None:
+    def __init__(
+        self, served: Served, ask: Ask, caller: Any, policy: Policy, turn: Turn, held: AsyncExitStack
+    ) -> None:
         self.ask = ask
         self.retrieved = Retrieved("")
         self.notes = ask.notes
-        self._served, self._caller, self._policy, self._held = served, caller, policy, held
+        self._served, self._caller, self._policy = served, caller, policy
+        self._turn, self._held = turn, held
         self._events = self._work()
 
     def __aiter__(self) -> Answering:
         return self
 
     async def __anext__(self) -> Event:
-        event = await anext(self._events)
+        event = await self._turn.watch(anext(self._events))
         self._policy.observe(self._caller, event)
         return event
 
@@ -59,6 +62,7 @@ class Answering:
 
     async def _work(self) -> AsyncGenerator[Event, None]:
         served = self._served
+        await self._turn.turn()
         rags = rags_of(served, self.ask.indexes, self._caller, self._policy)
         request, self.retrieved, notes = await asyncio.to_thread(retrieve, served, self.ask, rags)
         self.notes += notes
@@ -75,10 +79,11 @@ async def begin(served: Served, ask: Ask, caller: Any, policy: Policy) -> Answer
     Raises:
         NbceError: what is wrong with it, or that there is no room for it now.
     """
+    ask = policy.allowed(caller, ask)
     request = await asyncio.to_thread(check, served, ask, caller, policy)
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(policy.admitted(caller, request))
-        return Answering(served, ask, caller, policy, stack.pop_all())
+        turn = await stack.enter_async_context(policy.place(caller, request, ask))
+        return Answering(served, ask, caller, policy, turn, stack.pop_all())
 
 
 async def work_on(
@@ -96,6 +101,7 @@ async def work_on(
     Raises:
         NbceError: as `begin`, and what the work raises.
     """
+    ask = policy.allowed(caller, ask)
     request = await asyncio.to_thread(check, served, ask, caller, policy)
     rags = rags_of(served, ask.indexes, caller, policy)
 

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from ..request import Request
+from .ask import Ask
 
-__all__ = ["OpenPolicy", "Policy"]
+__all__ = ["OpenPolicy", "Policy", "Turn"]
+
+_T = TypeVar("_T")
+
+
+class Turn(Protocol):
+    """What a question that was let in waits for, and what may end it."""
+
+    async def turn(self) -> None:
+        """Waits until it may go to the engine. Streams ping meanwhile."""
+        ...
+
+    async def watch(self, work: Awaitable[_T]) -> _T:
+        """What the work gives.
+
+        Raises:
+            ServerError: the server ends before it is done, which ends it too.
+        """
+        ...
 
 
 class Policy(Protocol):
@@ -18,12 +37,26 @@ class Policy(Protocol):
         """Whether a caller may know of an index; one that it may not is as if it were not there."""
         ...
 
-    def admitted(self, caller: Any, request: Request) -> AbstractAsyncContextManager[None]:
+    def allowed(self, caller: Any, ask: Ask) -> Ask:
+        """The question as this caller may ask it: with its defaults, and within its limits.
+
+        Raises:
+            ServerError: it is over a limit.
+        """
+        ...
+
+    def place(
+        self, caller: Any, request: Request, ask: Ask | None = None
+    ) -> AbstractAsyncContextManager[Turn]:
         """Entered before a request goes to the engine, left when its answer is whole or its client is gone.
 
         Entering raises a `nbce_rag.server.wire.errors.ServerError` where there is no room; it does not wait
-        for long, since nothing is sent to the client before.
+        for the turn, so that streams begin at once. `ask` tells what is yet to be found for it.
         """
+        ...
+
+    def admitted(self, caller: Any, request: Request) -> AbstractAsyncContextManager[Turn]:
+        """`place`, and the turn waited for."""
         ...
 
     def observe(self, caller: Any, event: object) -> None:
@@ -38,14 +71,33 @@ class OpenPolicy:
         """True."""
         return True
 
-    def admitted(self, caller: Any, request: Request) -> AbstractAsyncContextManager[None]:
+    def allowed(self, caller: Any, ask: Ask) -> Ask:
+        """As it is."""
+        return ask
+
+    def place(
+        self, caller: Any, request: Request, ask: Ask | None = None
+    ) -> AbstractAsyncContextManager[Turn]:
         """At once."""
-        return _nothing()
+        return _at_once()
+
+    def admitted(self, caller: Any, request: Request) -> AbstractAsyncContextManager[Turn]:
+        """At once."""
+        return _at_once()
 
     def observe(self, caller: Any, event: object) -> None:
         """Nothing is kept."""
 
 
+class _AtOnce:
+    async def turn(self) -> None:
+        """It is there."""
+
+    async def watch(self, work: Awaitable[_T]) -> _T:
+        """Nothing ends it."""
+        return await work
+
+
 @asynccontextmanager
-async def _nothing() -> AsyncIterator[None]:
-    yield
+async def _at_once() -> AsyncIterator[Turn]:
+    yield _AtOnce()

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ServerSettings"]
+from ..checks import Range
+from ..errors import InputError
+from ..files import expand_home
+from ..values import shown
+from .access import Caller, Key
+from .key_file import KeyFile, digest_of
+from .limits import Limits
+
+__all__ = ["ServerSettings", "index_name", "is_loopback"]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_ORIGIN = re.compile(r"https?://[^/\s*?#]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +36,29 @@ class ServerSettings:
         reranker: the cross-encoder of searches with `rerank`, by name or folder; None: there is none.
         public_url: under which browsers reach the server, for links to sources; None takes each request's.
         ping_seconds: a stream that says nothing for so long sends a comment, so that no proxy cuts it.
+        host: address to listen at. Without keys only this machine's own.
+        port: 0 takes a free one.
+        keys: the keys file (`nbce_rag.server.key_file`), or None.
+        api_key: one more key, for everything; not to be given as a flag, which other people of the machine
+            can see.
+        link_secret: signs links to sources; None makes one, so that links end with the process. Servers that
+            stand for each other share one.
+        no_auth: listen at other addresses without keys, where something before the server asks for them.
+        allowed_hosts: names by which browsers may reach the server, beside addresses in numbers, `localhost`,
+            and the names in `host` and `public_url`. "*" allows all. With keys all are allowed, unless some
+            stand here.
+        cors_origins: pages of these origins ("https://example.org") may ask; none. "*" needs keys.
+        proxies: addresses whose X-Forwarded-For and -Proto are believed.
+        root_path: what a proxy takes off the beginning of paths: "/nbce".
+        allow_write: take files over HTTP.
+        files: folder for them; None is `files` in the user's cache folder.
+        metrics: answer at /metrics.
+        log_content: write questions and answers into the log.
+        shutdown_timeout: seconds that running answers have to end when the server is told to.
+        limits: what one request, and all that wait, may take.
+
+    Raises:
+        InputError: a value that cannot be used, or no keys where others may come.
     """
 
     indexes: Mapping[str, Path] = field(default_factory=dict)
@@ -33,3 +69,86 @@ class ServerSettings:
     reranker: str | None = None
     public_url: str | None = None
     ping_seconds: float = 15.0
+    host: str = "127.0.0.1"
+    port: int = 8000
+    keys: Path | None = None
+    api_key: str | None = field(default=None, repr=False)
+    link_secret: str | None = field(default=None, repr=False)
+    no_auth: bool = False
+    allowed_hosts: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
+    proxies: tuple[str, ...] = ()
+    root_path: str = ""
+    allow_write: bool = False
+    files: Path | None = None
+    metrics: bool = True
+    log_content: bool = False
+    shutdown_timeout: float = 30.0
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        for name in self.indexes:
+            if not _NAME.fullmatch(name):
+                raise InputError(
+                    f"An index cannot be served as {shown(name)}: use up to 64 letters, digits, '.', '_' and "
+                    "'-', as in harbour=PATH."
+                )
+        Range(0, 65535, whole=True).check("port", self.port)
+        Range(0, above=True).check("ping_seconds", self.ping_seconds)
+        Range(0).check("shutdown_timeout", self.shutdown_timeout)
+        for origin in self.cors_origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise InputError(
+                    f"cors_origins: {origin!r} is no origin; write it like https://example.org, with no path."
+                )
+        if not self.has_keys:
+            self._check_openness()
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether whoever asks needs a key."""
+        return self.keys is not None or self.api_key is not None
+
+    def key_file(self) -> KeyFile:
+        """The keys.
+
+        Raises:
+            InputError: the keys file cannot be read or used, or holds no key.
+        """
+        own = [Key(digest_of(self.api_key), Caller("api-key", None, True, True))] if self.api_key else []
+        return KeyFile(self.keys, own)
+
+    def _check_openness(self) -> None:
+        if "*" in self.cors_origins:
+            raise InputError(
+                "cors_origins: '*' without keys lets every page that somebody opens ask this server; name "
+                "the origins, or give keys."
+            )
+        if not is_loopback(self.host) and not self.no_auth:
+            raise InputError(
+                f"host={self.host!r} can be reached from other machines, and there are no keys: make some "
+                "(`nbce-rag key new NAME --keys FILE`) and start with --keys FILE; or say --no-auth, where "
+                "something before the server asks for them."
+            )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def index_name(path: Path) -> str:
+    """Under which name an index is served that was given without one: that of its folder, made plain.
+
+    Raises:
+        InputError: nothing is left of it.
+    """
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(expand_home(path)).absolute().name).strip("-._")[:64]
+    if not name:
+        raise InputError(f"{path} has no name that an index could be served under; write NAME={path}.")
+    return name

@@ -90,7 +90,8 @@ async def _with_pings(events: AsyncIterator[bytes], seconds: float) -> AsyncGene
                 data = coming.result()
             except StopAsyncIteration:
                 return
-            yield data
+            if data:
+                yield data
     finally:
         if coming is not None and not coming.done():
             coming.cancel()

@@ -126,3 +126,27 @@ def server(
     from nbce_rag.server import Served, create_app
 
     return run_app(create_app(served=Served(reading_nbce, server_indexes)))
+
+
+@pytest.fixture(scope="session")
+def keyed_server(
+    reading_nbce: Any,
+    server_indexes: dict[str, Any],
+    run_app: Callable[..., RunningServer],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> RunningServer:
+    """The same behind keys: "chief" may all, "stranger" reads `laws` alone, "hasty" asks twice a minute."""
+    from nbce_rag.server import Served, ServerSettings, create_app
+    from nbce_rag.server.access import Caller
+    from nbce_rag.server.key_file import key_text
+
+    callers = (
+        Caller("chief", None, write=True, admin=True),
+        Caller("stranger", frozenset({"laws"}), write=True, max_tokens=3),
+        Caller("hasty", None, requests_per_minute=2),
+    )
+    folder = tmp_path_factory.mktemp("keyed")
+    keys = folder / "keys.toml"
+    keys.write_text("\n".join(key_text(one, f"{one.name}-key") for one in callers), encoding="utf-8")
+    settings = ServerSettings(keys=keys, allow_write=True, files=folder / "files")
+    return run_app(create_app(settings, Served(reading_nbce, server_indexes)))

@@ -12,7 +12,7 @@ from test_server_ask import events_of
 pytestmark = pytest.mark.filterwarnings("ignore::nbce_rag.errors.NbceWarning")
 
 ZETA = [{"role": "user", "content": "What is the code of Zeta?"}]
-TOOL = {
+TOOL: dict[str, Any] = {
     "type": "function",
     "function": {
         "name": "look_up",
@@ -27,7 +27,7 @@ TOOL = {
 
 
 @pytest.fixture(scope="module")
-def client(server: Any) -> openai.OpenAI:
+def client(server: Any) -> Any:
     return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
 
 
@@ -38,7 +38,7 @@ def stripped(message: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in {**message, "nbce": nbce}.items() if value is not None}
 
 
-def test_an_answer_from_an_index_has_citations(client: openai.OpenAI, server: Any) -> None:
+def test_an_answer_from_an_index_has_citations(client: Any, server: Any) -> None:
     reply = client.chat.completions.create(model="nbce-codes", messages=ZETA)
     choice = reply.choices[0]
     assert choice.message.content == "seven blue apples"
@@ -59,7 +59,7 @@ def test_an_answer_from_an_index_has_citations(client: openai.OpenAI, server: An
 @pytest.mark.parametrize(
     "options", [{}, {"temperature": 0.7, "seed": 4}, {"logprobs": True, "top_logprobs": 2}]
 )
-def test_a_stream_adds_up_to_the_same_object(client: openai.OpenAI, options: dict[str, Any]) -> None:
+def test_a_stream_adds_up_to_the_same_object(client: Any, options: dict[str, Any]) -> None:
     whole = client.chat.completions.create(model="nbce-codes", messages=ZETA, **options)
     wanted = whole.choices[0]
     with client.chat.completions.stream(model="nbce-codes", messages=ZETA, **options) as stream:
@@ -105,7 +105,7 @@ def test_a_stream_comes_in_the_order_that_clients_take(server: Any) -> None:
         {"id": "s", "data": {"snippet": "The code of Sigma is 12."}},
     ],
 )
-def test_documents_come_with_the_request(client: openai.OpenAI, document: Any) -> None:
+def test_documents_come_with_the_request(client: Any, document: Any) -> None:
     question = [{"role": "user", "content": "What is the code of Sigma?"}]
     documents = [document, "The ferry leaves at noon."]
     reply = client.chat.completions.create(
@@ -127,14 +127,14 @@ def test_documents_come_with_the_request(client: openai.OpenAI, document: Any) -
     assert [one["index"] for one in told["passages"]] == [None, None, "codes", "codes", "codes"]
 
 
-def test_an_empty_list_of_documents_means_no_retrieval(client: openai.OpenAI) -> None:
+def test_an_empty_list_of_documents_means_no_retrieval(client: Any) -> None:
     reply = client.chat.completions.create(model="nbce-codes", messages=ZETA, extra_body={"documents": []})
     nbce = reply.choices[0].message.model_extra["nbce"]
     assert nbce["contexts"] == []
     assert not nbce["abstained"]
 
 
-def test_the_plain_model_does_not_retrieve(client: openai.OpenAI) -> None:
+def test_the_plain_model_does_not_retrieve(client: Any) -> None:
     title = [
         *ZETA,
         {"role": "assistant", "content": "seven"},
@@ -145,7 +145,7 @@ def test_the_plain_model_does_not_retrieve(client: openai.OpenAI) -> None:
     assert reply.usage.completion_tokens <= 5
 
 
-def test_the_nbce_object_chooses_index_search_and_options(client: openai.OpenAI) -> None:
+def test_the_nbce_object_chooses_index_search_and_options(client: Any) -> None:
     def told(**nbce: Any) -> dict[str, Any]:
         reply = client.chat.completions.create(model="nbce", messages=ZETA, extra_body={"nbce": nbce})
         message = reply.choices[0].message
@@ -167,7 +167,7 @@ def test_the_nbce_object_chooses_index_search_and_options(client: openai.OpenAI)
     assert missing.value.code == "index_not_found"
 
 
-def test_file_search_names_an_index_and_filters(client: openai.OpenAI) -> None:
+def test_file_search_names_an_index_and_filters(client: Any) -> None:
     tool = {"type": "file_search", "vector_store_ids": ["codes"], "max_num_results": 2}
     reply = client.chat.completions.create(model="nbce", messages=ZETA, tools=[tool])
     assert len(reply.choices[0].message.model_extra["nbce"]["contexts"]) == 2
@@ -183,7 +183,7 @@ def test_file_search_names_an_index_and_filters(client: openai.OpenAI) -> None:
     assert [context["id"] for context in contexts] == ["zeta"]
 
 
-def test_a_conversation_goes_on(client: openai.OpenAI) -> None:
+def test_a_conversation_goes_on(client: Any) -> None:
     talk = [
         {"role": "developer", "content": "You know codes."},
         {"role": "user", "content": "What is the code of Omega?"},
@@ -196,7 +196,7 @@ def test_a_conversation_goes_on(client: openai.OpenAI) -> None:
     assert nbce["contexts"]
 
 
-def test_documents_stand_in_messages(client: openai.OpenAI) -> None:
+def test_documents_stand_in_messages(client: Any) -> None:
     content = [
         {
             "type": "search_result",
@@ -213,7 +213,7 @@ def test_documents_stand_in_messages(client: openai.OpenAI) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_forced_call_is_held_by_grammar(client: openai.OpenAI, stream: bool) -> None:
+def test_a_forced_call_is_held_by_grammar(client: Any, stream: bool) -> None:
     given: dict[str, Any] = {"model": "nbce", "messages": ZETA, "tools": [TOOL], "max_tokens": 60}
     choice = {"type": "function", "function": {"name": "look_up"}}
     if stream:
@@ -229,7 +229,7 @@ def test_a_forced_call_is_held_by_grammar(client: openai.OpenAI, stream: bool) -
     assert json.loads(call.function.arguments)["of"] in ("Zeta", "Omega")
 
 
-def test_an_answer_fits_its_schema(client: openai.OpenAI) -> None:
+def test_an_answer_fits_its_schema(client: Any) -> None:
     schema = {
         "type": "object",
         "properties": {"yes": {"type": "boolean"}},
@@ -272,7 +272,7 @@ def test_what_cannot_be_done_is_refused_by_name(server: Any, change: dict[str, A
     assert error["type"] == "invalid_request_error"
 
 
-def test_what_changes_nothing_is_ignored_and_said(client: openai.OpenAI) -> None:
+def test_what_changes_nothing_is_ignored_and_said(client: Any) -> None:
     reply = client.chat.completions.create(
         model="nbce", messages=ZETA, user="me", store=False, max_tokens=3, extra_body={"unheard_of": 3}
     )
@@ -281,7 +281,7 @@ def test_what_changes_nothing_is_ignored_and_said(client: openai.OpenAI) -> None
     assert not any("user" in warning.split() for warning in warnings)
 
 
-def test_errors_have_one_form_on_every_address(client: openai.OpenAI, server: Any) -> None:
+def test_errors_have_one_form_on_every_address(client: Any, server: Any) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
         client.chat.completions.create(model="gpt-4o", messages=ZETA)
     assert (caught.value.code, caught.value.param) == ("model_not_found", "model")

@@ -33,7 +33,7 @@ def test_langchain_answers_and_streams(server: Any, responses: bool) -> None:
     message = llm.invoke(ZETA)
     assert message.text == ANSWER
     assert message.usage_metadata is not None
-    chunks = list(llm.stream(ZETA, **({} if responses else {"stream_usage": True})))
+    chunks: list[Any] = list(chat_openai(server, use_responses_api=responses, stream_usage=True).stream(ZETA))
     whole = chunks[0]
     for chunk in chunks[1:]:
         whole += chunk
@@ -49,7 +49,7 @@ def test_langchain_keeps_citations_of_responses(server: Any) -> None:
     for chunk in llm.stream(ZETA):
         streamed = chunk if streamed is None else streamed + chunk
     for one in (message, streamed):
-        blocks = [block for block in one.content_blocks if block["type"] == "text"]
+        blocks: list[Any] = [block for block in one.content_blocks if block["type"] == "text"]
         [citation] = [note for block in blocks for note in block.get("annotations", [])]
         assert citation["type"] == "citation"
         assert (citation["start_index"], citation["end_index"]) == (0, len(ANSWER))

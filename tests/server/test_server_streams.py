@@ -18,8 +18,8 @@ from nbce_rag.server.served import load_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::nbce_rag.errors.NbceWarning")
 
-CHAT = {"model": "nbce", "messages": [{"role": "user", "content": "Tell me of the ferry."}]}
-BODIES = {
+CHAT: dict[str, Any] = {"model": "nbce", "messages": [{"role": "user", "content": "Tell me of the ferry."}]}
+BODIES: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {**CHAT, "max_tokens": 400},
     "/v1/responses": {"model": "nbce", "input": "Tell me of the ferry.", "max_output_tokens": 400},
     "/v1/completions": {"model": "nbce", "prompt": "The ferry", "max_tokens": 400},

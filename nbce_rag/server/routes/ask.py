@@ -10,6 +10,7 @@ from ..ask import Outcome, Retrieved
 from ..asking import Answering, begin, gather
 from ..dependencies import Caller, PolicyOf, ServedOf, SettingsOf, reply_info
 from ..disconnect import until_disconnect
+from ..openapi import REPORT_REPLY
 from ..sse import EventStream, JSONReply, sse_event
 from ..wire.own import AskBody, ask_of, retrieved_reply
 from ..wire.reply import Cited, ReplyInfo, citation_item, nbce_object, token_item
@@ -21,7 +22,7 @@ __all__ = ["router"]
 router = APIRouter(tags=["nbce"])
 
 
-@router.post("/v1/ask")
+@router.post("/v1/ask", responses=REPORT_REPLY)
 async def ask(
     body: AskBody, request: Request, served: ServedOf, caller: Caller, policy: PolicyOf, settings: SettingsOf
 ) -> Response:

@@ -10,6 +10,7 @@ from ..ask import Retrieved
 from ..asking import Answering, begin, gather
 from ..dependencies import Caller, PolicyOf, ServedOf, SettingsOf, reply_info
 from ..disconnect import until_disconnect
+from ..openapi import STREAM_REPLY
 from ..sse import EventStream, JSONReply, sse_event
 from ..wire.chat import ChatBody, ChatChunks, chat_call, chat_reply
 from .failures import guarded
@@ -20,7 +21,7 @@ __all__ = ["router"]
 router = APIRouter(tags=["openai"])
 
 
-@router.post("/v1/chat/completions")
+@router.post("/v1/chat/completions", responses=STREAM_REPLY)
 async def chat(
     body: ChatBody,
     request: Request,

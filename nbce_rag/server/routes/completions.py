@@ -12,6 +12,7 @@ from ..ask import Ask, Outcome, Retrieved
 from ..asking import Answering, begin, gather
 from ..dependencies import Caller, PolicyOf, ServedOf, SettingsOf, reply_info
 from ..disconnect import until_disconnect
+from ..openapi import STREAM_REPLY
 from ..policy import Policy
 from ..served import Served
 from ..sse import EventStream, JSONReply, sse_event
@@ -31,7 +32,7 @@ __all__ = ["router"]
 router = APIRouter(tags=["openai"])
 
 
-@router.post("/v1/completions")
+@router.post("/v1/completions", responses=STREAM_REPLY)
 async def complete(
     body: CompletionBody,
     request: Request,

@@ -11,6 +11,7 @@ from ..ask import Retrieved
 from ..asking import Answering, begin, gather
 from ..dependencies import Caller, PolicyOf, ServedOf, SettingsOf, reply_info
 from ..disconnect import until_disconnect
+from ..openapi import STREAM_REPLY
 from ..sse import EventStream, JSONReply, sse_event
 from ..wire.response_events import ResponseEvents
 from ..wire.responses import ResponseBody, response_call, response_reply
@@ -22,7 +23,7 @@ __all__ = ["router"]
 router = APIRouter(tags=["openai"])
 
 
-@router.post("/v1/responses")
+@router.post("/v1/responses", responses=STREAM_REPLY)
 async def respond(
     body: ResponseBody,
     request: Request,
@@ -49,10 +50,10 @@ async def respond(
 async def _events(answering: Answering, made: ResponseEvents) -> AsyncGenerator[bytes, None]:
     yield _bytes(made.first())
     async for event in answering:
-        is_first = isinstance(event, Retrieved)
-        events = made.retrieved(event) if is_first else made.push(event, answering.notes)
-        if events:
-            yield _bytes(events)
+        if isinstance(event, Retrieved):
+            yield _bytes(made.retrieved(event))
+        else:
+            yield _bytes(made.push(event, answering.notes))
 
 
 def _bytes(events: Iterable[dict[str, Any]]) -> bytes:

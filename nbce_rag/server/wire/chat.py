@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from ...answers.answer import Answer, Piece
 from ...errors import InputError
@@ -37,6 +37,24 @@ _REFUSED = (
 
 class ChatBody(GenerationFields):
     """A conversation to go on with."""
+
+    model_config = ConfigDict(
+        strict=True,
+        extra="allow",
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "nbce",
+                    "messages": [{"role": "user", "content": "Who runs the ferry?"}],
+                    "documents": [
+                        "Ada runs the ferry.",
+                        {"id": "timetable", "text": "The ferry leaves at noon."},
+                    ],
+                    "max_tokens": 16,
+                }
+            ]
+        },
+    )
 
     messages: list[dict[str, Any]] = Field(min_length=1)
     max_tokens: int | None = Field(None, ge=1, description="The older name of max_completion_tokens.")
@@ -177,7 +195,8 @@ class ChatChunks:
         """
         answer = piece.answer
         chunks = [self._chunk({"reasoning_content": piece.thought})] if piece.thought else []
-        text, calls = self._reader.push(piece.text), []
+        text = self._reader.push(piece.text)
+        calls: list[dict[str, Any]] = []
         if answer is not None:
             rest, calls = self._reader.finish()
             text += rest

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from ...answers.answer import Piece
 from ..ask import Ask, Message, Outcome, Retrieved
@@ -30,6 +30,24 @@ _AS_IT_STANDS = (
 
 class CompletionBody(GenerationFields):
     """A text to go on from. From an index or documents it is a question, which the engine words."""
+
+    model_config = ConfigDict(
+        strict=True,
+        extra="allow",
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "nbce",
+                    "prompt": "Who runs the ferry?",
+                    "documents": [
+                        "Ada runs the ferry.",
+                        {"id": "timetable", "text": "The ferry leaves at noon."},
+                    ],
+                    "max_tokens": 16,
+                }
+            ]
+        },
+    )
 
     prompt: str | list[Any] = Field(min_length=1)
     max_tokens: int | None = Field(None, ge=1)

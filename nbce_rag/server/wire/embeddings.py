@@ -19,7 +19,11 @@ _MOST = 2048  # texts, as many as OpenAI takes
 class EmbeddingBody(BaseModel):
     """Texts to embed."""
 
-    model_config = ConfigDict(strict=True, extra="allow")
+    model_config = ConfigDict(
+        strict=True,
+        extra="allow",
+        json_schema_extra={"examples": [{"model": "nbce", "input": ["Who runs the ferry?", "Ada runs it."]}]},
+    )
 
     model: str = Field(
         description="`nbce-<index>`, whose embedder is used; `nbce` where all indexes have the same."

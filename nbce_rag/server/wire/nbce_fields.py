@@ -74,7 +74,7 @@ def retrieval_ask(
     Raises:
         ServerError: an unknown model, a tool that names no index, filters that are none, an unknown option.
     """
-    nbce = nbce or NbceFields()
+    nbce = nbce or NbceFields.model_validate({})
     given = documents if documents is not None else nbce.documents
     name = model_index(model, available)
     names: list[str] = [] if name is None else [name]

@@ -66,12 +66,43 @@ class PassageFields(BaseModel):
 class CompareBody(PassageFields):
     """A question that every passage answers by itself."""
 
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "question": "Who runs the ferry?",
+                    "documents": ["Ada runs the ferry.", "Bob runs the ferry."],
+                    "options": {"max_tokens": 16},
+                }
+            ]
+        },
+    )
+
     question: Text
     options: dict[str, Any] = Field(default_factory=dict, description="Any field of nbce_rag.Options.")
 
 
 class AskBody(PassageFields):
     """A question, alone or as the last of a conversation."""
+
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "question": "Who runs the ferry?",
+                    "documents": [
+                        "Ada runs the ferry.",
+                        {"id": "timetable", "text": "The ferry leaves at noon."},
+                    ],
+                    "options": {"max_tokens": 16},
+                }
+            ]
+        },
+    )
 
     question: Text | None = None
     messages: list[Any] | None = Field(
@@ -86,6 +117,23 @@ class AskBody(PassageFields):
 class AttributeBody(CompareBody):
     """A text that somebody else wrote, as the answer to a question."""
 
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "question": "Who runs the ferry?",
+                    "text": "Ada runs it.",
+                    "documents": [
+                        "Ada runs the ferry.",
+                        {"id": "timetable", "text": "The ferry leaves at noon."},
+                    ],
+                }
+            ]
+        },
+    )
+
     text: Text = Field(description="The answer; it is kept as it is.")
     tokens: bool = Field(False, description="Give the evidence of each token too.")
 
@@ -93,11 +141,34 @@ class AttributeBody(CompareBody):
 class ScoreBody(CompareBody):
     """Answers to choose from."""
 
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "question": "Who runs the ferry?",
+                    "choices": ["Ada", "Bob"],
+                    "documents": [
+                        "Ada runs the ferry.",
+                        {"id": "timetable", "text": "The ferry leaves at noon."},
+                    ],
+                }
+            ]
+        },
+    )
+
     choices: Annotated[list[Text], Field(min_length=1, max_length=100)]
 
 
 class SearchBody(PassageFields):
     """A search alone."""
+
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        json_schema_extra={"examples": [{"query": "Who runs the ferry?", "index": "my-index", "k": 2}]},
+    )
 
     query: Text
 

@@ -74,7 +74,8 @@ class ResponseEvents:
         """The events of a piece; of the last one, all that end the stream."""
         answer = piece.answer
         events = self._think(piece.thought) if piece.thought else []
-        text, calls = self._reader.push(piece.text), []
+        text = self._reader.push(piece.text)
+        calls: list[dict[str, Any]] = []
         if answer is not None:
             rest, calls = self._reader.finish()
             text += rest

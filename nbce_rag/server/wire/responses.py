@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from ...errors import InputError
 from ...prompts.schemas import response_schema
@@ -47,6 +47,24 @@ _REFUSED = (
 
 class ResponseBody(GenerationFields):
     """Input to answer. Nothing is stored."""
+
+    model_config = ConfigDict(
+        strict=True,
+        extra="allow",
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "nbce",
+                    "input": "Who runs the ferry?",
+                    "documents": [
+                        "Ada runs the ferry.",
+                        {"id": "timetable", "text": "The ferry leaves at noon."},
+                    ],
+                    "max_output_tokens": 16,
+                }
+            ]
+        },
+    )
 
     input: str | list[dict[str, Any]] = Field(min_length=1)
     instructions: str | None = None

@@ -24,7 +24,11 @@ class RankingOptions(BaseModel):
 class StoreSearchBody(BaseModel):
     """A search of one index."""
 
-    model_config = ConfigDict(strict=True, extra="allow")
+    model_config = ConfigDict(
+        strict=True,
+        extra="allow",
+        json_schema_extra={"examples": [{"query": "Who runs the ferry?", "max_num_results": 2}]},
+    )
 
     query: str | list[str] = Field(min_length=1)
     filters: dict[str, Any] | None = Field(
