@@ -81,7 +81,8 @@ def test_answers_are_the_same(remote: RemoteNBCE, reading_nbce: Any, options: di
     assert [token.row_log_probs for token in mine.tokens] == [token.row_log_probs for token in local.tokens]
     assert mine.spelling == local.spelling
     assert mine.request is not None
-    assert mine.request.options == local.request.options
+    # The server has a limit of its own to how long it may take.
+    assert mine.request.options.updated(max_seconds=None) == local.request.options
 
 
 def test_streams_are_the_same(remote: RemoteNBCE, reading_nbce: Any) -> None:
@@ -202,6 +203,26 @@ def test_a_whole_reply_without_a_stream(server: Any, reading_nbce: Any) -> None:
     reply = server.post("/v1/requests", {"version": 1, "requests": [to_wire(request)]}).json()
     [answer] = [from_wire(Answer, one) for one in reply["answers"]]
     assert timeless(answer) == timeless(reading_nbce.batch([request])[0])
+
+
+def test_limits_of_the_server_hold(reading_nbce: Any, run_app: Callable[..., Any], tmp_path: Any) -> None:
+    from nbce_rag.server import Served, ServerSettings, create_app
+    from nbce_rag.server.limits import Limits
+
+    limits = Limits(max_running=1, max_waiting=1, max_tokens=2, max_rows=2)
+    settings = ServerSettings(api_key="secret", limits=limits)
+    running = run_app(create_app(settings, Served(reading_nbce)))
+    with pytest.raises(RemoteError, match=r"answers 401: .*give a key of the server's as api_key"):
+        RemoteNBCE(running.url)
+    with pytest.raises(RemoteError, match="answers 401"):
+        RemoteNBCE(running.url, "wrong")
+    remote = RemoteNBCE(running.url, "secret")
+    # More of them than may be answered, or wait, at once: they take turns.
+    answers = remote.batch([remote.request(QUESTION, PASSAGES) for _ in range(4)])
+    assert [answer.usage.generated_tokens for answer in answers] == [2] * 4
+    assert any("lowered to 2" in note for note in answers[0].warnings)
+    with pytest.raises(RemoteError, match="max_rows"):
+        remote.answer(QUESTION, [*PASSAGES, "one more"])
 
 
 def test_leaving_a_stream_frees_its_rows(server: Any, remote: RemoteNBCE) -> None:

@@ -7,8 +7,8 @@ passages; no index is read.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import fields, replace
 from importlib.util import find_spec
 from pathlib import PurePath
@@ -27,9 +27,8 @@ from ...prompts.template import STYLES, PromptTemplate
 from ...request import Request as EngineRequest
 from ..dependencies import Caller, PolicyOf, ServedOf, SettingsOf
 from ..disconnect import until_disconnect
-from ..policy import Policy
-from ..served import Served
 from ..sse import EventStream, JSONReply, sse_event
+from ..together import Together, begin_together, within_limits
 from ..wire.errors import ServerError, error_reply
 from .failures import guarded
 
@@ -103,17 +102,12 @@ async def requests(
 
     async def answered() -> Response:
         asked = [_request(one, f"requests.{place}") for place, one in enumerate(body.requests)]
-        async with AsyncExitStack() as stack:
-            for one in asked:
-                await stack.enter_async_context(policy.admitted(caller, one))
-                stack.enter_context(served.counted(one))
-            held = stack.pop_all()
-        pieces = _pieces(served, asked, caller, policy)
+        together = await begin_together(served, asked, caller, policy)
         if body.stream:
-            events = guarded(_events(pieces, whole=not body.pieces), lambda error: sse_event(error, "error"))
-            return EventStream(events, held, ping_seconds=settings.ping_seconds)
-        async with held:
-            answers = await until_disconnect(request, _answers(pieces, len(asked)))
+            events = _events(together, whole=not body.pieces)
+            guarded_events = guarded(events, lambda error: sse_event(error, "error"))
+            return EventStream(guarded_events, together, ping_seconds=settings.ping_seconds)
+        answers = await until_disconnect(request, _answers(together, len(asked)))
         return JSONReply({"version": VERSION, "answers": [to_wire(answer) for answer in answers]})
 
     return await _with_kinds(answered)
@@ -131,12 +125,19 @@ async def asked_of(
     """Compare, score, rerank or attribute over a request's passages, or ablate an answer of it."""
 
     async def answered() -> Response:
-        one = _request(body.request, "request")
-        work = _WORK[what]
+        one, _ = within_limits(policy, caller, _request(body.request, "request"))
+        result = await until_disconnect(request, _done(what, one))
+        return JSONReply({"version": VERSION, "result": to_wire(result)})
+
+    async def _done(what: str, one: EngineRequest) -> Any:
         async with policy.admitted(caller, one):
             with served.counted(one):
-                result = await until_disconnect(request, asyncio.to_thread(work, served.nbce, one, body))
-        return JSONReply({"version": VERSION, "result": to_wire(result)})
+                working = asyncio.ensure_future(asyncio.to_thread(_WORK[what], served.nbce, one, body))
+                try:
+                    return await asyncio.shield(working)
+                finally:
+                    if not working.done():  # a thread cannot be interrupted
+                        await asyncio.wait([working])
 
     return await _with_kinds(answered)
 
@@ -159,21 +160,10 @@ def _with_kind(body: dict[str, Any], error: NbceError) -> dict[str, Any]:
     return {"error": {**body["error"], "kind": kind}}
 
 
-async def _pieces(
-    served: Served, asked: Sequence[EngineRequest], caller: Any, policy: Policy
-) -> AsyncGenerator[tuple[int, Any], None]:
-    async with aclosing(served.nbce.astream_batch(asked)) as pieces:
-        async for place, piece in pieces:
-            policy.observe(caller, piece)
-            yield place, piece
-
-
-async def _events(
-    pieces: AsyncGenerator[tuple[int, Any], None], *, whole: bool
-) -> AsyncGenerator[bytes, None]:
-    async with aclosing(pieces):
+async def _events(together: Together, *, whole: bool) -> AsyncGenerator[bytes, None]:
+    async with aclosing(together):
         try:
-            async for place, piece in pieces:
+            async for place, piece in together:
                 if piece.answer is None and whole:
                     continue
                 if whole:
@@ -186,9 +176,9 @@ async def _events(
             yield sse_event(_with_kind(reply.body, error), "error")
 
 
-async def _answers(pieces: AsyncGenerator[tuple[int, Any], None], count: int) -> list[Answer]:
-    async with aclosing(pieces):
-        answers = {place: piece.answer async for place, piece in pieces if piece.answer is not None}
+async def _answers(together: Together, count: int) -> list[Answer]:
+    async with aclosing(together):
+        answers = {place: piece.answer async for place, piece in together if piece.answer is not None}
     return [answers[place] for place in range(count)]
 
 
