@@ -20,6 +20,8 @@ import pytest
 pytest.importorskip("mcp")
 
 from mcp import Client, StdioServerParameters
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp.shared.exceptions import MCPError
 
 from nbce_rag import Passage, PassageIndex
@@ -218,27 +220,34 @@ async def test_ids_may_be_anything(reading_nbce: Any, run_app: Callable[..., Any
 
 
 async def test_only_what_a_key_may_read(
-    reading_nbce: Any, server_indexes: Any, run_app: Callable[..., Any]
+    reading_nbce: Any, server_indexes: Any, run_app: Callable[..., Any], tmp_path: Path
 ) -> None:
-    from nbce_rag.server import Served, create_app
-    from nbce_rag.server.policy import OpenPolicy
+    from nbce_rag.server import Served, ServerSettings, create_app
+    from nbce_rag.server.access import Caller
+    from nbce_rag.server.key_file import key_text
 
-    class LawsOnly(OpenPolicy):
-        def may_read(self, caller: Any, index: str) -> bool:
-            return index == "laws"
+    keys = tmp_path / "keys.toml"
+    keys.write_text(key_text(Caller("lawyer", frozenset({"laws"})), "secret"))
+    keys.chmod(0o600)
+    running = run_app(create_app(ServerSettings(keys=keys), Served(reading_nbce, server_indexes)))
 
-    app = create_app(served=Served(reading_nbce, server_indexes))
-    app.state.policy = LawsOnly()
-    async with over_http(run_app(app)) as client:
+    def transport(key: str) -> Any:
+        client = create_mcp_http_client(headers={"Authorization": f"Bearer {key}"})
+        return streamable_http_client(f"{running.url}/mcp", http_client=client)
+
+    for headers in ({}, {"authorization": "Bearer wrong"}):
+        assert running.post("/mcp", INITIALIZE, headers=headers).status_code == 401
+    async with Client(transport("secret")) as client:
         result = await call(client, "list_indexes")
         assert [one["name"] for one in result.structured_content["indexes"]] == ["laws"]
         results = (await call(client, "search", query=ZETA)).structured_content["results"]
         assert {one["index"] for one in results} == {"laws"}
+        assert "sig=" in results[0]["url"]
         for name, arguments in (
             ("ask", {"question": ZETA, "index": "codes"}),
             ("fetch", {"id": "codes/zeta"}),
         ):
-            refused = await client.call_tool(name, arguments)
+            refused: Any = await client.call_tool(name, arguments)
             assert refused.is_error
             assert "There is no index 'codes'" in refused.content[0].text
         with pytest.raises(MCPError, match="There is no index 'codes'"):
