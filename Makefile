@@ -7,7 +7,7 @@ DEMO = .demo
 LOWEST = .lowest
 WORKERS ?= 2
 
-.PHONY: demo test lint types contracts unit matrix llama lowest clean
+.PHONY: demo test lint types contracts unit matrix llama lowest gpu clean
 
 demo: $(VENV)/local.stamp
 	$(BIN)/nbce-rag index examples/corpus --index $(DEMO)/index
@@ -38,6 +38,10 @@ matrix: $(VENV)/dev.stamp
 # llama.cpp is built for this machine, which takes some minutes; GGUF=FILE tries a file of yours too.
 llama: $(VENV)/llama.stamp
 	$(BIN)/python -m pytest tests/models/test_llama_cpp.py tests/models/test_llama_cpp_contract.py
+
+# What only an NVIDIA GPU can show, in under eight minutes; needs a torch that knows the GPU.
+gpu:
+	$(PYTHON) tests/gpu/measure.py --out gpu-results
 
 # The adapters with the oldest LangChain and LlamaIndex that pyproject.toml allows, laid over the newest here.
 lowest: $(LOWEST)/stamp

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from time import monotonic
+from typing import Protocol
 
 from .errors import AnswerTimeoutError
 
-__all__ = ["Deadline", "check_deadline", "kept_deadline"]
+__all__ = ["Checked", "Deadline", "check_deadline", "kept_deadline"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +40,19 @@ class Deadline:
             )
 
 
-_now: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
+class Checked(Protocol):
+    """What says whether work is to go on."""
+
+    def check(self) -> None:
+        """Ends the work where it is not, by an error."""
+        ...
+
+
+_now: ContextVar[Checked | None] = ContextVar("deadline", default=None)
 
 
 @contextmanager
-def kept_deadline(deadline: Deadline) -> Iterator[None]:
+def kept_deadline(deadline: Checked) -> Iterator[None]:
     """Work within this, in this thread, ends when the time is over, at the next `check_deadline`.
 
     Not around what yields to a caller, whose work would end too.

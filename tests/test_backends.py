@@ -29,7 +29,7 @@ from nbce_rag import (
     load_model,
 )
 from nbce_rag.decoding.decoder import LockstepDecoder
-from nbce_rag.engine import generation
+from nbce_rag.engine import batch
 from nbce_rag.errors import InputError, MissingDependencyError, NumericalError
 from nbce_rag.models.loading import BACKENDS
 from nbce_rag.models.model import Can, Model, Step
@@ -226,7 +226,7 @@ def test_steps_of_a_question_that_has_ended_are_passed_over(
         def step(self) -> list[Step]:
             return [step for step in super().step() for _ in range(2)]
 
-    monkeypatch.setattr(generation, "LockstepDecoder", Doubling)
+    monkeypatch.setattr(batch, "LockstepDecoder", Doubling)
     pieces = list(table(max_tokens=3).stream(QUESTION, PASSAGES))
     assert sum(piece.answer is not None for piece in pieces) == 1
 

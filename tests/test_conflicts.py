@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,12 +15,12 @@ from nbce_rag.answers.answer import Answer, Piece
 from nbce_rag.engine import compare as comparing
 from nbce_rag.engine import conflicts as told
 from nbce_rag.engine.nbce import NBCE
-from nbce_rag.errors import AnswerTimeoutError
 from nbce_rag.evidence.claims import are_alike, are_of_a_kind, is_said
 from nbce_rag.evidence.conflict import Claim, Conflict
 from nbce_rag.models.transformers.loading import wrap_model
 from nbce_rag.options import Options
 from nbce_rag.passages import Passage
+from nbce_rag.request import Request
 
 QUESTION = "What is the code of Zeta?"
 ONE = Passage("The code of Zeta is 1931.", id="one", title="First book")
@@ -83,15 +84,18 @@ def test_it_is_off_unless_asked_for(nbce: NBCE) -> None:
 
 def test_a_stream_does_not_wait_with_its_text(nbce: NBCE, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Piece] = []
-    original = comparing.answers_alone
+    is_whole = threading.Event()
+    original = told._conflict
 
-    def late(*args: Any) -> list[Answer]:
-        assert "".join(piece.text for piece in seen) == "1931"
+    def late(*args: Any) -> Conflict | None:
+        assert is_whole.wait(60)
         return original(*args)
 
-    monkeypatch.setattr(told, "answers_alone", late)
+    monkeypatch.setattr(told, "_conflict", late)
     for piece in nbce.stream(QUESTION, [OTHER, ONE, TWO]):
         seen += [piece]
+        if "".join(piece.text for piece in seen) == "1931":
+            is_whole.set()
     answer = seen[-1].answer
     assert answer is not None
     assert len(answer.conflicts) == 1
@@ -117,7 +121,7 @@ def test_a_stream_does_not_wait_with_its_text(nbce: NBCE, monkeypatch: pytest.Mo
 def test_nothing_is_asked_where_it_cannot_mean_anything(
     nbce: NBCE, monkeypatch: pytest.MonkeyPatch, passages: list[Passage], options: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(told, "answers_alone", lambda *_: pytest.fail("passages were asked"))
+    monkeypatch.setattr(told, "requests_alone", lambda *_: pytest.fail("passages were asked"))
     if "regex" in options:
         pytest.importorskip("llguidance")
     assert nbce.answer(QUESTION, passages, **options).conflicts == ()
@@ -150,10 +154,11 @@ def test_several_questions_and_parts(nbce: NBCE) -> None:
 
 
 def test_an_answer_in_time_is_not_lost(nbce: NBCE, monkeypatch: pytest.MonkeyPatch) -> None:
-    def late(*_: Any) -> list[Answer]:
-        raise AnswerTimeoutError("late")
+    def late(*args: Any) -> list[Request]:
+        requests = comparing.requests_alone(*args)
+        return [replace(one, options=one.options.updated(max_seconds=1e-9)) for one in requests]
 
-    monkeypatch.setattr(told, "answers_alone", late)
+    monkeypatch.setattr(told, "requests_alone", late)
     answer = nbce.answer(QUESTION, [OTHER, ONE, TWO], max_seconds=1000)
     assert answer.text == "1931"
     assert answer.conflicts == ()

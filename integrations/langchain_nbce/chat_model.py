@@ -18,6 +18,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.tool import ToolCallChunk, tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableWithFallbacks
+from langchain_core.runnables.config import get_config_list
 from langchain_core.tools import BaseTool
 
 from nbce_rag import (
@@ -37,7 +38,6 @@ from nbce_rag import (
 
 from .documents import to_passages
 from .fallback import ContextsAsText
-from .group_calls import abatch_together, batch_together, current, current_async
 from .messages import template_messages, to_turns, unseen_documents
 from .output import (
     PROVIDER,
@@ -56,6 +56,7 @@ from .tools import invalid_call, tool_call, tool_dicts
 
 __all__ = ["ChatNBCE"]
 
+_AT_ONCE = 32  # calls of a batch, each in a thread that waits
 _CALL = (
     "contexts",
     "model",
@@ -189,19 +190,11 @@ class ChatNBCE(SerializableSettings, BaseChatModel):
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> list[Any]:
-        """Answers several inputs in one decoding batch, or in several of `max_concurrency`."""
-        return batch_together(self, super().invoke, inputs, config, return_exceptions, kwargs)
-
-    async def abatch(
-        self,
-        inputs: list[LanguageModelInput],
-        config: RunnableConfig | list[RunnableConfig] | None = None,
-        *,
-        return_exceptions: bool = False,
-        **kwargs: Any,
-    ) -> list[Any]:
-        """As `batch`; the event loop stays free."""
-        return await abatch_together(self, super().ainvoke, inputs, config, return_exceptions, kwargs)
+        """Answers several inputs side by side: `max_concurrency` at once, or 32 where it is not given."""
+        configs = [*get_config_list(config, len(inputs))]
+        for one in configs:
+            one["max_concurrency"] = one.get("max_concurrency") or _AT_ONCE
+        return super().batch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
 
     def get_token_ids(self, text: str) -> list[int]:
         """Ids of the model's own tokenizer, without special tokens. Loads the model."""
@@ -215,9 +208,6 @@ class ChatNBCE(SerializableSettings, BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         call = self._prepare(messages, stop, kwargs)
-        group = current(self)
-        if group is not None:
-            return self._result(call, group.ask(call.engine, call.request))
         return self._result(call, call.engine.batch([call.request])[0])
 
     async def _agenerate(
@@ -228,9 +218,6 @@ class ChatNBCE(SerializableSettings, BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         call = await self._aprepare(messages, stop, kwargs)
-        group = current_async(self)
-        if group is not None:
-            return self._result(call, await group.ask(call.engine, call.request))
         return self._result(call, (await call.engine.abatch([call.request]))[0])
 
     def _stream(

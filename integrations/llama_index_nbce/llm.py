@@ -227,7 +227,7 @@ class NBCELLM(StructuredPrediction, StockPrompts, ToolCalling):
 
     @llm_chat_callback()
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        """`chat` in a worker thread; cancelling it stops the work."""
+        """`chat` without blocking the event loop; cancelling it stops the work."""
         call = self._chat_call(messages, kwargs)
         answer = (await self._engine.abatch([call.request]))[0]
         return chat_response(call, answer)
@@ -251,7 +251,7 @@ class NBCELLM(StructuredPrediction, StockPrompts, ToolCalling):
 
     @llm_chat_callback()
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
-        """`stream_chat` with the work in a worker thread."""
+        """`stream_chat` without blocking the event loop."""
         call = self._chat_call(messages, kwargs)
         pieces = await aprimed(self._engine.astream(call.request))
 
@@ -277,7 +277,7 @@ class NBCELLM(StructuredPrediction, StockPrompts, ToolCalling):
 
     @llm_completion_callback()
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        """`complete` in a worker thread."""
+        """`complete` without blocking the event loop."""
         call = self._completion_call(prompt, formatted, kwargs)
         answer = (await self._engine.abatch([call.request]))[0]
         return completion_response(call, answer.text, None, answer)
@@ -300,7 +300,7 @@ class NBCELLM(StructuredPrediction, StockPrompts, ToolCalling):
     async def astream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponseAsyncGen:
-        """`stream_complete` with the work in a worker thread."""
+        """`stream_complete` without blocking the event loop."""
         call = self._completion_call(prompt, formatted, kwargs)
         pieces = await aprimed(self._engine.astream(call.request))
 

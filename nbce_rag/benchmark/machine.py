@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import torch
 
-__all__ = ["Peak", "describe", "floor_seconds", "peak_memory"]
+__all__ = ["Peak", "describe", "floor_seconds", "peak_memory", "wait_for"]
 
 _COPIES = 7
 
@@ -61,14 +61,24 @@ def floor_seconds(
     Returns:
         `bandwidth` (bytes a second), `rate` (operations a second), `seconds`.
     """
-    many = torch.ones(64 * 2**20, dtype=torch.float32, device=device)
+    # So large that the time of a launch does not count.
+    on_cpu = device.type == "cpu"
+    many = torch.ones((64 if on_cpu else 512) * 2**20, dtype=torch.float32, device=device)
     seconds = _median(lambda: many.sum(), device)
     bandwidth = many.nbytes / seconds
-    size = 2048
+    size = 2048 if on_cpu else 8192
     square = torch.ones(size, size, dtype=dtype, device=device)
     rate = 2 * size**3 / _median(lambda: square @ square, device)
     floor = max(weight_bytes / bandwidth, 2 * weights * rows / rate)
     return {"bandwidth": bandwidth, "rate": rate, "seconds": floor}
+
+
+def wait_for(device: torch.device) -> None:
+    """Until a device has done what it was asked."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def _median(work: Callable[[], object], device: torch.device) -> float:
@@ -76,8 +86,7 @@ def _median(work: Callable[[], object], device: torch.device) -> float:
     for _ in range(_COPIES):
         start = time.perf_counter()
         work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        wait_for(device)
         times.append(time.perf_counter() - start)
     return statistics.median(times[2:])
 

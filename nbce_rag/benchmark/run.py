@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 import statistics
@@ -89,8 +90,8 @@ def benchmark(
     if threads is not None:
         torch.set_num_threads(threads)
     gguf = gguf_of(model) if peers else None
-    plain = _endless(load_model(model, device=device, dtype=dtype, optimize=False))
     ours = _endless(load_model(model, device=device, dtype=dtype))
+    plain = _endless(_plain(ours, model, device, dtype))
     # As transformers made it: its weights are counted, not those of a packed copy.
     weights = {p.data_ptr(): p for p in plain.model.parameters()}.values()
     count, size = sum(p.numel() for p in weights), sum(p.nbytes for p in weights)
@@ -160,6 +161,18 @@ def _endless(model: TransformersModel) -> TransformersModel:
     if generation is not None:
         generation.eos_token_id = None
     return dataclasses.replace(model, eos_ids=frozenset())
+
+
+def _plain(
+    ours: TransformersModel, model: str | os.PathLike[str] | None, device: str | None, dtype: str
+) -> TransformersModel:
+    """The model as transformers makes it; of the same weights on a GPU, which may have no room for two."""
+    if ours.device.type == "cpu":
+        return load_model(model, device=device, dtype=dtype, optimize=False)
+    weights = {id(tensor): tensor for tensor in (*ours.model.parameters(), *ours.model.buffers())}
+    native = copy.deepcopy(ours.model, weights)
+    native.set_attn_implementation("sdpa")
+    return dataclasses.replace(ours, model=native, recorder=None)
 
 
 def _variants(

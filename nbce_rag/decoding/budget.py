@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..kv.store import PassageKVStore
 from ..models.model import Model
 
-__all__ = ["Size", "batches", "check_rows", "check_store", "copies", "fits"]
+__all__ = ["NOTHING", "Size", "check_rows", "check_store", "copies", "fits", "joins"]
 
 _SHARE = 0.9  # of the free memory, at most
 _BATCH_SHARE = 3  # a decoding batch takes at most one part in so many of it
@@ -37,14 +37,17 @@ class Size:
         return model.cost(self.rows, self.tokens)
 
 
+NOTHING = Size(0, 0)
+
+
 def fits(model: Model, size: Size) -> bool:
     """Whether there is memory for rows."""
     return size.cost(model) <= _SHARE * model.free()
 
 
-def check_rows(model: Model, size: Size) -> None:
-    """Raises InputError where there is no memory for rows."""
-    needed, free = size.cost(model), model.free()
+def check_rows(model: Model, size: Size, running: Size = NOTHING) -> None:
+    """Raises InputError where there is no memory for rows, nor will be when those that run now are gone."""
+    needed, free = size.cost(model), model.free() + running.cost(model)
     if needed > _SHARE * free:
         raise InputError(
             f"{size.rows} rows need about {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free. Use "
@@ -57,27 +60,26 @@ def copies(model: Model, size: Size) -> int:
     return max(1, model.free() // _BATCH_SHARE // size.cost(model))
 
 
-def batches(model: Model, sizes: Sequence[Size]) -> Iterator[range]:
-    """Runs of questions that are decoded together.
+def joins(model: Model, running: Size, cohort: Sequence[Size], size: Size) -> bool:
+    """Whether there is memory for a question beside others.
 
-    A batch takes at most a third of the free memory, and not more than twice what its questions take one
-    by one: rows are padded to the longest, so that a long prompt among short ones costs more than it saves.
+    All of them take at most a third of what would be free without them, since rows are copied where some
+    join or leave. A question alone may take more.
 
     Args:
         model: decodes them.
-        sizes: of each question.
+        running: the rows that are decoded already.
+        cohort: questions that are about to be read, in one pass.
+        size: of the one more.
     """
-    first, together, apart = 0, Size(0, 0), 0
-    for index, size in enumerate(sizes):
-        alone, grown = size.cost(model), together + size
-        cost = grown.cost(model)
-        if index > first and (cost > model.free() / _BATCH_SHARE or cost > 2 * (apart + alone)):
-            yield range(first, index)
-            first, grown, apart = index, size, 0
-        together = grown
-        apart += alone
-    if sizes:
-        yield range(first, len(sizes))
+    if not running.rows and not cohort:
+        return True
+    together = sum((*cohort, size), running)
+    cost = together.cost(model)
+    if cost > (model.free() + running.cost(model)) / _BATCH_SHARE:
+        return False
+    # Rows are padded to the longest: reading a long prompt with short ones may cost more than it saves.
+    return running.rows > 0 or cost <= 2 * sum(one.cost(model) for one in (*cohort, size))
 
 
 def check_store(store: PassageKVStore, needed: int, unread: int) -> None:

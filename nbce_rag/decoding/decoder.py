@@ -3,24 +3,29 @@
 At every step the rows of a question give n + 1 distributions, a rule fuses them, one token is chosen,
 and that token is appended to every row of the question. Rows that cannot change the choice may sleep: they
 are left unread, and read what they lack in one pass when they might matter (`nbce_rag.decoding.sleepers`).
+
+Questions come and go between steps. One that comes takes its first token from its own prompt; from then on
+its rows stand behind the others' and all advance together.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, NumericalError
 from ..fusion import Fused, FusionState, Rule, responsibilities
 from ..fusion.base import NEG_INF
 from ..fusion.bounds import BoundedRule
-from ..fusion.truncation import nucleus
 from ..models.model import Rows, Step
 from .drafting import PromptLookup
 from .group import Group
+from .record import StepRecord, read_records
 from .sampling import TokenChooser
 
 __all__ = ["LOGITS_BYTES", "LockstepDecoder", "fuse"]
@@ -33,6 +38,21 @@ _DEAD_SHARE = 0.25
 _ASLEEP_SHARE = 0.25  # rows fall asleep where that spares so much of a step; it moves the rows that are read
 
 
+@dataclass(eq=False)
+class _Arrival:
+    """Questions whose rows do not stand in the batch yet.
+
+    Attributes:
+        rows: theirs; the rows of their groups count from the first of these.
+        log_probs: [R, V] of the first token, until that is chosen.
+        questions: their indexes.
+    """
+
+    rows: Rows
+    log_probs: Tensor | None
+    questions: range
+
+
 class LockstepDecoder:
     """Decodes a batch of questions step by step; a `nbce_rag.models.model.Decoder` over rows of any backend.
 
@@ -43,25 +63,56 @@ class LockstepDecoder:
     """
 
     def __init__(self, rows: Rows, log_probs: Tensor, groups: Sequence[Group]) -> None:
-        self._rows = rows
         self._vocab_size = log_probs.shape[-1]
-        self._log_probs: Tensor | None = log_probs
-        self._groups = list(groups)
-        self._active = dict.fromkeys(range(len(groups)))
-        self._read = len(rows)  # so many of the first rows are read at each step, the others sleep
+        self._rows: Rows = rows
+        self._groups: dict[int, Group] = {}
+        self._active: dict[int, None] = {}
+        self._count = 0  # questions so far
+        self._arrivals: list[_Arrival] = []
+        self._errors: dict[int, Exception] = {}
+        self._read = 0  # so many of the first rows are read at each step, the others sleep
         self._lags = False  # whether rows have slept since rows were dropped
         self._draft: tuple[int, ...] = ()  # tokens that were read and are not yet chosen
         self._ahead: list[Tensor] = []  # [R, V] behind each of them
         self._proposed: tuple[PromptLookup, int] | None = None  # who drafted how many
+        self.add(rows, log_probs, groups)
+
+    def add(self, rows: Rows, log_probs: Tensor, groups: Sequence[Group]) -> range:
+        """Let questions join, whose prompts were read by the same model.
+
+        Args:
+            rows: theirs.
+            log_probs: [R, V] of their first token.
+            groups: the questions; their rows count from the first of `rows`.
+
+        Returns:
+            Their indexes. The next step gives their first tokens, and none of the others'.
+        """
+        questions = range(self._count, self._count + len(groups))
+        self._count = questions.stop
+        self._groups.update(zip(questions, groups, strict=True))
+        self._active.update(dict.fromkeys(questions))
+        self._arrivals.append(_Arrival(rows, log_probs, questions))
+        return questions
 
     @property
     def active(self) -> list[int]:
         """Indexes of the questions that are still being answered."""
         return list(self._active)
 
+    @property
+    def errors(self) -> Mapping[int, Exception]:
+        """The questions that ended with the last step since they, and not the others, met an error."""
+        return self._errors
+
     def finish(self, question: int) -> None:
         """No more tokens for this question."""
         self._active.pop(question, None)
+
+    def forget(self, question: int) -> None:
+        """Nothing more will be asked about this question, which has ended."""
+        self.finish(question)
+        self._groups.pop(question, None)
 
     def dropped(self, question: int) -> int:
         """How many of a question's passage rows were dropped."""
@@ -72,23 +123,54 @@ class LockstepDecoder:
         return self._groups[question].row_steps
 
     def step(self) -> list[Step]:
-        """One token for every active question, in their order."""
+        """One token for every active question, in their order; for those that are new, if there are any.
+
+        A question that meets an error ends, and the others go on (`errors`).
+        """
+        self._errors = {}
         if not self._active:
             return []
-        log_probs = self._log_probs if self._log_probs is not None else self._advance()
-        self._log_probs = None
-        cohorts = list(self._cohorts())
-        steps = [
-            self._choose_bounded(index, log_probs)
-            for index in self._active
-            if self._groups[index].sleepers is not None
-        ]
-        for cohort in cohorts:
-            steps += self._choose(cohort, log_probs)
+        steps: list[Step] = []
+        new = [arrival for arrival in self._arrivals if arrival.log_probs is not None]
+        for arrival in new:
+            assert arrival.log_probs is not None
+            steps += self._chosen([i for i in arrival.questions if i in self._active], arrival.log_probs)
+            arrival.log_probs = None
+        if not new:
+            log_probs = self._advance()
+            steps = self._chosen(self.active, log_probs)
         return sorted(steps, key=lambda step: step.question)
+
+    def _chosen(self, questions: Sequence[int], log_probs: Tensor) -> list[Step]:
+        """The next token of questions by the log-probs [R, V] of their rows."""
+        drowsy = [index for index in questions if self._groups[index].sleepers is not None]
+        cohorts = list(self._cohorts(index for index in questions if index not in drowsy))
+        steps: list[Step] = []
+        for index in drowsy:
+            with self._ending(index):
+                steps.append(self._choose_bounded(index, log_probs))
+        fused = [step for cohort in cohorts for step in self._fused(cohort, log_probs)]
+        records = read_records([(rows, step, self._groups[index].entropies) for index, rows, step in fused])
+        for (index, _, step), record in zip(fused, records, strict=True):
+            with self._ending(index):
+                steps.append(self._choose(index, step, record))
+        return steps
+
+    @contextmanager
+    def _ending(self, index: int) -> Iterator[None]:
+        """An error in here ends this question."""
+        try:
+            yield
+        except Exception as error:
+            self._fail(index, error)
+
+    def _fail(self, index: int, error: Exception) -> None:
+        self._errors[index] = error
+        self.finish(index)
 
     def _advance(self) -> Tensor:
         """Append every question's last token to its rows; next log-probs [R, V]."""
+        self._join()
         if self._draft:
             expected, *rest = self._draft
             if self._groups[next(iter(self._active))].answer[-1] == expected:
@@ -97,13 +179,62 @@ class LockstepDecoder:
             self._rows.rewind(len(self._draft), self._stepped())
         self._judge()
         self._arrange()
-        self._draft = self._drafted()
-        ids = torch.zeros(self._read, 1 + len(self._draft), dtype=torch.long)
+        draft = self._drafted()
+        ids = torch.zeros(self._read, 1 + len(draft), dtype=torch.long)
         for index in self._active:
             group = self._groups[index]
-            ids[group.rows_awake] = torch.tensor([group.answer[-1], *self._draft])
-        log_probs, *self._ahead = self._rows.step(ids, self._stepped()).unbind(1)
+            ids[group.rows_awake] = torch.tensor([group.answer[-1], *draft])
+        try:
+            log_probs, *ahead = self._rows.step(ids, self._stepped()).unbind(1)
+        except Exception as error:
+            return self._advance_apart(error, is_plain=not draft)
+        self._draft, self._ahead = draft, ahead
         return log_probs
+
+    def _advance_apart(self, error: Exception, *, is_plain: bool) -> Tensor:
+        """As `_advance`, a question at a time, where a pass of all failed.
+
+        Args:
+            error: that of the pass.
+            is_plain: whether there was no draft in it, so that a question alone would fail again.
+        """
+        self._proposed = None
+        log_probs = torch.zeros(self._read, self._vocab_size)
+        if is_plain and len(self._active) == 1:
+            self._fail(self.active[0], error)
+        for index in self.active:
+            group = self._groups[index]
+            rows = group.rows_awake
+            with self._ending(index):
+                new = self._rows.step(torch.full((len(rows), 1), group.answer[-1]), rows)[:, 0]
+                log_probs = log_probs.to(new.device)
+                log_probs[rows] = new
+        self._lags = True  # the rows of those that failed
+        return log_probs
+
+    def _join(self) -> None:
+        """Put the rows of new questions behind the others'."""
+        arrivals = [a for a in self._arrivals if any(index in self._active for index in a.questions)]
+        self._arrivals = []
+        if not arrivals:
+            return
+        new = {index for arrival in arrivals for index in arrival.questions}
+        before = [self._groups[index] for index in self._active if index not in new]
+        if before and self._draft:
+            self._rows.rewind(len(self._draft), self._stepped())
+        self._proposed, self._draft, self._ahead = None, (), []
+        if not before:
+            self._read = 0
+        elif sum(len(group.rows) for group in before) < len(self._rows):
+            self._keep(before)  # all is copied now anyway
+        for arrival in arrivals:
+            first = len(self._rows) if self._read else 0
+            for index in arrival.questions:
+                if index in self._active:
+                    group = self._groups[index]
+                    group.rows = tuple(first + row for row in group.rows)
+            self._rows = self._rows.joined(arrival.rows) if self._read else arrival.rows
+            self._read += len(arrival.rows)
 
     def _stepped(self) -> range | None:
         """The rows that are read, None for all."""
@@ -118,9 +249,9 @@ class LockstepDecoder:
         if len(self._active) > 1:
             return ()
         group = self._groups[next(iter(self._active))]
-        if group.lookup is None or group.state.evidence is None or not group.live_rows:
+        if group.lookup is None or group.leading is None:
             return ()
-        leading = group.live_rows[int(group.state.evidence[0].argmax())]
+        leading = group.leading
         logits = 4 * self._vocab_size * self._read
         room = min(self._rows.room, LOGITS_BYTES // logits) - 1
         draft = group.lookup.draft(group.answer, leading, room)
@@ -149,32 +280,48 @@ class LockstepDecoder:
         alive = len(awake) + len(asleep)
         # Rows in a run are read where they lie, and together if none of them lags behind.
         is_scattered = asleep and awake != list(range(len(awake)))
-        has_laggards = self._lags and not asleep and alive < len(self._rows)
-        if alive < (1 - _DEAD_SHARE) * len(self._rows) or is_scattered or has_laggards:
-            self._rows = self._rows.keep([*awake, *asleep])
-            place = {row: at for at, row in enumerate([*awake, *asleep])}
-            for group in groups:
-                group.rows = tuple(place[row] for row in group.rows)
-            self._lags = False
+        is_whole = alive == len(self._rows)
+        has_laggards = self._lags and not asleep and not is_whole
+        is_full = not is_whole and self._rows.room < 1  # of those that run along, maybe
+        if alive < (1 - _DEAD_SHARE) * len(self._rows) or is_scattered or has_laggards or is_full:
+            self._keep(groups)
         self._lags = self._lags or bool(asleep)
         self._read = len(awake) if asleep else len(self._rows)
 
-    def _cohorts(self) -> Iterable[list[int]]:
-        """Active questions that one call of a rule can fuse: same rule, same rows, same things known.
+    def _keep(self, groups: Sequence[Group]) -> None:
+        """Drop the rows of all other questions; those that are read stand before those that sleep."""
+        awake = [row for group in groups for row in group.rows_awake]
+        asleep = [row for group in groups for row in group.rows_asleep]
+        self._rows = self._rows.keep([*awake, *asleep])
+        place = {row: at for at, row in enumerate([*awake, *asleep])}
+        for group in groups:
+            group.rows = tuple(place[row] for row in group.rows)
+        self._lags = bool(asleep)
+        self._read = len(awake)
 
-        Those of which rows sleep are not among them.
-        """
+    def _cohorts(self, questions: Iterable[int]) -> Iterable[list[int]]:
+        """Questions that one call of a rule can fuse: same rule, same rows, same things known."""
         cohorts: dict[Hashable, list[int]] = {}
-        for index in self._active:
+        for index in questions:
             group = self._groups[index]
-            if group.sleepers is not None:
-                continue
             rule = group.rule
             key = (rule if isinstance(rule, Hashable) else id(rule), len(group.rows), group.state.presence())
             cohorts.setdefault(key, []).append(index)
         return cohorts.values()
 
-    def _choose(self, cohort: list[int], log_probs: Tensor) -> list[Step]:
+    def _fused(self, cohort: list[int], log_probs: Tensor) -> list[tuple[int, Tensor, Fused]]:
+        """As `_fused_together`; where that fails, of each question by itself that does not fail then."""
+        try:
+            return list(self._fused_together(cohort, log_probs))
+        except Exception as error:
+            if len(cohort) == 1:
+                self._fail(cohort[0], error)
+                return []
+            return [one for index in cohort for one in self._fused([index], log_probs)]
+
+    def _fused_together(self, cohort: list[int], log_probs: Tensor) -> Iterator[tuple[int, Tensor, Fused]]:
+        """Of questions that one call of a rule can fuse: index, rows [n + 1, V] and what they come to, with
+        normalised scores [V]."""
         groups = [self._groups[index] for index in cohort]
         block = _rows_of(log_probs, [row for group in groups for row in group.rows])
         block = block.view(len(groups), len(groups[0].rows), -1)
@@ -185,10 +332,9 @@ class LockstepDecoder:
         fused = fuse(groups[0].rule, block, state)
         for group, part in zip(groups, state.unstack(len(groups)), strict=True):
             group.state = part
-        return [
-            self._choose_one(index, block[i], Fused(fused.log_probs[i], fused.weights[i]))
-            for i, index in enumerate(cohort)
-        ]
+        normalised = fused.log_probs.log_softmax(-1)
+        for i, index in enumerate(cohort):
+            yield index, block[i], Fused(normalised[i], fused.weights[i])
 
     def _choose_bounded(self, index: int, log_probs: Tensor) -> Step:
         """A token of a question of which rows sleep; those that could change it wake first."""
@@ -208,13 +354,14 @@ class LockstepDecoder:
                 if sleepers.holds(of_token):
                     group.chooser.choose(group.chooser.process(normalised))
                     sleepers.take(of_token)
-                    fused = Fused(normalised, weights)
-                    return self._step(index, token, block, fused, sleepers.evidence.to(block))
+                    record = StepRecord(normalised, weights, None, block, {})
+                    return self._step(index, token, record, sleepers.evidence)
             waking = sorted(sleepers.read) if token is None else sleepers.heaviest(of_token)
             by_row |= self._wake(group, waking)
         block = torch.stack([by_row[row] for row in group.rows])
-        fused = fuse(group.rule, block[None], group.state)
-        return self._choose_one(index, block, Fused(fused.log_probs[0], fused.weights[0]))
+        log_scores, weights = fuse(group.rule, block[None], group.state)
+        fused = Fused(log_scores[0].log_softmax(-1), weights[0])
+        return self._choose(index, fused, *read_records([(block, fused, group.entropies)]))
 
     def _wake(self, group: Group, passages: Sequence[int]) -> dict[int, Tensor]:
         """Let passage rows read what they lack; by row of the batch, what they say of the next token."""
@@ -243,13 +390,21 @@ class LockstepDecoder:
         group.wake(woken)
         return by_row
 
-    def _choose_one(self, index: int, rows: Tensor, fused: Fused) -> Step:
+    def _choose(self, index: int, fused: Fused, record: StepRecord) -> Step:
+        """Choose a question's token; scores and weights are `fused` where they were computed, and `record`
+        what is known of them here."""
         group = self._groups[index]
-        normalised = fused.log_probs.log_softmax(-1)
-        scores = group.chooser.process(normalised)
+        # On a CPU the model was looked at before.
+        if record.rows.device.type != "cpu" and bool(record.scores.isnan().any()):
+            raise NumericalError(
+                "The model gave NaN instead of probabilities; load it with dtype='float32', or check its "
+                "weights."
+            )
+        scores = group.chooser.process(record.scores)
         if bool((scores == NEG_INF).all()):
             # Every token that fusion left is banned: fuse again without the banned ones.
-            banned = group.chooser.process(torch.zeros_like(normalised)) == NEG_INF
+            rows = record.rows
+            banned = (group.chooser.process(torch.zeros_like(record.scores)) == NEG_INF).to(rows.device)
             if not bool((rows > NEG_INF).any(0)[~banned].any()):
                 raise InputError(
                     "Nothing may come next: json_schema or regex allows only tokens that bad_words or "
@@ -257,31 +412,42 @@ class LockstepDecoder:
                 )
             rows = _restrict(rows, ~banned)
             again = fuse(group.rule, rows[None], group.state)
-            normalised = again.log_probs[0].log_softmax(-1)
-            fused, scores = Fused(normalised, again.weights[0]), group.chooser.process(normalised)
+            fused = Fused(again.log_probs[0].log_softmax(-1), again.weights[0])
+            [record] = read_records([(rows, fused, group.entropies)])
+            scores = group.chooser.process(record.scores)
         token = group.chooser.choose(scores)
-        evidence = responsibilities(fused.weights, rows[1:, token])
-        return self._step(index, token, rows, Fused(normalised, fused.weights), evidence)
+        # Once where the rows are, for the next step, and once here, to be told.
+        there = responsibilities(fused.weights, record.rows[1:, token])
+        here = there if there.device.type == "cpu" else _evidence(record, token)
+        return self._step(index, token, record, here, there)
 
-    def _step(self, index: int, token: int, rows: Tensor, fused: Fused, evidence: Tensor) -> Step:
-        """A token that was chosen from some rows [R, V]; evidence [n] over all passage rows."""
+    def _step(
+        self, index: int, token: int, record: StepRecord, evidence: Tensor, there: Tensor | None = None
+    ) -> Step:
+        """A token that was chosen from some rows; evidence [n] over all passage rows, and `there` the same
+        where the rows are."""
         group = self._groups[index]
-        group.state.evidence = evidence[None]
-        of_token = rows[:, token]
+        there = evidence.to(record.rows) if there is None else there
+        group.state.evidence = there[None]
+        of_token = record.of_token(token)
         gain = 0.0
         if len(of_token) > 1:
-            gain = float((fused.weights.log() + of_token[1:]).logsumexp(-1) - of_token[0])
-        log_prob = float(fused.log_probs[token])
+            gain = float((record.weights.log() + of_token[1:]).logsumexp(-1) - of_token[0])
+        log_prob = float(record.scores[token])
         return Step(
             question=index,
             token=token,
             log_prob=log_prob,
             evidence=group.notice(token, evidence, log_prob),
             gain=gain if math.isfinite(gain) else 0.0,
-            entropies=group.by_row(nucleus(rows, 1.0)[1], math.nan) if group.entropies else (),
+            entropies=() if record.entropies is None else group.by_row(record.entropies, math.nan),
             row_log_probs=group.by_row(of_token, NEG_INF),
-            top=_top(fused.log_probs, group.top) if group.top else (),
+            top=_top(record.scores, group.top) if group.top else (),
         )
+
+
+def _evidence(record: StepRecord, token: int) -> Tensor:
+    return responsibilities(record.weights, record.of_token(token)[1:])
 
 
 def _top(log_probs: Tensor, count: int) -> tuple[tuple[int, float], ...]:

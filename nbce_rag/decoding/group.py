@@ -50,6 +50,7 @@ class Group:
     live_rows: list[int] = field(init=False)
     negligible: list[int] = field(init=False)
     sleepers: Sleepers | None = field(default=None, init=False)
+    leading: int | None = field(default=None, init=False)  # the passage row with the most evidence
     surprise: float = field(default=0.0, init=False)  # nats that the answer's tokens cost
     watches: dict[int, tuple[int, int]] = field(default_factory=dict, init=False)  # until, and how long
 
@@ -96,6 +97,8 @@ class Group:
         """Passage rows that are read and may sleep from the next token on."""
         # Rows that are dropped for good need no sleep, and the entropy of a row is known when it is read.
         if not self.sleep or self.drop_after or self.entropies or self.state.evidence is None:
+            return []
+        if self.state.evidence.device.type != "cpu":  # where one more row costs a step nothing
             return []
         if self.passages < 2 or (sleepers := self._sleepers()) is None:
             return []
@@ -147,6 +150,8 @@ class Group:
         self.surprise -= log_prob
         self.answer.append(token)
         shares = evidence.tolist()
+        if shares:
+            self.leading = self.live_rows[max(range(len(shares)), key=shares.__getitem__)]
         for row, share in zip(self.live_rows, shares, strict=True):
             self.negligible[row] = self.negligible[row] + 1 if share < _NEGLIGIBLE else 0
         return self._in_place(shares, 0.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,13 +17,14 @@ from ..passages import Passage
 from ..prompts.binding import Encoders
 from ..prompts.encoder import PromptEncoder
 from ..request import Request
-from .budget import Size, check_rows, fits
+from .budget import NOTHING, Size, check_rows, fits
+from .pieces import Scratch, pieces_of
 from .plan import RowPlan, plan_rows
 from .sentences import focal_passages, sentence_rows
 from .together import together_row
 from .turn import thought_room
 
-__all__ = ["Engine", "Prompted", "read_prompts"]
+__all__ = ["Engine", "Prompted", "ReadBatch", "read_in_pieces", "read_prompts"]
 
 
 _UNBOUNDED = 2**31 - 1
@@ -129,6 +130,23 @@ class Prompted:
     cached_tokens: int
 
 
+@dataclass(frozen=True)
+class ReadBatch:
+    """Several requests after their prompts were read.
+
+    Attributes:
+        rows: all rows, one request after another.
+        log_probs: [R, V] of the first token.
+        prompted: one a request.
+        notes: what a person should be told.
+    """
+
+    rows: Rows
+    log_probs: Tensor
+    prompted: tuple[Prompted, ...]
+    notes: tuple[str, ...]
+
+
 def read_prompts(
     engine: Engine, requests: Sequence[Request], plans: Sequence[RowPlan], *, sentences: bool = True
 ) -> tuple[Rows, Tensor, list[Prompted]]:
@@ -150,12 +168,53 @@ def read_prompts(
         InputError: the rows do not fit into memory.
         NumericalError: the model gave NaN.
     """
+    reading = read_in_pieces(engine, requests, plans, sentences=sentences)
+    while True:
+        try:
+            next(reading)
+        except StopIteration as end:
+            batch: ReadBatch = end.value
+            break
+    for note in batch.notes:
+        warn(note)
+    return batch.rows, batch.log_probs, list(batch.prompted)
+
+
+def read_in_pieces(
+    engine: Engine,
+    requests: Sequence[Request],
+    plans: Sequence[RowPlan],
+    *,
+    sentences: bool = True,
+    tokens: int | None = None,
+) -> Generator[None, None, ReadBatch]:
+    """As `read_prompts`, a piece at a time; nothing is warned of.
+
+    Args:
+        engine, requests, plans, sentences: as there.
+        tokens: rows times length of the contexts that are read in one piece, at most (a longer one goes
+            alone); None reads all contexts with the suffixes behind them. A suffix in all rows of its
+            question is one piece, and so are the rows of sentences, and the row of several passages.
+
+    Yields:
+        None between two pieces.
+    """
     sizes = [engine.size(request, plan) for request, plan in zip(requests, plans, strict=True)]
-    check_rows(engine.model, sum(sizes, Size(0, 0)))
+    check_rows(engine.model, sum(sizes, NOTHING))
     room = max(max(engine.output_tokens(r), len(engine.encoder_of(r).refusal)) for r in requests)
     questions = [_Question(engine, request, plan) for request, plan in zip(requests, plans, strict=True)]
     shared = _by_prompt(questions)
-    rows, readings = _open(engine, [users[0].prompt_of(users) for users in shared], room, engine.contexts)
+    prompts = [users[0].prompt_of(users) for users in shared]
+    store = engine.contexts
+    scratch = Scratch(store)
+    if tokens is not None:
+        contexts = [ids for prompt in prompts for ids in prompt.contexts]
+        for piece in pieces_of(engine.model, contexts, scratch, tokens):
+            engine.model.read(piece, scratch, tokens)
+            yield
+    rows, readings = _open(engine, prompts, room, store if tokens is None else scratch)
+    readings = [(prompt, scratch.as_new(prompt, reading)) for prompt, reading in readings]
+    scratch.clear()
     first = 0
     for users, (prompt, reading) in zip(shared, readings, strict=True):
         for question in users:
@@ -164,12 +223,11 @@ def read_prompts(
     notes: list[str] = []
     if sentences:
         for read in (_read_together, _read_sentences):
+            yield
             rows, more = read(engine, questions, rows, readings, room)
             notes += more
     if engine.store is not None and (problem := engine.store.take_problem()):
         notes.append(problem)
-    for note in notes:
-        warn(note)
     for question in questions:
         question.plan = replace(question.plan, warnings=(*question.plan.warnings, *notes))
     order = [row for question in questions for row in question.rows]
@@ -181,7 +239,7 @@ def read_prompts(
         places = range(first, first + len(question.rows))
         first = places.stop
         prompted.append(question.prompted(places))
-    return rows, log_probs, prompted
+    return ReadBatch(rows, log_probs, tuple(prompted), tuple(notes))
 
 
 class _Question:

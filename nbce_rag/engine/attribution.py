@@ -60,12 +60,12 @@ def attribute(engine: Engine, request: Request, text: str) -> Answer:
     onlooker = Onlooker(prompted.rows, request.options.rule, prompted.state, request.options.entropies)
     read_text(rows, log_probs, spelling.ids, [onlooker], engine.pass_tokens)
     run = Run(
-        index=0,
         request=request,
         prompted=prompted,
         text=TextBuilder.of_text(tokenizer, text, spelling.spans),
         sampler=turn_sampler(encoder, request.options, engine.window, tokenizer, engine.model.eos_ids),
         ends=frozenset(),
+        asked=started,
         started=started,
         prefilled=prefilled,
         steps=[one.step for one in onlooker.steps],

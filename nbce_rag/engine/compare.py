@@ -16,9 +16,9 @@ from ..evidence.claims import normalise
 from ..fusion import FusionState, Posterior, Rule
 from ..passages import Passage
 from ..request import Request
-from .generation import generate
+from .tickets import answers_of
 
-__all__ = ["answers_alone", "compare", "prior_of", "says_nothing"]
+__all__ = ["compare", "prior_of", "requests_alone", "says_nothing"]
 
 
 def compare(engine: Engine, request: Request) -> Comparison:
@@ -37,7 +37,7 @@ def compare(engine: Engine, request: Request) -> Comparison:
     """
     if not request.passages:
         raise InputError("compare needs at least one passage.")
-    answers = answers_alone(engine, request)
+    answers = answers_of(engine, requests_alone(engine, request))
     prior = prior_of(request.options.rule, [answer.passages[0] for answer in answers])
     groups: dict[str, list[int]] = {}
     silent: list[int] = []
@@ -65,17 +65,12 @@ def compare(engine: Engine, request: Request) -> Comparison:
     )
 
 
-def answers_alone(engine: Engine, request: Request) -> list[Answer]:
-    """What each of a request's passages answers by itself, in their order, in one batch."""
+def requests_alone(engine: Engine, request: Request) -> list[Request]:
+    """A request for each of a request's passages by itself, in their order."""
     options = request.options.updated(
         passages_per_row=1, joint_row=False, order_labels=False, relevance=engine.model.can.likelihood
     )
-    alone = [replace(request, passages=(passage,), options=options) for passage in request.passages]
-    answers: dict[int, Answer] = {}
-    for index, piece in generate(engine, alone):
-        if piece.answer is not None:
-            answers[index] = piece.answer
-    return [answers[index] for index in range(len(alone))]
+    return [replace(request, passages=(passage,), options=options) for passage in request.passages]
 
 
 def says_nothing(engine: Engine, answer: Answer) -> bool:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 from ..answers.answer import Answer, Piece
@@ -21,10 +20,11 @@ from ..evidence.claims import are_alike, are_of_a_kind, is_said
 from ..evidence.conflict import Claim, Conflict
 from ..evidence.evidence import TokenEvidence
 from ..request import Request
-from .compare import answers_alone, prior_of, says_nothing
-from .generation import generate
+from .compare import prior_of, requests_alone, says_nothing
+from .generation import Sink, prepare
+from .worker import Worker
 
-__all__ = ["conflict_of", "generate_with_conflicts"]
+__all__ = ["ConflictsTold"]
 
 _TOKENS = 40  # of an answer that is short
 _CLAIM_TOKENS = 24  # that a passage may write by itself
@@ -37,33 +37,108 @@ _GAIN = 5.0  # nats that a claim gains by its passage at least
 _CLAUSE_END = re.compile(r"[,;](?=\s)|[，；。、]")
 
 
-def generate_with_conflicts(engine: Engine, requests: Sequence[Request]) -> Iterator[tuple[int, Piece]]:
-    """As `nbce_rag.engine.generation.generate`; answers say where passages give others.
+class ConflictsTold:
+    """Between questions and where their pieces go (a `nbce_rag.engine.generation.Sink`): answers say where
+    passages give others.
 
-    What is shown of an answer does not wait; its last piece, which carries the answer, does.
+    What is shown of an answer does not wait; its last piece, which carries the answer, does, while passages
+    answer by themselves beside whatever else is answered.
+
+    Args:
+        engine: model and wording.
+        worker: what answers.
+        sink: where pieces go.
+        priority, caller: of those questions.
     """
-    begun = time.monotonic()
-    waiting: list[tuple[int, Answer]] = []
-    with closing(generate(engine, requests)) as pieces:  # type: ignore[type-var]
-        for index, piece in pieces:
-            if piece.answer is None or not _dissenting(engine, piece.answer):
-                yield index, piece
-                continue
-            waiting.append((index, piece.answer))
-            if piece.text or piece.thought or piece.tokens:
-                yield index, replace(piece, answer=None)
-    # By now the rows of the answers are gone, and so is the memory that they took.
-    for index, answer in waiting:
-        started = time.monotonic()
-        conflict = conflict_of(engine, answer, begun)
-        seconds = time.monotonic() - started
-        timings = replace(answer.timings, total=answer.timings.total + seconds)
-        answer = replace(answer, conflicts=(conflict,) if conflict else (), timings=timings)
-        yield index, Piece("", (), answer)
+
+    def __init__(
+        self, engine: Engine, worker: Worker, sink: Sink, priority: int = 0, caller: Hashable = None
+    ) -> None:
+        self._engine, self._worker, self._sink = engine, worker, sink
+        self._priority, self._caller = priority, caller
+        self._begun = time.monotonic()
+
+    @property
+    def is_closed(self) -> bool:
+        """See `Sink.is_closed`."""
+        return self._sink.is_closed
+
+    def put(self, index: int, piece: Piece) -> None:
+        """See `Sink.put`."""
+        answer = piece.answer
+        requests = [] if answer is None else _doubts(self._engine, answer, self._begun)
+        if answer is None or not requests:
+            self._sink.put(index, piece)
+            return
+        if piece.text or piece.thought or piece.tokens:
+            self._sink.put(index, replace(piece, answer=None))
+        alone = _Alone(self._engine, answer, len(requests), index, self._sink)
+        jobs, _ = prepare(self._engine, requests, alone, self._worker.running)  # warned of with the question
+        for job in jobs:
+            job.priority, job.caller = self._priority, self._caller
+        self._worker.add(jobs, first=True)
+
+    def fail(self, index: int, error: BaseException) -> None:
+        """See `Sink.fail`."""
+        self._sink.fail(index, error)
+
+    def note(self, message: str) -> None:
+        """See `Sink.note`."""
+        self._sink.note(message)
 
 
-def conflict_of(engine: Engine, answer: Answer, begun: float | None = None) -> Conflict | None:
-    """Who says what, where passages that matter give other answers than this one; None where none does.
+class _Alone:
+    """What the passages that matter to an answer say by themselves; then the answer goes on its way.
+
+    Args:
+        engine: model and wording.
+        answer: what all of them said.
+        count: how many are asked.
+        index: of the question.
+        sink: where the answer goes.
+    """
+
+    def __init__(self, engine: Engine, answer: Answer, count: int, index: int, sink: Sink) -> None:
+        self._engine, self._answer, self._index, self._sink = engine, answer, index, sink
+        self._count = count
+        self._answers: dict[int, Answer] = {}
+        self._is_over = False
+        self._started = time.monotonic()
+
+    @property
+    def is_closed(self) -> bool:
+        return self._is_over or self._sink.is_closed
+
+    def put(self, index: int, piece: Piece) -> None:
+        if piece.answer is None or self._is_over:
+            return
+        self._answers[index] = piece.answer
+        if len(self._answers) == self._count:
+            alone = [self._answers[place] for place in range(self._count)]
+            self._end(_conflict(self._engine, self._answer, alone))
+
+    def fail(self, index: int, error: BaseException) -> None:
+        if self._is_over:
+            return
+        if isinstance(error, AnswerTimeoutError):
+            self._end(None)  # the answer is there, and in time
+        else:
+            self._is_over = True
+            self._sink.fail(self._index, error)
+
+    def note(self, message: str) -> None:
+        self._sink.note(message)
+
+    def _end(self, conflict: Conflict | None) -> None:
+        self._is_over = True
+        seconds = time.monotonic() - self._started
+        timings = replace(self._answer.timings, total=self._answer.timings.total + seconds)
+        answer = replace(self._answer, conflicts=(conflict,) if conflict else (), timings=timings)
+        self._sink.put(self._index, Piece("", (), answer))
+
+
+def _doubts(engine: Engine, answer: Answer, begun: float) -> list[Request]:
+    """What the passages that matter are asked by themselves; nothing where none denies the answer.
 
     Args:
         engine: that gave the answer.
@@ -71,14 +146,14 @@ def conflict_of(engine: Engine, answer: Answer, begun: float | None = None) -> C
         begun: when, by `time.monotonic`; what its `max_seconds` leave is not exceeded.
     """
     request = answer.request
+    if request is None or not _dissenting(engine, answer):
+        return []
     places = _weighty(answer)
-    if request is None or len(places) < 2:
-        return None
     left = request.options.max_seconds
-    if left is not None and begun is not None:
+    if left is not None:
         left -= time.monotonic() - begun
         if left <= 0:
-            return None
+            return []
     options = request.options.updated(
         max_tokens=min(_CLAIM_TOKENS, request.options.max_tokens),
         max_seconds=left,
@@ -88,11 +163,20 @@ def conflict_of(engine: Engine, answer: Answer, begun: float | None = None) -> C
         entropies=False,
     )
     asked = replace(request, passages=[request.passages[place] for place in places], options=options)
-    try:
-        alone = answers_alone(engine, replace(asked, calibration=None))
-    except AnswerTimeoutError:
-        return None  # the answer is there, and in time
-    prior = prior_of(request.options.rule, answer.passages)
+    return requests_alone(engine, replace(asked, calibration=None))
+
+
+def _conflict(engine: Engine, answer: Answer, alone: Sequence[Answer]) -> Conflict | None:
+    """Who says what, where passages that matter give other answers than this one; None where none does.
+
+    Args:
+        engine: that gave the answers.
+        answer: what all passages said.
+        alone: what those that matter said, the weightiest first.
+    """
+    assert answer.request is not None
+    prior = prior_of(answer.request.options.rule, answer.passages)
+    places = _weighty(answer)
     texts = [(place, text) for place, one in zip(places, alone, strict=True) if (text := _claim(engine, one))]
     claims = [
         Claim(

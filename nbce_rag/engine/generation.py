@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from torch import Tensor
 
 from ..answers.answer import Answer, Piece
-from ..deadline import Deadline, kept_deadline
-from ..decoding.budget import Size, batches, check_rows, fits
-from ..decoding.decoder import LockstepDecoder
+from ..deadline import Deadline
+from ..decoding.budget import Size, check_rows, fits
 from ..decoding.detokenizer import TextBuilder
 from ..decoding.drafting import PromptLookup
 from ..decoding.group import Group
 from ..decoding.loops import LOOP_TOKENS, is_loop
 from ..decoding.plan import RowPlan
-from ..decoding.reader import Engine, Prompted, read_prompts
+from ..decoding.reader import Engine, Prompted
 from ..decoding.support import support_numbers
 from ..decoding.thought import Share
 from ..decoding.turn import TurnSampler, turn_sampler
-from ..errors import warn
 from ..evidence.calibration import SupportNumbers
 from ..evidence.citations import cite
 from ..evidence.evidence import Timings, TokenEvidence, Usage
 from ..evidence.spelling import Spelling
 from ..fusion import Rule
-from ..models.model import Decoder, Step
+from ..models.model import Step
 from ..request import Request
 
-__all__ = ["Run", "generate"]
+__all__ = ["Job", "Run", "Sink", "group_of", "piece_of", "prepare", "run_of"]
 
 NO_PASSAGES = "No passages were given; the answer comes from the question alone."
 NOTHING_RETRIEVED = (
@@ -37,64 +38,134 @@ NOTHING_RETRIEVED = (
 )
 
 
-def generate(engine: Engine, requests: Sequence[Request]) -> Iterator[tuple[int, Piece]]:
-    """Answer requests in decoding batches as large as memory allows.
+class Sink(Protocol):
+    """Where goes what becomes of questions that are asked together; the thread that computes calls it."""
 
-    Nothing is computed between pieces, so a consumer that stops asking stops the work.
+    @property
+    def is_closed(self) -> bool:
+        """Whether nobody waits any longer."""
+        ...
+
+    def put(self, index: int, piece: Piece) -> None:
+        """A piece of the question with this index; its last one carries the `Answer`."""
+        ...
+
+    def fail(self, index: int, error: BaseException) -> None:
+        """The question ended by an error."""
+        ...
+
+    def note(self, message: str) -> None:
+        """Something that who waits is to be warned of."""
+        ...
+
+
+@dataclass(eq=False)
+class Job:
+    """One question that is to be answered.
+
+    Attributes:
+        index: among those that were asked together.
+        engine: model and wording.
+        request, plan, sampler: what is asked, its rows, who chooses its tokens.
+        size: rows and tokens that it takes.
+        deadline: when it has to be answered.
+        sink: where its pieces go.
+        priority: those of a higher one are read first.
+        caller: callers take turns.
+        asked: when, by `time.perf_counter`.
+        is_alone: whether it is read and decoded without company, after memory was short.
+        is_apart: whether its prompt is read apart, after a reading of several failed.
+    """
+
+    index: int
+    engine: Engine
+    request: Request
+    plan: RowPlan
+    sampler: TurnSampler
+    size: Size
+    deadline: Deadline
+    sink: Sink
+    priority: int = 0
+    caller: Hashable = None
+    asked: float = field(default_factory=time.perf_counter)
+    is_alone: bool = False
+    is_apart: bool = False
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Of all rows."""
+        return sum(self.plan.row_tokens)
+
+    @property
+    def suffix_tokens(self) -> int:
+        """That all rows end with, which are read in one pass."""
+        return len(self.plan.rows) * len(self.plan.suffix.ids)
+
+
+def prepare(
+    engine: Engine, requests: Sequence[Request], sink: Sink, running: Size
+) -> tuple[list[Job], list[str]]:
+    """Check and plan requests; nothing is computed.
+
+    Those for which nothing was found are answered with the abstention at once.
 
     Args:
         engine: model and wording.
         requests: the questions.
+        sink: where their pieces go.
+        running: what is decoded at this time.
 
-    Yields:
-        (index of the request, piece); the last piece of each request carries its `Answer`. Requests for which
-        nothing was found come first: they are answered with the abstention, and nothing is read for them.
+    Returns:
+        (a job for each of the others, what their caller is to be warned of).
 
     Raises:
-        InputError: an empty question or passage, or rows that do not fit into window or memory. Raised
-            before anything is computed.
-        NumericalError: the model gave NaN.
-        AnswerTimeoutError: it took longer than the least `max_seconds` of the requests.
+        InputError: an empty question or passage, or rows that will never fit into window or memory.
     """
-    limits = [seconds for request in requests if (seconds := request.options.max_seconds) is not None]
-    deadline = Deadline(min(limits, default=None))
     idle = {index: request for index, request in enumerate(requests) if _lacks_passages(request)}
-    places = [index for index in range(len(requests)) if index not in idle]
-    requests = [requests[place] for place in places]
-    plans = [engine.plan(request) for request in requests]
-    samplers = [_sampler(engine, request) for request in requests]
-    sizes = [engine.size(request, plan) for request, plan in zip(requests, plans, strict=True)]
-    for size in sizes:
-        check_rows(engine.model, size)
+    jobs = []
+    for index, request in enumerate(requests):
+        if index in idle:
+            continue
+        plan = engine.plan(request)
+        jobs.append(
+            Job(
+                index=index,
+                engine=engine,
+                request=request,
+                plan=plan,
+                sampler=_sampler(engine, request),
+                size=engine.size(request, plan),
+                deadline=Deadline(request.options.max_seconds),
+                sink=sink,
+            )
+        )
+    for job in jobs:
+        check_rows(engine.model, job.size, running)
     notes = [
         note
-        for request, plan in zip(requests, plans, strict=True)
-        for note in _notes(request, plan)
-        if note != NO_PASSAGES or _is_asked_over_passages(request)
+        for job in jobs
+        for note in _notes(job.request, job.plan)
+        if note != NO_PASSAGES or _is_asked_over_passages(job.request)
     ]
     if any(_is_asked_over_passages(request) for request in idle.values()):
         notes.append(NOTHING_RETRIEVED)
-    for note in dict.fromkeys(notes):
-        warn(note)
     for index, request in idle.items():
         answer = _abstention(request)
-        yield index, Piece(answer.text, (), answer)
-    for batch in batches(engine.model, sizes):
-        some = [(places[i], requests[i], plans[i], samplers[i]) for i in batch]
-        yield from _generate_batch(engine, some, deadline)
+        sink.put(index, Piece(answer.text, (), answer))
+    return jobs, list(dict.fromkeys(notes))
 
 
 @dataclass(eq=False)
 class Run:
     """One answer in the making."""
 
-    index: int
     request: Request
     prompted: Prompted
     text: TextBuilder
     sampler: TurnSampler
     ends: frozenset[int]  # tokens that end the answer, though not the turn
-    started: float
+    asked: float
+    started: float  # to be read
     prefilled: float
     numbers: SupportNumbers | None = None
     steps: list[Step] = field(default_factory=list)  # of the answer
@@ -225,9 +296,9 @@ class Run:
             timings=Timings(
                 retrieve=None,
                 prefill=self.prefilled - self.started,
-                first_token=None if self.first_token is None else self.first_token - self.started,
+                first_token=None if self.first_token is None else self.first_token - self.asked,
                 decode=done - self.prefilled,
-                total=done - self.started,
+                total=done - self.asked,
             ),
             finish_reason=finish_reason,
             grounding=grounding,
@@ -285,57 +356,41 @@ def _abstention(request: Request) -> Answer:
     )
 
 
-def _generate_batch(
-    engine: Engine, batch: list[tuple[int, Request, RowPlan, TurnSampler]], deadline: Deadline
-) -> Iterator[tuple[int, Piece]]:
-    started = time.perf_counter()
-    requests, plans = [request for _, request, _, _ in batch], [plan for _, _, plan, _ in batch]
-    with kept_deadline(deadline):
-        rows, log_probs, prompted = read_prompts(engine, requests, plans)
-    prefilled = time.perf_counter()
-    runs = [
-        Run(
-            index=index,
-            request=request,
-            prompted=ready,
-            text=TextBuilder(engine.model.tokenizer, _stop(engine, request)),
-            sampler=sampler,
-            ends=engine.encoder_of(request).end_tokens,
-            started=started,
-            prefilled=prefilled,
-            numbers=support_numbers(
-                request.question,
-                request.options.rule,
-                ready,
-                log_probs[ready.rows[0] : ready.rows[-1] + 1],
-            ),
-        )
-        for (index, request, _, sampler), ready in zip(batch, prompted, strict=True)
-    ]
-    decoder: Decoder = LockstepDecoder(rows, log_probs, [_group(run, engine, len(rows)) for run in runs])
-    del rows, log_probs  # the decoder drops them as rows finish
-    for place, run in enumerate(runs):
-        if run.prompted.refused or run.lacks_support:
-            decoder.finish(place)
-            answer = run.answer("no_evidence")
-            yield run.index, Piece(answer.text, (), answer)
-    while decoder.active:
-        deadline.check()
-        for step in decoder.step():
-            if step.question not in decoder.active:
-                continue  # it ended with an earlier one of these
-            run = runs[step.question]
-            text, thought, reason = run.push(step, engine.model.eos_ids)
-            if reason is not None:
-                decoder.finish(step.question)
-                run.dropped = decoder.dropped(step.question)
-                run.row_steps = decoder.row_steps(step.question)
-            piece = _piece(run, text, thought, reason)
-            if piece is not None:
-                yield run.index, piece
+def run_of(job: Job, prompted: Prompted, log_probs: Tensor, started: float) -> Run:
+    """The answer to a question whose prompt was read.
+
+    Args:
+        job: the question.
+        prompted: what reading told.
+        log_probs: [R, V] of the first token, of the batch that it was read in.
+        started: when reading began.
+    """
+    engine, request = job.engine, job.request
+    return Run(
+        request=request,
+        prompted=prompted,
+        text=TextBuilder(engine.model.tokenizer, _stop(engine, request)),
+        sampler=job.sampler,
+        ends=engine.encoder_of(request).end_tokens,
+        asked=job.asked,
+        started=started,
+        prefilled=time.perf_counter(),
+        numbers=support_numbers(
+            request.question,
+            request.options.rule,
+            prompted,
+            log_probs[prompted.rows[0] : prompted.rows[-1] + 1],
+        ),
+    )
 
 
-def _piece(run: Run, text: str, thought: str, reason: str | None) -> Piece | None:
+def piece_of(run: Run, text: str, thought: str, reason: str | None) -> Piece | None:
+    """What is shown after a token, if anything.
+
+    Args:
+        run: the answer.
+        text, thought, reason: as `Run.push` gives them.
+    """
     # By grounding it is known only of a whole answer whether to abstain, so until then it is not shown.
     held = run.request.options.abstain_below is not None and run.request.calibration is None
     if reason is None:
@@ -350,7 +405,14 @@ def _piece(run: Run, text: str, thought: str, reason: str | None) -> Piece | Non
     return Piece(text + rest[0], last, answer, thought + rest[1])
 
 
-def _group(run: Run, engine: Engine, rows: int) -> Group:
+def group_of(run: Run, engine: Engine, rows: int) -> Group:
+    """What the decoder has to know of an answer.
+
+    Args:
+        run: the answer.
+        engine: model and wording.
+        rows: of all that is decoded with it.
+    """
     options, plan = run.request.options, run.prompted.plan
     can_rewind = engine.model.can.rewind
     has_grammar = options.json_schema is not None or options.regex is not None

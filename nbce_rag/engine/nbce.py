@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import os
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -18,7 +18,7 @@ from ..documents.splitting import split_document
 from ..errors import InputError
 from ..evidence.calibration import Calibration
 from ..files import check_writable
-from ..fusion import FusionRule, Rule
+from ..fusion import Rule
 from ..index.folder import IndexFolder
 from ..kv.store import PassageKVStore, StoreLike, resolve_store
 from ..models.loading import load_model
@@ -37,9 +37,11 @@ from . import compare as _compare
 from . import rerank as _reranking
 from . import score as _scoring
 from .arguments import check_engine_arguments, check_passages, passage_sequence
-from .parts import asked_in_parts, generate_in_parts
+from .parts import asked_in_parts, sized
 from .prefill import FillReport, fill_store
+from .scheduler import Scheduler
 from .threads import in_thread
+from .tickets import Ticket
 
 if TYPE_CHECKING:
     from ..index import PassageIndex
@@ -52,8 +54,10 @@ AnyRequest: TypeAlias = Request | Mapping[str, Any] | tuple[Any, ...] | str
 class NBCE:
     """Answers questions over passages, each passage read as a context of its own.
 
-    Make one with `NBCE.from_pretrained()`. An engine may be used from several threads at once: forward
-    passes take turns, everything else belongs to the call.
+    Make one with `NBCE.from_pretrained()`. An engine may be used from several threads and event loops at
+    once: whoever asks while answers are being written joins them in one decoding batch (`NBCE.scheduler`).
+    What only reads (`score`, `rerank`, `attribute`, `ablate`, `calibrate`, `prefill`) is done in the thread
+    that calls it, and its forward passes take turns with those of the answers.
 
     Args:
         model: a backend (`nbce_rag.models.loading.load_model`).
@@ -102,6 +106,7 @@ class NBCE:
         # What is wrong with the wording shows now.
         encoders.of(None, self.options.chat_template_kwargs, self.options.style, self.options.thinking)
         self._engine = Engine(model, encoders, store, window or model.window, max_batch_tokens)
+        self._scheduler = Scheduler(self._engine)
 
     @classmethod
     def from_pretrained(
@@ -247,6 +252,11 @@ class NBCE:
         return self._engine.encoders.own is not None
 
     @property
+    def scheduler(self) -> Scheduler:
+        """What questions wait in and are answered by, for all who ask this model at the same time."""
+        return self._scheduler
+
+    @property
     def kv_store(self) -> PassageKVStore | None:
         """Keys and values kept from call to call."""
         return self._engine.store
@@ -292,7 +302,7 @@ class NBCE:
 
     def in_parts(self, request: Request) -> Request:
         """A request with its parts (`Request.parts`), where its question has several that are asked apart."""
-        return asked_in_parts(self._engine, self._sized(request))
+        return asked_in_parts(self._engine, sized(self._engine, request))
 
     def window_needed(self, request: Request) -> int:
         """Tokens of a request's longest row with its answer: the window in which no passage is split."""
@@ -313,18 +323,26 @@ class NBCE:
     ) -> Iterator[Piece]:
         """Answer piece by piece; the last piece carries the `Answer`.
 
-        The pieces' texts join to the answer's, their thoughts to its thought. Nothing is computed between
-        pieces, so closing the iterator stops the work. With `abstain_below` the text comes as one piece.
+        The pieces' texts join to the answer's, their thoughts to its thought. The work begins with the first
+        piece and goes on ahead of who draws them, to the answer's end (`max_tokens` bounds what waits);
+        closing the iterator, or letting go of it, ends it within a step. With `abstain_below` the text comes
+        as one piece.
         """
-        return (piece for _, piece in self.stream_batch([self._whole_request(question, passages, options)]))
+        pieces = self.stream_batch([self._whole_request(question, passages, options)])
+
+        def drawn() -> Iterator[Piece]:
+            with closing(pieces):  # type: ignore[type-var]
+                for _, piece in pieces:
+                    yield piece
+
+        return drawn()
 
     def stream_batch(self, requests: Iterable[AnyRequest]) -> Iterator[tuple[int, Piece]]:
         """`batch`, piece by piece: (index of the request, piece). Closing the iterator stops the work."""
-        coerced = [self._sized(self._coerce(request)) for request in _as_list(requests)]
-        return generate_in_parts(self._engine, coerced)
+        return self.scheduler.ticket([self._coerce(request) for request in _as_list(requests)])
 
     def batch(self, requests: Iterable[AnyRequest]) -> list[Answer]:
-        """Answer several questions in one decoding batch, as far as memory allows.
+        """Answer several questions side by side, as far as memory allows.
 
         Args:
             requests: what `request` made, or its arguments as a mapping, a (question, passages) tuple,
@@ -338,11 +356,11 @@ class NBCE:
         return [answers[index] for index in range(len(requests))]
 
     async def aanswer(self, question: str, passages: Iterable[Passage | str] = (), **options: Any) -> Answer:
-        """`answer` in a worker thread. Cancelling it stops the work after the step under way."""
+        """`answer` without blocking the event loop. Cancelling it stops the work after the step under way."""
         return (await self.abatch([self.request(question, passages, **options)]))[0]
 
     async def abatch(self, requests: Iterable[AnyRequest]) -> list[Answer]:
-        """`batch` in a worker thread. Cancelling it stops the work after the step under way."""
+        """`batch` without blocking the event loop. Cancelling it stops the work after the step under way."""
         requests = _as_list(requests)
         answers: dict[int, Answer] = {}
         async with aclosing(self.astream_batch(requests)) as pieces:
@@ -354,15 +372,15 @@ class NBCE:
     async def astream(
         self, question: str | Request, passages: Iterable[Passage | str] = (), **options: Any
     ) -> AsyncGenerator[Piece, None]:
-        """`stream` with every step in a worker thread, so that the event loop stays free."""
+        """`stream` without blocking the event loop."""
         request = self._whole_request(question, passages, options)
         async with aclosing(self.astream_batch([request])) as pieces:
             async for _, piece in pieces:
                 yield piece
 
     def astream_batch(self, requests: Iterable[AnyRequest]) -> AsyncGenerator[tuple[int, Piece], None]:
-        """`stream_batch` with every step in a worker thread."""
-        return in_thread(self.stream_batch(requests))
+        """`stream_batch` without blocking the event loop."""
+        return _awaited(self.stream_batch(requests))
 
     def prefill(
         self,
@@ -497,7 +515,7 @@ class NBCE:
         Raises:
             InputError, ContextLengthError: what `nbce_rag.engine.attribution.attribute` raises.
         """
-        request = self._sized(self._coerce(self._whole_request(question, passages, options)))
+        request = sized(self._engine, self._coerce(self._whole_request(question, passages, options)))
         return _attribution.attribute(self._engine, request, mended(text) if isinstance(text, str) else text)
 
     async def aattribute(
@@ -555,20 +573,6 @@ class NBCE:
             "(question, passages), or a question."
         )
 
-    def _sized(self, request: Request) -> Request:
-        """With the fusion rule's numbers for long answers, where one is asked for.
-
-        Of a wording of the user's it is not known, and the rule stays as it is.
-        """
-        rule, style = request.options.rule, request.options.style
-        prompt = request.prompt
-        # An adapter may have made a conversation of the engine's own wording.
-        own = self.has_own_prompt or (prompt is not None and prompt.is_template)
-        long = style == "long" or (style is None and not own and self.model.tokenizer.has_chat_template)
-        if not long or not isinstance(rule, FusionRule) or (sized := rule.for_long()) is rule:
-            return request
-        return dataclasses.replace(request, options=request.options.updated(fusion=sized))
-
     def _windows(self, document: str) -> list[Passage]:
         # Windows of a quarter of the model's, at most 512 tokens: whole paragraphs, which NBCE reads best.
         size = max(16, min(512, self._engine.window // 4))
@@ -586,3 +590,11 @@ def _as_list(requests: Iterable[AnyRequest]) -> list[AnyRequest]:
     if not isinstance(requests, Iterable):
         raise InputError(f"requests must be several, got {type(requests).__name__}; put it into a list.")
     return list(requests)
+
+
+async def _awaited(pieces: Iterator[tuple[int, Piece]]) -> AsyncGenerator[tuple[int, Piece], None]:
+    # A subclass may give an iterator of its own.
+    awaited = pieces if isinstance(pieces, Ticket) else in_thread(pieces)
+    async with aclosing(awaited):
+        async for piece in awaited:
+            yield piece

@@ -7,19 +7,19 @@ of a batch and the contexts of their passages, so that a further part costs no m
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ..answers.answer import Piece
 from ..answers.joined import JoinedAnswer
 from ..decoding.reader import Engine
+from ..fusion import FusionRule
 from ..prompts.parts import parts_of
 from ..prompts.prompt import Prompt
 from ..request import Request
-from .conflicts import generate_with_conflicts
+from .generation import Sink
 
-__all__ = ["asked_in_parts", "generate_in_parts"]
+__all__ = ["JoinedParts", "asked_in_parts", "sized"]
 
 
 def asked_in_parts(engine: Engine, request: Request) -> Request:
@@ -40,33 +40,76 @@ def asked_in_parts(engine: Engine, request: Request) -> Request:
     return replace(request, parts=tuple(asked))
 
 
-def generate_in_parts(engine: Engine, requests: Sequence[Request]) -> Iterator[tuple[int, Piece]]:
-    """As `nbce_rag.engine.generation.generate`, of questions that may have parts.
+class JoinedParts:
+    """Between questions and where their pieces go (a `nbce_rag.engine.generation.Sink`): those that have
+    parts are asked part by part, and answered as one.
 
     The pieces of a part come when the parts before it are whole.
+
+    Args:
+        engine: model and wording.
+        requests: the questions.
+        sink: where their pieces go.
+
+    Attributes:
+        requests: what is asked in their place; the indexes of what comes are among these.
     """
-    requests = [asked_in_parts(engine, request) if request.passages else request for request in requests]
-    asked: list[Request] = []
-    owners: list[tuple[int, int | None]] = []  # of each: the request and its part
-    joined: dict[int, JoinedAnswer] = {}
-    for index, request in enumerate(requests):
-        if not request.parts:
-            asked.append(request)
-            owners.append((index, None))
-            continue
-        asked += request.parts
-        owners += [(index, part) for part in range(len(request.parts))]
-        markers = [part.marker for part in parts_of(request.question)]
-        joined[index] = JoinedAnswer(request.question, markers, [part.passages for part in request.parts])
-    started = time.perf_counter()
-    with closing(generate_with_conflicts(engine, asked)) as pieces:  # type: ignore[type-var]
-        for place, piece in pieces:
-            index, part = owners[place]
-            if part is None:
-                yield index, piece
+
+    def __init__(self, engine: Engine, requests: Sequence[Request], sink: Sink) -> None:
+        self.requests: list[Request] = []
+        self._sink = sink
+        self._owners: list[tuple[int, int | None]] = []  # of each: the question and its part
+        self._joined: dict[int, JoinedAnswer] = {}
+        self._started = time.perf_counter()
+        for index, request in enumerate(requests):
+            if request.passages:
+                request = asked_in_parts(engine, request)
+            if not request.parts:
+                self.requests.append(request)
+                self._owners.append((index, None))
                 continue
-            for shown in joined[index].push(part, piece):
-                yield index, _timed(shown, started)
+            self.requests += request.parts
+            self._owners += [(index, part) for part in range(len(request.parts))]
+            markers = [part.marker for part in parts_of(request.question)]
+            passages = [part.passages for part in request.parts]
+            self._joined[index] = JoinedAnswer(request.question, markers, passages)
+
+    @property
+    def is_closed(self) -> bool:
+        """See `Sink.is_closed`."""
+        return self._sink.is_closed
+
+    def put(self, index: int, piece: Piece) -> None:
+        """See `Sink.put`."""
+        question, part = self._owners[index]
+        if part is None:
+            self._sink.put(question, piece)
+            return
+        for shown in self._joined[question].push(part, piece):
+            self._sink.put(question, _timed(shown, self._started))
+
+    def fail(self, index: int, error: BaseException) -> None:
+        """See `Sink.fail`."""
+        self._sink.fail(self._owners[index][0], error)
+
+    def note(self, message: str) -> None:
+        """See `Sink.note`."""
+        self._sink.note(message)
+
+
+def sized(engine: Engine, request: Request) -> Request:
+    """With the fusion rule's numbers for long answers, where one is asked for.
+
+    Of a wording of the user's it is not known, and the rule stays as it is.
+    """
+    rule, style = request.options.rule, request.options.style
+    prompt = request.prompt
+    # An adapter may have made a conversation of the engine's own wording.
+    own = engine.encoders.own is not None or (prompt is not None and prompt.is_template)
+    long = style == "long" or (style is None and not own and engine.model.tokenizer.has_chat_template)
+    if not long or not isinstance(rule, FusionRule) or (sized := rule.for_long()) is rule:
+        return request
+    return replace(request, options=request.options.updated(fusion=sized))
 
 
 def _timed(piece: Piece, started: float) -> Piece:

@@ -9,7 +9,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -167,7 +167,7 @@ class Rag:
         """`ask`, piece by piece; the last piece carries the `Answer`.
 
         The question, names of options and options of the answer are checked at once; the search begins with
-        the first piece. Nothing is computed between pieces, so that closing the iterator stops the work.
+        the first piece. The answer is computed ahead of who draws it; closing the iterator stops the work.
         """
         search, answer = self._options(k, where, options)
         return self._stream(self.nbce.request(question, **answer), search)
@@ -175,7 +175,7 @@ class Rag:
     def batch(
         self, questions: Sequence[str], k: int | None = None, where: Where | None = None, **options: Any
     ) -> list[Answer]:
-        """Answers several questions: one search for all of them, and one decoding batch as memory allows.
+        """Answers several questions: one search for all of them, and side by side as memory allows.
 
         Returns:
             One answer a question, the same as one by one. The search of all is the `retrieve` of each.
@@ -187,20 +187,20 @@ class Rag:
     async def aask(
         self, question: str, k: int | None = None, where: Where | None = None, **options: Any
     ) -> Answer:
-        """`ask` in a worker thread. Cancelling it stops the work after the search or step under way."""
+        """`ask` beside an event loop. Cancelling it stops the work after the search or step under way."""
         return (await self.abatch([question], k, where, **options))[0]
 
     def astream(
         self, question: str, k: int | None = None, where: Where | None = None, **options: Any
     ) -> AsyncGenerator[Piece, None]:
-        """`stream` with the search and every step in a worker thread, so that the event loop stays free."""
+        """`stream` without blocking the event loop."""
         search, answer = self._options(k, where, options)
         return self._astream(self.nbce.request(question, **answer), search)
 
     async def abatch(
         self, questions: Sequence[str], k: int | None = None, where: Where | None = None, **options: Any
     ) -> list[Answer]:
-        """`batch` in a worker thread. Cancelling it stops the work after the search or step under way."""
+        """`batch` beside an event loop. Cancelling it stops the work after the search or step under way."""
         requests, search = self._requests(questions, k, where, options)
         requests, seconds = await asyncio.to_thread(self._with_passages, requests, search)
         return [_timed(answer, seconds) for answer in await self.nbce.abatch(requests)]
@@ -371,8 +371,9 @@ class Rag:
 
     def _stream(self, request: Request, search: Mapping[str, Any]) -> Iterator[Piece]:
         [request], seconds = self._with_passages([request], search)
-        for piece in self.nbce.stream(request):
-            yield _timed_piece(piece, seconds)
+        with closing(self.nbce.stream(request)) as pieces:  # type: ignore[type-var]
+            for piece in pieces:
+                yield _timed_piece(piece, seconds)
 
     async def _astream(self, request: Request, search: Mapping[str, Any]) -> AsyncGenerator[Piece, None]:
         requests, seconds = await asyncio.to_thread(self._with_passages, [request], search)

@@ -97,4 +97,6 @@ def _score_some(
             totals[step.question] += step.log_prob
             if forced[step.question].finished:
                 decoder.finish(step.question)
+        for error in decoder.errors.values():
+            raise error
     return totals

@@ -170,10 +170,9 @@ class Timings:
     Attributes:
         retrieve: Search for the passages; None when they were given.
         prefill: Reading the prompts of all rows.
-        first_token: From the start of the answer to its first token; None when there is no token, or the text
-            was given.
+        first_token: From the question to its first token; None when there is no token, or the text was given.
         decode: From the end of the prefill to the last token.
-        total: All of it.
+        total: All of it, and the time that it waited for others to be read or to leave.
     """
 
     retrieve: float | None

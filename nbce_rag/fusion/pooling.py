@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from .base import NEG_INF, Fused, FusionRule, FusionState
 from .numbers import CONTRAST, NUCLEUS, number
-from .truncation import contrast, nucleus
+from .truncation import contrast, nucleus, truncate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,6 +47,8 @@ class Mean(FusionRule):
         if self.top_p == 1:
             return Fused(contrast(log_probs[:, 1:].mean(1), log_probs[:, 0], beta), weights)
         threshold, _ = nucleus(log_probs, self.top_p)
+        if log_probs.device.type != "cpu":
+            return Fused(self._dense(log_probs, threshold, beta), weights)
         fused = torch.full_like(log_probs[:, 0], NEG_INF)
         # Few tokens stand in all nuclei; only they are averaged and contrasted.
         above = log_probs[:, 1:] - threshold[:, 1:, None].clamp(min=_LEAST)
@@ -56,6 +58,18 @@ class Mean(FusionRule):
             rows = log_probs[question]
             fused[question] = contrast(rows[1:].mean(0), rows[0], beta)
         return Fused(fused, weights)
+
+    @staticmethod
+    def _dense(log_probs: Tensor, threshold: Tensor, beta: float) -> Tensor:
+        """The same over the whole vocabulary, without asking a GPU which tokens there are."""
+        import torch
+
+        mean = log_probs[:, 1:].mean(1)
+        inside = (log_probs[:, 1:] >= threshold[:, 1:, None]).all(1)
+        baseline = truncate(log_probs[:, 0], threshold[:, 0])
+        fused = contrast(mean, baseline, beta).masked_fill(~inside, NEG_INF)
+        nothing = (fused == NEG_INF).all(-1, keepdim=True)
+        return torch.where(nothing, contrast(mean, log_probs[:, 0], beta), fused)
 
 
 @dataclass(frozen=True)
@@ -83,6 +97,9 @@ class Max(FusionRule):
         n = log_probs.shape[1] - 1
         weights = torch.full_like(log_probs[:, 1:, 0], 1.0 / n)
         threshold, _ = nucleus(log_probs, self.top_p)
+        if log_probs.device.type != "cpu":
+            truncated = truncate(log_probs, threshold)
+            return Fused(contrast(truncated[:, 1:].amax(1), truncated[:, 0], self.beta), weights)
         fused = torch.full_like(log_probs[:, 0], NEG_INF)
         # Few tokens stand in any nucleus; only they are contrasted.
         above = log_probs[:, 1:] - threshold[:, 1:, None].clamp(min=_LEAST)

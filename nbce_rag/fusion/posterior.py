@@ -110,8 +110,12 @@ class Posterior(FusionRule):
         share = 1.0 if self.opening is None or state.evidence is not None else self.opening
         beta, gamma = share * self.beta, share * self.gamma
         lifts = gamma > 0 and state.evidence is None and rows.shape[1] > 1
-        if self.cutoff == 0:
+        # Looking only at the likely tokens spares a CPU most of the work, and a GPU nothing.
+        if self.cutoff == 0 or rows.device.type != "cpu":
             log_p = (rows + weights.log()[..., None]).logsumexp(1)
+            if self.cutoff:
+                least = log_p.amax(-1, keepdim=True) + math.log(self.cutoff)
+                log_p = log_p.masked_fill(log_p < least, NEG_INF)
             fused = contrast(log_p, baseline, beta)
             if lifts:
                 fused = fused + gamma * _lift(log_p, rows.movedim(1, -1), weights[:, None])

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 __all__ = ["contrast", "nucleus", "truncate"]
 
 _FEW, _MANY = 256, 4096  # largest log-probs looked at
-_HAS_FLOAT64 = ("cpu", "cuda", "xpu")  # sums over a vocabulary; Apple's devices have none
 _BINS, _DEPTH = 4096, 20.0  # of the histogram over log-probs, nats below the row's best
 
 
@@ -53,6 +52,9 @@ def nucleus(log_probs: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
         threshold = torch.full_like(log_probs[..., 0], NEG_INF)
         return threshold, -(log_probs.exp() * log_probs.clamp(min=-100.0)).sum(-1)
     flat = log_probs.reshape(-1, log_probs.shape[-1])
+    if flat.device.type != "cpu":  # a GPU sorts sooner than it says which rows are flat
+        threshold, entropy, _ = _top_nucleus(flat, top_p, flat.shape[-1])
+        return threshold.reshape(log_probs.shape[:-1]), entropy.reshape(log_probs.shape[:-1])
     threshold, entropy, open_rows = _top_nucleus(flat, top_p, _FEW)
     if len(open_rows):
         threshold[open_rows], entropy[open_rows], wide = _top_nucleus(flat[open_rows], top_p, _MANY)
@@ -67,7 +69,7 @@ def _top_nucleus(flat: Tensor, top_p: float, k: int) -> tuple[Tensor, Tensor, Te
     import torch
 
     k = min(k, flat.shape[-1])
-    top = flat.topk(k, dim=-1).values
+    top = flat.topk(k, dim=-1).values if k < flat.shape[-1] else flat.sort(-1, descending=True).values
     p = top.exp()
     last = (p.cumsum(-1) - p < top_p).sum(-1, keepdim=True).clamp(min=1) - 1
     cut = top.gather(-1, last)
@@ -83,9 +85,6 @@ def _wide_nucleus(row: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
     """`nucleus` of one flat row [V]: a histogram finds the bin of the cut, and only that bin is sorted."""
     import torch
 
-    if row.device.type not in _HAS_FLOAT64:
-        threshold, entropy = _wide_nucleus(row.cpu(), top_p)
-        return threshold.to(row.device), entropy.to(row.device)
     p = row.exp()
     bins = ((row.max() - row) * (_BINS / _DEPTH)).clamp(max=_BINS - 1).long()
     mass = torch.bincount(bins, weights=p.double(), minlength=_BINS)

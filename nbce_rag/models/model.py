@@ -8,7 +8,7 @@ themselves. A backend is right when it passes the contract suite in `tests/model
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -107,7 +107,8 @@ class Rows(Protocol):
         Raises:
             InputError: a shape that does not fit the rows, rows that are not there, or more tokens than
                 there is room for. Nothing has changed then.
-            NumericalError: the model gave NaN.
+            NumericalError: the model gave NaN. A GPU would have to be waited for to see it; its rows may
+                give log-probs of NaN instead.
         """
         ...
 
@@ -262,8 +263,8 @@ class Step:
 class Decoder(Protocol):
     """The upper seam, for backends that hold the loop themselves: what chooses tokens for several questions.
 
-    Ours, over the lower seam, is `nbce_rag.decoding.decoder`. `nbce_rag.engine.generation` makes it, the one
-    place where a serving engine's own comes in.
+    Ours, over the lower seam, is `nbce_rag.decoding.decoder`. `nbce_rag.engine.batch` makes it, the one place
+    where a serving engine's own comes in.
     """
 
     @property
@@ -271,12 +272,21 @@ class Decoder(Protocol):
         """Indexes of the questions that are still being answered."""
         ...
 
+    @property
+    def errors(self) -> Mapping[int, Exception]:
+        """The questions that ended with the last step by an error, which the others did not meet."""
+        ...
+
     def step(self) -> Sequence[Step]:
         """Further tokens, at least one for every active question unless it waits for others."""
         ...
 
     def finish(self, question: int) -> None:
-        """No more tokens for this question."""
+        """No more tokens for this question, between steps; its rows are read no more."""
+        ...
+
+    def forget(self, question: int) -> None:
+        """Nothing more will be asked about this question, which has ended."""
         ...
 
     def dropped(self, question: int) -> int:

@@ -27,6 +27,7 @@ from .routes import (
     metrics,
     models,
     page,
+    reference,
     requests,
     responses,
     sources,
@@ -54,6 +55,7 @@ def create_app(settings: ServerSettings | None = None, served: Served | None = N
         description="Answers from passages, each read as a context of its own, cited by what was measured.",
         lifespan=_lifespan,
         responses=ERRORS,
+        docs_url=None,
         redoc_url=None,
     )
     app.openapi = partial(describe, app)  # type: ignore[method-assign]
@@ -68,6 +70,7 @@ def create_app(settings: ServerSettings | None = None, served: Served | None = N
     app.include_router(health.router)
     app.include_router(metrics.router)
     app.include_router(files.router, include_in_schema=settings.allow_write)
+    app.include_router(reference.router)
     app.include_router(models.router)
     app.include_router(chat.router)
     app.include_router(responses.router)

@@ -67,10 +67,9 @@ class Answering:
         request, self.retrieved, notes = await asyncio.to_thread(retrieve, served, self.ask, rags)
         self.notes += notes
         yield self.retrieved
-        with served.counted(request):
-            async with aclosing(served.nbce.astream(request)) as pieces:
-                async for piece in pieces:
-                    yield _timed(piece, self.retrieved.seconds)
+        async with aclosing(served.nbce.astream(request)) as pieces:
+            async for piece in pieces:
+                yield _timed(piece, self.retrieved.seconds)
 
 
 async def begin(served: Served, ask: Ask, caller: Any, policy: Policy) -> Answering:
@@ -108,8 +107,7 @@ async def work_on(
     def whole() -> tuple[_T, Retrieved]:
         request, retrieved, _ = retrieve(served, ask, rags)
         policy.observe(caller, retrieved)
-        with served.counted(request):
-            return work(request, retrieved), retrieved
+        return work(request, retrieved), retrieved
 
     async with policy.admitted(caller, request):
         working = asyncio.ensure_future(asyncio.to_thread(whole))

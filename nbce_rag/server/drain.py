@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .wire.errors import ServerError
 
@@ -57,7 +57,8 @@ class Drain:
         self._waiting.add(end)
         working = asyncio.ensure_future(work)
         try:
-            await asyncio.wait({working, end}, return_when=asyncio.FIRST_COMPLETED)
+            both: set[asyncio.Future[Any]] = {working, end}
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             if not working.done():
                 raise ServerError(
                     503,

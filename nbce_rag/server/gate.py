@@ -73,10 +73,9 @@ class Gate:
         key = _key(headers)
         if key is None and path.startswith(SIGNED_FOLDER):
             raw = scope.get("raw_path", b"").decode("latin-1").partition("?")[0]
+            raw = raw.removeprefix(scope.get("root_path", ""))
             if operation.signer.opens(raw, scope.get("query_string", b"").decode("latin-1")):
-                index = unquote(
-                    raw.removeprefix(scope.get("root_path", ""))[len(SIGNED_FOLDER) :].split("/")[0]
-                )
+                index = unquote(raw[len(SIGNED_FOLDER) :].split("/")[0])
                 return Caller("signed-link", frozenset({index}))
         caller = operation.keys.ring().caller(key)
         if scope.get("method") not in ("GET", "HEAD"):

@@ -5,77 +5,29 @@ from __future__ import annotations
 import logging
 import re
 import threading
-import time
 import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from ..documents.document import source_name
 from ..documents.limits import ReadLimits
 from ..errors import NbceError, ReadError
+from .job import Batch, Job
 from .limits import Limits
-from .uploads import StoredFile
+from .stored_file import StoredFile
 from .wire.errors import ServerError
 
 if TYPE_CHECKING:
     from ..index import PassageIndex
 
-__all__ = ["Batch", "Job", "Jobs", "Status"]
+__all__ = ["Jobs"]
 
 _log = logging.getLogger("nbce_rag.server")
 _PLACE = re.compile(r"passage (\d+) of (\d+)$")  # as `PassageIndex.add_files` tells of long files
 _MOST_JOBS = 10_000  # that are remembered once they are over
-
-Status = Literal["in_progress", "completed", "cancelled", "failed"]
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """A file that is taken into an index.
-
-    Attributes:
-        index: Name of the index.
-        file: The file.
-        attributes: What the metadata of its passages have beside the usual.
-        status: Where it is.
-        error: What went wrong, in a sentence.
-        passages: That are in the index already.
-        total: That there will be; None until that is known.
-        created_at: Seconds since 1970.
-        is_cancelled: Whether it is to end.
-    """
-
-    index: str
-    file: StoredFile
-    attributes: Mapping[str, Any]
-    status: Status = "in_progress"
-    error: str | None = None
-    passages: int = 0
-    total: int | None = None
-    created_at: int = field(default_factory=lambda: int(time.time()))
-    is_cancelled: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Jobs that were begun together.
-
-    Attributes:
-        id: Under which they are known.
-        index: Name of the index.
-        owner: Name of the key.
-        jobs: One a file.
-        created_at: Seconds since 1970.
-    """
-
-    id: str
-    index: str
-    owner: str
-    jobs: tuple[Job, ...]
-    created_at: int = field(default_factory=lambda: int(time.time()))
 
 
 class _CancelledError(Exception):

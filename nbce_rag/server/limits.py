@@ -22,6 +22,7 @@ class Limits:
         max_rows: Passages that are read for a question, each a row of the model; default 64.
         max_tokens: Tokens of an answer, its thought included; default 4,096. A key may have less.
         max_seconds: Seconds that an answer may take from when its turn has come; default 600.
+        max_stall: Seconds for which a client may leave unread what it is sent; then it is let go. Default 60.
         max_running: Questions that are answered at once; default 8.
         max_waiting: Questions that wait for their turn; 0 lets none wait. Default 64.
         max_waiting_tokens: Prompt tokens of the questions that wait, together; default 400,000. One question
@@ -40,6 +41,7 @@ class Limits:
     max_rows: int = 64
     max_tokens: int = 4096
     max_seconds: float = 600.0
+    max_stall: float = 60.0
     max_running: int = 8
     max_waiting: int = 64
     max_waiting_tokens: int = 400_000
@@ -82,5 +84,6 @@ def _over(what: str, name: str, most: int, param: str) -> ServerError:
 _COUNT = Range(1, whole=True)
 _RANGES = {
     "max_seconds": Range(0, math.inf, above=True),
+    "max_stall": Range(0, math.inf, above=True),
     "max_waiting": Range(0, whole=True, note="0 lets none wait"),
 }

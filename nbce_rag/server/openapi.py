@@ -34,7 +34,9 @@ _ERROR_REPLY: dict[str, Any] = {
 ERRORS: dict[int | str, dict[str, Any]] = {"4XX": _ERROR_REPLY, "5XX": _ERROR_REPLY}
 """What every route may answer."""
 
-_EVENTS = {"text/event-stream": {"schema": {"type": "string"}}}
+_TEXT = {"type": "string"}
+_EVENT = {"type": "object", "required": ["data"], "properties": {"event": _TEXT, "data": _TEXT}}
+_EVENTS = {"text/event-stream": {"schema": _EVENT}}
 _REPORT = {"application/json": {"schema": {"$ref": "#/components/schemas/Report"}}}
 STREAM_REPLY: dict[int | str, dict[str, Any]] = {200: {"description": "The reply.", "content": _EVENTS}}
 """Of a route that streams where it is asked to."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 
@@ -34,6 +35,7 @@ class Recording:
         record = RequestRecord(request_id(own), scope["method"])
         scope.setdefault("state", {})["request_id"] = record.request_id
         is_whole = False
+        stall = self._operation.settings.limits.max_stall
 
         async def note_receive() -> Message:
             message = await receive()
@@ -47,7 +49,9 @@ class Recording:
                 record.status = message["status"]
                 head = [(name, value) for name, value in message.get("headers", ()) if name.lower() != HEADER]
                 message["headers"] = [*head, (HEADER, record.request_id.encode())]
-            await send(message)
+            # Else a client that does not read would keep its turn, and its rows, for ever.
+            async with asyncio.timeout(stall):
+                await send(message)
             if message["type"] == "http.response.body" and not message.get("more_body", False):
                 is_whole = True
 
@@ -57,6 +61,8 @@ class Recording:
             await self._app(scope, note_receive, note_send)
         except Exception as error:
             record.error = type(error).__name__
+            if isinstance(error, TimeoutError):
+                record.is_cancelled = True
             if record.status:
                 raise  # what has begun cannot become something else
             # Handled here, and not by what stands around all middleware: this reply too has its id.

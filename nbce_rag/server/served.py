@@ -4,36 +4,25 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from ..engine.option_groups import by_group
 from ..engine.rag import Rag
+from ..engine.scheduler import Load
 from ..errors import InputError
-from ..request import Request
 from .settings import ServerSettings
 
 if TYPE_CHECKING:
     from ..engine.nbce import NBCE
     from ..index import PassageIndex
 
-__all__ = ["PLAIN", "Load", "Opening", "Served", "load_of", "model_id"]
+__all__ = ["PLAIN", "Opening", "Served", "load_of", "model_id"]
 
 PLAIN = "nbce"
 """The model id without retrieval; that of an index is `nbce-<index>`."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """How busy the engine is: questions under way and waiting, their rows, and tokens of prompts in them."""
-
-    running: int = 0
-    waiting: int = 0
-    rows: int = 0
-    prompt_tokens: int = 0
 
 
 class Served:
@@ -67,8 +56,6 @@ class Served:
                     f"An index cannot be served as {name!r}: use up to 64 letters, digits, '.', '_' and '-'."
                 )
             self.rags[name] = Rag(index, nbce, **(search or {}))
-        self._lock = threading.Lock()
-        self._running = self._rows = 0
         self._stack = ExitStack()
 
     @classmethod
@@ -100,32 +87,14 @@ class Served:
         """The indexes by name."""
         return {name: rag.index for name, rag in self.rags.items()}
 
-    @contextmanager
-    def counted(self, request: Request) -> Iterator[None]:
-        """A request that is under way, for `load_of`."""
-        rows = len(request.passages) + 1
-        with self._lock:
-            self._running, self._rows = self._running + 1, self._rows + rows
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._running, self._rows = self._running - 1, self._rows - rows
-
-    @property
-    def load(self) -> Load:
-        """Requests under way; whether they wait for each other is not known here."""
-        with self._lock:
-            return Load(running=self._running, rows=self._rows)
-
     def close(self) -> None:
         """Lets go of what `open` opened. Doing it twice does no harm."""
         self._stack.close()
 
 
 def load_of(served: Served) -> Load:
-    """How busy the engine is."""
-    return served.load
+    """How busy the engine is: questions running and waiting, their rows, tokens of prompts that wait."""
+    return served.nbce.scheduler.load
 
 
 def model_id(index: str | None) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from .admission import Admission
 from .metrics import StateCollector
-from .served import Load, Opening, Served, load_of
+from .served import Opening, Served, load_of
 
 __all__ = ["state_of"]
 
@@ -17,8 +17,11 @@ def state_of(admission: Admission, opening: Opening) -> StateCollector:
     def served() -> Served | None:
         return opening.served
 
-    def load() -> Load:
-        return Load() if (open_now := served()) is None else load_of(open_now)
+    def rows() -> Mapping[str, float]:
+        return {} if (open_now := served()) is None else {"": load_of(open_now).rows}
+
+    def waiting() -> Mapping[str, float]:
+        return {"": admission.waiting + (0 if (open_now := served()) is None else load_of(open_now).waiting)}
 
     def kv_bytes() -> Mapping[str, float]:
         store = None if (open_now := served()) is None else open_now.nbce.kv_store
@@ -42,15 +45,12 @@ def state_of(admission: Admission, opening: Opening) -> StateCollector:
     return StateCollector(
         {
             "requests_running": ("Questions that are being answered.", lambda: {"": admission.running}),
-            "requests_waiting": (
-                "Questions that wait for their turn.",
-                lambda: {"": admission.waiting + load().waiting},
-            ),
+            "requests_waiting": ("Questions that wait for their turn.", waiting),
             "waiting_prompt_tokens": (
                 "Prompt tokens of the questions that wait.",
                 lambda: {"": admission.waiting_tokens},
             ),
-            "rows_running": ("Rows that the model decodes.", lambda: {"": load().rows}),
+            "rows_running": ("Rows that the model decodes.", rows),
             "kv_store_bytes.tier": ("Keys and values that are kept.", kv_bytes),
             "index_passages.index": ("Passages of an index.", passages),
             "ready": ("Whether questions are answered.", lambda: {"": float(served() is not None)}),

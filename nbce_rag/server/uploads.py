@@ -9,7 +9,7 @@ import time
 import unicodedata
 import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
@@ -17,35 +17,15 @@ from ..documents.readers import SUFFIXES, is_read
 from ..files import write_json
 from .access import Caller, sees_files_of
 from .limits import Limits
+from .stored_file import StoredFile
 from .wire.errors import ServerError, bad_field, not_found
 
-__all__ = ["StoredFile", "Uploads", "plain_name"]
+__all__ = ["Uploads", "plain_name"]
 
 _META = "meta.json"
 _LONGEST_NAME = 150  # bytes; file systems take 255
 _CHUNK = 1 << 20
 _ID_PREFIX = "file-"
-
-
-@dataclass(frozen=True, slots=True)
-class StoredFile:
-    """A file that is kept.
-
-    Attributes:
-        id: Under which it is known.
-        name: As it was uploaded, without folders.
-        owner: Name of the key that uploaded it.
-        bytes: Its size.
-        created_at: Seconds since 1970.
-        purpose: As the client said.
-    """
-
-    id: str
-    name: str
-    owner: str
-    bytes: int
-    created_at: int
-    purpose: str
 
 
 class Uploads:

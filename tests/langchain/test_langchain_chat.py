@@ -9,6 +9,7 @@ import pickle
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -192,15 +193,24 @@ def encoder_of(call: Any) -> PromptEncoder:
     return bind(call.request.prompt, call.engine.prompt, call.engine.model.tokenizer)
 
 
-def count_batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def count_together(llm: ChatNBCE, monkeypatch: pytest.MonkeyPatch, calls: int) -> list[int]:
+    """How many answers each step is for; the first one waits until so many calls have come."""
+    from nbce_rag.engine.batch import Batch
+
     sizes: list[int] = []
-    stream_batch = NBCE.stream_batch
+    step = Batch.step
 
-    def counted(self: NBCE, requests: Any) -> Any:
-        sizes.append(len(requests))
-        return stream_batch(self, requests)
+    def counted(self: Any) -> None:
+        started = time.monotonic()
+        while not sizes and time.monotonic() < started + 30:
+            load = llm.nbce().scheduler.load
+            if load.running + load.waiting >= calls:
+                break
+            time.sleep(0.001)
+        sizes.append(len(self))
+        step(self)
 
-    monkeypatch.setattr(NBCE, "stream_batch", counted)
+    monkeypatch.setattr(Batch, "step", counted)
     return sizes
 
 
@@ -208,17 +218,39 @@ async def test_a_batch_is_one_decoding_batch(chat: Chat, monkeypatch: pytest.Mon
     llm = chat()
     questions = ["Who runs the ferry?", "When?", "Where is tea grown?", "Why?"]
     alone = [llm.invoke(question, contexts=PASSAGES).text for question in questions]
-    sizes = count_batches(monkeypatch)
     recorders = [Recorder() for _ in questions]
     configs: Any = [{"callbacks": [recorder]} for recorder in recorders]
-    assert [m.text for m in llm.batch(questions, configs, contexts=PASSAGES)] == alone
-    assert [m.text for m in await llm.abatch(questions, contexts=PASSAGES)] == alone
-    assert sizes == [4, 4]
+    with monkeypatch.context() as patch:
+        sizes = count_together(llm, patch, 4)
+        assert [m.text for m in llm.batch(questions, configs, contexts=PASSAGES)] == alone
+        assert max(sizes) == 4
+        sizes.clear()
+        assert [m.text for m in await llm.abatch(questions, contexts=PASSAGES)] == alone
+        assert max(sizes) == 4
     assert [r.ended for r in recorders] == [1] * 4
-    sizes.clear()
-    assert [m.text for m in llm.batch(questions, {"max_concurrency": 2}, contexts=PASSAGES)] == alone
-    assert sizes == [2, 2]
+    with monkeypatch.context() as patch:
+        sizes = count_together(llm, patch, 2)
+        assert [m.text for m in llm.batch(questions, {"max_concurrency": 2}, contexts=PASSAGES)] == alone
+        assert max(sizes) == 2
     assert llm.batch([]) == []
+
+
+async def test_concurrent_calls_meet_in_one_decoding_batch(
+    chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llm, other = chat(), chat()
+    questions = ["Who runs the ferry?", "When?", "Where is tea grown?", "Why?"]
+    alone = [llm.invoke(question, contexts=PASSAGES).text for question in questions]
+    calls = [(llm, questions[0]), (llm, questions[1]), (other, questions[2]), (other, questions[3])]
+    sizes = count_together(llm, monkeypatch, 4)
+    answers = await asyncio.gather(*(model.ainvoke(q, contexts=PASSAGES) for model, q in calls))
+    assert [answer.text for answer in answers] == alone
+    assert max(sizes) == 4
+    sizes.clear()
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda call: call[0].invoke(call[1], contexts=PASSAGES), calls))
+    assert [answer.text for answer in answers] == alone
+    assert max(sizes) == 4
 
 
 async def test_an_error_in_a_batch_meets_only_its_own_question(chat: Chat) -> None:

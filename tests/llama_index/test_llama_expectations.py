@@ -99,7 +99,7 @@ def test_selectors_that_could_choose_nothing_are_refused(llm: NBCELLM) -> None:
 
 def test_the_selectors_of_llama_index_work_too(llm: NBCELLM) -> None:
     pytest.importorskip("llguidance")
-    selector = PydanticSingleSelector.from_defaults(llm=llm)
+    selector = PydanticSingleSelector.from_defaults(llm=llm)  # type: ignore[arg-type]
     llm.max_tokens = 100
     with suppress(InputError):  # a random model's reason may have no end
         assert len(selector.select(CHOICES, QUERY).selections) == 1

@@ -17,7 +17,8 @@ from nbce_rag.errors import NbceError
 from nbce_rag.index import PassageIndex
 from nbce_rag.server import Served, ServerSettings, create_app
 from nbce_rag.server.access import NOBODY_ELSE, Caller
-from nbce_rag.server.jobs import Job, Jobs
+from nbce_rag.server.job import Job
+from nbce_rag.server.jobs import Jobs
 from nbce_rag.server.limits import Limits
 from nbce_rag.server.uploads import Uploads, plain_name
 from nbce_rag.server.wire.errors import ServerError

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import pytest
 from fastapi.routing import iter_route_contexts
 
 from nbce_rag.server import Served, ServerSettings, create_app
-from nbce_rag.server.gate import HEALTH, OPEN, OPEN_FOLDERS
+from nbce_rag.server.access import Caller
+from nbce_rag.server.gate import HEALTH, OPEN, OPEN_FOLDERS, Gate
+from nbce_rag.server.operation import Operation
 from nbce_rag.server.signatures import Signer
 
 QUESTION = "What is the code of Zeta?"
@@ -36,7 +40,10 @@ NAMES_NO_INDEX = {
     "/v1/vector_stores": "lists what the caller may read",
     "/v1/files": "has the caller's own files",
     "/v1/requests": "brings its passages with it",
+    "/v1/requests/{what}": "brings its passages with it",
     "/v1/engine": "says what the model is",
+    "/v1/engine/tokens": "counts tokens of what comes with it",
+    "/mcp": "its tools have a test of their own",
     "/docs/oauth2-redirect": "a page of FastAPI's",
 }
 PARAMETERS = {
@@ -50,6 +57,9 @@ PARAMETERS = {
     "file_id": "file-0",
     "batch": "vsfb_0",
     "batch_id": "vsfb_0",
+    "version": "0",
+    "path": "page.js",
+    "what": "score",
 }
 SECRETS = ("codes", "seven blue apples", "Zeta")
 
@@ -254,3 +264,42 @@ def test_an_address_that_is_signed_opens_for_a_while() -> None:
     assert not signer.opens(path, "")
     now[0] = 1060.0
     assert not signer.opens(path, query)
+
+
+@pytest.mark.parametrize("root", ["", "/nbce"])
+def test_a_signed_address_is_for_its_index_alone(root: str) -> None:
+    operation = Operation(ServerSettings(api_key="secret"))
+    callers: list[Caller] = []
+    statuses: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        callers.append(scope["state"]["caller"])
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def get(path: str, query: str) -> None:
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": unquote(root + path),
+            "raw_path": (root + path).encode(),
+            "root_path": root,
+            "query_string": query.encode(),
+            "headers": [(b"host", b"localhost")],
+        }
+        await Gate(app, operation)(scope, receive, send)
+
+    path, _, query = operation.signer.sign("/source/old%20maps/a%2Fb").partition("?")
+    asyncio.run(get(path, query))
+    [caller] = callers
+    assert (caller.indexes, caller.write, caller.admin) == (frozenset({"old maps"}), False, False)
+    asyncio.run(get("/source/old%20maps/other", query))
+    asyncio.run(get("/v1/models", query))
+    asyncio.run(get("/source/law/a%2Fb", query))
+    assert statuses == [401, 401, 401]
+    assert len(callers) == 1

@@ -9,7 +9,7 @@ import httpx
 import jsonschema
 import pytest
 
-from nbce_rag import report_schema
+from nbce_rag import Passage, Rag, Request, report_schema
 
 pytestmark = pytest.mark.filterwarnings("ignore::nbce_rag.errors.NbceWarning")
 
@@ -78,3 +78,93 @@ def test_a_stream_ends_in_the_same_report(server: Any) -> None:
     assert cited == [(one["start"], one["end"]) for one in answer["citations"]] != []
     assert "".join(token["text"] for piece in pieces for token in piece["tokens"]) == answer["answer"]
     assert timeless(answer) == timeless(server.post("/v1/ask", ZETA).json())
+
+
+def test_it_answers_as_the_library_does(
+    server: Any, reading_nbce: Any, server_indexes: dict[str, Any]
+) -> None:
+    rag = Rag(server_indexes["codes"], reading_nbce)
+    for question in (ZETA["question"], "What is the code of Zeta?\nWhat is the code of Omega?"):
+        wanted = rag.ask(question).to_dict()
+        chat = {"model": "nbce-codes", "messages": [{"role": "user", "content": question}]}
+        reply = server.post("/v1/chat/completions", chat).json()["choices"][0]["message"]
+        report = server.post("/v1/ask", {"question": question, "index": "codes"}).json()
+        assert reply["content"] == report["answer"] == wanted["answer"]
+        for told in (report, reply["nbce"]):
+            own = {name: told[name] for name in wanted}
+            assert timeless(own) == timeless({**wanted, "request_id": None})
+        streamed = events_of(server, "/v1/ask", {"question": question, "index": "codes", "stream": True})
+        retrieved = [passage["id"] for passage in streamed[0][1]["passages"]]
+        assert retrieved == [context["id"] for context in wanted["contexts"]]
+        assert all(token["weights"] for _, data in streamed[1:-1] for token in data["tokens"])
+        cited = [one["supports"][0]["passage_id"] for _, data in streamed[1:-1] for one in data["citations"]]
+        assert cited == [one["passage_id"] for one in wanted["citations"]] != []
+
+
+def messages_in(request: Request) -> list[str]:
+    assert request.prompt is not None
+    return [message["content"] for message in request.prompt.messages or ()]
+
+
+def test_a_conversation_keeps_the_words_of_the_engine(reading_nbce: Any) -> None:
+    from nbce_rag.server.ask import Ask, Message
+    from nbce_rag.server.wording import request_of
+
+    documents = (Passage("The code of Zeta is 7.", id="z"),)
+    talk = (
+        Message("user", ("Hello.",)),
+        Message("assistant", ("Hello!",)),
+        Message("user", (ZETA["question"],)),
+    )
+    request, _ = request_of(
+        reading_nbce, Ask(messages=talk, documents=documents), documents, is_retrieved=True
+    )
+    assert request.question == ZETA["question"]
+    assert request.prompt is not None
+    assert request.prompt.refusal == reading_nbce.prompt.refusal
+    *before, last = messages_in(request)
+    assert last.startswith(reading_nbce.prompt.prefix)
+    assert before == ["Hello.", "Hello!"]
+    as_it_is = Ask(messages=talk, documents=documents, wording="messages")
+    request, _ = request_of(reading_nbce, as_it_is, documents, is_retrieved=True)
+    last = messages_in(request)[-1]
+    assert last.endswith(ZETA["question"])
+    assert reading_nbce.prompt.prefix not in last
+    alone, _ = request_of(
+        reading_nbce, Ask(messages=talk[-1:], documents=documents), documents, is_retrieved=True
+    )
+    assert alone.prompt is None
+
+
+def test_a_conversation_is_condensed_where_that_is_asked_for(server: Any) -> None:
+    talk = [
+        {"role": "user", "content": "What is the code of Omega?"},
+        {"role": "assistant", "content": "55"},
+        {"role": "user", "content": ZETA["question"]},
+    ]
+    plain = server.post("/v1/ask", {"messages": talk, "index": "codes"}).json()
+    assert plain["query"] == ZETA["question"]
+    condensed = server.post("/v1/ask", {"messages": talk, "index": "codes", "condense": True}).json()
+    assert condensed["query"] not in ("", ZETA["question"])
+    assert condensed["question"] == ZETA["question"]
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"question": None}, "question"),
+        ({"messages": []}, "question"),
+        ({"options": {"fusion": "none"}}, None),
+        ({"k": 0}, "k"),
+        ({"mode": "guess"}, "mode"),
+        ({"where": {"year": {"$like": 3}}}, None),
+        ({"rerank": True}, None),
+        ({"question": " "}, None),
+    ],
+)
+def test_wrong_questions_are_refused(server: Any, change: dict[str, Any], param: str | None) -> None:
+    reply = server.post("/v1/ask", {**ZETA, **change})
+    assert reply.status_code == 400, reply.text
+    assert reply.json()["error"]["param"] == param
+    streamed = server.post("/v1/ask", {**ZETA, **change, "stream": True})
+    assert (streamed.status_code, streamed.json()) == (400, reply.json())

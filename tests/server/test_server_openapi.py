@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import html
+import json
 import os
+import re
+import shlex
+import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -72,7 +77,7 @@ def test_every_example_runs(described: Any) -> None:
 def test_the_description_holds_for_whatever_is_sent(described: Any, mode: GenerationMode) -> None:
     api = schemathesis.openapi.from_url(f"{described.url}/openapi.json", timeout=60)
     for result in api.get_all_operations():
-        operation = result.ok()
+        operation: Any = result.ok()  # type: ignore[union-attr]
         if mode == GenerationMode.NEGATIVE and operation.method != "post":
             continue  # there is nothing to be wrong in
 
@@ -97,4 +102,16 @@ def test_the_reply_of_a_stream_is_described(described: Any) -> None:
     content = api["paths"]["/v1/ask"]["post"]["responses"]["200"]["content"]
     assert set(content) == {"application/json", "text/event-stream"}
     assert "Report" in api["components"]["schemas"]
-    assert httpx.get(described.url + "/docs").status_code == 200
+
+
+def test_the_page_of_the_interface_stands_alone(described: Any) -> None:
+    reply = httpx.get(described.url + "/docs")
+    assert reply.status_code == 200
+    assert "default-src 'none'" in reply.headers["content-security-policy"]
+    for path in described.get("/openapi.json").json()["paths"]:
+        assert path in reply.text
+    addresses = re.findall(r'(?:src|href)="([^"]+)"', reply.text)
+    assert {one for one in addresses if not one.startswith("#")} == {"openapi.json"}
+    line = html.unescape(re.findall(r"<pre>(curl \S+/v1/score .*?)</pre>", reply.text, re.DOTALL)[0])
+    done = subprocess.run(["curl", "-sS", *shlex.split(line)[1:]], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["best"] in ("Ada", "Bob")

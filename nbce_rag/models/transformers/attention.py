@@ -8,6 +8,9 @@ product with the head that they share.
 The product is keys times queries, not queries times keys: in bfloat16 torch copies a right-hand factor that
 is transposed, which for the keys took six times as long as the product itself. Nor do rows of equal length,
 which need no mask, go to torch's own kernel: for eleven rows of one query it takes twenty times as long.
+
+On a GPU torch's own kernel gets the queries laid side by side; and a mask is always made where rows are of
+unequal length, since to see whether it could be left out the GPU would have to be waited for.
 """
 
 from __future__ import annotations
@@ -22,10 +25,11 @@ from transformers.masking_utils import sdpa_mask
 
 from .sources import chooses_by_attention
 
-__all__ = ["NAME", "grouped_attention", "use_grouped_attention"]
+__all__ = ["NAME", "grouped_attention", "packed_attention", "use_grouped_attention"]
 
 NAME = "nbce_grouped"
 _MOST_QUERIES = 64  # more of them are a prompt, for which the blockwise kernels of torch are better
+_MOST_ON_GPU = 16  # tokens of a step there
 
 
 def grouped_attention(
@@ -57,6 +61,20 @@ def grouped_attention(
     return mixed.view(rows, heads, tokens, value.shape[-1])
 
 
+def packed_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float
+) -> Tensor:
+    """The same by `torch.nn.functional.scaled_dot_product_attention`; a mask is that of all heads."""
+    rows, heads, tokens, width = query.shape
+    kv_heads, length = key.shape[1], key.shape[2]
+    group = heads // kv_heads
+    if mask is not None and tokens > 1:
+        mask = mask[:, :, None].expand(-1, -1, group, -1, -1).reshape(len(mask), 1, group * tokens, length)
+    queries = query.reshape(rows, kv_heads, group * tokens, width)
+    mixed = nn.functional.scaled_dot_product_attention(queries, key, value, attn_mask=mask, scale=scaling)
+    return mixed.view(rows, heads, tokens, value.shape[-1])
+
+
 def _masked(scores: Tensor, mask: Tensor) -> Tensor:
     """Scores [R, kv_heads, group, T, L] under a mask as above, in place."""
     shared = mask.shape[1] == 1
@@ -80,12 +98,21 @@ def use_grouped_attention(model: Any) -> bool:
     if getattr(model.config, "_attn_implementation", None) != "sdpa" or chooses_by_attention(model):
         return False
     AttentionInterface.register(NAME, _attention)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
+    AttentionMaskInterface.register(NAME, _mask)
     try:
         model.set_attn_implementation(NAME)
     except ValueError:  # models whose layers do not ask the interface
         return False
     return True
+
+
+def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
+    """`sdpa_mask`, without a look at numbers on a GPU."""
+    padding = kwargs.get("attention_mask")
+    if padding is not None and padding.device.type != "cpu":
+        kwargs["allow_is_causal_skip"] = False
+    mask: Tensor | None = sdpa_mask(*args, **kwargs)
+    return mask
 
 
 def _attention(
@@ -99,15 +126,17 @@ def _attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     usual = all(kwargs.get(name) is None for name in ("softcap", "position_bias", "cache", "s_aux"))
-    few = query.device.type == "cpu" and query.shape[2] <= _MOST_QUERIES
+    on_cpu = query.device.type == "cpu"
+    few = query.shape[2] <= (_MOST_QUERIES if on_cpu else _MOST_ON_GPU)
     # Without a mask one query sees all that is there; several see what stands before them.
     plain = attention_mask is not None or query.shape[2] == 1
-    if not (few and usual and plain):
+    shared = on_cpu or attention_mask is None or attention_mask.shape[1] == 1
+    if not (few and usual and plain and shared):
         output: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
         return output
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     mask = None if attention_mask is None else attention_mask[..., : key.shape[2]]
-    mixed = grouped_attention(query, key, value, mask, scale)
+    mixed = (grouped_attention if on_cpu else packed_attention)(query, key, value, mask, scale)
     return mixed.transpose(1, 2).contiguous(), None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,7 +15,10 @@ from .fingerprint import Fingerprint
 from .layers import Layout
 from .tokenizer import TransformersTokenizer
 
-__all__ = ["LoadedModel"]
+__all__ = ["LoadedModel", "Recorder"]
+
+Recorder = Callable[[Callable[[], None]], Callable[[], None]]
+"""Runs a function some times and gives one that does the same again, on the same memory."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,10 @@ class LoadedModel:
         vocab_size: width of the logits.
         activation_bytes: about what one token takes in a forward pass beside what is kept of it.
         lock: held during each forward pass, so that threads share the machine instead of thrashing it.
+        recorder: records steps of its rows, which are then played (see `static_step`); None launches each
+            one anew.
+        compiled: whether a step is compiled before it is recorded.
+        recording_failed: why it could not be recorded, once that was tried in vain.
     """
 
     model: Any
@@ -44,6 +52,9 @@ class LoadedModel:
     vocab_size: int
     activation_bytes: int
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    recorder: Recorder | None = field(default=None, repr=False)
+    compiled: bool = False
+    recording_failed: list[str] = field(default_factory=list, repr=False)
 
     @property
     def fingerprint(self) -> str:

@@ -120,7 +120,6 @@ class RowCache(Cache):
     def __init__(self, memory: RowMemory, rows: Sequence[int], length: int, *, fresh: bool = False) -> None:
         self.rows = run_of(rows)
         self.memory, self.fresh = memory, fresh
-        self.begins = memory.begins[self.rows]
         self.length = length
         layers: list[Any] = []
         for number, kind in enumerate(memory.layout.layers):
@@ -174,12 +173,18 @@ class RowCache(Cache):
         length: int = super().get_seq_length(layer_idx)
         return length
 
-    def attention_mask(self, new_tokens: int) -> Tensor:
+    def attention_mask(self, new_tokens: int, device: torch.device) -> Tensor:
         """[R, length + new_tokens] ones where a row has a token, for the next forward pass."""
-        columns = torch.arange(self.length + new_tokens)
-        return (columns >= self.begins[:, None]).long()
+        columns = torch.arange(self.length + new_tokens, device=device)
+        return (columns >= self._begins_on(device)).long()
 
-    def position_ids(self, new_tokens: int) -> Tensor:
+    def position_ids(self, new_tokens: int, device: torch.device) -> Tensor:
         """[R, new_tokens] positions of the next tokens; 0 where a row has none yet."""
-        columns = torch.arange(self.length, self.length + new_tokens)
-        return (columns - self.begins[:, None]).clamp(min=0)
+        columns = torch.arange(self.length, self.length + new_tokens, device=device)
+        return (columns - self._begins_on(device)).clamp(min=0)
+
+    def _begins_on(self, device: torch.device) -> Tensor:
+        """[R, 1] first columns; the rows' indexes are brought to the device where they are no run."""
+        begins = self.memory.begins_on(device)
+        rows = self.rows if isinstance(self.rows, slice) else self.rows.to(device)
+        return begins[rows][:, None]

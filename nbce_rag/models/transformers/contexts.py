@@ -78,7 +78,7 @@ def _prefill(model: LoadedModel, chunk: Sequence[TokenIds]) -> list[Packed]:
     cache = row_cache(memory, range(len(chunk)), 0, fresh=True)
     arguments: dict[str, Any] = {model.layout.argument: cache}
     if any(in_front):
-        mask = cache.attention_mask(longest).to(model.device)
+        mask = cache.attention_mask(longest, model.device)
         arguments = row_arguments(model, cache, longest) | {"attention_mask": mask}
     with model.lock, torch.no_grad():
         # The model without its output layer: nobody asks what follows a passage.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from .cache import RowCache
 
 __all__ = ["forward", "row_arguments"]
 
+_WRITTEN = 16  # tokens a row that are written rather than copied
+
 
 def forward(
     model: LoadedModel,
@@ -21,6 +24,7 @@ def forward(
     ids: Tensor,
     positions: Tensor | None = None,
     hidden: Tensor | None = None,
+    checked: bool = True,
 ) -> tuple[Tensor, Tensor | None]:
     """Read new tokens; the cache grows by them.
 
@@ -30,15 +34,16 @@ def forward(
         ids: [R, T] the new tokens.
         positions: [K] within T whose log-probs are asked for; None is all of them.
         hidden: [Q] within T whose last hidden states are asked for; None asks for none.
+        checked: whether to look for NaN, for which a GPU is waited for.
 
     Returns:
         ([R, K, V] log-probs, float32, on the model's device; [R, Q, H] hidden states or None).
 
     Raises:
-        NumericalError: NaN among the logits.
+        NumericalError: NaN among the logits, where that is looked for.
     """
     if ids.shape[1] > 1 and not model.layout.at_once:
-        return _one_by_one(model, cache, ids, positions, hidden)
+        return _one_by_one(model, cache, ids, positions, hidden, checked)
     device, tokens = model.device, ids.shape[1]
     arguments: dict[str, Any] = row_arguments(model, cache, tokens)
     whole = positions is None or "logits_to_keep" not in inspect.signature(model.model.forward).parameters
@@ -47,14 +52,14 @@ def forward(
     if hidden is not None:
         arguments["output_hidden_states"] = True
     with model.lock, torch.no_grad():
-        output = model.model(input_ids=ids.to(device), use_cache=True, **arguments)
+        output = model.model(input_ids=_on(device, ids), use_cache=True, **arguments)
         cache.advance(tokens)
         logits = output.logits
         if whole and positions is not None:
             logits = logits[:, positions.to(device)]
         log_probs = _log_softmax(logits)
     # One NaN in a row's logits makes its whole log-softmax NaN, so one value a row tells.
-    if bool(log_probs[..., 0].isnan().any()):
+    if checked and bool(log_probs[..., 0].isnan().any()):
         raise NumericalError(
             f"{model.name!r} gave NaN instead of probabilities (dtype {model.dtype}); "
             "load it with dtype='float32', or check its weights."
@@ -66,19 +71,40 @@ def row_arguments(model: LoadedModel, cache: RowCache, tokens: int) -> dict[str,
     """Arguments of a forward pass of so many new tokens that say which rows they go into."""
     arguments: dict[str, Any] = {model.layout.argument: cache}
     if model.layout.has_columns:  # elsewhere there is nothing to mask, and no position
-        arguments["attention_mask"] = cache.attention_mask(tokens).to(model.device)
+        arguments["attention_mask"] = cache.attention_mask(tokens, model.device)
         # Rows of finished questions run along, maybe past the window, where some models have no position.
-        positions = cache.position_ids(tokens).clamp(max=model.window - 1) + model.layout.first_position
-        arguments["position_ids"] = positions.to(model.device)
+        positions = cache.position_ids(tokens, model.device).clamp(max=model.window - 1)
+        arguments["position_ids"] = positions + model.layout.first_position
     return arguments
 
 
+def _on(device: torch.device, ids: Tensor) -> Tensor:
+    """Token ids [R, T] on a device. Those of a step are written there, since a GPU is waited for when
+    ordinary memory is copied to it."""
+    if device.type == "cpu" or ids.device.type != "cpu" or ids.shape[1] > _WRITTEN:
+        return ids.to(device)
+    there = torch.empty(ids.shape, dtype=torch.long, device=device)
+    rows = ids.tolist()
+    first = 0
+    for _, some in groupby(rows):
+        same = list(some)
+        for place, token in enumerate(same[0]):
+            there[first : first + len(same), place] = token
+        first += len(same)
+    return there
+
+
 def _one_by_one(
-    model: LoadedModel, cache: RowCache, ids: Tensor, positions: Tensor | None, hidden: Tensor | None
+    model: LoadedModel,
+    cache: RowCache,
+    ids: Tensor,
+    positions: Tensor | None,
+    hidden: Tensor | None,
+    checked: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """For models that forget their state when they are given several tokens."""
     first = None if hidden is None else torch.zeros(1, dtype=torch.long)
-    passes = [forward(model, cache, token[:, None], None, first) for token in ids.unbind(1)]
+    passes = [forward(model, cache, token[:, None], None, first, checked) for token in ids.unbind(1)]
     places = range(len(passes)) if positions is None else positions.tolist()
     log_probs = torch.cat([passes[place][0] for place in places], 1)
     if hidden is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from .model import TransformersModel
 from .packing import pack_linear_layers
 from .probe import probe
 from .quantised import arrange_weights, missing_package, quantisation, unpacked_at_once
+from .static_step import is_capturable, record_cuda_graph
 from .thresholds import most_tokens
 from .tokenizer import TransformersTokenizer
 
@@ -50,6 +52,7 @@ def load_model(
     token: str | bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     optimize: bool = True,
+    compile: bool = False,
     check: bool = True,
 ) -> TransformersModel:
     """Load a causal language model.
@@ -71,8 +74,11 @@ def load_model(
             Checkpoints that are quantised already need none.
         attn_implementation, token, cache_dir: passed to transformers.
         optimize: on the CPU, keep the weights of linear layers in the layout that a decoding step
-            multiplies fastest (see `packing`; they can then neither be read nor trained), and attend to
-            cached tokens without repeating their heads (see `attention`).
+            multiplies fastest (see `packing`; they can then neither be read nor trained). On any device,
+            attend to cached tokens without repeating their heads (see `attention`).
+        compile: on an NVIDIA GPU, compile decoding steps by `torch.compile`, which takes a minute or so for
+            each number of rows and fuses their kernels; they are recorded as CUDA graphs in any case, where
+            the model allows it and `optimize` is not off.
         check: refuse a model whose rows do not give what whole passes give (see `check`). The verdict is
             kept in the user's cache folder, so that it takes time (seconds; of a wide model, up to a minute
             or two) once.
@@ -152,10 +158,13 @@ def load_model(
     files = weight_files(path, hub)
     weights = weights_hash([*files, *(laid.files if laid else ())]) if files else None
     ready = wrap_model(loaded, tokenizer, name=name, weights=weights, check=check)
-    if optimize and device_map is None and target.type == "cpu":
-        pack_linear_layers(loaded)
+    if optimize and device_map is None:
+        if target.type == "cpu":
+            pack_linear_layers(loaded)
         use_grouped_attention(loaded)
     ready.identity.settle(loaded)
+    if optimize and device_map is None and target.type == "cuda" and is_capturable(loaded):
+        ready = replace(ready, recorder=record_cuda_graph, compiled=compile)
     return ready
 
 

@@ -56,10 +56,17 @@ class RowMemory:
         self.capacity = capacity
         self.layout = layout
         self.layers: list[dict[str, Tensor]] = [{} for _ in layout.layers]
+        self._begins: dict[torch.device, Tensor] = {}
         self._marks: list[dict[str, Tensor]] = [{} for _ in layout.layers]
 
     def __len__(self) -> int:
         return len(self.begins)
+
+    def begins_on(self, device: torch.device) -> Tensor:
+        """`begins` on a device, where it is brought once."""
+        if device not in self._begins:
+            self._begins[device] = self.begins.to(device)
+        return self._begins[device]
 
     def columns(self, layer: int, name: str, like: Tensor, tokens: int) -> Tensor:
         """A layer's columns [rows, ..., capacity, ...].
@@ -116,15 +123,21 @@ class RowMemory:
         return packed
 
     def copied(self, rows: Tensor) -> RowMemory:
-        """Memory of the given rows [R'] (indexes, in order, repeats allowed)."""
-        copy = RowMemory(self.begins[rows].tolist(), self.capacity, self.layout)
-        for old, new in zip(self.layers, copy.layers, strict=True):
-            for name, tensor in old.items():
-                new[name] = tensor.index_select(0, rows.to(tensor.device))
+        """Memory of the given rows [R'] (indexes, in order, repeats allowed), from the first column on that
+        one of them has."""
+        first = int(self.begins[rows].min())
+        copy = RowMemory((self.begins[rows] - first).tolist(), self.capacity - first, self.layout)
+        for number, name, part in self.layout.parts():
+            tensor = self.layers[number].get(name)
+            if tensor is not None:
+                if part.tokens is not None and first:
+                    tensor = tensor.narrow(part.tokens + 1, first, copy.capacity)
+                copy.layers[number][name] = tensor.index_select(0, rows.to(tensor.device))
         return copy
 
     def joined(self, other: RowMemory, shifts: tuple[int, int], capacity: int) -> RowMemory:
-        """Memory of these rows and another's, each moved so many columns to the right."""
+        """Memory of these rows and another's, each moved so many columns to the right, or to the left where
+        no row has any there."""
         begins = [*(self.begins + shifts[0]).tolist(), *(other.begins + shifts[1]).tolist()]
         joined = RowMemory(begins, capacity, self.layout)
         in_place = shifts == (0, 0) and capacity == self.capacity == other.capacity
@@ -141,8 +154,9 @@ class RowMemory:
                 (mine, shifts[0], columns[: len(self)]),
                 (others, shifts[1], columns[len(self) :]),
             ):
-                count = min(tensor.shape[dim], capacity - shift)
-                place.narrow(dim, shift, count).copy_(tensor.narrow(dim, 0, count))
+                first = max(0, -shift)
+                count = min(tensor.shape[dim] - first, capacity - shift - first)
+                place.narrow(dim, shift + first, count).copy_(tensor.narrow(dim, first, count))
         return joined
 
     def mark(self, rows: Run) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from ...errors import warn
 from ...kv.store import ContextStore
 from ..model import Reading, RowPrompt
 from .base import LoadedModel
@@ -13,8 +14,9 @@ from .cache import RowCache
 from .contexts import read_contexts
 from .forward import forward
 from .memory import RowMemory
-from .rows import CachedRows
+from .rows import CachedRows, Recording
 from .state_rows import StateRows
+from .static_step import PlayedStep, can_be_static
 from .suffix import read_suffix
 
 __all__ = ["open_rows"]
@@ -51,7 +53,30 @@ def open_rows(
         readings.append(read_suffix(model, memory, rows, starts, prompt, batch_tokens, spared))
 
     def read(cache: RowCache, ids: Tensor) -> Tensor:
-        return forward(model, cache, ids)[0]
+        # A GPU is not waited for at every step; NaN shows in what the rows come to.
+        return forward(model, cache, ids, checked=model.device.type == "cpu")[0]
 
     rows_of = StateRows if model.layout.has_states else CachedRows
-    return rows_of(memory, ends, ends, read), readings
+    return rows_of(memory, ends, ends, read, _recording(model)), readings
+
+
+def _recording(model: LoadedModel) -> Recording | None:
+    """How steps of the model's rows are recorded, if they are."""
+    recorder = model.recorder
+    if recorder is None or not can_be_static(model.layout):
+        return None
+
+    def record(memory: RowMemory) -> PlayedStep | None:
+        if model.recording_failed:
+            return None
+        try:
+            return PlayedStep(model, memory, recorder, compiled=model.compiled)
+        except RuntimeError as error:
+            model.recording_failed.append(str(error))
+            warn(
+                f"{model.name!r} cannot be recorded on its device, so every step is launched anew, which "
+                f"takes longer: {str(error).splitlines()[0]}"
+            )
+            return None
+
+    return record

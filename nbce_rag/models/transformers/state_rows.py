@@ -17,7 +17,7 @@ from ..model import Rows
 from ..row_numbers import distinct_rows
 from .caches import row_cache
 from .memory import RowMemory, run_of
-from .rows import CachedRows, Forward, in_order
+from .rows import CachedRows, Forward, Recording, in_order
 
 __all__ = ["StateRows"]
 
@@ -27,10 +27,16 @@ class StateRows(CachedRows):
 
     Args:
         memory, ends, opened, forward: as there.
+        record: not used; nothing is recorded of states.
     """
 
     def __init__(
-        self, memory: RowMemory, ends: Sequence[int], opened: Sequence[int], forward: Forward
+        self,
+        memory: RowMemory,
+        ends: Sequence[int],
+        opened: Sequence[int],
+        forward: Forward,
+        record: Recording | None = None,
     ) -> None:
         super().__init__(memory, ends, opened, forward)
         self._marks = list(ends)  # the column where the marked states of a row end
@@ -85,7 +91,8 @@ class StateRows(CachedRows):
     def keep(self, rows: Sequence[int]) -> Self:
         """See `nbce_rag.models.model.Rows.keep`."""
         kept = super().keep(rows)
-        kept._resume([(self._state_ends[row], self._waiting(row)) for row in rows])
+        waiting = [self._waiting(row) for row in rows]
+        kept._resume([(end - len(some), some) for end, some in zip(kept._ends, waiting, strict=True)])
         return kept
 
     def joined(self, other: Rows) -> Self:

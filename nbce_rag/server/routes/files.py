@@ -15,9 +15,9 @@ from starlette.responses import FileResponse, Response
 from ...index import PassageIndex
 from ..access import Caller, check_write
 from ..dependencies import ServedOf
-from ..jobs import Batch, Job
+from ..job import Batch, Job
 from ..operation import Operation
-from ..uploads import StoredFile
+from ..stored_file import StoredFile
 from ..wire.errors import not_found
 from ..wire.files import (
     BatchBody,

@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...index import PassageIndex
-from ..jobs import Batch, Job
-from ..uploads import StoredFile
+from ..job import Batch, Job
+from ..stored_file import StoredFile
 from .errors import bad_field
 
 __all__ = [
@@ -126,8 +126,7 @@ def batch_reply(batch: Batch) -> dict[str, Any]:
     """Files that were begun together."""
     statuses = [job.status for job in batch.jobs]
     counts = {
-        status: statuses.count(status)  # type: ignore[arg-type]
-        for status in ("in_progress", "completed", "failed", "cancelled")
+        status: statuses.count(status) for status in ("in_progress", "completed", "failed", "cancelled")
     }
     status = "in_progress" if counts["in_progress"] else "cancelled" if counts["cancelled"] else "completed"
     return {

@@ -38,7 +38,7 @@ def where_of(filters: Any, param: str = "filters", depth: int = 0) -> dict[str, 
             )
         conditions = [where_of(part, f"{param}.filters.{n}", depth + 1) for n, part in enumerate(parts)]
         return {f"${kind}": conditions}
-    if kind not in _COMPARISONS:
+    if not isinstance(kind, str) or kind not in _COMPARISONS:
         known = ", ".join(sorted(_COMPARISONS))
         raise bad_field(f"{param}.type", f"{param}.type {kind!r} is not known; there are and, or, {known}.")
     key, value = filters.get("key"), filters.get("value")

@@ -1,0 +1,124 @@
+"""The answers that one model writes at this time: they come and go between steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from ..answers.answer import Piece
+from ..decoding.budget import NOTHING, Size
+from ..decoding.decoder import LockstepDecoder
+from ..decoding.reader import ReadBatch
+from ..models.model import Step
+from .generation import Job, Run, group_of, piece_of, run_of
+
+__all__ = ["Batch"]
+
+
+class Batch:
+    """Runs of one decoder. Used from one thread at a time."""
+
+    def __init__(self) -> None:
+        # Made in `add` alone: the one place where the decoder of an engine that holds the loop comes in.
+        self._decoder: LockstepDecoder | None = None
+        self._jobs: dict[int, Job] = {}  # by their number in the decoder
+        self._runs: dict[int, Run] = {}
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    @property
+    def jobs(self) -> list[Job]:
+        """The questions that are being answered."""
+        return list(self._jobs.values())
+
+    @property
+    def size(self) -> Size:
+        """About what they take."""
+        return sum((job.size for job in self.jobs), NOTHING)
+
+    def add(self, jobs: Sequence[Job], batch: ReadBatch, started: float) -> None:
+        """Begin to answer questions.
+
+        Args:
+            jobs: the questions.
+            batch: their prompts.
+            started: when reading began, by `time.perf_counter`.
+        """
+        runs = []
+        for job, prompted in zip(jobs, batch.prompted, strict=True):
+            runs.append(run_of(job, prompted, batch.log_probs, started))
+        count = len(batch.rows) + self.size.rows
+        groups = [group_of(run, job.engine, count) for job, run in zip(jobs, runs, strict=True)]
+        if self._decoder is None:
+            self._decoder = LockstepDecoder(batch.rows, batch.log_probs, groups)
+            numbers = range(len(groups))
+        else:
+            numbers = self._decoder.add(batch.rows, batch.log_probs, groups)
+        for number, job, run in zip(numbers, jobs, runs, strict=True):
+            job.size = replace(job.size, rows=len(run.prompted.rows))
+            self._jobs[number], self._runs[number] = job, run
+        for number, job, run in zip(numbers, jobs, runs, strict=True):
+            for note in batch.notes:
+                job.sink.note(note)
+            if run.prompted.refused or run.lacks_support:
+                self._abstain(number)
+
+    def step(self) -> None:
+        """A token for each question, or the first ones of those that are new; pieces go to the sinks."""
+        assert self._decoder is not None
+        for step in self._decoder.step():
+            if step.question in self._decoder.active:  # or it ended with an earlier one of these
+                self._take(step)
+        for number, error in list(self._decoder.errors.items()):
+            self._fail(number, error)
+
+    def fail(self, error: Exception) -> None:
+        """All questions end by an error."""
+        for number in list(self._jobs):
+            self._fail(number, error)
+
+    def drop(self, is_over: Callable[[Job], bool]) -> None:
+        """Forget questions that need no answer any more; their rows are read no further."""
+        for number, job in list(self._jobs.items()):
+            if is_over(job):
+                self._end(number)
+
+    def _abstain(self, number: int) -> None:
+        job, run = self._jobs[number], self._runs[number]
+        self._end(number)
+        try:
+            answer = run.answer("no_evidence")
+            job.sink.put(job.index, Piece(answer.text, (), answer))
+        except Exception as error:
+            job.sink.fail(job.index, error)
+
+    def _take(self, step: Step) -> None:
+        assert self._decoder is not None
+        job, run = self._jobs[step.question], self._runs[step.question]
+        try:
+            text, thought, reason = run.push(step, job.engine.model.eos_ids)
+            if reason is not None:
+                run.dropped = self._decoder.dropped(step.question)
+                run.row_steps = self._decoder.row_steps(step.question)
+            piece = piece_of(run, text, thought, reason)
+            if reason is not None:
+                self._end(step.question)
+            if piece is not None:
+                job.sink.put(job.index, piece)
+        except Exception as error:  # that of one answer, whatever went wrong with it
+            self._end(step.question)
+            job.sink.fail(job.index, error)
+
+    def _fail(self, number: int, error: Exception) -> None:
+        job = self._jobs[number]
+        self._end(number)
+        job.sink.fail(job.index, error)
+
+    def _end(self, number: int) -> None:
+        self._jobs.pop(number, None)
+        self._runs.pop(number, None)
+        if self._decoder is not None:
+            self._decoder.forget(number)
+            if not self._jobs:
+                self._decoder = None  # and the memory of its rows
