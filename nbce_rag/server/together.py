@@ -74,7 +74,6 @@ class Together:
             async with room, self._held if place == 0 else AsyncExitStack() as stack:
                 turn = self._first if place == 0 else await self._place(stack, request)
                 await turn.turn()
-                stack.enter_context(self._served.counted(request))
                 pieces = await stack.enter_async_context(aclosing(self._served.nbce.astream(request)))
                 while (piece := await turn.watch(anext(pieces, None))) is not None:
                     self._policy.observe(self._caller, piece)

@@ -259,6 +259,7 @@ async def test_leaving_frees_the_rows(
     reading_nbce: Any, server_indexes: Any, run_app: Callable[..., Any], mode: Any
 ) -> None:
     from nbce_rag.server import Served, create_app
+    from nbce_rag.server.served import load_of
 
     # So hot that it never comes to an end.
     served = Served(reading_nbce.updated(temperature=50.0, seed=1), server_indexes)
@@ -274,13 +275,13 @@ async def test_leaving_frees_the_rows(
         waiting = asyncio.ensure_future(begun.wait())
         await asyncio.wait({asking, waiting}, return_when=asyncio.FIRST_COMPLETED)
         assert not asking.done()
-        assert served.load.running == 1
+        assert load_of(served).running == 1
         asking.cancel()
         await asyncio.wait([asking])
         until = time.monotonic() + 20
-        while served.load.running and time.monotonic() < until:
+        while load_of(served).running and time.monotonic() < until:
             await asyncio.sleep(0.02)
-    assert served.load.running == 0
+    assert load_of(served).running == 0
 
 
 @pytest.fixture(scope="module")

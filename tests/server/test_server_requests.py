@@ -226,14 +226,16 @@ def test_limits_of_the_server_hold(reading_nbce: Any, run_app: Callable[..., Any
 
 
 def test_leaving_a_stream_frees_its_rows(server: Any, remote: RemoteNBCE) -> None:
+    from nbce_rag.server.served import load_of
+
     served = server.app.state.opening.served
     stream = remote.stream(QUESTION, PASSAGES, max_tokens=200, temperature=5.0, seed=1)
     next(stream)
     stream.close()  # type: ignore[attr-defined]
     until = time.monotonic() + 20
-    while served.load.running and time.monotonic() < until:
+    while load_of(served).running and time.monotonic() < until:
         time.sleep(0.02)
-    assert served.load.running == 0
+    assert load_of(served).running == 0
 
 
 def test_it_loads_no_torch(server: Any) -> None:

@@ -131,13 +131,12 @@ async def asked_of(
 
     async def _done(what: str, one: EngineRequest) -> Any:
         async with policy.admitted(caller, one):
-            with served.counted(one):
-                working = asyncio.ensure_future(asyncio.to_thread(_WORK[what], served.nbce, one, body))
-                try:
-                    return await asyncio.shield(working)
-                finally:
-                    if not working.done():  # a thread cannot be interrupted
-                        await asyncio.wait([working])
+            working = asyncio.ensure_future(asyncio.to_thread(_WORK[what], served.nbce, one, body))
+            try:
+                return await asyncio.shield(working)
+            finally:
+                if not working.done():  # a thread cannot be interrupted
+                    await asyncio.wait([working])
 
     return await _with_kinds(answered)
 
