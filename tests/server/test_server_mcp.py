@@ -76,6 +76,12 @@ async def test_what_there_is(server: Any) -> None:
         assert result.content[0].text == "codes: 3 passages of 3 sources\nlaws: 1 passages of 1 sources"
 
 
+def test_there_is_nothing_to_listen_to(server: Any) -> None:
+    reply = server.get("/mcp", headers={"accept": "text/event-stream"})
+    assert reply.status_code == 405
+    assert reply.json()["error"]["code"] == "method_not_allowed"
+
+
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 async def test_an_answer_and_its_sources(server: Any, mode: Any) -> None:
     progress: list[tuple[float, float | None, str | None]] = []

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.routing import Route
 
 from ...errors import MissingDependencyError
 from ..dependencies import links_of
@@ -21,7 +22,7 @@ _PATH = "/mcp"
 def mount(app: FastAPI) -> None:
     """Adds the route, and what it needs to an application's lifespan."""
     if find_spec("mcp") is None:
-        app.add_api_route(_PATH, _missing, methods=["GET", "POST", "DELETE"], include_in_schema=False)
+        app.add_api_route(_PATH, _missing, methods=["POST"], include_in_schema=False)
         return
     from mcp.server.transport_security import TransportSecuritySettings
 
@@ -37,7 +38,9 @@ def mount(app: FastAPI) -> None:
         stateless_http=True,
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
     )
-    app.router.routes.extend(inner.routes)
+    # Without sessions there is nothing to listen to (GET) or to end (DELETE).
+    [endpoint] = [route.endpoint for route in inner.routes if isinstance(route, Route)]
+    app.router.routes.append(Route(_PATH, endpoint=endpoint, methods=["POST"], include_in_schema=False))
     lifespan = app.router.lifespan_context
 
     @asynccontextmanager
