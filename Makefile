@@ -5,9 +5,10 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet
 DEMO = .demo
 LOWEST = .lowest
+S3 = .s3
 WORKERS ?= 2
 
-.PHONY: demo test lint types contracts unit matrix llama lowest gpu clean
+.PHONY: demo test lint types contracts unit matrix llama lowest gpu s3 clean
 
 demo: $(VENV)/local.stamp
 	$(BIN)/nbce-rag index examples/corpus --index $(DEMO)/index
@@ -48,8 +49,12 @@ lowest: $(LOWEST)/stamp
 	PYTHONPATH=$(CURDIR)/$(LOWEST) $(BIN)/python -m pip list --path $(LOWEST) --disable-pip-version-check
 	PYTHONPATH=$(CURDIR)/$(LOWEST) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/langchain tests/llama_index
 
+# The remote KV store against a server that speaks S3 over HTTP, which is laid over the environment for it.
+s3: $(S3)/stamp
+	PYTHONPATH=$(CURDIR)/$(S3) $(BIN)/python -m pytest tests/test_kv_remote.py -k over_http
+
 clean:
-	rm -rf $(VENV) $(DEMO) $(LOWEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) $(LOWEST) $(S3) .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nbce-rag needs Python 3.11 or later; set PYTHON=")'
@@ -75,4 +80,9 @@ $(VENV)/llama.stamp: $(VENV)/dev.stamp
 $(LOWEST)/stamp: tests/lowest.txt $(VENV)/dev.stamp
 	rm -rf $(LOWEST)
 	$(PIP) --no-deps --target $(LOWEST) --requirement tests/lowest.txt
+	touch $@
+
+$(S3)/stamp: $(VENV)/dev.stamp
+	rm -rf $(S3)
+	$(PIP) --target $(S3) 'moto[server]>=5.2,<6'
 	touch $@

@@ -50,7 +50,9 @@ _NAMES = {
         "Comparison",
     ),
     "answers.report": (
+        "CitationsReport",
         "Report",
+        "citation_report",
         "report_schema",
     ),
     "documents.folders": ("read_files",),
@@ -237,6 +239,8 @@ __all__ = [
     "ReadError",
     "ReadLimits",
     "Report",
+    "CitationsReport",
+    "citation_report",
     "report_schema",
     "Request",
     "RemoteError",
@@ -274,7 +278,7 @@ if TYPE_CHECKING:
     from .answers.answer import Answer, Piece
     from .answers.choices import ChoiceScores
     from .answers.comparison import AnswerGroup, Comparison
-    from .answers.report import Report, report_schema
+    from .answers.report import CitationsReport, Report, citation_report, report_schema
     from .client.engine import RemoteNBCE
     from .documents.folders import read_files
     from .documents.limits import ReadLimits

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from postgres_tools import place, postgres_server, postgres_url  # noqa: F401
 from tiny_models import WITHOUT_BOS, build_model, build_tokenizer
 
 # Busy machines are slow at random; no test here is about time.

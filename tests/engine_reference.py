@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nbce_rag.decoding.reader import Engine, Prompted, read_prompts
 from nbce_rag.decoding.turn import TurnSampler
-from nbce_rag.engine import generation
+from nbce_rag.engine import jobs
 from nbce_rag.fusion import FusionState
 from nbce_rag.models.model import Rows
 from nbce_rag.passages import Passage
@@ -174,13 +174,13 @@ def greedy_by_transformers(nbce: Any, ids: Sequence[int], max_tokens: int) -> li
 def record_samplers(monkeypatch: pytest.MonkeyPatch) -> list[TurnSampler]:
     """The samplers that generation makes from now on; their `ids` hold blanks and end tokens too."""
     made: list[TurnSampler] = []
-    original: Any = generation._sampler
+    original: Any = jobs._sampler
 
     def sampler(*args: Any) -> TurnSampler:
         made.append(original(*args))
         return made[-1]
 
-    monkeypatch.setattr(generation, "_sampler", sampler)
+    monkeypatch.setattr(jobs, "_sampler", sampler)
     return made
 
 

@@ -32,7 +32,7 @@ ANIMALS = [
 ]
 
 
-def open_again(path: Path, **options: Any) -> PassageIndex:
+def open_again(path: Path | str, **options: Any) -> PassageIndex:
     return PassageIndex.open(path, bag_of_words, **options)
 
 

@@ -101,6 +101,7 @@ def test_a_stream_does_not_wait_with_its_text(nbce: NBCE, monkeypatch: pytest.Mo
     assert len(answer.conflicts) == 1
     assert [piece.answer for piece in seen[:-1]] == [None] * (len(seen) - 1)
     assert tuple(token for piece in seen for token in piece.tokens) == answer.tokens
+    assert tuple(citation for piece in seen for citation in piece.citations) == answer.citations != ()
 
 
 @pytest.mark.filterwarnings("ignore:No passages were given")

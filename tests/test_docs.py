@@ -142,9 +142,14 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("reader")
 @pytest.mark.parametrize("page", [page for page in DOCS if blocks(page, "python")], ids=name_of)
 def test_code_of_the_pages_runs(
-    page: Path, tiny_loaded: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    page: Path,
+    tiny_loaded: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     codes = blocks(page, "python")
+    if page.name == "postgres.md":
+        monkeypatch.setenv("NBCE_INDEX_URL", request.getfixturevalue("postgres_url"))
     for package in ("langchain", "llama_index"):
         if any(package in code for code in codes):
             pytest.importorskip(f"{package}_core" if package == "langchain" else "llama_index.core")

@@ -19,6 +19,7 @@ import faiss
 import numpy as np
 import pytest
 from index_tools import ANIMALS, DIMENSION, bag_of_words, count_embedded, ids, open_again
+from postgres_tools import beside
 
 from nbce_rag.embedding.function import CallableEmbedder
 from nbce_rag.embedding.sentence_transformer import SentenceTransformerEmbedder
@@ -41,26 +42,28 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def index(path: Path) -> Iterator[PassageIndex]:
-    with PassageIndex.create(path, bag_of_words) as made:
+def index(place: Path | str) -> Iterator[PassageIndex]:
+    with PassageIndex.create(place, bag_of_words) as made:
         yield made
 
 
 class TestAdd:
-    def test_what_goes_in_comes_out(self, index: PassageIndex, path: Path) -> None:
+    def test_what_goes_in_comes_out(self, index: PassageIndex, place: Path | str) -> None:
         assert index.add(ANIMALS) == 3
         assert len(index) == 3
         assert list(index) == ANIMALS
         assert [index.get(p.id) for p in ANIMALS] == ANIMALS
         index.close()
-        with open_again(path) as again:
+        with open_again(place) as again:
             assert list(again) == ANIMALS
             assert again.sources() == {"a.txt": 2, "b.txt": 1}
             assert "cat" in again
             assert "cow" not in again
             assert 3 not in again
             assert again.get("cow") is None
-            assert (again.path, again.dimension, again.embedder_name) == (path, DIMENSION, "bag_of_words")
+            assert (again.dimension, again.embedder_name) == (DIMENSION, "bag_of_words")
+            if again.has_folder:
+                assert (again.path, again.location) == (place, str(place))
 
     def test_the_same_again_is_a_no_op(self, index: PassageIndex) -> None:
         index.add(ANIMALS)
@@ -168,7 +171,7 @@ class TestAdd:
         assert len(index) == 0  # nothing of the batch
 
     @pytest.mark.parametrize("bad", [np.nan, np.inf])
-    def test_vectors_that_are_not_finite_are_named(self, path: Path, bad: float) -> None:
+    def test_vectors_that_are_not_finite_are_named(self, place: Path | str, bad: float) -> None:
         def embed(texts: list[str]) -> Any:
             return [[bad if text == "dogs bark" else 1.0] for text in texts]
 
@@ -183,7 +186,7 @@ class TestAdd:
                 return [bad]
 
         for number, embedder in enumerate([embed, Own()]):
-            with PassageIndex.create(path / str(number), embedder) as index:  # type: ignore[arg-type]
+            with PassageIndex.create(beside(place, str(number)), embedder) as index:  # type: ignore[arg-type]
                 with pytest.raises(InputError, match=r"'dog'.*NaN or infinity"):
                     index.add(ANIMALS)
                 assert len(index) == 0
@@ -191,13 +194,13 @@ class TestAdd:
                 with pytest.raises(InputError, match="NaN or infinity"):
                     index.search("dogs bark")
 
-    def test_vectors_of_any_length_are_normalised(self, path: Path) -> None:
+    def test_vectors_of_any_length_are_normalised(self, place: Path | str) -> None:
         lengths = {"tiny": 1e-30, "huge": 1e30, "unit": 1.0}
 
         def embed(texts: list[str]) -> Any:
             return [[3 * lengths[t], 4 * lengths[t]] if t in lengths else [1, 1] for t in texts]
 
-        with PassageIndex.create(path, embed) as index:
+        with PassageIndex.create(place, embed) as index:
             index.add([Passage(text, id=text) for text in lengths])
             hits = index.search([0.6, 0.8])
             assert ids(hits) == ["huge", "tiny", "unit"]
@@ -328,10 +331,10 @@ class TestDelete:
         assert index.search("cats purr", k=1)[0].id == "cat"
 
     def test_files_come_and_go_under_a_reader(
-        self, index: PassageIndex, path: Path, monkeypatch: pytest.MonkeyPatch
+        self, index: PassageIndex, place: Path | str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("nbce_rag.index.vectors.compaction._TAIL", 5)
-        with open_again(path) as reader:
+        with open_again(place) as reader:
             for start in range(0, 60, 10):
                 index.add(Passage(f"word{i}", id=str(i)) for i in range(start, start + 10))
                 assert len(reader.search("word", k=100)) == 10
@@ -340,6 +343,11 @@ class TestDelete:
 
 
 class TestOpening:
+    @pytest.fixture
+    def index(self, path: Path) -> Iterator[PassageIndex]:
+        with PassageIndex.create(path, bag_of_words) as made:
+            yield made
+
     def test_what_is_not_there(self, tmp_path: Path) -> None:
         missing = tmp_path / "missing"
         with pytest.raises(IndexNotFoundError, match=f"nbce-rag index DOCS --index {missing}"):
@@ -531,8 +539,8 @@ class TestManyAtOnce:
         assert len(index) == 20 + 4 * 10
         assert len(index.search("anything", k=1000)) == 60
 
-    def test_a_reader_sees_what_another_one_stored(self, index: PassageIndex, path: Path) -> None:
-        with open_again(path) as reader:
+    def test_a_reader_sees_what_another_one_stored(self, index: PassageIndex, place: Path | str) -> None:
+        with open_again(place) as reader:
             assert reader.search("cats") == []
             index.add(ANIMALS)
             assert ids(reader.search("cats purr", k=1)) == ["cat"]
@@ -542,21 +550,21 @@ class TestManyAtOnce:
             assert reader.search("dogs meow", k=1)[0].text == "dogs meow"
             assert len(reader) == 2
 
-    def test_a_process_sees_what_another_one_stored(self, index: PassageIndex, path: Path) -> None:
+    def test_a_process_sees_what_another_one_stored(self, index: PassageIndex, place: Path | str) -> None:
         code = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from pathlib import Path
 from index_tools import ANIMALS, open_again
-with open_again(Path({str(path)!r})) as index:
+with open_again({str(place)!r}) as index:
     index.add(ANIMALS)
 """
         assert index.search("cats") == []
         subprocess.run([sys.executable, "-c", code], check=True)
         assert len(index.search("cats")) == 3
 
-    def test_a_second_writer_is_told(self, index: PassageIndex, path: Path) -> None:
-        index.add(ANIMALS)
+    def test_a_second_writer_is_told(self, path: Path) -> None:
+        with PassageIndex.create(path, bag_of_words) as index:
+            index.add(ANIMALS)
         blocker = sqlite3.connect(path / "passages.sqlite", isolation_level=None)
         blocker.execute("BEGIN IMMEDIATE")
         with open_again(path, timeout=0.1) as second:
@@ -574,9 +582,9 @@ with open_again(Path({str(path)!r})) as index:
             assert second.add([Passage("new", id="new")]) == 1
         blocker.close()
 
-    def test_a_change_made_while_embedding_is_not_lost(self, index: PassageIndex, path: Path) -> None:
+    def test_a_change_made_while_embedding_is_not_lost(self, index: PassageIndex, place: Path | str) -> None:
         index.add(ANIMALS)
-        other = open_again(path)
+        other = open_again(place)
         embedder: Any = index.embedder
         inner = embedder._fn
 
@@ -605,8 +613,8 @@ with open_again(Path({str(path)!r})) as index:
         assert len(index.search("cats")) == 4
 
 
-def test_search_among_given_ids(tmp_path: Path) -> None:
-    with PassageIndex.create(tmp_path / "i", bag_of_words) as index:
+def test_search_among_given_ids(place: Path | str) -> None:
+    with PassageIndex.create(place, bag_of_words) as index:
         index.add(ANIMALS)
         assert ids(index.search("cats purr", ids=["dog", "bird", "nobody"])) == ["bird", "dog"]
         assert ids(index.search("cats purr", ids="cat")) == ["cat"]

@@ -1,8 +1,9 @@
-"""Conditions on metadata: what SQLite looks up is what a plain reading of each passage says."""
+"""Conditions on metadata: what is looked up is what a plain reading of each passage says."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,24 @@ HUGE = 2**70
 SCALARS = st.sampled_from(
     [None, True, False, 0, 1, 2, -1, 1.0, 0.5, HUGE, "", "a", "ab", "b", "é", "x" * 300, "nul\0"]
 )
+# Numbers of which decimals say something else than bits, moments, texts that look like numbers or escapes.
+SCALARS |= st.sampled_from([2**60, 2.0**60, 2**60 + 1, 10**23, 1e23, -0.0, 0.1, 1e-320, 1.7e308, -HUGE])
+SCALARS |= st.sampled_from(
+    [datetime(1931, 5, 1, 12, tzinfo=UTC), date(1931, 5, 1), "1931-05-01", "1", "true"]
+)
+SCALARS |= st.sampled_from(["\\u0000", "nul", "\ufdef", "\uffff", "\U0001f600", "'", "%s", '"', "\\"])
 VALUES = st.one_of(
     SCALARS,
     st.lists(SCALARS, max_size=3),
+    st.lists(st.lists(SCALARS, max_size=2), max_size=2),
     st.dictionaries(st.sampled_from(["in", "a"]), SCALARS | st.lists(SCALARS, max_size=2), max_size=2),
 )
 KEYS = st.sampled_from(["p", "q", "source", "title", "id"])
-METADATA = st.dictionaries(KEYS, VALUES, max_size=3)
+PATHS = st.sampled_from(["p.in", "q.a", "p.in.a", "p\0"])
+METADATA = st.dictionaries(KEYS | PATHS, VALUES, max_size=3)
 TESTS = st.builds(
     FieldTest,
-    KEYS | st.tuples(st.sampled_from(["p", "q"]), st.sampled_from(["in", "a"])),
+    KEYS | PATHS | st.tuples(st.sampled_from(["p", "q"]), st.sampled_from(["in", "a"])),
     st.sampled_from(["eq", "lt", "lte", "gt", "gte", "contains", "exists"]),
     VALUES,
     st.sampled_from(["any", "set", "none"]),
@@ -57,8 +66,8 @@ CONDITIONS = st.recursive(
 
 
 @pytest.fixture
-def index(tmp_path: Path) -> Iterator[PassageIndex]:
-    with PassageIndex.create(tmp_path / "index", bag_of_words) as made:
+def index(place: Path | str) -> Iterator[PassageIndex]:
+    with PassageIndex.create(place, bag_of_words) as made:
         yield made
 
 
@@ -152,8 +161,8 @@ def test_mappings_become_conditions() -> None:
     assert as_condition({"a": {"b": 1}}) == FieldTest("a", "eq", {"b": 1})
 
 
-def test_truth_values_have_no_order(tmp_path: Path) -> None:
-    with PassageIndex.create(tmp_path / "i", bag_of_words) as index:
+def test_truth_values_have_no_order(place: Path | str) -> None:
+    with PassageIndex.create(place, bag_of_words) as index:
         index.add([Passage("a", id="true", metadata={"x": True}), Passage("b", id="one", metadata={"x": 1})])
         assert [passage.id for passage in index.find({"x": {"$gt": 0}})] == ["one"]
         assert [passage.id for passage in index.search("a", 2, {"x": {"$gte": 0}})] == ["one"]

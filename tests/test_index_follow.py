@@ -60,6 +60,14 @@ def agree(count: int, total: int) -> bool:
 
 
 class TestSync:
+    @pytest.fixture
+    def index(self, place: Path | str, docs: Path) -> Iterator[PassageIndex]:
+        with PassageIndex.create(place, bag_of_words) as made:
+            made.sync_files([docs])
+            yield made
+        with open_again(place) as again:
+            assert again.check().ok
+
     def test_first_and_again(self, tmp_path: Path, docs: Path) -> None:
         (docs / "x.png").write_bytes(b"\x89PNG")
         (docs / "y.PNG").write_bytes(b"\x89PNG")

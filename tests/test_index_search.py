@@ -14,21 +14,23 @@ from nbce_rag.errors import InputError, ModelError
 from nbce_rag.index import CrossEncoderReranker, PassageIndex
 from nbce_rag.index.ranking import mmr_order, reciprocal_ranks
 from nbce_rag.index.sqlite.words import match_expression
+from nbce_rag.index.words import query_terms
 from nbce_rag.passages import Passage
 
 
 @pytest.fixture
-def index(tmp_path: Path) -> Iterator[PassageIndex]:
-    with PassageIndex.create(tmp_path / "index", bag_of_words) as made:
+def index(place: Path | str) -> Iterator[PassageIndex]:
+    with PassageIndex.create(place, bag_of_words) as made:
         made.add(ANIMALS)
         yield made
 
 
 def test_words_are_found_by_bm25_with_cosines_as_scores(index: PassageIndex) -> None:
     index.add([Passage("the cat and the dog", id="both"), Passage("cat cat cat", id="thrice")])
-    found = index.search("cats", mode="words")
+    query = "cats" if index.has_folder else "cat cats"  # SQLite's words are English ones, without endings
+    found = index.search(query, mode="words")
     assert ids(found) == ["thrice", "cat", "both"] or ids(found)[-1] == "both"
-    cosines = {p.id: p.score for p in index.search("cats")}
+    cosines = {p.id: p.score for p in index.search(query)}
     assert all(p.score == pytest.approx(cosines[p.id], abs=1e-6) for p in found)
     assert index.search("unheard", mode="words") == []
     assert index.search('"; DROP * ^ ( NEAR', mode="words") == []
@@ -37,7 +39,7 @@ def test_words_are_found_by_bm25_with_cosines_as_scores(index: PassageIndex) -> 
 def test_words_follow_every_change(index: PassageIndex) -> None:
     index.add([Passage("snakes hiss", id="cat")])
     assert index.search("purr", mode="words") == []
-    assert ids(index.search("hissing", mode="words")) == ["cat"]
+    assert ids(index.search("hissing" if index.has_folder else "hiss", mode="words")) == ["cat"]
     index.delete("cat")
     assert index.search("hiss", mode="words") == []
 
@@ -47,8 +49,8 @@ def test_chinese_words_are_pairs_of_characters(index: PassageIndex) -> None:
     assert ids(index.search("一百度", mode="words"))[0] == "water"
     assert ids(index.search("沸腾", mode="words")) == ["water"]
     assert index.search("腾沸", mode="words") == []
-    assert match_expression("水 a1 沸腾吗") == '"水" OR "a1" OR "沸 腾" OR "腾 吗"'
-    assert match_expression("?!") is None
+    assert match_expression(query_terms("水 a1 沸腾吗")) == '"水" OR "a1" OR "沸 腾" OR "腾 吗"'
+    assert query_terms("?!") == []
 
 
 def test_hybrid_fuses_ranks(index: PassageIndex) -> None:

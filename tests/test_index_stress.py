@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import sqlite3
@@ -14,7 +15,13 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 from index_tools import ANIMALS, DIMENSION, bag_of_words, damage, ids, open_again
 
 from nbce_rag.errors import IndexDamagedError
@@ -23,6 +30,7 @@ from nbce_rag.index.vectors import compaction as maintenance
 from nbce_rag.passages import Passage
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
+import chaos_postgres
 import stress_index
 
 WORDS = st.lists(st.sampled_from(["ant", "bee", "cow", "dog", "elk"]), min_size=1, max_size=4).map(" ".join)
@@ -36,7 +44,10 @@ class Machine(RuleBasedStateMachine):
     @initialize(factory=st.sampled_from(["flat", "sq8", "hnsw"]))
     def make(self, factory: str) -> None:
         self.folder = tempfile.TemporaryDirectory()
-        self.path = Path(self.folder.name) / "index"
+        self.open_new(Path(self.folder.name) / "index", factory)
+
+    def open_new(self, path: Path | str, factory: str) -> None:
+        self.path = path
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(maintenance, "_TAIL", 6)
         self.index = PassageIndex.create(self.path, bag_of_words, factory=factory)
@@ -103,7 +114,7 @@ class Machine(RuleBasedStateMachine):
     def reopen(self, how: str) -> None:
         self.index.close()
         self.reader.close()
-        for file in self.path.glob("vectors-*.faiss") if how else ():
+        for file in Path(self.path).glob("vectors-*.faiss") if how else ():
             damage(file, how)
         self.index, self.reader = open_again(self.path), open_again(self.path)
         if how:
@@ -144,6 +155,20 @@ TestMachine = Machine.TestCase
 TestMachine.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
 
 
+def test_a_database_is_such_a_machine_too(postgres_url: str) -> None:
+    numbers = itertools.count()
+
+    class DatabaseMachine(Machine):
+        @initialize(factory=st.sampled_from(["flat", "hnsw"]))
+        def make(self, factory: str) -> None:
+            self.folder = tempfile.TemporaryDirectory()
+            self.open_new(f"{postgres_url}m{next(numbers)}", factory)
+
+    run_state_machine_as_test(
+        DatabaseMachine, settings=settings(max_examples=6, stateful_step_count=15, deadline=None)
+    )
+
+
 def test_a_writer_that_is_killed_loses_nothing() -> None:
     stress_index.crash(3)
 
@@ -158,6 +183,14 @@ def test_readers_see_one_state_beside_a_writer() -> None:
     rounds, searches, _ = stress_index.readers(2.0, 2)
     assert rounds > 0
     assert searches > 0
+
+
+def test_a_database_that_is_killed_loses_nothing(postgres_server: str) -> None:
+    counts, faults = chaos_postgres.chaos(2)
+    assert faults == []
+    assert counts["restarts"] == 2
+    assert counts["add"] > 0
+    assert counts["search"] > 0
 
 
 VERSION_1 = """

@@ -182,3 +182,15 @@ def test_sizes(text: str, wanted: int) -> None:
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(InputError, match="no size"):
         parse_bytes(text)
+
+
+def test_ask_may_keep_them_in_a_bucket(indexed: tuple[str, list[str]], tmp_path: Path) -> None:
+    pytest.importorskip("obstore")
+    index, model = indexed
+    done = run("ask", "Who?", "--index", index, "--kv", f"file://{tmp_path}/bucket", "--json", *model)
+    assert done.exit_code == 0, done.output
+    assert len(list((tmp_path / "bucket").glob("*.safetensors"))) == 5
+    done = run("ask", "Who?", "--index", index, "--kv", "s3://user:pa55word@", *model)
+    assert done.exit_code == 2
+    assert "cannot be opened" in done.stderr
+    assert "pa55word" not in done.output

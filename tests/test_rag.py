@@ -615,3 +615,14 @@ def test_each_part_of_a_question_is_searched_for(open_rag: Make) -> None:
     with pytest.warns(match="No passage was found"):
         nothing = rag.ask("\n".join(questions), where={"year": 1})
     assert (nothing.finish_reason, nothing.parts) == ("no_evidence", ())
+
+
+def test_retrieving_gives_requests_what_asking_reads(rag: Rag) -> None:
+    [request], seconds = rag.retrieve([rag.nbce.request(QUESTION)], k=2)
+    assert ids(list(request.passages)) == ids(rag.search(QUESTION, k=2))
+    assert request.is_retrieved
+    assert seconds > 0
+    assert_same_answer(rag.nbce.batch([request])[0], rag.ask(QUESTION, k=2))
+    for wrong in ({"k": 0}, {"where": {"$like": 3}}, {"max_tokens": 3}):
+        with pytest.raises(InputError):
+            rag.retrieve([], **wrong)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import gc
+import importlib.util
 import itertools
 import multiprocessing
 import os
@@ -208,13 +209,19 @@ def test_answers_are_those_of_each_alone(tiny_tokenizer: Any, cases: list[dict[s
 def test_whoever_comes_later_joins(family: str, gated: Make, make_nbce: Make) -> None:
     plain = make_nbce(family, prompt=TEMPLATE)
     nbce, gate = gated(family, max_tokens=14)
-    asked = [(QUESTION, PASSAGES), ("Why?", PASSAGES[:1]), ("When does it open?", PASSAGES[1:])]
-    alone = [plain.answer(*one, max_tokens=14) for one in asked]
+    asked: list[dict[str, Any]] = [
+        {"question": QUESTION, "passages": PASSAGES},
+        {"question": "Why?", "passages": PASSAGES[:1], "temperature": 1.1, "seed": 3},
+        {"question": "When does it open?", "passages": PASSAGES[1:], "fusion": "min-entropy"},
+    ]
+    if importlib.util.find_spec("llguidance"):
+        asked.append({"question": "Who?", "passages": PASSAGES[:2], "regex": "[a-z ]{9,20}"})
+    alone = [plain.answer(**one, max_tokens=14) for one in asked]
     tickets = []
     for one in asked:
-        tickets.append(nbce.scheduler.submit(nbce.request(*one)))
+        tickets.append(nbce.scheduler.submit(nbce.request(**one)))
         gate.step(3)
-    assert nbce.scheduler.load.running == 3
+    assert nbce.scheduler.load.running == len(asked)
     gate.open()
     for ticket, wanted in zip(tickets, alone, strict=True):
         assert_same_answer(whole(ticket), wanted)
@@ -499,12 +506,21 @@ def test_memory_that_is_short_for_all_is_enough_for_each(make_nbce: Make) -> Non
         assert_same_answer(answer, one)
 
 
-def test_a_fault_ends_what_runs_and_not_the_thread(table: Callable[..., NBCE]) -> None:
+def test_a_fault_ends_what_runs_and_not_the_thread(
+    table: Callable[..., NBCE], monkeypatch: pytest.MonkeyPatch
+) -> None:
     nbce = table()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(working.Worker, "_cohort", lambda worker: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            nbce.answer(QUESTION, PASSAGES)
+    cohort = working.Worker._cohort
+    faults = [ZeroDivisionError("ours")]
+
+    def faulty(worker: Any) -> Any:
+        if faults:
+            raise faults.pop()
+        return cohort(worker)
+
+    monkeypatch.setattr(working.Worker, "_cohort", faulty)
+    with pytest.raises(ZeroDivisionError, match="ours"):
+        nbce.answer(QUESTION, PASSAGES)
     assert nbce.answer(QUESTION, PASSAGES)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 from view_tools import a_citation
 
 from nbce_rag.answers.answer import Answer, Piece
@@ -260,12 +261,26 @@ def test_text_is_shown_while_it_comes() -> None:
     assert stream(slow(), where) == answer
 
 
+def test_a_number_is_shown_when_its_citation_is_certain() -> None:
+    where = console(True)
+    first, second = a_citation("first second", 0, 5, 1, "b"), a_citation("first second", 6, 12, 0, "a")
+
+    def broken() -> Iterator[Piece]:
+        yield Piece("first sec", (), None, citations=(first,))
+        yield Piece("ond and", (), None, citations=(second,))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stream(broken(), where)
+    assert re.sub(r"\x1b\[[\d;?]*\w", "", printed(where)).endswith("first[1] second[2] and\n")
+
+
 def test_of_a_text_taller_than_the_screen_the_newest_lines_are_shown() -> None:
     where = console(True, width=20, height=10)
-    shown = _tail("\n".join(f"line {n}" for n in range(100)) + " and a half", where).plain
+    shown = _tail(Text("\n".join(f"line {n}" for n in range(100)) + " and a half"), where).plain
     assert shown.splitlines() == [f"line {n}" for n in range(92, 99)] + ["line 99 and a half"]
-    assert _tail("one\ntwo", where).plain == "one\ntwo"
-    assert len(_tail("word " * 400, where).plain.splitlines()) == 8
+    assert _tail(Text("one\ntwo"), where).plain == "one\ntwo"
+    assert len(_tail(Text("word " * 400), where).plain.splitlines()) == 8
 
 
 @pytest.mark.parametrize("terminal", [False, True])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from view_tools import Page, an_answer
+from view_tools import Page, a_citation, an_answer
 
 from nbce_rag import show
 from nbce_rag.answers.answer import Answer, Piece
@@ -51,6 +52,14 @@ def test_the_text_grows_in_one_output_and_becomes_the_answer(notebook: Notebook)
     (span,) = Page(growing[-1].data).all("span", "nbce-t")
     assert span[0]["class"] == "nbce-t nbce-c1"  # the second passage leads, and is the first cited
     assert span[0]["title"].startswith("[1]: 90% of the evidence, 2nd of 2 found")
+
+
+def test_a_number_is_shown_when_its_citation_is_certain(notebook: Notebook) -> None:
+    first, second, third, *rest = PIECES
+    cited = replace(second, citations=(a_citation(ANSWER.text, 0, 8, 1, "m"),))
+    assert show([first, cited, third, *rest]) is ANSWER
+    texts = [Page(part.data).all("p", "nbce-answer")[0][1] for part in notebook.shown[:-1]]
+    assert texts == ["A …", "A <mule>[1] …", "A <mule>[1] is …"]
 
 
 def test_a_thought_is_said_to_be_had(notebook: Notebook) -> None:

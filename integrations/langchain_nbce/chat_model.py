@@ -15,6 +15,7 @@ from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.language_models.model_profile import ModelProfile
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages.content import Citation
 from langchain_core.messages.tool import ToolCallChunk, tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableWithFallbacks
@@ -40,11 +41,14 @@ from .documents import to_passages
 from .fallback import ContextsAsText
 from .messages import template_messages, to_turns, unseen_documents
 from .output import (
+    ANNOTATIONS,
     PROVIDER,
     cited_arguments,
     llm_output,
+    piece_citations,
     reasoning_kwargs,
     response_metadata,
+    shown_citations,
     text_content,
     usage_metadata,
 )
@@ -86,6 +90,33 @@ class _Call:
     def of(self, calls: list[ToolCall]) -> list[ToolCall]:
         """The calls of tools that count, of those that were made."""
         return calls if self.parallel else calls[:1]
+
+
+class _Shown:
+    """What of a streamed answer is shown.
+
+    Args:
+        tools: names of those that may be called.
+
+    Attributes:
+        reader: holds back what may be a call.
+        has_citations: whether any was shown.
+    """
+
+    def __init__(self, tools: Sequence[str]) -> None:
+        self.reader = ToolCallReader(tools)
+        self.has_citations = False
+        self._length = 0
+        self._waiting: list[Citation] = []
+
+    def cited(self, text: str, citations: Sequence[Citation]) -> list[Citation]:
+        """The citations whose text is now shown, after more text and more citations; each once."""
+        self._length += len(text)
+        self._waiting += citations
+        ready = [one for one in self._waiting if one["end_index"] <= self._length]
+        self._waiting = self._waiting[len(ready) :]
+        self.has_citations |= bool(ready)
+        return ready
 
 
 class ChatNBCE(SerializableSettings, BaseChatModel):
@@ -228,10 +259,10 @@ class ChatNBCE(SerializableSettings, BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         call = self._prepare(messages, stop, kwargs)
-        reader = ToolCallReader(call.tools)
+        shown = _Shown(call.tools)
         with closing(call.engine.stream(call.request)) as stream:  # type: ignore[type-var]
             for piece in stream:
-                for chunk in self._chunks(call, reader, piece):
+                for chunk in self._chunks(call, shown, piece):
                     if run_manager:
                         run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                     yield chunk
@@ -244,10 +275,10 @@ class ChatNBCE(SerializableSettings, BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         call = await self._aprepare(messages, stop, kwargs)
-        reader = ToolCallReader(call.tools)
+        shown = _Shown(call.tools)
         async with aclosing(call.engine.astream(call.request)) as stream:
             async for piece in stream:
-                for chunk in self._chunks(call, reader, piece):
+                for chunk in self._chunks(call, shown, piece):
                     if run_manager:
                         await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                     yield chunk
@@ -298,13 +329,18 @@ class ChatNBCE(SerializableSettings, BaseChatModel):
         rest, calls, unreadable = reader.finish()
         calls = call.of(calls)
         text = shown + rest
+        cited = shown_citations(text, answer)
+        is_v1 = self.output_version == "v1"
         message = AIMessage(
-            content=text_content(text, answer) if self.output_version == "v1" and text else text,
+            content=text_content(text, cited) if is_v1 and text else text,
             tool_calls=[tool_call(one) for one in calls],
             invalid_tool_calls=[invalid_call(one) for one in unreadable],
             additional_kwargs=reasoning_kwargs(answer.thought),
             usage_metadata=usage_metadata(answer),
-            response_metadata=self._metadata(call, answer, calls),
+            response_metadata={
+                **self._metadata(call, answer, calls),
+                **({ANNOTATIONS: cited} if cited and not is_v1 else {}),
+            },
         )
         info = {"finish_reason": answer.finish_reason}
         return ChatResult(
@@ -312,15 +348,15 @@ class ChatNBCE(SerializableSettings, BaseChatModel):
             llm_output=llm_output([answer], call.model),
         )
 
-    def _chunks(self, call: _Call, reader: ToolCallReader, piece: Piece) -> Iterator[ChatGenerationChunk]:
+    def _chunks(self, call: _Call, shown: _Shown, piece: Piece) -> Iterator[ChatGenerationChunk]:
         if piece.thought:
             thought = AIMessageChunk(content="", additional_kwargs=reasoning_kwargs(piece.thought))
             yield ChatGenerationChunk(message=thought)
-        text = reader.push(piece.text)
+        text = shown.reader.push(piece.text)
         chunks: list[ToolCallChunk] = []
         calls: list[ToolCall] = []
         if piece.answer is not None:
-            rest, calls, unreadable = reader.finish()
+            rest, calls, unreadable = shown.reader.finish()
             calls = call.of(calls)
             text += rest
             parts = [(one.name, json.dumps(one.arguments), one.id) for one in calls]
@@ -333,18 +369,28 @@ class ChatNBCE(SerializableSettings, BaseChatModel):
             ]
         if text:
             yield ChatGenerationChunk(message=AIMessageChunk(content=text))
-        if piece.answer is not None:
-            answer = piece.answer
-            cited = self.output_version == "v1" and bool(answer.citations) and not chunks
-            message = AIMessageChunk(
-                content=text_content("", answer) if cited else "",
-                tool_call_chunks=chunks,
-                usage_metadata=usage_metadata(answer),
-                response_metadata=self._metadata(call, answer, calls),
-                chunk_position="last",
-            )
-            info = {"finish_reason": answer.finish_reason}
-            yield ChatGenerationChunk(message=message, generation_info=info)
+        cited = shown.cited(text, piece_citations(piece, call.request.passages))
+        if piece.answer is None:
+            if cited:
+                yield ChatGenerationChunk(message=AIMessageChunk(**self._cited(cited)))
+            return
+        answer = piece.answer
+        fields: dict[str, Any] = self._cited(cited) if shown.has_citations else {"content": ""}
+        message = AIMessageChunk(
+            content=fields["content"],
+            tool_call_chunks=chunks,
+            usage_metadata=usage_metadata(answer),
+            response_metadata={**fields.get("response_metadata", {}), **self._metadata(call, answer, calls)},
+            chunk_position="last",
+        )
+        info = {"finish_reason": answer.finish_reason}
+        yield ChatGenerationChunk(message=message, generation_info=info)
+
+    def _cited(self, cited: list[Citation]) -> dict[str, Any]:
+        """The fields of a chunk with citations of the text before it."""
+        if self.output_version == "v1":
+            return {"content": text_content("", cited) if cited else ""}
+        return {"content": "", "response_metadata": {"model_provider": PROVIDER, ANNOTATIONS: cited}}
 
     def _metadata(self, call: _Call, answer: Answer, calls: Sequence[ToolCall]) -> dict[str, Any]:
         metadata = response_metadata(answer, call.model, logprobs=call.logprobs)

@@ -10,20 +10,23 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.block_translators import register_translator
 from langchain_core.messages.content import Citation, ContentBlock
 
-from nbce_rag import Answer, Report
+from nbce_rag import Answer, Passage, Piece, Report, citation_report
 
 from .argument_citations import QUOTE, argument_citations
 from .block_citations import cited_blocks, uncited_blocks
 
 __all__ = [
+    "ANNOTATIONS",
     "ARGUMENT_CITATIONS",
     "PROVIDER",
     "TEXT_PROVIDER",
     "citations",
     "cited_arguments",
     "llm_output",
+    "piece_citations",
     "reasoning_kwargs",
     "response_metadata",
+    "shown_citations",
     "text_content",
     "usage_metadata",
 ]
@@ -32,10 +35,12 @@ PROVIDER = "nbce"
 TEXT_PROVIDER = "text_model_provider"
 """Of a message that another model wrote and this one cites: the `model_provider` that it had."""
 ARGUMENT_CITATIONS = "argument_citations"
+ANNOTATIONS = "annotations"
+"""Of a message with plain text: its citations, as `content_blocks` have them."""
 _EXCERPT = 300
 
 
-def citations(report: Report) -> list[Citation]:
+def citations(report: Report | Mapping[str, Any]) -> list[Citation]:
     """A report's citations in core's own type; `extras` has `passage_id`, `share` and `verbatim`.
 
     Where it is word for word, `extras` also has `quote_start` and `quote_end` in the passage, and as far as
@@ -73,6 +78,27 @@ def citations(report: Report) -> list[Citation]:
             citation["title"] = context["title"]
         made.append(citation)
     return made
+
+
+def piece_citations(piece: Piece, passages: Sequence[Passage]) -> list[Citation]:
+    """`citations` of those that are certain with a piece of a stream.
+
+    Args:
+        piece: the piece.
+        passages: what was read.
+    """
+    if not piece.citations:
+        return []
+    contexts = [
+        {"text": one.text, "title": one.title, "source": one.source, "metadata": one.metadata}
+        for one in passages
+    ]
+    return citations({**citation_report(piece.citations, piece.unsupported, passages), "contexts": contexts})
+
+
+def shown_citations(text: str, answer: Answer) -> list[Citation]:
+    """`citations` of as much of an answer as is shown; the calls of tools behind it are not."""
+    return [one for one in citations(answer.to_dict()) if one["end_index"] <= len(text)]
 
 
 def _excerpt(text: str, start: int | None, end: int | None) -> str:
@@ -164,9 +190,9 @@ def cited_arguments(answer: Answer, calls: Sequence[tuple[str | None, Mapping[st
     return {ARGUMENT_CITATIONS: cited} if cited else {}
 
 
-def text_content(text: str, answer: Answer) -> list[str | dict[str, Any]]:
+def text_content(text: str, cited: Sequence[Citation]) -> list[str | dict[str, Any]]:
     """Content of a v1 message: one text block with its annotations."""
-    return [{"type": "text", "text": text, "annotations": citations(answer.to_dict())}]
+    return [{"type": "text", "text": text, "annotations": [*cited]}]
 
 
 def _translate_blocks(message: AIMessage) -> list[ContentBlock]:
@@ -191,8 +217,7 @@ def _translate(message: AIMessage) -> list[ContentBlock]:
     if thought := message.additional_kwargs.get("reasoning_content"):
         blocks.append({"type": "reasoning", "reasoning": thought})
     if message.content:
-        report = message.response_metadata.get("nbce")
-        cited = citations(report) if report else []
+        cited = _annotations(message.content, message)
         block: dict[str, Any] = {"type": "text", "text": message.content}
         blocks.append({**block, "annotations": cited} if cited else block)
     cited_calls = message.response_metadata.get(ARGUMENT_CITATIONS, {})
@@ -208,12 +233,20 @@ def _translate_chunk(message: AIMessageChunk) -> list[ContentBlock]:
     if message.tool_call_chunks and message.chunk_position != "last":
         raise NotImplementedError
     blocks = _translate(message)
-    report = message.response_metadata.get("nbce")
-    if not blocks and report and (cited := citations(report)):
-        # The last of a stream, whose text came before: what is cited is known only now.
-        last: dict[str, Any] = {"type": "text", "text": "", "annotations": cited}
-        blocks.append(cast(ContentBlock, last))
+    if not blocks and (cited := message.response_metadata.get(ANNOTATIONS)):
+        # Their text came before.
+        block: dict[str, Any] = {"type": "text", "text": "", "annotations": cited}
+        blocks.append(cast(ContentBlock, block))
     return blocks
+
+
+def _annotations(text: str, message: AIMessage) -> list[Citation]:
+    """What is cited of a message with plain text, or of as much of it as has come."""
+    cited: list[Citation] | None = message.response_metadata.get(ANNOTATIONS)
+    report = message.response_metadata.get("nbce")
+    if cited is None and report:  # of another model's text
+        return [one for one in citations(report) if one["end_index"] <= len(text)]
+    return cited or []
 
 
 register_translator(PROVIDER, _translate, _translate_chunk)

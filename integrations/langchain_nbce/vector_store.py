@@ -34,8 +34,8 @@ class PassageVectorStore(PassageSearch):
     do at once.
 
     Args:
-        path: folder of the index; made with the first document if there is none. None keeps the
-            index in a temporary folder, which goes with `close()` or the object.
+        path: folder of the index, or the URL of one in a database; made with the first document if there is
+            none. None keeps the index in a temporary folder, which goes with `close()` or the object.
         embedding: any LangChain embeddings; default: `NBCEEmbeddings`, the model that an existing index
             was made with.
         index: an open index, in place of path and embedding.
@@ -71,7 +71,7 @@ class PassageVectorStore(PassageSearch):
             except IndexNotFoundError:
                 self._embedding = embedding or NBCEEmbeddings()
         else:
-            self._path = str(index.path)
+            self._path = index.location
 
     @property
     def index(self) -> PassageIndex:
@@ -92,7 +92,10 @@ class PassageVectorStore(PassageSearch):
         """Where it lies, if another process can open it from there alone: not for a temporary folder, nor
         where the vectors are made by embeddings that were given."""
         is_own = self._embedding is None or isinstance(self._embedding, NBCEEmbeddings)
-        return self._path if is_own and self._temporary is None else None
+        if not is_own or self._temporary is not None:
+            return None
+        # Of a URL the index knows what is no secret.
+        return self.index.location if "://" in self._path else self._path
 
     def close(self) -> None:
         """Saves and lets go of the folder. Doing it twice does no harm."""

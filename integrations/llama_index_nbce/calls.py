@@ -9,6 +9,7 @@ from typing import Any
 from llama_index.core.base.llms.types import (
     ChatMessage,
     ChatResponse,
+    CitationBlock,
     CompletionResponse,
     MessageRole,
     TextBlock,
@@ -27,6 +28,7 @@ from nbce_rag import (
     ToolCall,
     ToolCallReader,
     Turn,
+    citation_report,
     forced_tools,
     messages_as_text,
     resolve,
@@ -48,6 +50,7 @@ __all__ = [
     "aprimed",
     "chat_response",
     "completion_response",
+    "completion_step",
     "conversation_call",
     "primed",
     "rendered_call",
@@ -182,9 +185,14 @@ class ChatSteps:
         self._call = call
         self._reader = ToolCallReader(tool_names(call.settings.tools))
         self._text = self._thought = ""
+        self._waiting: list[CitationBlock] = []  # whose text is not shown
+        self._cited: list[CitationBlock] = []
 
     def step(self, piece: Piece) -> ChatResponse:
-        """The response after one more piece. What may be a tool call is held back until the last one."""
+        """The response after one more piece. What may be a tool call is held back until the last one.
+
+        A citation is a block of the message from the step on with which it is certain.
+        """
         delta = self._reader.push(piece.text)
         calls: list[ToolCall] = []
         if piece.answer is not None:
@@ -193,12 +201,7 @@ class ChatSteps:
             calls = calls if self._call.settings.allow_parallel_tool_calls else calls[:1]
         self._text += delta
         self._thought += piece.thought
-        details = _details(self._call, piece.answer)
-        if piece.thought:
-            details["additional_kwargs"] = {
-                **details.get("additional_kwargs", {}),
-                "thinking_delta": piece.thought,
-            }
+        self._cite(piece)
         return ChatResponse(
             message=ChatMessage(
                 role=MessageRole.ASSISTANT,
@@ -206,6 +209,7 @@ class ChatSteps:
                     *thinking_blocks(self._thought, piece.answer),
                     *([TextBlock(text=self._text)] if self._text or not calls else []),
                     *call_blocks(calls),
+                    *self._cited,
                 ],
                 additional_kwargs={
                     **openai_calls(calls),
@@ -213,25 +217,38 @@ class ChatSteps:
                 },
             ),
             delta=delta,
-            **details,
+            **_step_details(self._call, piece),
         )
+
+    def _cite(self, piece: Piece) -> None:
+        """Take in the citations of a piece; those of tool calls are not shown."""
+        if piece.citations:
+            passages = self._call.request.passages
+            cited = citation_report(piece.citations, piece.unsupported, passages)
+            self._waiting += citation_blocks(cited, passages)
+        while self._waiting and _end(self._waiting[0]) <= len(self._text):
+            self._cited.append(self._waiting.pop(0))
+
+
+def _end(block: CitationBlock) -> int:
+    return (block.additional_location_info or {})["response_end"]
 
 
 def chat_response(call: Call, answer: Answer) -> ChatResponse:
     """A whole response; an answer's citations are blocks of its message."""
-    response = ChatSteps(call).step(Piece(answer.text, answer.tokens, answer, answer.thought))
-    response.delta = None
-    response.additional_kwargs.pop("thinking_delta", None)
-    if "tool_calls" not in response.message.additional_kwargs:
-        response.message.blocks += citation_blocks(answer)
-    return response
+    whole = Piece(answer.text, answer.tokens, answer, answer.thought, answer.citations, answer.unsupported)
+    message = ChatSteps(call).step(whole).message
+    return ChatResponse(message=message, **_details(call, answer))
 
 
-def completion_response(
-    call: Call, text: str, delta: str | None, answer: Answer | None
-) -> CompletionResponse:
-    """A whole response to a plain prompt (`delta` None), or one step of a stream."""
-    return CompletionResponse(text=text, delta=delta, **_details(call, answer))
+def completion_response(call: Call, answer: Answer) -> CompletionResponse:
+    """A whole response to a plain prompt."""
+    return CompletionResponse(text=answer.text, **_details(call, answer))
+
+
+def completion_step(call: Call, text: str, piece: Piece) -> CompletionResponse:
+    """One step of a stream, with the whole text so far."""
+    return CompletionResponse(text=text, delta=piece.text, **_step_details(call, piece))
 
 
 def _details(call: Call, answer: Answer | None) -> dict[str, Any]:
@@ -244,6 +261,22 @@ def _details(call: Call, answer: Answer | None) -> dict[str, Any]:
     details = {"raw": raw, "additional_kwargs": {"nbce": info}}
     if call.settings.logprobs or call.settings.options.top_logprobs:
         details["logprobs"] = token_logprobs(answer)
+    return details
+
+
+def _step_details(call: Call, piece: Piece) -> dict[str, Any]:
+    """What a step of a stream says beside its text: new thoughts and citations, and of the last one all."""
+    details = _details(call, piece.answer)
+    deltas: dict[str, Any] = {"thinking_delta": piece.thought} if piece.thought else {}
+    if piece.citations:
+        cited = citation_report(piece.citations, piece.unsupported, call.request.passages)
+        deltas["citations_delta"] = cited
+        details["raw"] = {**details.get("raw", {}), "citations_delta": cited}
+        if (report := call.settings.report) is not None and piece.answer is None:
+            report["citations"] = [*report.get("citations", ()), *cited["citations"]]
+            report["unsupported"] = [*report.get("unsupported", ()), *cited["unsupported"]]
+    if deltas:
+        details["additional_kwargs"] = {**details.get("additional_kwargs", {}), **deltas}
     return details
 
 

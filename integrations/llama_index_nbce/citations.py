@@ -140,6 +140,6 @@ def _report(response: ResponseLike) -> dict[str, Any]:
     report: dict[str, Any] | None = (getattr(response, "metadata", None) or {}).get("nbce")
     if report is None:
         raise InputError("The response has no metadata['nbce']; it did not come from NBCESynthesizer.")
-    if not report:
+    if "answer" not in report:
         raise InputError("The answer is not complete; read its stream to the end first.")
     return report

@@ -24,10 +24,10 @@ from llama_index.core.chat_engine.types import BaseChatEngine
 from llama_index.core.indices.base import BaseIndex
 from llama_index.core.llms import LLM
 from llama_index.core.query_engine import RetrieverQueryEngine
-from llama_index.core.settings import Settings
 
 from nbce_rag import InputError, PassageIndex
 
+from .default_llm import default_llm
 from .retriever import PassageRetriever
 from .store import PassageVectorStore
 from .synthesizer import NBCESynthesizer, capture_reports
@@ -63,7 +63,7 @@ class _TextSynthesizer(NBCESynthesizer):
 
 
 class _ReportMixin:
-    """Puts `metadata["nbce"]` on the responses of a chat engine; of a stream it fills when that ends."""
+    """Puts `metadata["nbce"]` on the responses of a chat engine; of a stream it fills as that comes."""
 
     def chat(self, *args: Any, **kwargs: Any) -> Any:
         """As in LlamaIndex."""
@@ -175,7 +175,7 @@ def nbce_chat_engine(
     Raises:
         InputError: another `chat_mode`; of "react" and "openai" it says what to take.
     """
-    llm = llm or Settings.llm
+    llm = default_llm(llm)
     synthesis = dict(synthesis or {})
     chat_mode = str(getattr(chat_mode, "value", chat_mode))
     if chat_mode in ("react", "openai"):

@@ -33,6 +33,7 @@ from .calls import (
     aprimed,
     chat_response,
     completion_response,
+    completion_step,
     conversation_call,
     primed,
     rendered_call,
@@ -236,8 +237,10 @@ class NBCELLM(StructuredPrediction, StockPrompts, ToolCalling):
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """`chat` step by step: `delta` is the new text, the message all of it so far.
 
-        The last step has `raw` and the citations in `additional_kwargs["nbce"]`. Closing the generator
-        stops the work.
+        A step with which citations are certain has these in `additional_kwargs["citations_delta"]` and
+        `raw["citations_delta"]`, as the report has them, and from then on in the message as `CitationBlock`s.
+        The last step has the whole report in `raw["nbce"]` and `additional_kwargs["nbce"]`. Closing the
+        generator stops the work.
         """
         call = self._chat_call(messages, kwargs)
         pieces = primed(self._engine.stream(call.request))
@@ -273,14 +276,14 @@ class NBCELLM(StructuredPrediction, StockPrompts, ToolCalling):
         """
         call = self._completion_call(prompt, formatted, kwargs)
         answer = self._engine.batch([call.request])[0]
-        return completion_response(call, answer.text, None, answer)
+        return completion_response(call, answer)
 
     @llm_completion_callback()
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """`complete` without blocking the event loop."""
         call = self._completion_call(prompt, formatted, kwargs)
         answer = (await self._engine.abatch([call.request]))[0]
-        return completion_response(call, answer.text, None, answer)
+        return completion_response(call, answer)
 
     @llm_completion_callback()
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
@@ -292,7 +295,7 @@ class NBCELLM(StructuredPrediction, StockPrompts, ToolCalling):
             text = ""
             for piece in pieces:
                 text += piece.text
-                yield completion_response(call, text, piece.text, piece.answer)
+                yield completion_step(call, text, piece)
 
         return responses()
 
@@ -309,7 +312,7 @@ class NBCELLM(StructuredPrediction, StockPrompts, ToolCalling):
             try:
                 async for piece in pieces:
                     text += piece.text
-                    yield completion_response(call, text, piece.text, piece.answer)
+                    yield completion_step(call, text, piece)
             finally:
                 await pieces.aclose()
 

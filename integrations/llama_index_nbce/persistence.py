@@ -27,11 +27,14 @@ def file_name(namespace: str) -> str:
     return f"{namespace}__vector_store.json"
 
 
-def folder_of(path: str | os.PathLike[str]) -> Path:
+def folder_of(path: str | os.PathLike[str]) -> Path | str:
     """The folder of an index: itself, or what a file of `persist` or a folder with one such file names.
 
-    A path that is none of these is given back, for whoever opens it to say what is missing.
+    A path that is none of these is given back, for whoever opens it to say what is missing, and so is the URL
+    of an index in a database.
     """
+    if isinstance(path, str) and "://" in path:
+        return path
     place = Path(expand_home(path))
     if place.is_file():
         return locate(str(place))

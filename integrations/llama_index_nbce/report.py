@@ -9,7 +9,7 @@ from typing import Any
 from llama_index.core.base.llms.types import CitationBlock, LogProb, TextBlock, ThinkingBlock
 from llama_index.core.schema import NodeWithScore
 
-from nbce_rag import Answer, Passage, Quote, Report
+from nbce_rag import Answer, CitationsReport, Passage, Report
 
 __all__ = [
     "citation_blocks",
@@ -75,19 +75,24 @@ def usage_of(report: Report) -> dict[str, Any]:
     return names
 
 
-def citation_blocks(answer: Answer) -> list[CitationBlock]:
+def citation_blocks(cited: CitationsReport, passages: Sequence[Passage]) -> list[CitationBlock]:
     """A block for each passage of each cited stretch; `additional_location_info` says where that stands.
 
     LlamaIndex allows only whole numbers there: `context_index`, `response_start`, `response_end` in
     characters, `weight_ppm`, the evidence in millionths, `verbatim`, 1 where the passage holds the stretch
     word for word, with `quote_start` and `quote_end` in the passage, and where they are known `source_start`,
     `source_end` and `page`; and `unsupported`, how many of `metadata["nbce"]["unsupported"]` are in it.
+
+    Args:
+        cited: an answer's report, or what is certain with a piece of a stream.
+        passages: what was read.
     """
     blocks = []
-    supports = [(citation, support) for citation in answer.citations for support in citation.supports]
+    supports = [(one, support) for one in cited["citations"] for support in (one, *one["others"])]
     for citation, support in supports:
-        passage: Passage = answer.passages[support.passage]
-        absent = [w for w in answer.unsupported if citation.start <= w.start and w.end <= citation.end]
+        passage = passages[support["context_index"]]
+        start, end = citation["start"], citation["end"]
+        absent = [w for w in cited["unsupported"] if start <= w["start"] and w["end"] <= end]
         blocks.append(
             CitationBlock(
                 cited_content=TextBlock(text=passage.text),
@@ -95,29 +100,21 @@ def citation_blocks(answer: Answer) -> list[CitationBlock]:
                 title=passage.title or "",
                 additional_location_info={
                     "context_index": int(passage.metadata.get("index", 0)),
-                    "response_start": citation.start,
-                    "response_end": citation.end,
-                    "weight_ppm": round(support.share * 1e6),
-                    "verbatim": int(support.verbatim),
+                    "response_start": start,
+                    "response_end": end,
+                    "weight_ppm": round((support["share"] or 0.0) * 1e6),
+                    "verbatim": int(support["verbatim"]),
                     "unsupported": len(absent),
-                    **_quoted(answer.quote(support)),
+                    **_quoted(support),
                 },
             )
         )
     return blocks
 
 
-def _quoted(quote: Quote | None) -> dict[str, int]:
-    if quote is None:
-        return {}
-    places = {
-        "quote_start": quote.start,
-        "quote_end": quote.end,
-        "source_start": quote.source_start,
-        "source_end": quote.source_end,
-        "page": quote.page,
-    }
-    return {name: place for name, place in places.items() if isinstance(place, int)}
+def _quoted(support: Mapping[str, Any]) -> dict[str, int]:
+    names = ("quote_start", "quote_end", "source_start", "source_end", "page")
+    return {name: place for name in names if isinstance(place := support[name], int)}
 
 
 def thinking_blocks(thought: str, answer: Answer | None) -> list[ThinkingBlock]:

@@ -8,9 +8,10 @@ from llama_index.core.bridge.pydantic import Field, SerializeAsAny
 from llama_index.core.llms import LLM
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
-from llama_index.core.settings import Settings
 
 from nbce_rag import InputError, InputTypeError, Passage
+
+from .default_llm import default_llm
 
 __all__ = ["RelevanceReranker"]
 
@@ -34,7 +35,7 @@ class RelevanceReranker(BaseNodePostprocessor):
     top_n: int = Field(default=3, ge=1)
 
     def __init__(self, llm: LLM | None = None, top_n: int = 3, **kwargs: Any) -> None:
-        llm = llm or Settings.llm
+        llm = default_llm(llm)
         if not hasattr(llm, "engine"):
             raise InputTypeError(f"A {type(llm).__name__} tells no relevance; give an NBCELLM.")
         if unknown := sorted(set(kwargs) - {"callback_manager", "class_name"}):

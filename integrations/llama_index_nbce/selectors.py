@@ -12,11 +12,11 @@ from llama_index.core.prompts import BasePromptTemplate, PromptTemplate
 from llama_index.core.question_gen.prompts import build_tools_text
 from llama_index.core.question_gen.types import BaseQuestionGenerator, SubQuestion
 from llama_index.core.schema import QueryBundle
-from llama_index.core.settings import Settings
 from llama_index.core.tools.types import ToolMetadata
 
 from nbce_rag import InputError, InputTypeError
 
+from .default_llm import default_llm
 from .llm import NBCELLM
 
 __all__ = ["NBCEMultiSelector", "NBCEQuestionGenerator", "NBCESingleSelector"]
@@ -163,7 +163,7 @@ class NBCEQuestionGenerator(BaseQuestionGenerator):
 
 
 def _constrainable(llm: LLM | None) -> NBCELLM:
-    llm = llm or Settings.llm
+    llm = default_llm(llm)
     if not isinstance(llm, NBCELLM):
         raise InputTypeError(
             f"A {type(llm).__name__} cannot be held to a choice; give an NBCELLM, or take LlamaIndex's own "

@@ -24,7 +24,6 @@ from nbce_rag import (
     AllOf,
     EmbedderLike,
     EmbedderMismatchError,
-    IndexFolder,
     InputError,
     PassageIndex,
     expand_home,
@@ -62,12 +61,12 @@ class PassageVectorStore(BasePydanticVectorStore):
 
     stores_text: bool = True
     is_embedding_query: bool = True
-    path: str = Field(description="Folder of the index.")
+    path: str = Field(description="Folder of the index, or its URL without a password.")
 
     _index: PassageIndex = PrivateAttr()
 
     def __init__(self, index: PassageIndex, **fields: object) -> None:
-        super().__init__(path=str(index.path))  # type: ignore[call-arg]
+        super().__init__(path=index.location)  # type: ignore[call-arg]
         self._index = index
 
     @classmethod
@@ -92,7 +91,8 @@ class PassageVectorStore(BasePydanticVectorStore):
             return cls(PassageIndex.open(path, **options))
         except EmbedderMismatchError as error:
             # Made for vectors that come with the nodes: there is no model to load.
-            dimension = IndexFolder(path).describe().dimension
+            with PassageIndex.open(path, maintenance=True) as described:
+                dimension = described.dimension
             try:
                 return cls(PassageIndex.open(path, NodeEmbeddings(dimension), **options))
             except EmbedderMismatchError:

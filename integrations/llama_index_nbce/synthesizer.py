@@ -20,6 +20,7 @@ from llama_index_instrumentation import get_dispatcher
 from nbce_rag import InputError, InputTypeError, check_score_scale
 
 from .contexts import citable, score_of
+from .default_llm import default_llm
 from .report import complete
 from .templates import default_template, format_messages
 
@@ -46,7 +47,7 @@ _NOTHING = NodeWithScore(node=TextNode(id_="nothing", text=""))
 def capture_reports() -> Iterator[list[dict[str, Any]]]:
     """Collects what `response.metadata["nbce"]` holds of every answer synthesized inside.
 
-    For engines and agents that hand on the text alone. Dicts of streamed answers fill when these end.
+    For engines and agents that hand on the text alone. Dicts of streamed answers fill as these come.
     """
     reports: list[dict[str, Any]] = []
     token = _captured.set(reports)
@@ -60,7 +61,7 @@ class NBCESynthesizer(BaseSynthesizer):
     """Answers from nodes in one call of an `NBCELLM`, with n + 1 rows for n nodes.
 
     `response.metadata["nbce"]` says what the answer rests on (`llama_index_nbce.report.describe`). Of a
-    streamed answer it is empty until the stream ends.
+    streamed answer it has the `citations` that are certain, and the rest when the stream ends.
 
     Args:
         llm: an `NBCELLM`, or `NBCELLM.as_structured_llm(...)`; default: `Settings.llm`.
@@ -95,7 +96,7 @@ class NBCESynthesizer(BaseSynthesizer):
         callback_manager: Any = None,
         **options: Any,
     ) -> None:
-        super().__init__(llm=llm, callback_manager=callback_manager, streaming=streaming)
+        super().__init__(llm=default_llm(llm), callback_manager=callback_manager, streaming=streaming)
         self._inner = _holds_contexts(self._llm)
         if empty_response is not None:
             if not hasattr(self, "_empty_response"):

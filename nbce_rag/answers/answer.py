@@ -183,9 +183,16 @@ class Piece:
         tokens: The tokens that came since the last piece.
         answer: The whole answer, on the last piece only; None before.
         thought: New text of the thought, which comes before the answer.
+        citations: The citations that are certain since the last piece (`CitationStream`): behind their
+            stretch, and those of a short answer on the last piece. Those of all pieces joined are
+            `Answer.citations`; none is taken back.
+        unsupported: The words inside of these that stand in no passage cited there; joined they are
+            `Answer.unsupported`.
     """
 
     text: str
     tokens: tuple[TokenEvidence, ...]
     answer: Answer | None
     thought: str = ""
+    citations: tuple[Citation, ...] = ()
+    unsupported: tuple[UnsupportedWords, ...] = ()

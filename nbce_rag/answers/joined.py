@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from ..evidence.conflict import Conflict
 from ..evidence.evidence import Citation, Timings, TokenEvidence, Usage
+from ..evidence.unsupported import UnsupportedReader
 from ..passages import Passage
 from .answer import Answer, Piece
 
@@ -38,6 +39,8 @@ class JoinedAnswer:
         self._tokens: list[TokenEvidence] = []
         self._covered = 0  # characters of the text that tokens have
         self._citations: list[Citation] = []
+        self._reader = UnsupportedReader(self._passages)
+        self._unsupported = 0  # words that were shown
         self._conflicts: list[Conflict] = []
         self._thought = ""
         self._thoughtful: int | None = None  # the part of the last thought
@@ -63,11 +66,18 @@ class JoinedAnswer:
         self._thought += thought
         tokens = tuple(map(self._placed, piece.tokens))
         self._tokens += tokens
-        if piece.answer is None:
-            return Piece(text, tokens, None, thought)
-        self._take(piece.answer)
-        is_last = self._part == len(self._waiting)
-        return Piece(text, tokens, self._answer() if is_last else None, thought)
+        citations = tuple(map(self._moved, piece.citations))
+        self._citations += citations
+        if piece.answer is not None:
+            self._take(piece.answer)
+        answer = self._answer() if self._part == len(self._waiting) else None
+        if answer is None:
+            # A list of several answers is no short fact.
+            absent = self._reader.push(self._text, citations, is_long=True) if citations else ()
+            self._unsupported += len(absent)
+        else:
+            absent = answer.unsupported[self._unsupported :]
+        return Piece(text, tokens, answer, thought, citations, absent)
 
     def _placed(self, token: TokenEvidence) -> TokenEvidence:
         """A token of the part that is shown, in the whole text and over all passages."""
@@ -91,21 +101,21 @@ class JoinedAnswer:
             token, text=text, start=start, end=end, weights=tuple(weights), row_log_probs=tuple(given)
         )
 
-    def _take(self, answer: Answer) -> None:
-        """The part that is shown is whole; the next one is shown from now on."""
+    def _moved(self, citation: Citation) -> Citation:
+        """A citation of the part that is shown, in the whole text and among all passages."""
         assert self._offset is not None
         places = self._places[self._part]
-        for citation in answer.citations:
-            others = [replace(other, passage=places[other.passage]) for other in citation.others]
-            self._citations.append(
-                replace(
-                    citation,
-                    start=self._offset + citation.start,
-                    end=self._offset + citation.end,
-                    passage=places[citation.passage],
-                    others=tuple(others),
-                )
-            )
+        return replace(
+            citation,
+            start=self._offset + citation.start,
+            end=self._offset + citation.end,
+            passage=places[citation.passage],
+            others=tuple(replace(other, passage=places[other.passage]) for other in citation.others),
+        )
+
+    def _take(self, answer: Answer) -> None:
+        """The part that is shown is whole; the next one is shown from now on."""
+        places = self._places[self._part]
         self._conflicts += [conflict.placed(places) for conflict in answer.conflicts]
         self._answers.append(answer)
         self._part, self._offset = self._part + 1, None

@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.resources import files
 from typing import Any, Literal, TypedDict
 
 from ..evidence.ablation import AblationReport
 from ..evidence.conflict import ConflictReport
-from ..evidence.evidence import Support
+from ..evidence.evidence import Citation, Support
 from ..evidence.passage_evidence import cited_by_number, supports_among
 from ..evidence.quote import quote_of
+from ..evidence.unsupported import UnsupportedWords
 from ..passages import Passage
 from ..view.shown import AnswerLike
 
 __all__ = [
     "CitationReport",
+    "CitationsReport",
     "ContextReport",
     "Report",
     "SupportReport",
@@ -29,6 +31,7 @@ __all__ = [
     "UnsupportedReport",
     "UsageReport",
     "WordReport",
+    "citation_report",
     "report",
     "report_schema",
 ]
@@ -139,6 +142,13 @@ class UnsupportedReport(TypedDict):
     context_index: int | None
 
 
+class CitationsReport(TypedDict):
+    """Citations and what they lack: `Report.citations` and `Report.unsupported`, or some of them."""
+
+    citations: list[CitationReport]
+    unsupported: list[UnsupportedReport]
+
+
 class UsageReport(TypedDict):
     """Tokens read and written.
 
@@ -246,21 +256,7 @@ def report(answer: AnswerLike) -> Report:
         "grounding": _number(answer.grounding),
         "memory": _number(answer.memory),
         "support": _number(answer.support),
-        "citations": [
-            {
-                "start": int(citation.start),
-                "end": int(citation.end),
-                "text": citation.text,
-                **_support(answer, citation.supports[0]),
-                "others": [_support(answer, other) for other in supports_among(citation, len(contexts))[1:]],
-            }
-            for citation in answer.citations
-            if supports_among(citation, len(contexts))
-        ],
-        "unsupported": [
-            {"start": word.start, "end": word.end, "text": word.text, "context_index": word.passage}
-            for word in answer.unsupported
-        ],
+        **citation_report(answer.citations, answer.unsupported, answer.passages),
         "cited_ids": [answer.passages[one.passage].id for one in cited_by_number(answer.passage_evidence)],
         "contexts": contexts,
         "rows": len(usage.row_tokens) - int(usage.sentence_rows),
@@ -299,14 +295,45 @@ def report(answer: AnswerLike) -> Report:
     }
 
 
+def citation_report(
+    citations: Sequence[Citation], unsupported: Sequence[UnsupportedWords], passages: Sequence[Passage]
+) -> CitationsReport:
+    """What `report` says of some citations, such as those of a piece (`nbce_rag.Piece`).
+
+    Args:
+        citations: of an answer; one whose passage is not there is left out.
+        unsupported: the words of these that stand in no passage cited there.
+        passages: what was read.
+    """
+    return {
+        "citations": [
+            {
+                "start": int(citation.start),
+                "end": int(citation.end),
+                "text": citation.text,
+                **_support(citation.supports[0], passages),
+                "others": [
+                    _support(other, passages) for other in supports_among(citation, len(passages))[1:]
+                ],
+            }
+            for citation in citations
+            if supports_among(citation, len(passages))
+        ],
+        "unsupported": [
+            {"start": word.start, "end": word.end, "text": word.text, "context_index": word.passage}
+            for word in unsupported
+        ],
+    }
+
+
 def report_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of `report`, as `json.loads` reads it; a copy of its own each time."""
     schema: dict[str, Any] = json.loads(files(__package__).joinpath("report.schema.json").read_bytes())
     return schema
 
 
-def _support(answer: AnswerLike, support: Support) -> SupportReport:
-    quote = quote_of(support, answer.passages[support.passage])
+def _support(support: Support, passages: Sequence[Passage]) -> SupportReport:
+    quote = quote_of(support, passages[support.passage])
     return {
         "context_index": int(support.passage),
         "passage_id": support.passage_id,

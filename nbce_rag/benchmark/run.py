@@ -151,8 +151,14 @@ class _ReadAhead(PassageKVStore):
 
     is_full = False
 
-    def put(self, key: str, context: Packed, label: Mapping[str, str] | None = None) -> Packed:
-        return context if self.is_full else super().put(key, context, label)
+    def put(
+        self,
+        key: str,
+        context: Packed,
+        label: Mapping[str, str] | None = None,
+        tokens: int | None = None,
+    ) -> Packed:
+        return context if self.is_full else super().put(key, context, label, tokens)
 
 
 def _endless(model: TransformersModel) -> TransformersModel:

@@ -41,7 +41,7 @@ __all__ = ["ask_command"]
 def ask_command(
     question: Annotated[str, typer.Argument(metavar="QUESTION", show_default=False)],
     path: Annotated[
-        Path, typer.Option("--index", metavar="DIR", help="The index to search.", show_default=False)
+        str, typer.Option("--index", metavar="DIR", help="The index to search.", show_default=False)
     ],
     k: KOption = 8,
     where: Annotated[
@@ -146,10 +146,10 @@ def ask_command(
         ),
     ] = None,
     kv: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            metavar="DIR",
-            help="Keep keys and values of passages in this folder, and take them from it.",
+            metavar="DIR|URL",
+            help="Keep keys and values of passages in this folder or bucket, and take them from it.",
             show_default="the index's, if `index --kv` made one",
         ),
     ] = None,

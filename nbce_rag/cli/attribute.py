@@ -21,7 +21,7 @@ __all__ = ["attribute_command"]
 def attribute_command(
     question: Annotated[str, typer.Argument(metavar="QUESTION", show_default=False)],
     path: Annotated[
-        Path, typer.Option("--index", metavar="DIR", help="The index to search.", show_default=False)
+        str, typer.Option("--index", metavar="DIR", help="The index to search.", show_default=False)
     ],
     text: Annotated[
         str | None, typer.Option("--text", metavar="TEXT", help="The answer.", show_default=False)
@@ -52,10 +52,10 @@ def attribute_command(
         typer.Option("--html", metavar="FILE", help="Write a page with the evidence.", show_default=False),
     ] = None,
     kv: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            metavar="DIR",
-            help="Keep keys and values of passages in this folder, and take them from it.",
+            metavar="DIR|URL",
+            help="Keep keys and values of passages in this folder or bucket, and take them from it.",
             show_default="the index's, if `index --kv` made one",
         ),
     ] = None,

@@ -9,7 +9,6 @@ import random
 import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -43,7 +42,7 @@ _FAR = 0.15  # from 0.5, of the area under a curve by the length of the question
 
 def calibrate_command(
     path: Annotated[
-        Path, typer.Option("--index", metavar="DIR", help="The index that is asked.", show_default=False)
+        str, typer.Option("--index", metavar="DIR", help="The index that is asked.", show_default=False)
     ],
     questions: QuestionsOption = None,
     false_alarms: Annotated[

@@ -31,6 +31,7 @@ __all__ = [
     "progress_bar",
     "progress_shown",
     "say",
+    "size_text",
     "spinner",
     "table_console",
 ]
@@ -83,6 +84,15 @@ def say(line: str) -> None:
 def echo_answer(answer: Answer, file: IO[Any]) -> None:
     """Writes an answer as one line of JSON; in ASCII, so that no locale can garble it."""
     typer.echo(json.dumps(answer.to_dict(), ensure_ascii=True, allow_nan=False), file=file)
+
+
+def size_text(number: float) -> str:
+    """Bytes as people read them: "18.9 MB"."""
+    for unit in ("B", "kB", "MB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:,.1f} GB" if number < 1000 else f"{number / 1000:,.1f} TB"
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from ..errors import (
     InputError,
     PassageIndexError,
 )
+from ..index.address import is_database
 from .console import errors_in_one_line, notes, on_terminal, progress_bar, say, spinner
 from .index_report import say_report
 from .kv import fill, parse_bytes
@@ -39,8 +40,13 @@ _RETRY_S = 30.0
 
 def index_command(
     path: Annotated[
-        Path,
-        typer.Option("--index", metavar="DIR", help="The index; made if there is none.", show_default=False),
+        str,
+        typer.Option(
+            "--index",
+            metavar="DIR",
+            help="The index, a folder or postgresql://USER@HOST/DATABASE; made if there is none.",
+            show_default=False,
+        ),
     ],
     documents: Annotated[
         list[Path] | None,
@@ -89,7 +95,7 @@ def index_command(
         typer.Option(
             metavar="NAME",
             help="How FAISS holds vectors: auto, flat, hnsw, ivf, ivf-sq8, fp16, sq8, sq4, pq, or a string "
-            "for its index_factory. All vectors are written anew.",
+            "for its index_factory; of a database auto, flat, hnsw, hnsw-halfvec. All are written anew.",
             show_default="auto",
         ),
     ] = None,
@@ -124,6 +130,14 @@ def index_command(
         bool,
         typer.Option("--rebuild", help="Make anew what follows from the passages: filters, words, vectors."),
     ] = False,
+    copy_to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Copy the index as it is to another place, a folder or postgresql://USER@HOST/DATABASE.",
+            show_default=False,
+        ),
+    ] = None,
     kv: Annotated[
         bool,
         typer.Option(
@@ -154,6 +168,12 @@ def index_command(
     ] = None,
 ) -> None:
     """Put documents into an index. Run again, it follows what was added, changed, renamed and deleted."""
+    if copy_to is not None:
+        if documents or check or rebuild or factory or kv:
+            with errors_in_one_line():
+                raise InputError("--copy-to goes with --index alone; give the rest in a command of its own")
+        _copy(path, copy_to)
+        return
     if check or rebuild or not documents:
         with errors_in_one_line():
             switches = {"--keep-missing": keep_missing, "--yes": yes, "--watch": watch}
@@ -167,6 +187,8 @@ def index_command(
     with errors_in_one_line("what was finished is in the index; run the same command again to go on"):
         if of_kv and not kv:
             raise InputError(f"--{next(iter(of_kv)).replace('_', '-')} goes with --kv; add it")
+        if kv and is_database(path):
+            raise InputError("--kv keeps keys and values in the folder of an index, which a database has not")
         if not (kv or kv_sentences):
             raise InputError("--no-kv-sentences goes with --kv; add it")
         if watch:
@@ -176,9 +198,9 @@ def index_command(
         kv_limit = None if kv_max_bytes is None else parse_bytes(kv_max_bytes)
         with notes() as found, redirect_stdout(sys.stderr), _open_or_create(path, embedder) as index:
             if factory is not None:
-                from ..index.vectors.factories import check_factory
+                from ..index.places import place_of
 
-                check_factory(factory, index.dimension)  # before anything is embedded
+                place_of(path).check_factory(factory, index.dimension)  # before anything is embedded
             with progress_bar() as progress:
                 report = index.sync_files(
                     documents,
@@ -213,7 +235,7 @@ def index_command(
 def _follow(index: PassageIndex, documents: list[Path], options: dict[str, Any]) -> None:
     """`nbce-rag index --watch`: until it is interrupted."""
     again_at = math.inf
-    for has_changed in watch_changes(documents, index.path):
+    for has_changed in watch_changes(documents, index.path if index.has_folder else None):
         if not has_changed and time.monotonic() < again_at:
             continue
         again_at = math.inf
@@ -245,7 +267,7 @@ def _confirm(yes: bool) -> ConfirmRemoval | None:
 
 
 def _maintain(
-    path: Path, documents: list[Path] | None, factory: str | None, check: bool, rebuild: bool
+    path: str, documents: list[Path] | None, factory: str | None, check: bool, rebuild: bool
 ) -> None:
     """`nbce-rag index` without documents."""
     with errors_in_one_line():
@@ -267,15 +289,28 @@ def _maintain(
                 f"{segment['file']}: {segment['vectors']} vectors, {segment['removed']} removed, "
                 f"{segment['factory']}, recall {segment['recall']:.3f}"
             )
+        beside = "" if is_database(path) else f", {report.tail} of them not in a FAISS file"
         typer.echo(
-            f"Passages: {report.passages}, {report.tail} of them not in a FAISS file. "
+            f"Passages: {report.passages}{beside}. "
             f"{'No problems.' if report.ok else f'Problems: {len(report.problems)}.'}"
         )
         if not report.ok:
             raise typer.Exit(_PROBLEMS)
 
 
-def _open_or_create(path: Path, embedder: str | None) -> PassageIndex:
+def _copy(path: str, target: str) -> None:
+    """`nbce-rag index --copy-to`."""
+    with errors_in_one_line("nothing was copied; run the same command again"):
+        with redirect_stdout(sys.stderr), progress_bar() as progress:
+            from ..index import PassageIndex
+
+            with PassageIndex.open(path, maintenance=True) as index:
+                show = None if progress is None else lambda done, total: progress(done, total, "passages")
+                count = index.copy_to(target, progress=show)
+        typer.echo(f"Passages: {count} copied.")
+
+
+def _open_or_create(path: str, embedder: str | None) -> PassageIndex:
     with spinner("opening the index"):
         from ..index import PassageIndex
 

@@ -1,4 +1,5 @@
-"""`nbce-rag kv`: how much a KV store holds, what it was good for, and making it smaller; and `index --kv`."""
+"""`nbce-rag kv`: how much a KV store holds, what it was good for, making it smaller, and shipping it to other
+machines; and `index --kv`."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ import typer
 
 from ..errors import InputError
 from ..index.folder import IndexFolder
-from .console import errors_in_one_line, progress_bar, say, spinner
+from .console import errors_in_one_line, progress_bar, say, size_text, spinner
+from .kv_shipping import check_shipping, ship
 
 if TYPE_CHECKING:
     from ..index import PassageIndex
@@ -26,7 +28,7 @@ _BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 def kv_command(
     path: Annotated[
-        Path | None,
+        str | None,
         typer.Argument(
             metavar="[DIR]",
             help="An index whose passages were read with `index --kv`, or the folder of a KV store.",
@@ -44,11 +46,35 @@ def kv_command(
         typer.Option(metavar="SIZE", help="Set the limit (2GB, 500MiB) and prune to it.", show_default=False),
     ] = None,
     clear: Annotated[bool, typer.Option("--clear", help="Remove all contexts.")] = False,
+    push: Annotated[
+        str | None,
+        typer.Option(
+            "--push",
+            metavar="URL",
+            help="Send what is missing there: s3://bucket/prefix, gs://, az://, file:///folder.",
+            show_default=False,
+        ),
+    ] = None,
+    pull: Annotated[
+        str | None,
+        typer.Option("--pull", metavar="URL", help="Bring what is missing here.", show_default=False),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say how much --push or --pull would ship.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show the stored keys and values of passages, how often they were used, and remove some."""
-    with errors_in_one_line():
+    """Show the stored keys and values of passages, how often they were used, remove some, or ship them."""
+    with errors_in_one_line("what was shipped or removed stays so; run the same command again to go on"):
         from ..kv.folder import KVFolder
+
+        if push is not None or pull is not None or dry_run:
+            check_shipping(push, pull, prune=prune, clear=clear, max_bytes=max_bytes is not None)
+            shipped_folder = KVFolder(_folder(path))
+            if max_bytes is not None:
+                shipped_folder.set_limit(parse_bytes(max_bytes))
+            ship(shipped_folder, push or pull or "", is_push=push is not None, dry=dry_run, as_json=as_json)
+            return
 
         limit = None if max_bytes is None else parse_bytes(max_bytes)
         folder = KVFolder(_folder(path))
@@ -96,7 +122,7 @@ def fill(
             f"{len(report.too_long)} passages are longer than a row, {report.too_long[0]!r} among them; they "
             "are read when a question comes"
         )
-    size = _size(KVFolder(folder).nbytes())
+    size = size_text(KVFolder(folder).nbytes())
     read = f"{report.read} passages" + (f" and {report.sentences} sentences" if report.sentences else "")
     return f"Keys and values: {read} read, {report.kept} kept, {size} in all.", notes
 
@@ -116,13 +142,13 @@ def parse_bytes(text: str) -> int:
     return int(size)
 
 
-def _folder(path: Path | None) -> Path:
+def _folder(path: str | None) -> Path:
     if path is None:
         from ..files import cache_dir
 
         return cache_dir() / "kv"
     index = IndexFolder(path)
-    return index.kv if index.has_index() else path
+    return index.kv if index.has_index() else index.path
 
 
 def _prune(folder: KVFolder, clear: bool) -> int:
@@ -185,26 +211,18 @@ def _show(report: dict[str, Any], removed: int | None) -> None:
     if removed is not None:
         typer.echo(f"Removed {removed:,} contexts.")
     typer.echo(
-        f"{one_line(report['folder'])}: {report['contexts']:,} contexts, {_size(report['bytes'])} of at most "
-        f"{_size(report['max_bytes'])}"
+        f"{one_line(report['folder'])}: {report['contexts']:,} contexts, {size_text(report['bytes'])} of at "
+        f"most {size_text(report['max_bytes'])}"
     )
     for model in report["models"]:
         name = one_line(f"{model['model']} {model['dtype']} {model['codec']}")
         states = ""
         if "state_bytes" in model:
-            states = f", {_size(model['state_bytes'])} of each are states, however short it is"
-        typer.echo(f"  {name}: {model['contexts']:,} contexts, {_size(model['bytes'])}{states}")
+            states = f", {size_text(model['state_bytes'])} of each are states, however short it is"
+        typer.echo(f"  {name}: {model['contexts']:,} contexts, {size_text(model['bytes'])}{states}")
     for tier in ("memory", "disk"):
         hits = report[tier]["hits"]
         asked = hits + report[tier]["misses"]
         share = f" ({hits / asked:.0%})" if asked else ""
         typer.echo(f"Found in {tier}: {hits:,} of {asked:,}{share}")
     typer.echo(f"Written {report['written']:,}, evicted {report['evicted']:,}, damaged {report['damaged']:,}")
-
-
-def _size(number: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if number < 1000:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:,.1f} GB"

@@ -21,6 +21,7 @@ from .keys import key_app
 from .kv import kv_command
 from .mcp import mcp_command
 from .models import models_command
+from .plan import plan_command
 from .serve import serve_command
 from .sources import list_command, remove_command, show_command
 from .study import study_command
@@ -75,6 +76,7 @@ app.command("study")(study_command)
 app.command("kv")(kv_command)
 app.command("mcp")(mcp_command)
 app.command("models")(models_command)
+app.command("plan")(plan_command)
 app.command("bench")(bench_command)
 app.command("serve")(serve_command)
 app.add_typer(key_app, name="key")

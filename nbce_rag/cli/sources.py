@@ -7,7 +7,6 @@ import json
 import sys
 from contextlib import redirect_stdout
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,7 +22,7 @@ __all__ = ["list_command", "remove_command", "show_command"]
 
 _TABLE_WIDTH = 100
 
-IndexOption = Annotated[Path, typer.Option("--index", metavar="DIR", help="The index.", show_default=False)]
+IndexOption = Annotated[str, typer.Option("--index", metavar="DIR", help="The index.", show_default=False)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -31,7 +30,7 @@ def list_command(path: IndexOption, as_json: JsonOption = False) -> None:
     """List the sources in an index: passages, when a file was last taken in, size of the texts."""
     with errors_in_one_line():
         with _opened(path) as index:
-            entries = index.source_entries()
+            entries, place = index.source_entries(), index.location
         if as_json:
             sources = [
                 {
@@ -42,7 +41,7 @@ def list_command(path: IndexOption, as_json: JsonOption = False) -> None:
                 }
                 for entry in entries
             ]
-            typer.echo(json.dumps({"index": str(path), "sources": sources}, ensure_ascii=True))
+            typer.echo(json.dumps({"index": place, "sources": sources}, ensure_ascii=True))
         else:
             _print_table(entries)
 
@@ -57,10 +56,10 @@ def show_command(
     """Show a passage: where it stands in which source, its title and metadata, and its text."""
     with errors_in_one_line():
         with _opened(path) as index:
-            stored = index.get(passage)
+            stored, place = index.get(passage), index.location
         if stored is None:
             raise InputError(
-                f"There is no passage with the id {passage!r} in {path}; `nbce-rag ask --json` has ids"
+                f"There is no passage with the id {passage!r} in {place}; `nbce-rag ask --json` has ids"
             )
         if as_json:
             fields = ("id", "source", "start", "end", "title", "metadata", "text")
@@ -85,18 +84,20 @@ def remove_command(
     with errors_in_one_line():
         with _opened(path) as index:
             counts = {source: index.delete(source=source) for source in dict.fromkeys(sources)}
-            size, others = len(index), list(index.sources())
+            size, others, place = len(index), list(index.sources()), index.location
         typer.echo(f"Passages: {sum(counts.values())} removed, {size} in the index.")
         unknown = [source for source, count in counts.items() if not count]
         if unknown:
             near = difflib.get_close_matches(unknown[0], others, 3)
             hint = (
-                f"there is {', '.join(near)}" if near else f"`nbce-rag list --index {path}` lists what it has"
+                f"there is {', '.join(near)}"
+                if near
+                else f"`nbce-rag list --index {place}` lists what it has"
             )
             raise InputError(f"the index has nothing of {', '.join(unknown)}; {hint}")
 
 
-def _opened(path: Path) -> PassageIndex:
+def _opened(path: str) -> PassageIndex:
     with redirect_stdout(sys.stderr), spinner("opening the index"):
         from ..index import PassageIndex
 

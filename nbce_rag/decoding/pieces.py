@@ -41,6 +41,10 @@ class Scratch:
         if self._store is not None:
             self._store.drop(ids)
 
+    def expect(self, contexts: Iterable[Sequence[int]]) -> None:
+        if self._store is not None:
+            self._store.expect(contexts)
+
     def __contains__(self, ids: Sequence[int]) -> bool:
         return tuple(ids) in self._own or (self._store is not None and ids in self._store)
 

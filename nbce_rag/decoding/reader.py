@@ -209,6 +209,7 @@ def read_in_pieces(
     scratch = Scratch(store)
     if tokens is not None:
         contexts = [ids for prompt in prompts for ids in prompt.contexts]
+        scratch.expect(contexts)
         for piece in pieces_of(engine.model, contexts, scratch, tokens):
             engine.model.read(piece, scratch, tokens)
             yield
@@ -226,8 +227,8 @@ def read_in_pieces(
             yield
             rows, more = read(engine, questions, rows, readings, room)
             notes += more
-    if engine.store is not None and (problem := engine.store.take_problem()):
-        notes.append(problem)
+    if engine.store is not None:
+        notes += engine.store.take_notes()
     for question in questions:
         question.plan = replace(question.plan, warnings=(*question.plan.warnings, *notes))
     order = [row for question in questions for row in question.rows]
@@ -376,6 +377,8 @@ def _by_prompt(questions: Sequence[_Question]) -> list[list[_Question]]:
 def _open(
     engine: Engine, prompts: Sequence[RowPrompt], room: int, store: ContextStore | None
 ) -> tuple[Rows, list[tuple[RowPrompt, Reading]]]:
+    if store is not None:
+        store.expect(ids for prompt in prompts for ids in prompt.contexts)
     rows, readings = engine.model.open(prompts, room, store, engine.batch_tokens)
     return rows, list(zip(prompts, readings, strict=True))
 

@@ -29,14 +29,16 @@ def require_watchfiles() -> Any:
     return watchfiles
 
 
-def watch_changes(paths: Iterable[str | os.PathLike[str]], ignored: str | os.PathLike[str]) -> Iterator[bool]:
+def watch_changes(
+    paths: Iterable[str | os.PathLike[str]], ignored: str | os.PathLike[str] | None
+) -> Iterator[bool]:
     """Yields True once watching has begun, and again whenever something has changed, without end.
 
     Changes that come together are one.
 
     Args:
         paths: Files and folders; those that are not there are left out.
-        ignored: A folder whose changes do not count.
+        ignored: A folder whose changes do not count; None for none.
 
     Returns:
         An iterator that yields False after every second in which nothing changes.
@@ -49,7 +51,7 @@ def watch_changes(paths: Iterable[str | os.PathLike[str]], ignored: str | os.Pat
     there = [path for path in map(expand_home, paths) if os.path.exists(path)]
     if not there:
         raise InputError("There is nothing to watch: none of the paths is there.")
-    inside = os.path.join(os.path.realpath(expand_home(ignored)), "")
+    inside = () if ignored is None else (os.path.join(os.path.realpath(expand_home(ignored)), ""),)
     has_begun = False
     for changes in watchfiles.watch(
         *there, watch_filter=None, rust_timeout=_POLL_MS, yield_on_timeout=True, raise_interrupt=True

@@ -65,13 +65,12 @@ def attribute(engine: Engine, request: Request, text: str) -> Answer:
         text=TextBuilder.of_text(tokenizer, text, spelling.spans),
         sampler=turn_sampler(encoder, request.options, engine.window, tokenizer, engine.model.eos_ids),
         ends=frozenset(),
-        asked=started,
         started=started,
         prefilled=prefilled,
         steps=[one.step for one in onlooker.steps],
         row_steps=((len(spelling.ids) - 1) * len(prompted.rows), 0),
     )
-    run.collect()
+    run.cite(text, run.collect())
     words = word_likelihoods(text, spelling.spans, [one.mixture for one in onlooker.steps])
     return replace(run.answer("given"), words=words)
 

@@ -10,7 +10,8 @@ from ..decoding.budget import NOTHING, Size
 from ..decoding.decoder import LockstepDecoder
 from ..decoding.reader import ReadBatch
 from ..models.model import Step
-from .generation import Job, Run, group_of, piece_of, run_of
+from .generation import Run, group_of, piece_of, run_of
+from .jobs import Job
 
 __all__ = ["Batch"]
 
@@ -37,17 +38,16 @@ class Batch:
         """About what they take."""
         return sum((job.size for job in self.jobs), NOTHING)
 
-    def add(self, jobs: Sequence[Job], batch: ReadBatch, started: float) -> None:
+    def add(self, jobs: Sequence[Job], batch: ReadBatch) -> None:
         """Begin to answer questions.
 
         Args:
             jobs: the questions.
             batch: their prompts.
-            started: when reading began, by `time.perf_counter`.
         """
         runs = []
         for job, prompted in zip(jobs, batch.prompted, strict=True):
-            runs.append(run_of(job, prompted, batch.log_probs, started))
+            runs.append(run_of(job, prompted, batch.log_probs))
         count = len(batch.rows) + self.size.rows
         groups = [group_of(run, job.engine, count) for job, run in zip(jobs, runs, strict=True)]
         if self._decoder is None:

@@ -21,7 +21,7 @@ from ..evidence.conflict import Claim, Conflict
 from ..evidence.evidence import TokenEvidence
 from ..request import Request
 from .compare import prior_of, requests_alone, says_nothing
-from .generation import Sink, prepare
+from .jobs import Sink, prepare
 from .worker import Worker
 
 __all__ = ["ConflictsTold"]
@@ -38,7 +38,7 @@ _CLAUSE_END = re.compile(r"[,;](?=\s)|[，；。、]")
 
 
 class ConflictsTold:
-    """Between questions and where their pieces go (a `nbce_rag.engine.generation.Sink`): answers say where
+    """Between questions and where their pieces go (a `nbce_rag.engine.jobs.Sink`): answers say where
     passages give others.
 
     What is shown of an answer does not wait; its last piece, which carries the answer, does, while passages
@@ -70,7 +70,7 @@ class ConflictsTold:
         if answer is None or not requests:
             self._sink.put(index, piece)
             return
-        if piece.text or piece.thought or piece.tokens:
+        if piece.text or piece.thought or piece.tokens or piece.citations:
             self._sink.put(index, replace(piece, answer=None))
         alone = _Alone(self._engine, answer, len(requests), index, self._sink)
         jobs, _ = prepare(self._engine, requests, alone, self._worker.running)  # warned of with the question

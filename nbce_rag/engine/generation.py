@@ -3,156 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from torch import Tensor
 
 from ..answers.answer import Answer, Piece
-from ..deadline import Deadline
-from ..decoding.budget import Size, check_rows, fits
+from ..decoding.budget import Size, fits
 from ..decoding.detokenizer import TextBuilder
 from ..decoding.drafting import PromptLookup
 from ..decoding.group import Group
 from ..decoding.loops import LOOP_TOKENS, is_loop
-from ..decoding.plan import RowPlan
 from ..decoding.reader import Engine, Prompted
 from ..decoding.support import support_numbers
 from ..decoding.thought import Share
-from ..decoding.turn import TurnSampler, turn_sampler
+from ..decoding.turn import TurnSampler
 from ..evidence.calibration import SupportNumbers
-from ..evidence.citations import cite
-from ..evidence.evidence import Timings, TokenEvidence, Usage
+from ..evidence.citations import CitationStream
+from ..evidence.evidence import Citation, Timings, TokenEvidence, Usage
 from ..evidence.spelling import Spelling
-from ..fusion import Rule
+from ..evidence.unsupported import UnsupportedReader, UnsupportedWords
 from ..models.model import Step
 from ..request import Request
+from .jobs import Job, label_of, notes_of
 
-__all__ = ["Job", "Run", "Sink", "group_of", "piece_of", "prepare", "run_of"]
-
-NO_PASSAGES = "No passages were given; the answer comes from the question alone."
-NOTHING_RETRIEVED = (
-    "No passage was found, so the model was not asked; the option answer_without_context "
-    "(--answer-without-context) answers from the question alone."
-)
-
-
-class Sink(Protocol):
-    """Where goes what becomes of questions that are asked together; the thread that computes calls it."""
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether nobody waits any longer."""
-        ...
-
-    def put(self, index: int, piece: Piece) -> None:
-        """A piece of the question with this index; its last one carries the `Answer`."""
-        ...
-
-    def fail(self, index: int, error: BaseException) -> None:
-        """The question ended by an error."""
-        ...
-
-    def note(self, message: str) -> None:
-        """Something that who waits is to be warned of."""
-        ...
-
-
-@dataclass(eq=False)
-class Job:
-    """One question that is to be answered.
-
-    Attributes:
-        index: among those that were asked together.
-        engine: model and wording.
-        request, plan, sampler: what is asked, its rows, who chooses its tokens.
-        size: rows and tokens that it takes.
-        deadline: when it has to be answered.
-        sink: where its pieces go.
-        priority: those of a higher one are read first.
-        caller: callers take turns.
-        asked: when, by `time.perf_counter`.
-        is_alone: whether it is read and decoded without company, after memory was short.
-        is_apart: whether its prompt is read apart, after a reading of several failed.
-    """
-
-    index: int
-    engine: Engine
-    request: Request
-    plan: RowPlan
-    sampler: TurnSampler
-    size: Size
-    deadline: Deadline
-    sink: Sink
-    priority: int = 0
-    caller: Hashable = None
-    asked: float = field(default_factory=time.perf_counter)
-    is_alone: bool = False
-    is_apart: bool = False
-
-    @property
-    def prompt_tokens(self) -> int:
-        """Of all rows."""
-        return sum(self.plan.row_tokens)
-
-    @property
-    def suffix_tokens(self) -> int:
-        """That all rows end with, which are read in one pass."""
-        return len(self.plan.rows) * len(self.plan.suffix.ids)
-
-
-def prepare(
-    engine: Engine, requests: Sequence[Request], sink: Sink, running: Size
-) -> tuple[list[Job], list[str]]:
-    """Check and plan requests; nothing is computed.
-
-    Those for which nothing was found are answered with the abstention at once.
-
-    Args:
-        engine: model and wording.
-        requests: the questions.
-        sink: where their pieces go.
-        running: what is decoded at this time.
-
-    Returns:
-        (a job for each of the others, what their caller is to be warned of).
-
-    Raises:
-        InputError: an empty question or passage, or rows that will never fit into window or memory.
-    """
-    idle = {index: request for index, request in enumerate(requests) if _lacks_passages(request)}
-    jobs = []
-    for index, request in enumerate(requests):
-        if index in idle:
-            continue
-        plan = engine.plan(request)
-        jobs.append(
-            Job(
-                index=index,
-                engine=engine,
-                request=request,
-                plan=plan,
-                sampler=_sampler(engine, request),
-                size=engine.size(request, plan),
-                deadline=Deadline(request.options.max_seconds),
-                sink=sink,
-            )
-        )
-    for job in jobs:
-        check_rows(engine.model, job.size, running)
-    notes = [
-        note
-        for job in jobs
-        for note in _notes(job.request, job.plan)
-        if note != NO_PASSAGES or _is_asked_over_passages(job.request)
-    ]
-    if any(_is_asked_over_passages(request) for request in idle.values()):
-        notes.append(NOTHING_RETRIEVED)
-    for index, request in idle.items():
-        answer = _abstention(request)
-        sink.put(index, Piece(answer.text, (), answer))
-    return jobs, list(dict.fromkeys(notes))
+__all__ = ["Run", "group_of", "piece_of", "run_of"]
 
 
 @dataclass(eq=False)
@@ -164,8 +39,7 @@ class Run:
     text: TextBuilder
     sampler: TurnSampler
     ends: frozenset[int]  # tokens that end the answer, though not the turn
-    asked: float
-    started: float  # to be read
+    started: float
     prefilled: float
     numbers: SupportNumbers | None = None
     steps: list[Step] = field(default_factory=list)  # of the answer
@@ -176,6 +50,14 @@ class Run:
     dropped: int = 0  # rows that did not matter
     row_steps: tuple[int, int] = (0, 0)  # read, and slept
     is_loop: bool = False  # whether it went round in circles
+    citations: tuple[Citation, ...] = ()  # that are certain
+    unsupported: tuple[UnsupportedWords, ...] = ()  # inside of these
+    stream: CitationStream = field(init=False)
+    reader: UnsupportedReader = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.stream = CitationStream(self.prompted.passages, self.request.options.citation_threshold)
+        self.reader = UnsupportedReader(self.prompted.passages)
 
     @property
     def support(self) -> float | None:
@@ -257,6 +139,16 @@ class Run:
         self.tokens += new
         return tuple(new)
 
+    def cite(
+        self, text: str, tokens: Sequence[TokenEvidence]
+    ) -> tuple[tuple[Citation, ...], tuple[UnsupportedWords, ...]]:
+        """Take in further text and tokens: the citations that are now certain, and what they lack."""
+        citations = self.stream.push(text, tokens)
+        unsupported = self.reader.push(self.stream.text, citations) if citations else ()
+        self.citations += citations
+        self.unsupported += unsupported
+        return citations, unsupported
+
     def _by_passage(self, row_log_probs: Sequence[float]) -> tuple[float, ...]:
         """A token's log-probs by row into those without a passage and by passage; () if there are none."""
         if not row_log_probs:
@@ -274,13 +166,15 @@ class Run:
         if limit is not None and prompted.passages and (grounding is None or grounding < limit):
             finish_reason = "no_evidence"
         if finish_reason == "no_evidence":
-            text, tokens = options.abstention, ()
+            text, tokens, self.citations = options.abstention, (), ()
+        else:
+            self.citations += self.stream.finish()
         done = time.perf_counter()
         return Answer(
             question=self.request.question,
             text=text,
             tokens=tokens,
-            citations=cite(text, tokens, prompted.passages, options.citation_threshold),
+            citations=self.citations,
             passages=prompted.passages,
             usage=Usage(
                 prompt_tokens=sum(prompted.plan.row_tokens),
@@ -296,14 +190,14 @@ class Run:
             timings=Timings(
                 retrieve=None,
                 prefill=self.prefilled - self.started,
-                first_token=None if self.first_token is None else self.first_token - self.asked,
+                first_token=None if self.first_token is None else self.first_token - self.started,
                 decode=done - self.prefilled,
-                total=done - self.asked,
+                total=done - self.started,
             ),
             finish_reason=finish_reason,
             grounding=grounding,
-            fusion=_label(options.rule),
-            warnings=(*_notes(self.request, prompted.plan), *self._notes_of_course()),
+            fusion=label_of(options.rule),
+            warnings=(*notes_of(self.request, prompted.plan), *self._notes_of_course()),
             thought=self.sampler.reader.thought,
             request=self.request,
             support=self.support,
@@ -335,35 +229,13 @@ class Run:
         return notes
 
 
-def _lacks_passages(request: Request) -> bool:
-    return request.is_retrieved and not request.passages and not request.options.answer_without_context
-
-
-def _abstention(request: Request) -> Answer:
-    """The answer where nothing was found; nothing is read for it."""
-    return Answer(
-        question=request.question,
-        text=request.options.abstention,
-        tokens=(),
-        citations=(),
-        passages=(),
-        usage=Usage(0, 0, 0, (), ()),
-        timings=Timings(retrieve=None, prefill=0.0, first_token=None, decode=0.0, total=0.0),
-        finish_reason="no_evidence",
-        grounding=None,
-        fusion=_label(request.options.rule),
-        warnings=(NOTHING_RETRIEVED,),
-    )
-
-
-def run_of(job: Job, prompted: Prompted, log_probs: Tensor, started: float) -> Run:
+def run_of(job: Job, prompted: Prompted, log_probs: Tensor) -> Run:
     """The answer to a question whose prompt was read.
 
     Args:
         job: the question.
         prompted: what reading told.
         log_probs: [R, V] of the first token, of the batch that it was read in.
-        started: when reading began.
     """
     engine, request = job.engine, job.request
     return Run(
@@ -372,8 +244,7 @@ def run_of(job: Job, prompted: Prompted, log_probs: Tensor, started: float) -> R
         text=TextBuilder(engine.model.tokenizer, _stop(engine, request)),
         sampler=job.sampler,
         ends=engine.encoder_of(request).end_tokens,
-        asked=job.asked,
-        started=started,
+        started=job.asked,
         prefilled=time.perf_counter(),
         numbers=support_numbers(
             request.question,
@@ -394,15 +265,26 @@ def piece_of(run: Run, text: str, thought: str, reason: str | None) -> Piece | N
     # By grounding it is known only of a whole answer whether to abstain, so until then it is not shown.
     held = run.request.options.abstain_below is not None and run.request.calibration is None
     if reason is None:
-        if held or not (text or thought):
+        if not (text or thought):
             return None
-        return Piece(text, run.collect() if text else (), None, thought)
+        tokens = run.collect() if text else ()
+        cited = run.cite(text, tokens)
+        return None if held else Piece(text, tokens, None, thought, *cited)
     rest = run.finish()
-    last = run.collect()
+    text, last = text + rest[0], run.collect()
+    citations, unsupported = len(run.citations), len(run.unsupported)
+    run.cite(text, last)
     answer = run.answer(reason)
     if held:
-        return Piece(answer.text, answer.tokens, answer, answer.thought)
-    return Piece(text + rest[0], last, answer, thought + rest[1])
+        return Piece(answer.text, answer.tokens, answer, answer.thought, answer.citations, answer.unsupported)
+    return Piece(
+        text,
+        last,
+        answer,
+        thought + rest[1],
+        answer.citations[citations:],
+        answer.unsupported[unsupported:],
+    )
 
 
 def group_of(run: Run, engine: Engine, rows: int) -> Group:
@@ -437,37 +319,3 @@ def _stop(engine: Engine, request: Request) -> tuple[str, ...]:
     encoder = engine.encoder_of(request)
     mark = "" if encoder.thought is None else encoder.thought.format.stop
     return (*encoder.template.stop, *filter(None, [mark]), *request.options.stop)
-
-
-def _sampler(engine: Engine, request: Request) -> TurnSampler:
-    options, model = request.options, engine.model
-    constraint = None
-    if options.json_schema is not None or options.regex is not None:
-        from ..decoding.grammar import Constraint
-
-        constraint = Constraint(
-            model.tokenizer,
-            json_schema=options.json_schema,
-            regex=options.regex,
-            vocab_size=model.vocab_size,
-            eos_ids=model.eos_ids,
-        )
-    return turn_sampler(
-        engine.encoder_of(request), options, engine.window, model.tokenizer, model.eos_ids, constraint
-    )
-
-
-def _label(rule: Rule) -> str:
-    """What an answer calls a rule: its label, or of one of the user's the name of it or its class."""
-    return str(getattr(rule, "label", "") or getattr(rule, "name", "") or type(rule).__name__)
-
-
-def _notes(request: Request, plan: RowPlan) -> list[str]:
-    # A conversation or a text of its own may well do without passages, unless some were looked for.
-    lacks = not request.passages and (request.is_retrieved or _is_asked_over_passages(request))
-    return [NO_PASSAGES, *plan.warnings] if lacks else list(plan.warnings)
-
-
-def _is_asked_over_passages(request: Request) -> bool:
-    """Whether the words of a request are made for passages; a caller of the engine is then warned at once."""
-    return request.prompt is None or request.prompt.is_template

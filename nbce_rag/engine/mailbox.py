@@ -17,7 +17,7 @@ Item = tuple[int, Piece] | Note | BaseException
 
 
 class Mailbox:
-    """Pieces of questions that were asked together; a `nbce_rag.engine.generation.Sink`.
+    """Pieces of questions that were asked together; a `nbce_rag.engine.jobs.Sink`.
 
     It takes as many as come: an answer is written to its end, or until the mailbox is closed, however slowly
     it is read, since the answers that are decoded with it do not wait. `max_tokens` is its bound.

@@ -64,8 +64,9 @@ class NBCE:
         prompt: the wording; None is the built-in one for the model (`PromptTemplate.for_tokenizer`), in the
             `style` of each call.
         kv_store: keys and values of passages kept from call to call. None keeps 1 GiB of them in memory,
-            a folder keeps them from process to process too, True is the folder `kv` in the user's cache
-            folder ($NBCE_CACHE), False keeps none; or a `PassageKVStore`, for sizes and codecs.
+            a folder keeps them from process to process too, a URL (s3://bucket/prefix) for all machines,
+            True is the folder `kv` in the user's cache folder ($NBCE_CACHE), False keeps none; or a
+            `PassageKVStore`, for sizes, codecs, and a folder and a bucket.
         window: the most tokens of a row, answer included; None is the model's own window, which cannot be
             widened.
         max_batch_tokens: rows times length of one forward pass, at most; None derives it from the free
@@ -309,7 +310,7 @@ class NBCE:
         return self._engine.window_needed(request)
 
     def answer(self, question: str, passages: Iterable[Passage | str] = (), **options: Any) -> Answer:
-        """Answer a question; arguments and errors: `request`, `nbce_rag.engine.generation.generate`.
+        """Answer a question; arguments and errors: `request`, `Scheduler.submit`.
 
         >>> from nbce_rag import NBCE
         >>> nbce = NBCE.from_pretrained()                                       # doctest: +SKIP

@@ -17,7 +17,7 @@ from ..fusion import FusionRule
 from ..prompts.parts import parts_of
 from ..prompts.prompt import Prompt
 from ..request import Request
-from .generation import Sink
+from .jobs import Sink
 
 __all__ = ["JoinedParts", "asked_in_parts", "sized"]
 
@@ -41,7 +41,7 @@ def asked_in_parts(engine: Engine, request: Request) -> Request:
 
 
 class JoinedParts:
-    """Between questions and where their pieces go (a `nbce_rag.engine.generation.Sink`): those that have
+    """Between questions and where their pieces go (a `nbce_rag.engine.jobs.Sink`): those that have
     parts are asked part by part, and answered as one.
 
     The pieces of a part come when the parts before it are whole.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +10,8 @@ import torch
 from ..decoding.budget import check_store
 from ..decoding.reader import Engine
 from ..decoding.sentences import sentence_rows
-from ..errors import InputError
-from ..kv.store import PassageKVStore
+from ..errors import InputError, warn
+from ..kv.store import ContextStore, PassageKVStore
 from ..models.model import Model
 from ..options import Options
 from ..passages import Passage
@@ -33,7 +33,7 @@ class FillReport:
     Attributes:
         passages: how many were given.
         read: how many of them were read by the model.
-        kept: how many were in the store already.
+        kept: how many were in the store already, or came from its remote tier.
         too_long: ids of passages that need several rows. How those are cut depends on the question, so
             they are read when it comes.
         sentences: how many contexts of their sentences (`Posterior.focus`) were read besides.
@@ -99,14 +99,13 @@ def fill_store(
         model.read([prefix], contexts, engine.batch_tokens)
     for batch in _batches(engine, passages(), options):
         unread = [ids for _, ids in batch if ids and ids not in contexts]
-        model.read(unread, contexts, engine.batch_tokens)
-        read += len(unread)
-        kept += sum(bool(ids) for _, ids in batch) - len(unread)
+        read_now = _read(engine, store, contexts, unread)
+        read += read_now
+        kept += sum(bool(ids) for _, ids in batch) - read_now
         if sentences:
             parts = [ids for passage, own in batch if own for ids in _sentences(engine, passage, options)]
             parts = [ids for ids in dict.fromkeys(parts) if ids not in contexts]
-            model.read(parts, contexts, engine.batch_tokens)
-            further += len(parts)
+            further += _read(engine, store, contexts, parts)
         done += len(batch)
         if progress is not None and batch:
             last = batch[-1][0]
@@ -115,7 +114,21 @@ def fill_store(
             raise _not_stored(problem, done, count)
     if problem := store.settle():
         raise _not_stored(problem, done, count)
+    for note in store.take_notes():
+        warn(note)
     return FillReport(count, read, kept, tuple(too_long), further)
+
+
+def _read(
+    engine: Engine, store: PassageKVStore, contexts: ContextStore, unread: Sequence[tuple[int, ...]]
+) -> int:
+    """Puts contexts into the store; returns how many of them the model read, and no other machine's had."""
+    before = store.statistics.remote
+    contexts.expect(unread)
+    engine.model.read(unread, contexts, engine.batch_tokens)
+    after = store.statistics.remote
+    came = after.hits - before.hits if before is not None and after is not None else 0
+    return max(len(unread) - came, 0)
 
 
 def _not_stored(problem: str, done: int, count: int) -> InputError:

@@ -75,8 +75,8 @@ class Rag:
         self.index = index
         self.nbce = nbce
         self._search_defaults = _checked_search(index, by_group(search, "search")["search"])
-        file = IndexFolder(index.path).calibration
-        self._calibration = Calibration.read(file) if file.exists() else None
+        file = IndexFolder(index.path).calibration if index.has_folder else None
+        self._calibration = Calibration.read(file) if file is not None and file.exists() else None
         self._is_owner = False
 
     @classmethod
@@ -96,7 +96,7 @@ class Rag:
         """Opens an index and loads a model to answer from it. `close` it, or use it as a context manager.
 
         Args:
-            path: The folder of the index.
+            path: The folder of the index, or the URL of one in a database.
             model: As in `NBCE.from_pretrained`; None is the packaged default.
             embedder, timeout: As in `PassageIndex.open`.
             kv_store: As in `NBCE`, except that True keeps keys and values in the index's own folder, and None
@@ -125,9 +125,9 @@ class Rag:
             check_engine_arguments(Options().updated(**groups["answer"]), prompt, **opening)
             search = _checked_search(index, groups["search"])
             _ = index.embedder.dimension  # loads it, before the model, which is larger
-            own = IndexFolder(path).kv
-            if kv_store is True or (kv_store is None and own.is_dir()):
-                kv_store = own
+            if kv_store is True or (kv_store is None and index.has_folder):
+                own = IndexFolder(index.path).kv
+                kv_store = own if kv_store is True or own.is_dir() else None
             nbce = NBCE.from_pretrained(
                 model,
                 prompt=prompt,

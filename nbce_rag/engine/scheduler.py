@@ -10,7 +10,7 @@ from ..decoding.reader import Engine
 from ..errors import warn
 from ..request import Request
 from .conflicts import ConflictsTold
-from .generation import prepare
+from .jobs import prepare
 from .mailbox import Mailbox
 from .parts import JoinedParts, sized
 from .tickets import Ticket

@@ -20,7 +20,7 @@ from ..errors import InputError, warn
 from ..fusion import FusionRule
 from ..models.model import Rows
 from ..request import Request
-from .generation import NO_PASSAGES
+from .jobs import NO_PASSAGES
 
 __all__ = ["score"]
 

@@ -10,7 +10,7 @@ from ..answers.answer import Answer, Piece
 from ..decoding.reader import Engine
 from ..errors import remembered_caller, warn
 from ..request import Request
-from .generation import prepare
+from .jobs import prepare
 from .mailbox import Mailbox
 from .worker import Worker, worker_of
 

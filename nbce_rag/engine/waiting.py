@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterator
 
-from .generation import Job
+from .jobs import Job
 
 __all__ = ["WaitingJobs"]
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from ..decoding.reader import ReadBatch, read_in_pieces
 from ..errors import AnswerTimeoutError, StreamError
 from ..models.model import Model
 from .batch import Batch
-from .generation import Job
+from .jobs import Job
 from .waiting import WaitingJobs
 
 __all__ = ["MOST_ROWS", "PIECE_TOKENS", "Load", "Worker", "worker_of"]
@@ -61,7 +60,6 @@ class _Reading:
 
     jobs: list[Job]
     pieces: Generator[None, None, ReadBatch]
-    started: float
 
 
 class _Nobody(Exception):
@@ -158,6 +156,7 @@ class Worker:
     def work(self, stop: threading.Event) -> None:
         """Turns, until nothing is left to do or the thread is to end."""
         while not stop.is_set():
+            _calm.wait()  # a lock alone would be taken again before who waits for it looks
             with self.turn:
                 try:
                     if not self._turn():
@@ -215,22 +214,28 @@ class Worker:
             [job.plan for job in cohort],
             tokens=min(PIECE_TOKENS, engine.pass_tokens) if len(self._batch) else None,
         )
-        self._reading = _Reading(cohort, pieces, time.perf_counter())
+        self._reading = _Reading(cohort, pieces)
 
     def _read(self, reading: _Reading) -> None:
         """One more piece of the prompts that are being read."""
+        batch: ReadBatch | None = None
         try:
             with kept_deadline(_Watch(reading.jobs)):
                 _Watch(reading.jobs).check()
                 next(reading.pieces)
         except StopIteration as end:
-            self._reading = None
-            self._batch.add(reading.jobs, end.value, reading.started)
+            self._reading, batch = None, end.value
         except _Nobody:
             self._reading = None
         except Exception as error:
             self._reading = None
             self._read_again(reading.jobs, error)
+        if batch is not None:
+            try:
+                self._batch.add(reading.jobs, batch)
+            except Exception as error:
+                for job in reading.jobs:
+                    job.sink.fail(job.index, error)
 
     def _read_again(self, jobs: list[Job], error: Exception) -> None:
         """Questions whose reading failed: those that can do without the others' company go without it."""
@@ -317,11 +322,14 @@ def _end() -> None:
 
 
 _held: list[Worker] = []
+_calm = threading.Event()  # while nobody forks
+_calm.set()
 
 
 def _hold() -> None:
     """Before a fork: all threads are between turns, so that the child finds no lock held."""
     _making.acquire()
+    _calm.clear()
     _held.extend(_workers)
     for worker in _held:
         worker.turn.acquire()
@@ -330,10 +338,14 @@ def _hold() -> None:
 def _release() -> None:
     while _held:
         _held.pop().turn.release()
+    _calm.set()
     _making.release()
 
 
 def _renew() -> None:
+    global _calm
+    _calm = threading.Event()
+    _calm.set()
     for worker in _held:
         worker.renew()
     _held.clear()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from ..answers.answer import Answer
-from ..engine.generation import NO_PASSAGES
+from ..engine.jobs import NO_PASSAGES
 from ..engine.nbce import NBCE
 from ..errors import ContextLengthError, NbceWarning
 from ..evidence.identifiers import identifiers, names_in

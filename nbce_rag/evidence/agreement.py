@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from .content_words import content_words
 from .evidence import TokenEvidence
 from .passage_words import PassageWords, words_of
 from .words import fold
@@ -53,13 +51,11 @@ class Agreement:
     of the stretch stand in it (`nbce_rag.evidence.passage_words`).
 
     Args:
-        text: the answer.
         texts: what the passages hold, titles too; of one that is "" nothing is known.
         copied: the texts by which passages are copies of each other.
     """
 
-    def __init__(self, text: str, texts: Sequence[str], copied: Sequence[str]) -> None:
-        self._text = text
+    def __init__(self, texts: Sequence[str], copied: Sequence[str]) -> None:
         self._texts = texts
         self._words: dict[int, PassageWords] = {}
         first: dict[str, int] = {}
@@ -97,25 +93,21 @@ class Agreement:
         least = given.passages[best] - max(_FACTOR, _NATS_A_TOKEN * given.tokens)
         return copies | {place for place in places if given.passages[place] >= least > -math.inf}
 
-    def says(self, place: int, start: int, end: int, given: Likelihoods) -> bool:
-        """Whether a stretch of the answer is what a passage says, and not what the model knows anyway."""
+    def says(self, place: int, content: Callable[[], Sequence[str]], given: Likelihoods) -> bool:
+        """Whether a stretch of the answer is what a passage says, and not what the model knows anyway.
+
+        Args:
+            place: the passage.
+            content: gives the numbers and names of the stretch (`nbce_rag.evidence.content_words`).
+            given: what the rows gave the stretch.
+        """
         if given.lift(place) >= _LIFT:
             return True
-        if not self._texts[place]:
+        if not self._texts[place] or not (words := content()):
             return False
-        spans = [(a, b) for a, b in self._content_words if start <= a and b <= end]
-        if spans and place not in self._words:
+        if place not in self._words:
             self._words[place] = words_of(self._texts[place])
-        return bool(spans) and not any(self._words[place].absent(self._text[a:b]) for a, b in spans)
-
-    def is_one_name(self, one: tuple[int, int], other: tuple[int, int]) -> bool:
-        """Whether two words of the answer are names or numbers with nothing but blanks between them."""
-        spans = self._content_words
-        return one in spans and other in spans and not self._text[one[1] : other[0]].strip()
-
-    @cached_property
-    def _content_words(self) -> list[tuple[int, int]]:
-        return content_words(self._text)
+        return not any(self._words[place].absent(word) for word in words)
 
 
 def likelihoods(parts: Sequence[tuple[TokenEvidence, float]], owners: Sequence[int]) -> Likelihoods | None:

@@ -18,12 +18,12 @@ from .evidence import Citation, Support, TokenEvidence
 from .identifiers import names_stand
 from .quote import quote_of
 from .stretch import Stretch
-from .unit_evidence import cited_units
-from .units import is_short, units
+from .unit_evidence import CitedUnits
+from .units import Unit, UnitReader, is_short
 from .verbatim import FoldedText
 from .word_evidence import cited_words
 
-__all__ = ["cite"]
+__all__ = ["CitationStream", "cite"]
 
 
 def cite(
@@ -37,7 +37,7 @@ def cite(
     An answer of one line and fewer than 12 words (of Chinese and Japanese, 24 characters) is short: it is
     cited by words, as `cited_words` says, each citation naming one passage and those that say the same; none
     if a name of code in it does not stand in them. Any other is cited by
-    sentences, clauses of long sentences, list items and lines of code, as `cited_units` says, and a
+    sentences, clauses of long sentences, list items and lines of code, as `CitedUnits` says, and a
     citation may name passages that say different things.
 
     Passages that say the same (`nbce_rag.evidence.agreement`) count together and are named together, the one
@@ -58,32 +58,105 @@ def cite(
     Raises:
         InputError: `threshold` is not in [0, 1], or a token's weights and `passages` differ in number.
     """
-    if not 0 <= threshold <= 1:
-        raise InputError(f"the citation threshold is {threshold}; give a share from 0 to 1, such as 0.5")
-    for token in tokens:
-        if len(token.weights) != len(passages):
-            raise InputError(
-                f"token {token.text!r} has {len(token.weights)} weights for {len(passages)} passages; "
-                "give the passages that the answer was decoded with, in their order"
-            )
-    # An answer that is one fence has a word, the code's language, and says nothing.
-    if not passages or not units(text):
-        return ()
+    stream = CitationStream(passages, threshold)
+    return (*stream.push(text, tokens), *stream.finish())
 
-    first_of_id: dict[str, int] = {}
-    owners = [first_of_id.setdefault(passage.id, place) for place, passage in enumerate(passages)]
-    texts = [passage.text and f"{passage.title or ''}\n{passage.text}" for passage in passages]
-    agreement = Agreement(text, texts, [passage.text for passage in passages])
-    if is_short(text):
-        stretches = [
+
+class CitationStream:
+    """The citations of an answer that grows: each comes as soon as nothing that follows can change it.
+
+    What `push` and `finish` return, in order, is what `cite` returns for the whole answer, however it was cut
+    into pieces. Nothing is certain before the answer is known to be long; those of a short one come at its
+    end. Then a citation comes behind its stretch: when the next sentence, line or item is known to cite
+    other passages, or the paragraph, table or code block has ended (`nbce_rag.evidence.unit_evidence`).
+
+    Args:
+        passages, threshold: As in `cite`.
+
+    Raises:
+        InputError: `threshold` is not in [0, 1].
+    """
+
+    def __init__(self, passages: Sequence[Passage], threshold: float = 0.5) -> None:
+        if not 0 <= threshold <= 1:
+            raise InputError(f"the citation threshold is {threshold}; give a share from 0 to 1, such as 0.5")
+        self._passages = passages
+        self._threshold = threshold
+        first_of_id: dict[str, int] = {}
+        self._owners = [first_of_id.setdefault(passage.id, place) for place, passage in enumerate(passages)]
+        self._texts = [passage.text and f"{passage.title or ''}\n{passage.text}" for passage in passages]
+        self._agreement = Agreement(self._texts, [passage.text for passage in passages])
+        self._folded: dict[int, FoldedText] = {}
+        self._reader = UnitReader()
+        self._cited = CitedUnits(self._owners, self._texts, self._agreement, threshold)
+        self._is_long = False
+        self._next_count = 0  # length of the text at which its words are counted again
+        self._units: list[Unit] = []  # while it is short
+        self._tokens: list[TokenEvidence] = []
+
+    @property
+    def text(self) -> str:
+        """The answer so far; "" without passages."""
+        return self._reader.text
+
+    def push(self, text: str, tokens: Sequence[TokenEvidence]) -> tuple[Citation, ...]:
+        """Take in more of the answer.
+
+        Args:
+            text: What follows the text so far.
+            tokens: What follows the tokens so far. A token comes with its text or later.
+
+        Returns:
+            The citations that are now certain, behind those of earlier calls.
+
+        Raises:
+            InputError: a token's weights and the passages differ in number.
+        """
+        for token in tokens:
+            if len(token.weights) != len(self._passages):
+                raise InputError(
+                    f"token {token.text!r} has {len(token.weights)} weights for {len(self._passages)} "
+                    "passages; give the passages that the answer was decoded with, in their order"
+                )
+        if not self._passages:
+            return ()
+        self._units += self._reader.push(text)
+        self._tokens += tokens
+        return self._citations(self._of_units(self._reader.group) if self._has_many_words() else ())
+
+    def finish(self) -> tuple[Citation, ...]:
+        """Nothing follows: the rest of the citations."""
+        if not self._passages:
+            return ()
+        text = self._reader.text
+        self._units += self._reader.finish()
+        if self._is_long or not is_short(text):
+            return self._citations(self._of_units(None))
+        if not self._units:  # an answer that is one fence has a word, the code's language, and says nothing
+            return ()
+        return self._citations(
             stretch
-            for stretch in cited_words(text, tokens, owners, agreement, threshold)
-            if _stands(text[stretch.start : stretch.end], [texts[place] for place, _ in stretch.shares])
-        ]
-    else:
-        stretches = cited_units(text, tokens, owners, texts, agreement, threshold)
-    folded: dict[int, FoldedText] = {}
-    return tuple(_citation(text, stretch, passages, folded) for stretch in stretches)
+            for stretch in cited_words(text, self._tokens, self._owners, self._agreement, self._threshold)
+            if _stands(text[stretch.start : stretch.end], [self._texts[place] for place, _ in stretch.shares])
+        )
+
+    def _has_many_words(self) -> bool:
+        """Whether the answer is known to be long. Its words are not counted for every piece of it."""
+        text = self._reader.text
+        if not self._is_long and len(text) >= self._next_count:
+            self._is_long = not is_short(text)
+            self._next_count = len(text) + 1 + len(text) // 8
+        return self._is_long
+
+    def _of_units(self, group: int | None) -> list[Stretch]:
+        """The stretches of a long answer that are now certain; `group` is the least one to come, if any."""
+        units, self._units = self._units, []
+        tokens, self._tokens = self._tokens, []
+        return self._cited.push(self._reader.text, units, tokens, group)
+
+    def _citations(self, stretches: Iterable[Stretch]) -> tuple[Citation, ...]:
+        text = self._reader.text
+        return tuple(_citation(text, stretch, self._passages, self._folded) for stretch in stretches)
 
 
 def _stands(part: str, texts: Sequence[str]) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Set
 from typing import Literal, TypeAlias
 
 from .blocks import code_blocks
@@ -18,7 +18,7 @@ from .quantities import quantities
 from .units import is_short
 from .words import is_cjk, words
 
-__all__ = ["content_words", "script_of"]
+__all__ = ["StretchWords", "content_words", "script_of", "skipped_spans"]
 
 Script: TypeAlias = Literal["cased", "uncased", "cjk", "unspaced"]
 
@@ -74,24 +74,73 @@ def content_words(text: str) -> list[tuple[int, int]]:
     Args:
         text: an answer, of any length and in any script.
     """
-    is_long = not is_short(text)
-    skipped = [(block.start, block.end) for block in code_blocks(text)]
-    skipped += [
-        match.span()
-        for pattern in (_MEMBER, _CODE_SPAN, _NUMBERED, _TABLE_HEAD)
-        for match in pattern.finditer(text)
-    ]
-    spans, whole = _spans(text)
+    return _told(text, 0, len(text), not is_short(text), skipped_spans(text), frozenset())
+
+
+def skipped_spans(text: str) -> list[tuple[int, int]]:
+    """Code blocks and the heads of tables, in which no word counts, as (start, end) in characters."""
+    heads = [match.span() for match in _TABLE_HEAD.finditer(text)]
+    return [*((block.start, block.end) for block in code_blocks(text)), *heads]
+
+
+class StretchWords:
+    """The numbers and names of the stretches of a long answer, in their order, while it grows.
+
+    They are those of `content_words`, but for what only the text behind a stretch tells: a word that begins
+    a sentence counts if it has a capital elsewhere in the stretch or in those before it.
+    """
+
+    def __init__(self) -> None:
+        self._names: set[str] = set()
+
+    def read(
+        self, text: str, start: int, end: int, skipped: Iterable[tuple[int, int]] = ()
+    ) -> list[tuple[int, int]]:
+        """The words of the next stretch as (start, end) character spans.
+
+        Args:
+            text: the answer, at least up to the end of the stretch.
+            start, end: the stretch, which cuts no word and stands behind those before it.
+            skipped: what `skipped_spans` says of it.
+        """
+        spans = _told(text, start, end, True, skipped, self._names)
+        self._names.update(text[begin:stop] for begin, stop in spans)
+        return spans
+
+
+def _told(
+    text: str,
+    start: int,
+    end: int,
+    is_long: bool,
+    skipped: Iterable[tuple[int, int]],
+    names: Set[str],
+) -> list[tuple[int, int]]:
+    """The numbers and names of text[start:end], which cuts no word, read with what stands before it.
+
+    Args:
+        text, start, end: the stretch.
+        is_long: whether the text is no short fact.
+        skipped: spans in which nothing counts, beside those that are told here.
+        names: words that stand elsewhere with a capital of their own.
+    """
+    before = text[max(0, start - 40) : start]
+    line = start - len(before) + len(before.rstrip(" \t"))
+    skipped = [*skipped, *(match.span() for match in _NUMBERED.finditer(text, line, end))]
+    skipped += [match.span() for each in (_MEMBER, _CODE_SPAN) for match in each.finditer(text, start, end)]
+    spans, whole = _spans(text[start:end])
+    spans = [(start + begin, start + stop) for begin, stop in spans]
     spans = [span for span in spans if not any(span[0] < stop and begin < span[1] for begin, stop in skipped)]
     result, initial = [], []
-    for at, (start, end) in enumerate(spans):
-        following = spans[at + 1] if at + 1 < len(spans) else (end, end)
-        if start in whole or _is_content(text, start, end, following, is_long):
-            result.append((start, end))
+    for at, (begin, stop) in enumerate(spans):
+        following = spans[at + 1] if at + 1 < len(spans) else (stop, stop)
+        if begin - start in whole or _is_content(text, begin, stop, following, is_long):
+            result.append((begin, stop))
         else:
-            initial.append((start, end))
-    names = {text[start:end] for start, end in result}
-    return sorted([*result, *(span for span in initial if text[span[0] : span[1]] in names)])
+            initial.append((begin, stop))
+    own = {text[begin:stop] for begin, stop in result}
+    result += [span for span in initial if (word := text[span[0] : span[1]]) in own or word in names]
+    return sorted(result)
 
 
 def script_of(word: str) -> Script:

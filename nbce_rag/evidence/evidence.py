@@ -169,10 +169,10 @@ class Timings:
 
     Attributes:
         retrieve: Search for the passages; None when they were given.
-        prefill: Reading the prompts of all rows.
+        prefill: Waiting for its turn, and reading the prompts of all rows.
         first_token: From the question to its first token; None when there is no token, or the text was given.
         decode: From the end of the prefill to the last token.
-        total: All of it, and the time that it waited for others to be read or to leave.
+        total: All of it.
     """
 
     retrieve: float | None

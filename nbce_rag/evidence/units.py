@@ -5,19 +5,20 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Iterator
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import NamedTuple
 
-from .blocks import Kind, blocks
+from .blocks import Block, BlockReader, Kind, lines
 from .words import sized_words, word_count
 
-__all__ = ["LONG", "Unit", "is_short", "units"]
+__all__ = ["LONG", "Unit", "UnitReader", "is_short", "units"]
 
 LONG = 12
 """Words from which on an answer is no short fact. See method.md for what it was set by."""
 
 _LONG_SENTENCE = 25  # words; a longer one is parted into clauses
 _SHORT_CLAUSE = 8  # words; no clause has fewer
+_BEGINNING = 100  # characters of a line that tell what it is, if anything does before its end
 
 # No blank follows the ends of Chinese and Japanese sentences. What must follow the others is looked at
 # afterwards, so that a long row of dots is passed over once and not once for every dot.
@@ -32,6 +33,7 @@ _CLAUSE = re.compile(
     "|\\s(?=[\u2013\u2014-]\\s)"
 )
 _DASH = re.compile("\\s*(?:[\u2013\u2014-]\\s+)?")
+_RULE = re.compile(r"[ \t]*\|[ \t:|-]+")  # below the head of a table
 
 
 class Unit(NamedTuple):
@@ -42,6 +44,7 @@ class Unit(NamedTuple):
         kind: The kind of the block that it is in.
         group: Equal for the units of one paragraph, list item, table or code block.
         size: Its words, a Chinese or Japanese character counting half.
+        is_head: Whether it is the head of a table.
     """
 
     start: int
@@ -49,6 +52,7 @@ class Unit(NamedTuple):
     kind: Kind
     group: int
     size: float
+    is_head: bool = False
 
 
 def is_short(text: str) -> bool:
@@ -64,55 +68,148 @@ def units(text: str) -> list[Unit]:
     table are one unit, and so is a line of code with those behind it that hold no words, such as a
     bracket alone.
     """
-    spans = sized_words(text)
+    reader = UnitReader()
+    return [*reader.push(text), *reader.finish()]
+
+
+class UnitReader:
+    """The units of an answer that grows, each as soon as nothing that follows can change it.
+
+    A sentence is known with the character behind its end, a heading with its line's end, a line of a table or
+    of code with the next one.
+
+    Attributes:
+        text: The answer so far.
+    """
+
+    def __init__(self) -> None:
+        self.text = ""
+        self._blocks = BlockReader()
+        self._line = 0  # where the first line begins that is not whole
+        self._searched = 0  # up to where it has no end
+        self._is_text = False  # whether it is read already, as far as it goes
+        self._block: Block | None = None  # a paragraph or an item that may go on
+        self._sentence = 0  # where its first sentence begins that is not whole
+        self._scanned = 0  # up to where it has no end
+        self._ticks = (0, 0)  # backticks in it, up to where they are counted
+        self._row: Unit | None = None  # of code or a table, which the next line may belong to
+
+    @property
+    def group(self) -> int:
+        """The least group of the units that are not known yet."""
+        return self._blocks.group
+
+    def push(self, text: str) -> list[Unit]:
+        """Take in more of the answer: the units that are now known."""
+        self.text += text
+        return list(self._read())
+
+    def finish(self) -> list[Unit]:
+        """Nothing follows: the rest of the units."""
+        return [*self._read(is_whole=True), *self._close()]
+
+    def _read(self, *, is_whole: bool = False) -> Iterator[Unit]:
+        for start, end, after in lines(self.text, self._line, self._searched, is_whole=is_whole):
+            if self._is_text:
+                yield from self._sentences(self._blocks.extend(self.text, end))
+            else:
+                yield from self._take(start, end)
+            self._line, self._is_text = after, False
+        # Of a line end of two characters there may be the first.
+        self._searched = max(self._line, len(self.text) - 1)
+        if self._is_text:
+            yield from self._sentences(self._blocks.extend(self.text, len(self.text)))
+        elif self._blocks.is_text(self.text[self._line : self._line + _BEGINNING]):
+            yield from self._take(self._line, len(self.text))
+            self._is_text = True
+
+    def _take(self, start: int, end: int) -> Iterator[Unit]:
+        """The units that are known with the next line, which is whole, or known to be of a paragraph."""
+        row, block = self._row, self._blocks.read(self.text, start, end)
+        if block is None:
+            if row is None or row.kind != "code" or not self._blocks.fence:  # a blank line parts no code
+                yield from self._close(is_head=_RULE.fullmatch(self.text, start, end) is not None)
+            return
+        if self._block is not None and block.start == self._block.start:
+            yield from self._sentences(block)
+            return
+        size = word_count(self.text[block.start : block.end])
+        if block.kind == "code" and not size:
+            if row is not None and row.group == block.group:
+                self._row = row._replace(end=block.end)
+            return
+        yield from self._close(is_head=_RULE.fullmatch(self.text, start, end) is not None)
+        if block.kind in ("prose", "item"):
+            self._sentence = self._scanned = block.start
+            self._ticks = (0, block.start)
+            yield from self._sentences(block)
+        elif size:
+            unit = Unit(block.start, block.end, block.kind, block.group, size)
+            if block.kind == "heading":
+                yield unit
+            else:
+                self._row = unit
+
+    def _close(self, *, is_head: bool = False) -> Iterator[Unit]:
+        """The end of the block that is open: what is left of it."""
+        row, block = self._row, self._block
+        self._row = self._block = None
+        if row is not None:
+            yield row._replace(is_head=is_head and row.kind == "row")
+        if block is not None:
+            yield from self._parts(block, block.end)
+
+    def _sentences(self, block: Block) -> Iterator[Unit]:
+        """The units of the sentences of a paragraph or an item that are known by now."""
+        self._block, text = block, self.text
+        for match in _END.finditer(text, self._scanned, block.end):
+            at = match.end()
+            if at == len(text):
+                self._scanned = match.start()
+                return
+            is_wide = match.group(1)[-1] in _WIDE_ENDS
+            if not (is_wide or text[at].isspace()):
+                continue
+            is_short = match.group(1) == "." and _ABBREVIATED.search(
+                text, max(self._sentence, match.end(1) - 8), match.end(1)
+            )
+            ticks, counted = self._ticks
+            self._ticks = (ticks + text.count("`", counted, at), at)
+            if is_short or self._ticks[0] % 2:
+                continue
+            yield from self._parts(block, at)
+            self._sentence = at
+            self._ticks = (0, at)
+        self._scanned = block.end
+
+    def _parts(self, block: Block, end: int) -> Iterator[Unit]:
+        """The units of the sentence that ends at a place: clauses, where it is long."""
+        sentence = self.text[self._sentence : end]
+        begin = self._sentence + len(sentence) - len(sentence.lstrip())
+        text = sentence.strip()
+        for start, stop, size in _clauses(text):
+            if size:
+                yield Unit(begin + start, begin + stop, block.kind, block.group, size)
+
+
+def _clauses(sentence: str) -> Iterator[tuple[int, int, float]]:
+    """(start, end, size) of the clauses of a long sentence, without outer white space; all of a short one."""
+    spans = sized_words(sentence)
     starts = [start for start, _, _ in spans]
     before = list(accumulate((size for _, _, size in spans), initial=0.0))
 
     def size(start: int, end: int) -> float:
         return before[bisect_left(starts, end)] - before[bisect_left(starts, start)]
 
-    def clauses(start: int, end: int) -> Iterator[tuple[int, int]]:
-        if size(start, end) > _LONG_SENTENCE:
-            for match in _CLAUSE.finditer(text, start, end):
-                if min(size(start, match.end()), size(match.end(), end)) < _SHORT_CLAUSE:
-                    continue
-                if _is_whole(text[start : match.end()]):
-                    yield start, match.end()
-                    start = _DASH.match(text, match.end(), end).end()  # type: ignore[union-attr]
-        yield start, end
-
-    result: list[Unit] = []
-    for block in blocks(text):
-        parts: Iterator[tuple[int, int]] = iter([(block.start, block.end)])
-        if block.kind in ("prose", "item"):
-            parts = (
-                part for sentence in _sentences(text, block.start, block.end) for part in clauses(*sentence)
-            )
-        for start, end in parts:
-            end = start + len(text[start:end].rstrip())
-            words = size(start, end)
-            if words:
-                result.append(Unit(start, end, block.kind, block.group, words))
-            elif block.kind == "code" and result and result[-1].group == block.group:
-                result[-1] = result[-1]._replace(end=end)
-    return result
-
-
-def _sentences(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """The sentences of text[start:end], each from its first character to the next one's."""
-    cuts = [start]
-    for match in _END.finditer(text, start, end):
-        at = match.end()
-        is_wide = match.group(1)[-1] in _WIDE_ENDS
-        if at == end or not (is_wide or text[at].isspace()):
-            continue
-        is_short = match.group(1) == "." and _ABBREVIATED.search(
-            text, max(cuts[-1], match.end(1) - 8), match.end(1)
-        )
-        if is_short or text.count("`", cuts[-1], at) % 2:
-            continue
-        cuts.append(at + len(text[at:end]) - len(text[at:end].lstrip()))
-    return pairwise([*cuts, end])
+    start, end = 0, len(sentence)
+    if size(start, end) > _LONG_SENTENCE:
+        for match in _CLAUSE.finditer(sentence):
+            if min(size(start, match.end()), size(match.end(), end)) < _SHORT_CLAUSE:
+                continue
+            if _is_whole(sentence[start : match.end()]):
+                yield start, start + len(sentence[start : match.end()].rstrip()), size(start, match.end())
+                start = _DASH.match(sentence, match.end()).end()  # type: ignore[union-attr]
+    yield start, end, size(start, end)
 
 
 def _is_whole(part: str) -> bool:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ..passages import Passage
-from .content_words import content_words, script_of
+from .content_words import StretchWords, content_words, script_of, skipped_spans
 from .evidence import Citation
 from .passage_words import PassageWords, words_of
+from .units import is_short
 from .verbatim import FoldedText
 
-__all__ = ["CitedWords", "UnsupportedWords", "count_cited_words", "unsupported_words"]
+__all__ = ["CitedWords", "UnsupportedReader", "UnsupportedWords", "count_cited_words", "unsupported_words"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,30 +56,66 @@ def unsupported_words(
     Returns:
         Words, ordered and disjoint. Neighbours on one line with nothing but blanks between them are one.
     """
-    lookup = _Lookup(passages)
-    result: list[UnsupportedWords] = []
-    for start, end, named in _cited(text, citations, lookup, is_cut):
+    return UnsupportedReader(passages).push(text, citations, is_cut=is_cut)
+
+
+class UnsupportedReader:
+    """What `unsupported_words` says of an answer that grows, citation by citation.
+
+    Of a long answer a citation is read with what stands before it, so that what follows changes nothing.
+
+    Args:
+        passages: the passages that were read.
+    """
+
+    def __init__(self, passages: Sequence[Passage]) -> None:
+        self._count = len(passages)
+        self._lookup = _Lookup(passages)
+        self._words = _CitedContent()
+
+    def push(
+        self,
+        text: str,
+        citations: Sequence[Citation],
+        *,
+        is_cut: bool = False,
+        is_long: bool | None = None,
+    ) -> tuple[UnsupportedWords, ...]:
+        """Words in further citations, which stand behind those of earlier calls.
+
+        Args:
+            text: the answer so far.
+            citations: the further ones.
+            is_cut: as in `unsupported_words`.
+            is_long: whether the whole answer is no short fact; None tells it from the text so far.
+        """
+        result: list[UnsupportedWords] = []
+        for citation, spans in self._words.of(text, citations, is_cut, is_long):
+            found: list[UnsupportedWords] = []
+            for start, end in spans:
+                for one in self._absent(text, start, end, self._lookup.places(citation)):
+                    if found and _are_one(text, found[-1], one):
+                        before = found.pop()
+                        one = replace(one, start=before.start, text=text[before.start : one.end])
+                    found.append(one)
+            result += found
+        return tuple(result)
+
+    def _absent(self, text: str, start: int, end: int, named: Sequence[int]) -> Iterator[UnsupportedWords]:
+        """What of a word stands in none of the passages that are cited for it."""
         word = text[start:end]
-        for first, last in lookup.absent(word, named):
+        for first, last in self._lookup.absent(word, named) if named else ():
             missing = word[first:last]
-            others = (k for k in range(len(passages)) if k not in named and not lookup.absent(missing, [k]))
-            one = UnsupportedWords(start + first, start + last, missing, next(others, None))
-            before = result[-1] if result else None
-            if before and _are_one(text, before, one, citations):
-                one = UnsupportedWords(before.start, one.end, text[before.start : one.end], one.passage)
-                result.pop()
-            result.append(one)
-    return tuple(result)
+            others = (
+                k for k in range(self._count) if k not in named and not self._lookup.absent(missing, [k])
+            )
+            yield UnsupportedWords(start + first, start + last, missing, next(others, None))
 
 
-def _are_one(
-    text: str, before: UnsupportedWords, one: UnsupportedWords, citations: Sequence[Citation]
-) -> bool:
-    """Whether words are shown with those before them: in one citation and line, with blanks between."""
+def _are_one(text: str, before: UnsupportedWords, one: UnsupportedWords) -> bool:
+    """Whether words of one citation are shown together: on one line, with blanks between."""
     between = text[before.end : one.start]
-    if before.passage != one.passage or between.strip() or "\n" in between:
-        return False
-    return any(citation.start <= before.start and one.end <= citation.end for citation in citations)
+    return before.passage == one.passage and not between.strip() and "\n" not in between
 
 
 class CitedWords(NamedTuple):
@@ -102,12 +138,14 @@ def count_cited_words(
     """Counts what `unsupported_words` looks up. Arguments are the same."""
     lookup = _Lookup(passages)
     total = standing = verbatim = 0
-    for start, end, named in _cited(text, citations, lookup, is_cut):
-        word = text[start:end]
-        total += 1
-        if not lookup.absent(word, named):
-            standing += 1
-            verbatim += any(lookup.is_verbatim(word, place) for place in named)
+    for citation, spans in _CitedContent().of(text, citations, is_cut, None):
+        named = lookup.places(citation)
+        for start, end in spans if named else ():
+            word = text[start:end]
+            total += 1
+            if not lookup.absent(word, named):
+                standing += 1
+                verbatim += any(lookup.is_verbatim(word, place) for place in named)
     return CitedWords(total, standing, verbatim)
 
 
@@ -154,22 +192,31 @@ class _Lookup:
         return least
 
 
-def _cited(
-    text: str, citations: Sequence[Citation], lookup: _Lookup, is_cut: bool
-) -> list[tuple[int, int, list[int]]]:
-    """Content words inside of citations, with the passages that are cited there."""
-    named = [(citation, places) for citation in citations if (places := lookup.places(citation))]
-    if not named:
-        return []
-    spans = content_words(text)
-    if is_cut and spans and _goes_on(text, *spans[-1]):
-        spans.pop()
-    starts = [start for start, _ in spans]
-    result = []
-    for citation, places in named:
-        inside = spans[bisect_left(starts, citation.start) : bisect_left(starts, citation.end)]
-        result += [(start, end, places) for start, end in inside if end <= citation.end]
-    return result
+class _CitedContent:
+    """The numbers and names inside of citations, in their order."""
+
+    def __init__(self) -> None:
+        self._words = StretchWords()
+        self._end = 0  # up to where the answer is read
+
+    def of(
+        self, text: str, citations: Iterable[Citation], is_cut: bool, is_long: bool | None
+    ) -> Iterator[tuple[Citation, list[tuple[int, int]]]]:
+        """Further citations with the spans of their words."""
+        is_long = not is_short(text) if is_long is None else is_long
+        skipped = skipped_spans(text) if is_long else []
+        spans = [] if is_long else content_words(text)
+        for citation in citations:
+            start, end = citation.start, citation.end
+            if is_long:
+                self._words.read(text, self._end, start, skipped)
+                inside = self._words.read(text, start, end, skipped)
+                self._end = end
+            else:
+                inside = [span for span in spans if start <= span[0] and span[1] <= end]
+            if is_cut and inside and _goes_on(text, *inside[-1]):
+                inside.pop()
+            yield citation, inside
 
 
 def _goes_on(text: str, start: int, end: int) -> bool:

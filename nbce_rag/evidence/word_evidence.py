@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property, partial
 from typing import NamedTuple
 
 from .agreement import LEAST_SHARE, Agreement, Likelihoods, joined, likelihoods
+from .content_words import content_words
 from .evidence import TokenEvidence
 from .stretch import Stretch
 from .words import words
@@ -55,8 +57,9 @@ def cited_words(
         counted by their characters.
     """
     by_word = _by_word(words(text), tokens, owners)
+    named = _named(by_word, agreement, _Content(text))
     stretches: list[Stretch] = []
-    for places, run, ceiling in _runs(_named(by_word, agreement), threshold, len(text)):
+    for places, run, ceiling in _runs(named, threshold, len(text)):
         start, end = _grown(text, run, stretches[-1].end if stretches else 0, ceiling)
         shares = {place: _mean(run, place) for place in places}
         best = sorted((place for place in places if shares[place] > 0), key=lambda k: (-shares[k], k))
@@ -113,12 +116,33 @@ class _Lead(NamedTuple):
     total: Likelihoods | None
 
 
-def _named(by_word: Sequence[_Word], agreement: Agreement) -> Iterator[tuple[_Word, frozenset[int]]]:
+class _Content:
+    """The numbers and names of the answer."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    @cached_property
+    def _spans(self) -> list[tuple[int, int]]:
+        return content_words(self._text)
+
+    def inside(self, start: int, end: int) -> list[str]:
+        """Those of a stretch."""
+        return [self._text[a:b] for a, b in self._spans if start <= a and b <= end]
+
+    def is_one_name(self, one: tuple[int, int], other: tuple[int, int]) -> bool:
+        """Whether two words are numbers or names with nothing but blanks between them."""
+        return one in self._spans and other in self._spans and not self._text[one[1] : other[0]].strip()
+
+
+def _named(
+    by_word: Sequence[_Word], agreement: Agreement, content: _Content
+) -> Iterator[tuple[_Word, frozenset[int]]]:
     """Each word with its leading passage and those that say the same; none where it has no evidence."""
     leads: list[_Lead] = []  # since the lead came to a passage that says something else
     for word in by_word:
         if not word.evidence:
-            yield from _settled(leads, agreement)
+            yield from _settled(leads, agreement, content)
             yield word, frozenset()
             leads = []
             continue
@@ -127,35 +151,35 @@ def _named(by_word: Sequence[_Word], agreement: Agreement) -> Iterator[tuple[_Wo
             total = joined(leads[-1].total, word.given)
             alike = agreement.alike(leads[-1].alike, best, total)
         else:
-            yield from _settled(leads, agreement)
+            yield from _settled(leads, agreement, content)
             leads, total = [], word.given
             alike = agreement.alike(range(len(word.evidence)), best, total)
         leads.append(_Lead(word, best, alike, total))
-    yield from _settled(leads, agreement)
+    yield from _settled(leads, agreement, content)
 
 
-def _settled(leads: Sequence[_Lead], agreement: Agreement) -> Iterator[tuple[_Word, frozenset[int]]]:
+def _settled(
+    leads: Sequence[_Lead], agreement: Agreement, content: _Content
+) -> Iterator[tuple[_Word, frozenset[int]]]:
     """The words with those of the passages that say what all of these words say, as far as they go along."""
     named: list[set[int]] = [{lead.best} for lead in leads]
     for place in frozenset[int]().union(*(lead.alike for lead in leads)):
         along = [at for at, lead in enumerate(leads) if place in lead.alike]
         while along and any(
-            _is_one_name(leads[along[-1]], lead, agreement) for lead in leads[along[-1] + 1 :][:1]
+            content.is_one_name(leads[along[-1]].word[:2], lead.word[:2])
+            for lead in leads[along[-1] + 1 :][:1]
         ):
             along.pop()
         if not along or _mean([leads[at].word for at in along], place) < LEAST_SHARE:
             continue
-        start, end, total = leads[along[0]].word.start, leads[along[-1]].word.end, leads[along[-1]].total
+        inside = partial(content.inside, leads[along[0]].word.start, leads[along[-1]].word.end)
+        total = leads[along[-1]].total
         is_copy = any(agreement.is_copy(place, leads[at].best) for at in along)
-        if is_copy or (total is not None and agreement.says(place, start, end, total)):
+        if is_copy or (total is not None and agreement.says(place, inside, total)):
             for at in along:
                 named[at].add(place)
     for lead, places in zip(leads, named, strict=True):
         yield lead.word, frozenset(places)
-
-
-def _is_one_name(one: _Lead, other: _Lead, agreement: Agreement) -> bool:
-    return agreement.is_one_name((one.word.start, one.word.end), (other.word.start, other.word.end))
 
 
 def _runs(

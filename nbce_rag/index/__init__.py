@@ -1,4 +1,4 @@
-"""The passage index: a folder that SQLite and FAISS share.
+"""The passage index: a folder that SQLite and FAISS share, or a database (`postgres`) by the same class.
 
 `passages.sqlite` (WAL) is the truth: passages, metadata, vectors in float32, an inverted index of the
 metadata, an FTS5 index of the words, and the list of the vector files. A change is one transaction in it,
@@ -30,7 +30,7 @@ _HOME = {
     "AllOf": "filters.conditions",
     "AnyOf": "filters.conditions",
     "Predicate": "filters.conditions",
-    "CheckReport": "health",
+    "CheckReport": "reports",
     "Condition": "filters.conditions",
     "CrossEncoderReranker": "reranking",
     "GENERATED": "filters.conditions",
@@ -41,7 +41,7 @@ _HOME = {
     "Reranker": "reranking",
     "RerankerLike": "reranking",
     "SearchOptions": "search",
-    "SourceEntry": "passage_index",
+    "SourceEntry": "reports",
     "SyncReport": "sync",
     "FieldTest": "filters.conditions",
     "Where": "filters.conditions",
@@ -86,9 +86,9 @@ if TYPE_CHECKING:
         as_condition,
     )
     from .folder import IndexFolder
-    from .health import CheckReport
     from .ingestion import AddReport
-    from .passage_index import PassageIndex, SourceEntry
+    from .passage_index import PassageIndex
+    from .reports import CheckReport, SourceEntry
     from .reranking import CrossEncoderReranker, Reranker, RerankerLike
     from .search import SearchMode, SearchOptions
     from .sync import SyncReport

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,12 +21,12 @@ Vector = NDArray[np.float32]
 
 
 class Encoder:
-    """Makes vectors of length 1 for the index at `path`, whose vectors have `dimension` numbers."""
+    """Makes vectors of length 1 for the index at `location`, whose vectors have `dimension` numbers."""
 
-    def __init__(self, path: Path, embedder: Embedder, dimension: int) -> None:
+    def __init__(self, location: str, embedder: Embedder, dimension: int) -> None:
         self.embedder = embedder
         self.dimension = dimension
-        self._path = path
+        self._location = location
 
     def passages(self, passages: Sequence[Passage]) -> dict[str, Vector]:
         """Vectors by id; what is embedded is `embedding_text`."""
@@ -88,7 +87,7 @@ class Encoder:
 
     def _mismatch(self, dimension: int) -> EmbedderMismatchError:
         name = self.embedder.name
-        return _mismatch(self._path, name, self.dimension, name, dimension)
+        return _mismatch(self._location, name, self.dimension, name, dimension)
 
 
 def embedding_text(passage: Passage) -> str:
@@ -103,12 +102,12 @@ def describe_embedder(embedder: Embedder) -> Description:
 
 
 def matching_embedder(
-    folder: Path, description: Description, embedder: EmbedderLike | None, *, maintenance: bool
+    location: str, description: Description, embedder: EmbedderLike | None, *, maintenance: bool
 ) -> Embedder:
     """The embedder to use for an index, which is the one it was made with.
 
     Args:
-        folder: of the index, for messages.
+        location: of the index, for messages.
         description: what the index records.
         embedder: the user's; None takes that of the description.
         maintenance: take one that cannot embed where it cannot be loaded by its name.
@@ -120,14 +119,14 @@ def matching_embedder(
         if maintenance:
             return AbsentEmbedder(name, dimension)
         raise EmbedderMismatchError(
-            f"The index at {folder} was made with the embedder {name!r} of {dimension} dimensions, "
+            f"The index at {location} was made with the embedder {name!r} of {dimension} dimensions, "
             "which cannot be loaded by its name: give it, as in PassageIndex.open(path, embedder=...)."
         )
     other = resolve_embedder(embedder)
     # A model that is not loaded yet has its dimension checked when it is first used.
     is_lazy = isinstance(other, SentenceTransformerEmbedder) and not other.loaded
     if other.name != name or not (is_lazy or other.dimension == dimension):
-        raise _mismatch(folder, name, dimension, other.name, None if is_lazy else other.dimension)
+        raise _mismatch(location, name, dimension, other.name, None if is_lazy else other.dimension)
     return other
 
 
@@ -161,11 +160,11 @@ def _unit(vector: NDArray[np.floating], owner: str) -> Vector:
 
 
 def _mismatch(
-    path: Path, name: str, dimension: int, other: str, other_dimension: int | None
+    location: str, name: str, dimension: int, other: str, other_dimension: int | None
 ) -> EmbedderMismatchError:
     """The error for an index that was made with another embedder, whose dimension may be unknown."""
     other_size = "" if other_dimension is None else f" of {other_dimension}"
     return EmbedderMismatchError(
-        f"The index at {path} was made with the embedder {name!r} of {dimension} dimensions, not with "
+        f"The index at {location} was made with the embedder {name!r} of {dimension} dimensions, not with "
         f"{other!r}{other_size}: open it with the former, or index the documents again elsewhere."
     )

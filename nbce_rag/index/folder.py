@@ -18,9 +18,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import IndexDamagedError, PassageIndexError
+from ..errors import IndexDamagedError, InputError, PassageIndexError
 from ..files import expand_home
 from ..values import shown
+from .address import is_database
 
 __all__ = ["Description", "IndexFolder"]
 
@@ -73,9 +74,17 @@ class IndexFolder:
 
     Attributes:
         path: where it is.
+
+    Raises:
+        InputError: it is the URL of a database, which has none.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        if is_database(path):
+            raise InputError(
+                "An index in a database has no folder: what is kept in one (keys and values, a calibration, "
+                "copies of it) needs an index in a folder."
+            )
         self.path = Path(expand_home(path))
 
     @property

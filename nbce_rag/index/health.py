@@ -1,4 +1,4 @@
-"""What is wrong with an index, and making anew what can be."""
+"""What is wrong with the folder of an index, and making anew what can be."""
 
 from __future__ import annotations
 
@@ -7,41 +7,20 @@ import sqlite3
 import zlib
 from collections.abc import Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from itertools import zip_longest
 
 from ..errors import IndexDamagedError, InputError
 from ..passages import Passage
 from .encoder import Encoder
+from .reports import CheckReport, SegmentReport
+from .rows import checksum
 from .sqlite import schema
 from .sqlite.attributes import attribute_rows
 from .sqlite.database import RESTORE, SqlRow
 from .sqlite.storage import Storage
-from .vectors.compaction import Compactor, SegmentReport
+from .vectors.compaction import Compactor
 
-__all__ = ["CheckReport", "check", "rebuild"]
-
-
-@dataclass(frozen=True, slots=True)
-class CheckReport:
-    """What `PassageIndex.check` found.
-
-    Attributes:
-        passages: How many there are.
-        problems: What is wrong, in sentences; empty when all is well.
-        segments: Of each FAISS file: "file", "vectors", "removed", "factory", "options", "recall".
-        tail: Vectors that are in SQLite only.
-    """
-
-    passages: int
-    problems: tuple[str, ...]
-    segments: tuple[SegmentReport, ...]
-    tail: int
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.problems
+__all__ = ["check", "rebuild"]
 
 
 _EXAMPLES = 5  # passages that a message names
@@ -202,7 +181,7 @@ def _passages(connection: sqlite3.Connection) -> sqlite3.Cursor:
 def _is_intact(row: SqlRow) -> bool:
     """Whether a passage is as it was written, and was written by an index."""
     _, passage_id, content, source, title, start, end, metadata, text, crc = row
-    if schema.checksum(passage_id, content, source, title, start, end, metadata, text) != crc:
+    if checksum(passage_id, content, source, title, start, end, metadata, text) != crc:
         return False
     try:
         Passage(text, passage_id, title, source, start, end)

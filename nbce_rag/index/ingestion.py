@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from numpy.typing import ArrayLike
 
@@ -24,7 +25,8 @@ from ..files import expand_home
 from ..passages import Passage
 from ..values import shown
 from .encoder import Encoder, Vector
-from .sqlite.storage import Row, Storage, json_metadata
+from .rows import Row, json_metadata
+from .storage import PassageStorage
 from .window import Window, window_of
 
 __all__ = [
@@ -77,7 +79,7 @@ class _File:
 class Ingestion:
     """Takes in passages for an index."""
 
-    def __init__(self, storage: Storage, encoder: Encoder) -> None:
+    def __init__(self, storage: PassageStorage[Any], encoder: Encoder) -> None:
         self._storage = storage
         self._encoder = encoder
 

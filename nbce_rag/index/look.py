@@ -14,9 +14,9 @@ import re
 from collections.abc import Callable, Iterable
 
 from ..passages import Passage
-from .sqlite.words import terms_of
+from .words import terms_of
 
-__all__ = ["half", "look_expression", "with_look"]
+__all__ = ["half", "look_terms", "with_look"]
 
 _NAMES = 6
 _RARE_TERMS = 3  # that stand in for a name: one of four characters has three pairs
@@ -34,10 +34,8 @@ _WITHIN_NAME = re.compile(
 )  # after an initial, or "St", a full stop too
 
 
-def look_expression(
-    question: str, passage: Passage, size: int, count: Callable[[str, int], int]
-) -> str | None:
-    """What to look for, as an expression of FTS5; None where the passage names nothing.
+def look_terms(question: str, passage: Passage, size: int, count: Callable[[str, int], int]) -> list[str]:
+    """Any of which is to be looked for; none where the passage names nothing.
 
     Args:
         question: The text of the first search.
@@ -63,11 +61,11 @@ def look_expression(
         rare = sorted((n, term) for n, term in ((count(term, _RARE), term) for term in rest) if 1 < n < _RARE)
         terms.update((term, None) for _, term in rare[: _RARE_TERMS * (_NAMES - len(names))])
     if not terms:
-        return None
+        return []
     stems = {_stem(term) for term in there}
     still_open = [term for term in asked if _stem(term) not in stems]
     terms.update((term, None) for term in still_open if count(term, common) < common)
-    return " OR ".join(terms)
+    return list(terms)
 
 
 def half(k: int) -> int:
@@ -118,4 +116,4 @@ def _terms(text: str) -> list[str]:
 
 def _stem(term: str) -> str:
     """The beginning of a word; pairs of characters are taken whole."""
-    return term.strip('"')[:_STEM]
+    return term[:_STEM]

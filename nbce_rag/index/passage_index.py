@@ -1,67 +1,40 @@
-"""PassageIndex: a folder of passages that are found by meaning. The package says how it is laid out."""
+"""PassageIndex: passages that are found by meaning. The package says how they are laid out in a folder."""
 
 from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, Unpack
+from typing import Any, Literal, Self
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from ..checks import check_text, check_texts
+from ..checks import check_texts
 from ..documents.document import source_of
 from ..documents.excludes import Excludes
-from ..documents.folders import file_key, path_of_key
+from ..documents.folders import file_key
 from ..documents.limits import READ_LIMITS, ReadLimits
-from ..embedding.embedder import Embedder
 from ..embedding.resolve import EmbedderLike, resolve_embedder
 from ..embedding.sentence_transformer import DEFAULT_EMBEDDER
-from ..errors import IndexNotFoundError, InputError, PassageIndexError, ReadError
+from ..errors import InputError, PassageIndexError, ReadError
 from ..passages import Passage
+from .copying import copy_index
 from .encoder import Encoder, describe_embedder, matching_embedder
 from .filters.conditions import Where, as_condition, asks_nothing
-from .folder import Description, IndexFolder
-from .health import CheckReport, check, rebuild
+from .folder import Description
 from .ingestion import AddReport, Ingestion
-from .reranking import RerankerLike
-from .search import Searcher, SearchMode, SearchOptions, SearchRequest
-from .sqlite.storage import Storage
+from .places import place_of
+from .reading import IndexReader
+from .reports import CheckReport
+from .storage import PassageStorage
 from .sync import ConfirmRemoval, FolderSync, SyncReport
-from .vectors import factories
-from .vectors.compaction import Compactor
-from .vectors.view import SyncedVectors
 
-__all__ = ["PassageIndex", "SourceEntry"]
-
-_PAGE = 512
-_FIND_PAGE = 2000  # passages of one page of `find`
+__all__ = ["PassageIndex"]
 
 
-@dataclass(frozen=True, slots=True)
-class SourceEntry:
-    """What an index has of one source.
-
-    Attributes:
-        source: As its passages have it; None of those without one.
-        passages: How many.
-        size: Bytes of their texts in UTF-8; what passages repeat of each other counts in each.
-        stored_at: When its file was last taken in, seconds since 1970; None of passages that were added
-            without a file, and of files that older versions took in.
-    """
-
-    source: str | None
-    passages: int
-    size: int
-    stored_at: float | None
-
-
-class PassageIndex:
+class PassageIndex(IndexReader):
     """Passages on disk, searched by cosine similarity. Made by `create` or `open`.
 
     One object may be used by several threads, and one folder by several processes: a change is seen by
@@ -75,16 +48,11 @@ class PassageIndex:
         ...     index.search("When does water boil?", k=1)[0].score
     """
 
-    def __init__(self, path: Path, storage: Storage, encoder: Encoder, identity: str, timeout: float) -> None:
+    def __init__(self, storage: PassageStorage[Any], encoder: Encoder) -> None:
         """For `create` and `open`."""
-        self._path = path
-        self._storage = storage
-        self._encoder = encoder
-        self._vectors = SyncedVectors(storage, path, identity, encoder.dimension)
-        self._compactor = Compactor(storage, path, identity, encoder.dimension, timeout)
+        super().__init__(storage, encoder)
         self._ingestion = Ingestion(storage, encoder)
         self._folder_sync = FolderSync(storage, encoder, self._ingestion)
-        self._searcher = Searcher(storage, self._vectors, encoder.dimension)
         self._bulks = 0  # that are open, in which no FAISS file is written
 
     @classmethod
@@ -95,7 +63,7 @@ class PassageIndex:
         *,
         exist_ok: bool = False,
         timeout: float = 5.0,
-        factory: str = factories.AUTO,
+        factory: str = "auto",
     ) -> Self:
         """Makes an empty index.
 
@@ -115,23 +83,18 @@ class PassageIndex:
             ModelError: The model cannot be loaded.
             InputError: `embedder` is no embedder, or `factory` none for its dimension.
         """
-        folder = IndexFolder(path)
+        place = place_of(path)
         resolved = resolve_embedder(embedder)
-        try:
-            Storage.open(folder.database, timeout).close()
-        except IndexNotFoundError:
-            folder.check_free()
+        if not place.has_index(timeout):
             # First of all, so that a model that cannot be loaded leaves nothing behind.
             description = describe_embedder(resolved)
             meta = {"index": uuid.uuid4().hex, **description.meta()}
-            meta["factory"] = factories.check_factory(factory, description.dimension)
-            folder.make()
-            if not Storage.create(folder.database, meta, timeout) and not exist_ok:
-                raise _exists(folder.path) from None  # another process was faster
-        else:
-            if not exist_ok:
-                raise _exists(folder.path)
-        return cls.open(folder.path, resolved, timeout=timeout)
+            meta["factory"] = place.check_factory(factory, description.dimension)
+            if not place.make(meta, timeout) and not exist_ok:
+                raise _exists(place.location)  # another process was faster
+        elif not exist_ok:
+            raise _exists(place.location)
+        return cls.open(path, resolved, timeout=timeout)
 
     @classmethod
     def open(
@@ -158,15 +121,12 @@ class PassageIndex:
             EmbedderMismatchError: `embedder` has another name or dimension than the one it was made with,
                 or has to be given.
         """
-        folder = IndexFolder(path)
-        storage = Storage.open(folder.database, timeout)
+        storage = place_of(path).open(timeout)
         try:
             with storage.read():
-                meta = storage.meta()
-            description = Description.of(meta)
-            chosen = matching_embedder(folder.path, description, embedder, maintenance=maintenance)
-            encoder = Encoder(folder.path, chosen, description.dimension)
-            return cls(folder.path, storage, encoder, meta["index"], timeout)
+                description = Description.of(storage.meta())
+            chosen = matching_embedder(storage.location, description, embedder, maintenance=maintenance)
+            return cls(storage, Encoder(storage.location, chosen, description.dimension))
         except BaseException:
             storage.close()
             raise
@@ -350,223 +310,13 @@ class PassageIndex:
         name = None if source is None else source_of(source)
         file = None if source is None else file_key(source)
         with self._storage.write():
-            keys = [] if condition is None else self._searcher.matching(condition, chosen).tolist()
+            keys = [] if condition is None else self._storage.matching(condition, chosen).tolist()
             removed = self._storage.delete((chosen or ()) if condition is None else (), name, file, keys)
         self._save()
         return removed
 
-    def search(
-        self,
-        query: str | ArrayLike,
-        k: int = 8,
-        where: Where | None = None,
-        *,
-        ids: Iterable[str] | None = None,
-        min_score: float | None = None,
-        mode: SearchMode = "vector",
-        text: str | None = None,
-        balance: float = 0.5,
-        mmr: float | None = None,
-        rerank: RerankerLike | None = None,
-        fetch_k: int | None = None,
-        look: bool = False,
-        generated: bool = False,
-        options: Mapping[str, int] | None = None,
-    ) -> list[Passage]:
-        """The k passages that are most similar to a query.
-
-        Args:
-            query: A text, or its vector, of any length above 0 and with as many numbers as the index has
-                dimensions.
-            k: How many at most.
-            where: What the metadata must be; `nbce_rag.index.filters.conditions` has all of it. Each key
-                with a value that it has to equal, a list (or tuple or set) of which it has to be one,
-                operators such as `{"$gte": 1900}`, or a callable that is given it and says whether it will
-                do. `id`, `source` and `title` mean the passage's own where its metadata has no such key. Or
-                a callable that is given all of these. Conditions are looked up in SQLite; callables are
-                asked of every passage that is left. What is found are k passages that meet it, if there are
-                so many, and the nearest ones; of a million in an index that is not exact, so long as at most
-                20,000 meet it.
-            ids: The ids of the passages to choose from; None: all.
-            min_score: Least score, in [-1, 1].
-            mode: "vector"; "words", by BM25 over title and text; "hybrid", both fused by reciprocal rank.
-                The score is the cosine in all of them.
-            text: The words, where `query` is a vector.
-            balance: Weight of meaning in "hybrid", in [0, 1]; the rest is that of words.
-            mmr: In [0, 1]: passages that differ, by maximal marginal relevance; 1 for relevance alone, 0 for
-                difference alone.
-            rerank: A cross-encoder by its name or folder, a `Reranker`, or a callable
-                `(query, texts) -> scores`. Its scores replace the cosines.
-            fetch_k: From how many `mmr` and `rerank` choose; default: 4 k.
-            look: Keep the better half of what was found, and put in place of the rest what the best passage
-                leads to: passages with the names in it that the query does not have, and with the words of
-                the query that it does not have, by BM25 (`nbce_rag.index.look`). For questions that take two
-                passages. It takes some 3 ms, and does nothing for k = 1.
-            generated: Also find passages whose metadata say `origin: generated`. A condition on `origin`
-                does so too.
-            options: Of the FAISS index: `nprobe`, `efSearch`; default: as they were tuned.
-
-        Returns:
-            Passages with `score` set to the cosine, in [-1, 1], best first, those of one score by id. All
-            there are when k is larger; none from an empty index.
-
-        Raises:
-            InputError: k < 1, an empty text, a vector of another length or without direction, an argument out
-                of range, words wanted of a vector without text.
-            EmbedderMismatchError: The embedder's vector has another dimension than the index.
-        """
-        texts = None if text is None else [text]
-        return self.search_batch(
-            [query],
-            k,
-            where,
-            ids=ids,
-            min_score=min_score,
-            mode=mode,
-            texts=texts,
-            balance=balance,
-            mmr=mmr,
-            rerank=rerank,
-            fetch_k=fetch_k,
-            look=look,
-            generated=generated,
-            options=options,
-        )[0]
-
-    def search_batch(
-        self,
-        queries: Iterable[str | ArrayLike] | NDArray[np.floating],
-        k: int = 8,
-        where: Where | None = None,
-        *,
-        texts: Sequence[str] | None = None,
-        **arguments: Unpack[SearchOptions],
-    ) -> list[list[Passage]]:
-        """As `search`, of several queries in one state of the index, and faster than one by one.
-
-        Args:
-            queries: Texts or vectors; one text alone will do.
-            texts: Their words, where they are vectors.
-            k, where, **arguments: As in `search`.
-        """
-        request = SearchRequest(k, None if where is None else as_condition(where), **arguments)
-        queries = [queries] if isinstance(queries, str) else list(queries)
-        texts = None if texts is None else check_texts("texts", texts)
-        if texts is not None and len(texts) != len(queries):
-            raise InputError(f"{len(texts)} texts were given for {len(queries)} queries: give one for each.")
-        words: Sequence[str | None]
-        words = texts or [query if isinstance(query, str) else None for query in queries]
-        return self._searcher.search(self._encoder.queries(queries), words, request)
-
-    def explain(self, where: Where | None = None, **arguments: Unpack[SearchOptions]) -> str:
-        """Why a search with these arguments finds nothing: which condition excludes every passage.
-
-        Args:
-            where, **arguments: As in `search`.
-
-        Returns:
-            A sentence. Of a search that finds something it means nothing.
-        """
-        return self._searcher.explain(
-            SearchRequest(1, None if where is None else as_condition(where), **arguments)
-        )
-
-    def find(self, where: Where | None = None, *, ids: Iterable[str] | None = None) -> Iterator[Passage]:
-        """All passages that meet a condition, in the order in which they were added, without a query.
-
-        Args:
-            where: As in `search`; None: all. Generated ones are among them.
-            ids: The ids to choose from; None: all.
-        """
-        condition = None if where is None else as_condition(where)
-        chosen = None if ids is None else check_texts("ids", ids)
-        with self._storage.read():
-            keys = self._searcher.matching(condition, chosen).tolist()
-        for start in range(0, len(keys), _FIND_PAGE):
-            with self._storage.read():
-                passages = self._storage.by_keys(keys[start : start + _FIND_PAGE])
-            yield from (passages[key] for key in sorted(passages))
-
-    def vectors(self, ids: Iterable[str]) -> dict[str, NDArray[np.float32]]:
-        """Vectors of length 1, float32 [d], by id; unknown ids are left out."""
-        chosen = check_texts("ids", ids)
-        with self._storage.read():
-            return self._storage.vectors_by_id(chosen, self.dimension)
-
-    def get(self, passage_id: str) -> Passage | None:
-        """The passage with this id, or None."""
-        chosen = check_text("An id", passage_id)
-        with self._storage.read():
-            return self._storage.by_id(chosen)
-
-    def file_of(self, passage_id: str) -> Path | None:
-        """The real path of the file that a passage was read from; None of one that was added without a file.
-
-        The file may have changed since, or be gone.
-        """
-        chosen = check_text("An id", passage_id)
-        with self._storage.read():
-            key = self._storage.files_of([chosen]).get(chosen)
-        return None if key is None else Path(path_of_key(key))
-
-    def sources(self) -> dict[str, int]:
-        """How many passages each source has, sorted by source; passages without one are not counted."""
-        with self._storage.read():
-            return self._storage.sources()
-
-    def source_entries(self) -> list[SourceEntry]:
-        """What the index has of each source, sorted by source; what has no source comes last."""
-        with self._storage.read():
-            rows = self._storage.source_sizes()
-        return [SourceEntry(*row) for row in rows]
-
-    def __contains__(self, passage_id: object) -> bool:
-        return isinstance(passage_id, str) and self.get(passage_id) is not None
-
-    def __len__(self) -> int:
-        with self._storage.read():
-            return self._storage.state().passages
-
-    def __bool__(self) -> bool:
-        return True  # an index is something, also while it is empty
-
-    def __iter__(self) -> Iterator[Passage]:
-        """All passages in the order in which they were added. The index may be changed meanwhile.
-
-        What is added or changed after the first passage was taken does not come again.
-        """
-        last, end = -1, None
-        while True:
-            with self._storage.read():
-                end = self._storage.last_key() if end is None else end
-                page = self._storage.page(last, end, _PAGE)
-            if not page:
-                return
-            last = page[-1][0]
-            yield from (passage for _, passage in page)
-
     def __repr__(self) -> str:
-        return f"PassageIndex({str(self._path)!r}, embedder={self._encoder.embedder.name!r})"
-
-    @property
-    def path(self) -> Path:
-        """The folder."""
-        return self._path
-
-    @property
-    def embedder(self) -> Embedder:
-        """What makes vectors of texts."""
-        return self._encoder.embedder
-
-    @property
-    def embedder_name(self) -> str:
-        """Name of the embedder that the index was made with."""
-        return self._encoder.embedder.name
-
-    @property
-    def dimension(self) -> int:
-        """Length of each vector."""
-        return self._encoder.dimension
+        return f"PassageIndex({self.location!r}, embedder={self._encoder.embedder.name!r})"
 
     def compact(self, factory: str | None = None) -> None:
         """Writes all vectors into one FAISS file, without those of removed passages.
@@ -578,15 +328,38 @@ class PassageIndex:
             InputError: FAISS has no such factory.
             PassageIndexError: The file cannot be written; the index is as it was.
         """
-        if factory is not None:
-            factories.check_factory(factory, self.dimension)
-        with _os_errors(self._path):
-            self._compactor.compact(factory=factory)
+        self._storage.compact(factory)
+
+    def copy_to(
+        self,
+        target: str | os.PathLike[str],
+        *,
+        timeout: float = 5.0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> int:
+        """Copies the index as it is now, from a folder or a database to another: all of it or nothing.
+
+        Passages, their order, the files they are from and their vectors are the same, bit for bit. Between
+        folders a calibration goes along; keys and values do not. A copy that was interrupted leaves an empty
+        index, into which the next one goes.
+
+        Args:
+            target: Where there is no index: a folder, or the URL of a database.
+            timeout: As in `open`, for the target.
+            progress: Called with (passages copied, passages in all).
+
+        Returns:
+            How many passages were copied.
+
+        Raises:
+            PassageIndexError: There is an index already, or something else, or it cannot be made.
+            InputError: The vectors have more numbers than the target can hold.
+        """
+        return copy_index(self._storage, target, timeout, progress)
 
     def check(self) -> CheckReport:
         """Reads everything and says what is wrong, without changing anything."""
-        with _os_errors(self._path):
-            return check(self._storage, self._compactor, self.dimension)
+        return self._storage.check()
 
     def rebuild(self) -> None:
         """Makes everything anew that follows from the passages: what filters and words look up, FAISS files.
@@ -597,9 +370,7 @@ class PassageIndex:
             IndexDamagedError: Passages themselves are damaged; the message names them.
             PassageIndexError: A file cannot be written; the index is as it was.
         """
-        with _os_errors(self._path):
-            rebuild(self._storage, self._encoder)
-            self._compactor.compact()
+        self._storage.rebuild(self._encoder)
 
     @contextmanager
     def bulk(self) -> Iterator[None]:
@@ -613,7 +384,7 @@ class PassageIndex:
 
     def _save(self) -> None:
         if not self._bulks:
-            self._compactor.save()
+            self._storage.save()
 
     def close(self) -> None:
         """Lets go of the folder. Doing it twice does no harm."""
@@ -639,20 +410,7 @@ def _as_passages(passages: Iterable[Passage]) -> Iterable[Passage]:
     return passages
 
 
-@contextmanager
-def _os_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, PassageIndexError):
-            raise
-        raise PassageIndexError(
-            f"No FAISS file can be written in {folder} ({error.strerror or error}): check free space and "
-            "permissions. What was stored before is intact."
-        ) from error
-
-
-def _exists(folder: Path) -> PassageIndexError:
+def _exists(location: str) -> PassageIndexError:
     return PassageIndexError(
-        f"There is an index at {folder} already: use PassageIndex.open(path), or exist_ok=True here."
+        f"There is an index at {location} already: use PassageIndex.open(path), or exist_ok=True here."
     )

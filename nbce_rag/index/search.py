@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypedDict, cast
+from typing import Any, Literal, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,18 +13,15 @@ from ..checks import Range, check_argument, check_count, check_texts
 from ..errors import InputError
 from ..passages import Passage
 from .encoder import embedding_text
-from .filters.conditions import GENERATED, AllOf, Condition, FieldTest, mentions
-from .filters.explanation import explain
-from .filters.lookup import KeyFinder, Keys
-from .look import half, look_expression, with_look
+from .explanation import explain
+from .filters.conditions import Condition
+from .look import half, look_terms, with_look
 from .ranking import mmr_order, reciprocal_ranks
 from .reranking import Reranker, RerankerLike, Scores, rerank_scores, resolve_reranker
-from .sqlite.database import ChangedError
-from .sqlite.storage import Storage
-from .sqlite.words import match_expression
-from .vectors.choice import Choice
+from .rows import StaleReadError
+from .storage import PassageStorage
 from .vectors.factories import check_options
-from .vectors.view import OutdatedError, SyncedVectors, VectorView
+from .words import query_terms
 
 __all__ = ["SearchMode", "SearchOptions", "SearchRequest", "Searcher"]
 
@@ -33,11 +30,9 @@ _MODES = ("vector", "words", "hybrid")
 _DEPTH = 50  # of each ranking that is fused, at least
 _ATTEMPTS = 3
 _FETCH = 4  # times k: what is reranked or made to differ
-_EXACT_UP_TO = 20_000  # vectors are read from SQLite, in about 0.1 s, sooner than an inexact index is trusted
 _MOST = 1 << 31  # passages; SQLite and FAISS count no further than 2**63
 _SHARE = Range(0, 1)
 _COSINE = Range(-1, 1)
-_IS_GENERATED = AllOf(tuple(FieldTest(key, "eq", value) for key, value in GENERATED.items()))
 
 
 class SearchOptions(TypedDict, total=False):
@@ -103,9 +98,8 @@ class SearchRequest:
 class Searcher:
     """Searches one index."""
 
-    def __init__(self, storage: Storage, vectors: SyncedVectors, dimension: int) -> None:
+    def __init__(self, storage: PassageStorage[Any], dimension: int) -> None:
         self._storage = storage
-        self._vectors = vectors
         self._dimension = dimension
 
     def search(
@@ -127,22 +121,18 @@ class Searcher:
                         "text=."
                     )
         rankings: list[list[Passage]] = []
-        choice = Choice()
+        choice: Any = None
         for attempt in range(_ATTEMPTS):
+            is_last = attempt + 1 == _ATTEMPTS
             try:
                 with self._storage.read():
-                    view = self._vectors.current(patient=attempt + 1 < _ATTEMPTS)
-                    choice = self._choice(view, request)
-                    if not choice.size_in(view):
+                    choice = self._choose(request, is_last)
+                    if choice is None:
                         return [[] for _ in queries]
-                    rankings = self._rank(view, queries, texts, choice, request)
+                    rankings = self._rank(queries, texts, choice, request)
                 break
-            except OutdatedError as error:
-                # A newer state has another file in place of the one that is gone, or it is read from SQLite.
-                if attempt + 1 == _ATTEMPTS:
-                    raise self._storage.unsettled() from error
-            except ChangedError:
-                if attempt + 1 == _ATTEMPTS:
+            except StaleReadError:
+                if is_last:
                     raise
         results = []
         for query, passages, text in zip(queries, rankings, texts, strict=True):
@@ -160,60 +150,45 @@ class Searcher:
             results.append(passages[: request.k])
         return results
 
-    def matching(self, condition: Condition | None, ids: Iterable[str] | None = None) -> Keys:
-        """Keys of all passages that meet a condition; to be called inside `read()`."""
-        view = self._vectors.current()
-        among = None if ids is None else np.array(sorted(self._storage.keys(ids)), dtype=np.int64)
-        if condition is None:
-            return view.keys() if among is None else among
-        return KeyFinder(self._storage, view.keys).find(condition, among)
-
     def explain(self, request: SearchRequest) -> str:
         """Why a search finds nothing, in a sentence."""
         with self._storage.read():
-            view = self._vectors.current()
-            if not len(view):
+            if not self._storage.state().passages:
                 return "The index is empty."
-            if request.ids is not None and not len(self.matching(None, request.ids)):
+            if request.ids is not None and not len(self._storage.matching(None, request.ids)):
                 return f"None of the {len(list(request.ids))} ids is in the index."
             condition = request.condition
-            if condition is not None and not len(self.matching(condition, request.ids)):
-                reason = explain(condition, self._storage, view.keys)
+            if condition is not None and not len(self._storage.matching(condition, request.ids)):
+                reason = explain(condition, self._storage)
                 return reason if request.ids is None else f"{reason[:-1]}, among the ids that were given."
-            if not self._choice(view, request).size_in(view):
+            if self._choose(request) is None:
                 return "Only passages marked as generated would be left (origin: generated)."
         if request.min_score is not None:
             return f"No passage has a score of {request.min_score} or more (min_score)."
         return "No passage has a word of the question."
 
-    def _choice(self, view: VectorView, request: SearchRequest) -> Choice:
-        condition = request.condition
-        hidden = np.empty(0, np.int64)
-        if not request.generated and not (condition and mentions(condition, "origin")):
-            hidden = KeyFinder(self._storage, view.keys).find(_IS_GENERATED)
-        if condition is None and request.ids is None:
-            return Choice(None, hidden)
-        return Choice(np.setdiff1d(self.matching(condition, request.ids), hidden, assume_unique=True))
+    def _choose(self, request: SearchRequest, is_last: bool = True) -> Any:
+        return self._storage.choose(
+            request.condition, request.ids, generated=request.generated, is_last=is_last
+        )
 
     def _rank(
         self,
-        view: VectorView,
         queries: NDArray[np.float32],
         texts: Sequence[str | None],
-        choice: Choice,
+        choice: Any,
         request: SearchRequest,
     ) -> list[list[Passage]]:
         depth = request.depth
         near: list[dict[int, float]] = [{} for _ in queries]
         if request.mode != "words":
             k = max(depth, _DEPTH) if request.mode == "hybrid" else depth
-            near = view.search(queries, k, choice, request.options or {}, self._storage, _EXACT_UP_TO)
+            near = self._storage.nearest(queries, k, choice, request.options or {})
         results = []
         for query, text, scores in zip(queries, texts, near, strict=True):
             ranking: list[int] | None = None
             if request.mode != "vector":
-                expression = match_expression(text or "")
-                by_words = self._by_words(expression, max(depth, _DEPTH), choice)
+                by_words = self._by_words(query_terms(text or ""), max(depth, _DEPTH), choice)
                 ranking = by_words
                 if request.mode == "hybrid":
                     by_meaning = sorted(scores, key=lambda key: -scores[key])[: max(depth, _DEPTH)]
@@ -254,7 +229,7 @@ class Searcher:
         query: NDArray[np.float32],
         text: str,
         first: Sequence[Passage],
-        choice: Choice,
+        choice: Any,
         request: SearchRequest,
     ) -> list[Passage]:
         """What the best passage leads to and the kept ones do not have, with cosines to the query."""
@@ -263,28 +238,18 @@ class Searcher:
             try:
                 with self._storage.read():
                     size = self._storage.state().passages
-                    expression = look_expression(text, first[0], size, self._storage.count_words)
-                    keys = self._by_words(expression, request.k, choice)
+                    terms = look_terms(text, first[0], size, self._storage.count_words)
+                    keys = self._by_words(terms, request.k, choice)
                     scores, passages = self._cosines(query, keys), self._storage.by_keys(keys)
                 break
-            except ChangedError:
+            except StaleReadError:
                 if attempt + 1 == _ATTEMPTS:
                     raise
         found = [replace(passages[key], score=scores[key]) for key in keys]
         return [passage for passage in found if passage.id not in kept][: request.k - len(kept)]
 
-    def _by_words(self, expression: str | None, depth: int, choice: Choice) -> list[int]:
-        """Keys, the best by BM25 first."""
-        if expression is None:
-            return []
-        limit = depth
-        while True:
-            matches = self._storage.match_words(expression, limit)
-            keys = np.array([key for key, _ in matches], dtype=np.int64)
-            keys = choice.among(keys)
-            if len(keys) >= depth or len(matches) < limit:
-                return [int(key) for key in keys[:depth]]
-            limit = max(8 * limit, 4096)
+    def _by_words(self, terms: Sequence[str], depth: int, choice: Any) -> list[int]:
+        return self._storage.by_words(terms, depth, choice) if terms else []
 
     def _cosines(self, query: NDArray[np.float32], keys: list[int]) -> dict[int, float]:
         order, vectors = self._storage.vectors_of(keys, self._dimension)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..documents.document import OnError
 from ..documents.excludes import Excludes
@@ -16,7 +17,8 @@ from ..documents.reading import check_workers
 from ..errors import InputError, ReadError
 from .encoder import Encoder
 from .ingestion import Ingestion, Progress, as_paths, check_passage, fingerprint_of, unique_files
-from .sqlite.storage import Row, Storage
+from .rows import Row
+from .storage import PassageStorage
 from .window import Window, window_of
 
 __all__ = ["ConfirmRemoval", "FolderSync", "SyncReport"]
@@ -66,7 +68,7 @@ class FolderSync:
     done is told by comparing it with the disk: a call that was interrupted is made up for by the next one.
     """
 
-    def __init__(self, storage: Storage, encoder: Encoder, ingestion: Ingestion) -> None:
+    def __init__(self, storage: PassageStorage[Any], encoder: Encoder, ingestion: Ingestion) -> None:
         self._storage = storage
         self._encoder = encoder
         self._ingestion = ingestion

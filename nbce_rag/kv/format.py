@@ -20,13 +20,20 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 from xxhash import xxh3_128
 
 from .context import STATES, Packed
 
-__all__ = ["DamagedContextError", "read_context", "read_label", "write_context"]
+__all__ = [
+    "DamagedContextError",
+    "context_data",
+    "parse_context",
+    "read_context",
+    "read_label",
+    "write_context",
+]
 
 _FORMAT = {"format": "nbce-rag context", "version": "2"}
 _CHECKSUM = "checksum"
@@ -53,6 +60,17 @@ def write_context(path: Path, packed: Packed, label: Mapping[str, str]) -> int:
     Raises:
         OSError: it cannot be written; what was written of it is still there.
     """
+    data = context_data(packed, label)
+    with path.open("xb", buffering=0) as file:
+        view = memoryview(data)
+        while view:  # unbuffered writes may be short
+            view = view[file.write(view) :]
+        os.fsync(file.fileno())
+    return len(data)
+
+
+def context_data(packed: Packed, label: Mapping[str, str]) -> bytes:
+    """What `write_context` writes, as bytes."""
     numbers: dict[tuple[torch.dtype, torch.Size], int] = {}
     layout = {name: numbers.setdefault((t.dtype, t.shape), len(numbers)) for name, t in packed.items()}
     groups = {
@@ -61,13 +79,7 @@ def write_context(path: Path, packed: Packed, label: Mapping[str, str]) -> int:
     }
     metadata = {**_FORMAT, **label, _LAYOUT: json.dumps(layout)}
     metadata[_CHECKSUM] = _checksum(metadata, groups)
-    data = save(groups, metadata)
-    with path.open("xb", buffering=0) as file:
-        view = memoryview(data)
-        while view:  # unbuffered writes may be short
-            view = view[file.write(view) :]
-        os.fsync(file.fileno())
-    return len(data)
+    return save(groups, metadata)
 
 
 def read_context(path: Path, label: Mapping[str, str]) -> Packed:
@@ -83,10 +95,7 @@ def read_context(path: Path, label: Mapping[str, str]) -> Packed:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
-            checksum = metadata.pop(_CHECKSUM, None)
-            for name, value in {**_FORMAT, **label}.items():
-                if metadata.get(name) != value:
-                    raise DamagedContextError(f"{name} is {metadata.get(name)!r}, not {value!r}")
+            _check_label(metadata, label)
             groups = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except MemoryError as error:
         raise OSError(errno.ENOMEM, "no memory to map it") from error
@@ -94,10 +103,44 @@ def read_context(path: Path, label: Mapping[str, str]) -> Packed:
         if "unable to mmap" in str(error):  # torch: more than the system allows
             raise OSError(errno.ENOMEM, "no memory to map it") from error
         raise DamagedContextError(str(error)) from error
-    if checksum != _checksum(metadata, groups):
-        raise DamagedContextError("the checksum differs")
+    _check_sum(metadata, groups)
     if sum(group.nbytes for group in groups.values()) < _MAPPED_FROM:
         groups = {name: group.clone() for name, group in groups.items()}
+    return _taken_apart(metadata, groups)
+
+
+def parse_context(data: bytes, label: Mapping[str, str]) -> Packed:
+    """The tensors of a file that came as bytes.
+
+    Raises:
+        DamagedContextError: as in `read_context`.
+    """
+    try:
+        groups = load(data)
+        # As safetensors has it: the length of the header in 8 bytes, the header, the numbers.
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        metadata = dict(header.get("__metadata__", {}))
+    except (SafetensorError, ValueError, KeyError, RuntimeError, AttributeError, TypeError) as error:
+        raise DamagedContextError(str(error)) from error
+    _check_label(metadata, label)
+    _check_sum(metadata, groups)
+    return _taken_apart(metadata, groups)
+
+
+def _check_label(metadata: Mapping[str, str], label: Mapping[str, str]) -> None:
+    for name, value in {**_FORMAT, **label}.items():
+        if metadata.get(name) != value:
+            raise DamagedContextError(f"{name} is {metadata.get(name)!r}, not {value!r}")
+
+
+def _check_sum(metadata: Mapping[str, str], groups: Mapping[str, Tensor]) -> None:
+    rest = {name: value for name, value in metadata.items() if name != _CHECKSUM}
+    if metadata.get(_CHECKSUM) != _checksum(rest, groups):
+        raise DamagedContextError("the checksum differs")
+
+
+def _taken_apart(metadata: Mapping[str, str], groups: Mapping[str, Tensor]) -> Packed:
+    """The tensors that were stacked into groups, by name."""
     try:
         parts = {name: iter(group.unbind(0)) for name, group in groups.items()}
         return {name: next(parts[str(number)]) for name, number in json.loads(metadata[_LAYOUT]).items()}

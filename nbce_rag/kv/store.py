@@ -2,7 +2,8 @@
 
 A passage's keys and values depend only on the model, its dtype and the ids of prefix + passage, not on
 the question or the other passages. So they are kept under a hash of just these: in memory, least
-recently used out first, and, if there is a folder, on disk behind it.
+recently used out first, if there is a folder, on disk behind it, and, if there is a bucket that machines
+share, there.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import os
 import threading
 import weakref
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
+from ..checks import Range
 from ..errors import InputError, warn
 from ..files import cache_dir
 from .codec import Codec, resolve_codec
@@ -23,8 +25,10 @@ from .context import Packed, context_key, nbytes
 from .disk import DiskTier
 from .folder import check_bytes
 from .forks import renew_in_children
+from .remote import RemoteTier
+from .statistics import StoreStatistics
 
-__all__ = ["ContextStore", "ModelIdentity", "PassageKVStore", "StoreLike", "StoreStatistics", "resolve_store"]
+__all__ = ["ContextStore", "ModelIdentity", "PassageKVStore", "StoreLike", "resolve_store"]
 
 
 class ContextStore(Protocol):
@@ -42,8 +46,12 @@ class ContextStore(Protocol):
         """Forget a context that turned out not to be what it should."""
         ...
 
+    def expect(self, contexts: Iterable[Sequence[int]]) -> None:
+        """Contexts that will be got next; those that lie far away come at once, where that is worth it."""
+        ...
+
     def __contains__(self, ids: Sequence[int]) -> bool:
-        """Whether it is there, without reading it."""
+        """Whether it is there, without reading it; what lies on other machines does not count."""
         ...
 
 
@@ -64,33 +72,21 @@ class ModelIdentity(Protocol):
     def dtype(self) -> str: ...
 
 
-@dataclass(frozen=True, slots=True)
-class StoreStatistics:
-    """What one store object has seen; `KVFolder.counts` has the numbers of all processes.
-
-    Attributes:
-        memory_hits, memory_misses: contexts found in memory, and not.
-        disk_hits, disk_misses: of the latter, those found on disk, and not. 0 without a folder.
-        damaged: files that were dropped.
-        written, evicted: files written, and removed to stay within the limit.
-    """
-
-    memory_hits: int = 0
-    memory_misses: int = 0
-    disk_hits: int = 0
-    disk_misses: int = 0
-    damaged: int = 0
-    written: int = 0
-    evicted: int = 0
+_SECONDS = Range(0, above=True, note="in seconds")
 
 
 class PassageKVStore:
-    """Contexts in memory, up to a number of bytes, and in a folder behind it. Safe to use from threads.
+    """Contexts in memory, up to a number of bytes, in a folder and in a bucket behind it. Safe to use from
+    threads.
 
     Several stores, in one process or in several, may share a folder. A context that is found there is
     mapped into memory, checked, and from then on counts as in memory. New ones are written behind: what
     is still to be written when the process ends is written then, and what a process that is killed
     leaves is never half a context.
+
+    A bucket is shared by machines that give the model the same name. What it has is checked on arrival; it
+    is asked for where bringing it takes less time than reading it, as both are measured here
+    (`statistics.remote`). No answer fails for it; one that hangs is waited for once, for the time limit.
 
     Args:
         max_bytes: how much to keep in memory; 0 keeps nothing. Default 1 GiB, which holds about 30,000
@@ -101,9 +97,17 @@ class PassageKVStore:
         codec: "int8" rounds keys and values to 8 bits, "half" the states of recurrent layers to 16, in both
             tiers (`nbce_rag.kv.codec` gives the bounds); answers then differ, and say so. None keeps every
             bit.
+        remote: a bucket: "s3://bucket/prefix", "gs://...", "az://...", "file:///..." or a store of obstore's
+            (extra `[remote]`). Credentials come from the environment, as obstore finds them.
+        remote_seconds: time limit of what an answer waits for.
+        remote_writes: whether contexts that are read here are sent there, from behind. False for machines
+            that may read only: whoever writes there can change answers.
+        salt: a secret of a tenant. Contexts are kept under keys that only who knows it can make, in all
+            tiers, so that nobody finds out by the time of an answer what others have read.
 
     Raises:
-        InputError: no size, an unknown codec, or the folder is a file.
+        InputError: no size or time, an unknown codec, the folder is a file, or the remote cannot be opened.
+        MissingDependencyError: `remote` without obstore.
     """
 
     def __init__(
@@ -113,10 +117,18 @@ class PassageKVStore:
         *,
         max_disk_bytes: int | None = None,
         codec: str | Codec | None = None,
+        remote: str | Any | None = None,
+        remote_seconds: float = 2.0,
+        remote_writes: bool = True,
+        salt: str = "",
     ) -> None:
         check_bytes("max_bytes", max_bytes, "0 switches the store off")
+        _SECONDS.check("remote_seconds", remote_seconds)
+        if not isinstance(salt, str):
+            raise InputError(f"salt= takes a text, and no {type(salt).__name__}.")
         self.max_bytes = max_bytes
         self.codec = resolve_codec(codec)
+        self._salt = salt
         self._bytes = 0
         self._entries: OrderedDict[str, Packed] = OrderedDict()
         self._lock = threading.Lock()
@@ -125,6 +137,9 @@ class PassageKVStore:
         if folder is not None:
             self._disk = DiskTier(folder, self.codec.name, max_disk_bytes)
             weakref.finalize(self, self._disk.close)
+        self._remote: RemoteTier | None = None
+        if remote is not None:
+            self._remote = RemoteTier(remote, self.codec.name, remote_seconds, remote_writes)
         renew_in_children(self)
 
     def renew(self) -> None:
@@ -140,7 +155,7 @@ class PassageKVStore:
         return True  # a store is something, also while it is empty
 
     def __contains__(self, key: str) -> bool:
-        """Whether a context is in either tier, without reading it."""
+        """Whether a context is in memory or in the folder, without reading it."""
         return key in self._entries or (self._disk is not None and key in self._disk)
 
     @property
@@ -160,31 +175,59 @@ class PassageKVStore:
 
     @property
     def hits(self) -> int:
-        """Contexts found in either tier."""
-        return self.statistics.memory_hits + self.statistics.disk_hits
+        """Contexts found in any tier."""
+        seen = self.statistics
+        return seen.memory_hits + seen.disk_hits + (seen.remote.hits if seen.remote else 0)
 
     @property
     def misses(self) -> int:
-        """Contexts found in neither."""
-        return self.statistics.memory_misses - self.statistics.disk_hits
+        """Contexts found in none."""
+        seen = self.statistics
+        return seen.memory_misses - seen.disk_hits - (seen.remote.hits if seen.remote else 0)
 
     @property
     def statistics(self) -> StoreStatistics:
         """What this store has seen."""
-        return StoreStatistics(**(self._counts if self._disk is None else self._disk.totals))
+        remote = None if self._remote is None else self._remote.statistics
+        return StoreStatistics(**(self._counts if self._disk is None else self._disk.totals), remote=remote)
 
     def of(self, model: ModelIdentity) -> ContextStore:
         """This store as a model sees it: its own contexts, by their token ids."""
         label = {"fingerprint": model.fingerprint, "model": model.name, "dtype": model.dtype}
         return _ContextsOfModel(self, model.fingerprint, label)
 
-    def get(self, key: str, label: Mapping[str, str] | None = None) -> Packed | None:
+    def key(self, fingerprint: str, ids: Sequence[int]) -> str:
+        """The key of a context in this store: `context_key` with its salt."""
+        return context_key(fingerprint, ids, self._salt)
+
+    def expect(self, contexts: Mapping[str, int | None]) -> None:
+        """Contexts that will be got next: what only the remote may have comes at once, if that is worth it.
+
+        Args:
+            contexts: tokens by key; None where that is not known.
+        """
+        if self._remote is not None:
+            missing = {key: tokens for key, tokens in contexts.items() if key not in self}
+            if missing:
+                self._remote.expect(missing)
+
+    def get(
+        self, key: str, label: Mapping[str, str] | None = None, tokens: int | None = None
+    ) -> Packed | None:
         """The context under this key, or None.
 
         Args:
-            key: `context_key`.
+            key: `PassageKVStore.key`.
             label: what a file must say of itself beside its key: fingerprint, model, dtype. As in `put`.
+            tokens: how many it has, by which the remote weighs what reading it would take.
         """
+        try:
+            return self._get(key, label or {}, tokens)
+        finally:
+            if self._remote is not None:
+                self._remote.pace.mark()
+
+    def _get(self, key: str, label: Mapping[str, str], tokens: int | None) -> Packed | None:
         with self._lock:
             packed = self._entries.get(key)
             if packed is not None:
@@ -194,9 +237,15 @@ class PassageKVStore:
             if packed is not None:
                 self._disk.touch(key)
             else:
-                packed = self._disk.get(key, label or {})
+                packed = self._disk.get(key, label)
                 if packed is not None:
                     self._keep(key, packed)
+        if packed is None and self._remote is not None:
+            packed = self._remote.get(key, label, tokens)
+            if packed is not None:
+                self._keep(key, packed)
+                if self._disk is not None:
+                    self._disk.put(key, packed, label)
         if packed is None:
             return None
         try:
@@ -205,17 +254,32 @@ class PassageKVStore:
             self.drop(key)
             return None
 
-    def put(self, key: str, context: Packed, label: Mapping[str, str] | None = None) -> Packed:
+    def put(
+        self,
+        key: str,
+        context: Packed,
+        label: Mapping[str, str] | None = None,
+        tokens: int | None = None,
+    ) -> Packed:
         """Keep a context; it must not be changed afterwards. One larger than a tier is not kept in it.
+
+        Args:
+            key, label: as in `get`.
+            context: what is kept of it.
+            tokens: how many it has, where it was read since this thread last asked the store for one.
 
         Returns:
             The context as the store will give it from now on: rounded, if the codec rounds, so that
             answers do not depend on what was in the store before.
         """
+        if self._remote is not None and tokens is not None:
+            self._remote.pace.add_reading(tokens)
         packed = self.codec.encode(context)
         self._keep(key, packed)
         if self._disk is not None:
             self._disk.put(key, packed, label or {})
+        if self._remote is not None:
+            self._remote.put(key, packed, label or {})
         return self.codec.decode(packed) if self.codec.note else context
 
     def drop(self, key: str) -> None:
@@ -225,6 +289,8 @@ class PassageKVStore:
             self._bytes -= nbytes(gone)
         if self._disk is not None:
             self._disk.drop(key)
+        if self._remote is not None:
+            self._remote.drop(key)
 
     def clear(self) -> None:
         """Forget everything that is in memory; the folder stays as it is."""
@@ -236,9 +302,20 @@ class PassageKVStore:
         """Why the folder cannot be written, the first time this is asked after it was found out; else ""."""
         return "" if self._disk is None else self._disk.take_problem()
 
+    def take_notes(self) -> list[str]:
+        """What is wrong with the folder and with the remote, the first time this is asked after it was found
+        out."""
+        remote = "" if self._remote is None else self._remote.take_problem()
+        return [problem for problem in (self.take_problem(), remote) if problem]
+
     def flush(self) -> None:
-        """Wait until everything is on disk. Warns (NbceWarning) if it cannot be written."""
-        if problem := self.settle():
+        """Wait until everything is on disk, and sent, for which there is a time limit of 30 s. Warns
+        (NbceWarning) if it cannot be written, or was not sent."""
+        problems = [self.settle()]
+        if self._remote is not None:
+            problems.append(self._remote.drain())
+            problems.append(self._remote.take_problem())
+        for problem in filter(None, problems):
             warn(problem)
 
     def settle(self) -> str:
@@ -249,8 +326,8 @@ class PassageKVStore:
 
     def close(self) -> None:
         """`flush`, and let the writer go. The store can be used again; doing it twice does no harm."""
+        self.flush()
         if self._disk is not None:
-            self.flush()
             self._disk.close()
 
     def _keep(self, key: str, packed: Packed) -> None:
@@ -284,16 +361,22 @@ class _ContextsOfModel:
     label: Mapping[str, str]
 
     def get(self, ids: Sequence[int]) -> Packed | None:
-        return self.store.get(context_key(self.fingerprint, ids), self.label)
+        return self.store.get(self._key(ids), self.label, len(ids))
 
     def put(self, ids: Sequence[int], packed: Packed) -> Packed:
-        return self.store.put(context_key(self.fingerprint, ids), packed, self.label)
+        return self.store.put(self._key(ids), packed, self.label, len(ids))
 
     def drop(self, ids: Sequence[int]) -> None:
-        self.store.drop(context_key(self.fingerprint, ids))
+        self.store.drop(self._key(ids))
+
+    def expect(self, contexts: Iterable[Sequence[int]]) -> None:
+        self.store.expect({self._key(ids): len(ids) for ids in contexts if ids})
 
     def __contains__(self, ids: Sequence[int]) -> bool:
-        return context_key(self.fingerprint, ids) in self.store
+        return self._key(ids) in self.store
+
+    def _key(self, ids: Sequence[int]) -> str:
+        return self.store.key(self.fingerprint, ids)
 
 
 StoreLike: TypeAlias = PassageKVStore | str | os.PathLike[str] | bool | None
@@ -301,10 +384,12 @@ StoreLike: TypeAlias = PassageKVStore | str | os.PathLike[str] | bool | None
 
 
 def resolve_store(store: StoreLike) -> PassageKVStore | None:
-    """The store that is meant: None is one in memory, True one in the user's cache folder too, False none.
+    """The store that is meant: None is one in memory, True one in the user's cache folder too, False none; a
+    URL is one in memory and in a bucket.
 
     Raises:
-        InputError: it is nothing of the kind, or a path that is a file.
+        InputError: it is nothing of the kind, a path that is a file, or a bucket that cannot be opened.
+        MissingDependencyError: a bucket without obstore.
     """
     if store is False:
         return None
@@ -312,8 +397,10 @@ def resolve_store(store: StoreLike) -> PassageKVStore | None:
         return PassageKVStore(folder=cache_dir() / "kv" if store else None)
     if isinstance(store, PassageKVStore):
         return store
+    if isinstance(store, str) and "://" in store:
+        return PassageKVStore(remote=store)
     if isinstance(store, (str, os.PathLike)):
         return PassageKVStore(folder=store)
     raise InputError(
-        f"kv_store={store!r} is no KV store; give a PassageKVStore, a folder, True, False or None."
+        f"kv_store={store!r} is no KV store; give a PassageKVStore, a folder, a URL, True, False or None."
     )

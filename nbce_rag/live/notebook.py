@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from ..answers.answer import Answer, Piece
-from ..evidence.citations import cite
-from ..evidence.evidence import TokenEvidence
-from ..passages import Passage
+from ..evidence.evidence import Citation, TokenEvidence
+from ..evidence.unsupported import UnsupportedWords
 from ..view.html import fragment
 from ..view.spans import spans_html
 from .pieces import draw
@@ -31,8 +30,9 @@ class _Output(Protocol):
 def show(pieces: Iterable[Piece]) -> Answer:
     """Show an answer while it comes.
 
-    In a notebook one output grows word by word, in the colours of the passages, and becomes the whole
-    answer with its sources at the end. Elsewhere this is what `nbce-rag ask` prints.
+    In a notebook one output grows word by word, in the colours of the passages, with the number of each
+    citation as soon as it is certain, and becomes the whole answer with its sources at the end. Elsewhere
+    this is what `nbce-rag ask` prints.
 
     Args:
         pieces: what `NBCE.stream` yields.
@@ -50,16 +50,20 @@ def show(pieces: Iterable[Piece]) -> Answer:
         from .terminal import stream
 
         return stream(pieces, Console())
-    text, tokens, shown = "", list[TokenEvidence](), -_SECONDS_BETWEEN_UPDATES
+    text, shown = "", -_SECONDS_BETWEEN_UPDATES
+    tokens, citations, unsupported = list[TokenEvidence](), list[Citation](), list[UnsupportedWords]()
 
     def grow(piece: Piece) -> None:
         nonlocal text, shown
         text += piece.text
         tokens.extend(piece.tokens)
+        citations.extend(piece.citations)
+        unsupported.extend(piece.unsupported)
         now = time.monotonic()
         # Each update sends the whole text anew; more of them than one can see would only slow the model.
         if piece.answer is None and now - shown >= _SECONDS_BETWEEN_UPDATES:
-            output.update(_html(_partial(text, tokens) if text else _waiting("thinking …")))
+            partial = _partial(text, tokens, citations, unsupported) if text else _waiting("thinking …")
+            output.update(_html(partial))
             shown = now
 
     answer = draw(pieces, grow)
@@ -67,14 +71,23 @@ def show(pieces: Iterable[Piece]) -> Answer:
     return answer
 
 
-def _partial(text: str, tokens: list[TokenEvidence]) -> str:
-    """The text so far. Passages are known by their places only, so nothing but colour and numbers is said."""
+def _partial(
+    text: str,
+    tokens: Sequence[TokenEvidence],
+    citations: Sequence[Citation],
+    unsupported: Sequence[UnsupportedWords],
+) -> str:
+    """The text so far, with the numbers of citations that are certain.
+
+    Passages are known by their places only, so nothing but colour and numbers is said. Those that are not
+    cited yet have the next numbers, in the order in which they came to lead.
+    """
     places = range(max((len(token.weights) for token in tokens), default=0))
     usable = [token for token in tokens if len(token.weights) == len(places)]
-    citations = cite(text, usable, [Passage("", id=str(place)) for place in places])
-    order = dict.fromkeys([*(one.passage for c in citations for one in c.supports), *places])
+    leaders = [place for token in usable if (place := token.passage) is not None]
+    order = dict.fromkeys([*(one.passage for c in citations for one in c.supports), *leaders, *places])
     numbers = {place: number for number, place in enumerate(order, start=1)}
-    inside = spans_html(text, usable, (), (), numbers)
+    inside = spans_html(text, usable, citations, (), numbers, unsupported=unsupported)
     return fragment("Answer in the making", [f'<p class="nbce-answer" dir="auto">{inside} …</p>'])
 
 

@@ -9,8 +9,10 @@ from rich.live import Live
 from rich.text import Text
 
 from ..answers.answer import Answer, Piece
+from ..evidence.evidence import Citation
+from ..evidence.unsupported import UnsupportedWords
 from ..view.labels import clean
-from ..view.plain import print_text, render
+from ..view.plain import marked_text, print_text, render
 from .pieces import draw
 
 __all__ = ["stream"]
@@ -21,8 +23,9 @@ _REFRESHES_A_SECOND = 12
 def stream(pieces: Iterable[Piece], console: Console, thoughts: Console | None = None) -> Answer:
     """Shows an answer while it comes, and then `render`s it.
 
-    On a terminal the text grows in place (the last screenful, where it is longer than that) and gives
-    way to the rendered answer at its end, so that the screen is left with one of them. Elsewhere nothing
+    On a terminal the text grows in place (the last screenful, where it is longer than that), with the number
+    of each citation as soon as it is certain, and gives way to the rendered answer at its end, so that the
+    screen is left with one of them. Elsewhere nothing
     is printed before the end. When the stream breaks off, by an error or Ctrl-C, the text so far stays.
 
     Args:
@@ -45,29 +48,38 @@ def stream(pieces: Iterable[Piece], console: Console, thoughts: Console | None =
 
 
 def _watch(pieces: Iterable[Piece], console: Console) -> Answer:
-    shown, waiting = "", "reading ..."
+    text, waiting = "", "reading ..."
+    citations, unsupported = list[Citation](), list[UnsupportedWords]()
+    numbers: dict[int, int] = {}
 
     def grow(piece: Piece) -> None:
-        nonlocal shown, waiting
-        shown += clean(piece.text)
+        nonlocal text, waiting
+        text += piece.text
+        citations.extend(piece.citations)
+        unsupported.extend(piece.unsupported)
+        for one in (support for citation in piece.citations for support in citation.supports):
+            numbers.setdefault(one.passage, len(numbers) + 1)
         waiting = "thinking ..." if piece.thought else waiting
+
+    def shown() -> Text:
+        return marked_text(text, citations, unsupported, numbers)
 
     try:
         with Live(
             console=console,
-            get_renderable=lambda: _tail(shown, console) if shown else Text(waiting, style="dim"),
+            get_renderable=lambda: _tail(shown(), console) if text else Text(waiting, style="dim"),
             refresh_per_second=_REFRESHES_A_SECOND,
             transient=True,
             vertical_overflow="crop",
         ):
             return draw(pieces, grow)
     except BaseException:
-        if shown:
-            print_text(console, Text(shown))
+        if text:
+            print_text(console, shown())
         raise
 
 
-def _tail(text: str, console: Console) -> Text:
+def _tail(text: Text, console: Console) -> Text:
     """The last screenful: Live cannot scroll, and would cut a taller text at the end that is growing."""
-    lines = Text(text).wrap(console, console.width)
+    lines = text.wrap(console, console.width)
     return Text("\n").join(lines[-max(1, console.height - 2) :])

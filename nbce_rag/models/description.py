@@ -34,6 +34,8 @@ class ModelDescription:
         weight_bytes: of the weights in memory; where they are packed, of their files.
         window: tokens of a row at most.
         token_bytes: that one token's keys and values take.
+        window_bytes: (tokens of a context that layers keep at most, or None for all; bytes of a token in
+            them); the bytes add up to `token_bytes`. () where that is not known.
         state_bytes: that the states of one row take, whatever its length; 0 without recurrent layers.
         has_chat_template: whether its tokenizer has one.
         knows_tools: whether that tells the model of tools.
@@ -64,6 +66,17 @@ class ModelDescription:
     thinking_off: dict[str, Any]
     needed_bytes: int | None
     free_bytes: int
+    window_bytes: tuple[tuple[int | None, int], ...] = ()
+
+    def context_bytes(self, tokens: int) -> int | None:
+        """Bytes of what is kept of a context of so many tokens, as `Model.context_bytes` gives them; None
+        where that is not known."""
+        if self.state_bytes is None or self.token_bytes is None:
+            return None
+        kept = (
+            size * (tokens if window is None else min(tokens, window)) for window, size in self.window_bytes
+        )
+        return self.state_bytes + sum(kept)
 
     @property
     def fits(self) -> bool | None:

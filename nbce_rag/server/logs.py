@@ -67,7 +67,6 @@ def log_request(record: RequestRecord, *, contents: bool = False) -> None:
         "endpoint": record.endpoint,
         "status": record.status,
         "key": record.caller,
-        "model": record.model,
         "indexes": list(record.indexes) or None,
         "rows": record.rows,
         "prompt_tokens": record.prompt_tokens,

@@ -25,7 +25,7 @@ from .signatures import Signer
 from .state_metrics import state_of
 from .uploads import Uploads
 
-__all__ = ["Admitted", "Operation", "prompt_tokens"]
+__all__ = ["Entry", "Operation", "prompt_tokens"]
 
 _T = TypeVar("_T")
 _K = 8  # passages of a search that does not say how many
@@ -100,7 +100,7 @@ class Operation:
     @asynccontextmanager
     async def place(
         self, caller: Caller | None, request: Request, ask: Ask | None = None
-    ) -> AsyncIterator[Admitted]:
+    ) -> AsyncIterator[Entry]:
         """A place among the questions, at once, or the error of there being none.
 
         Raises:
@@ -114,14 +114,14 @@ class Operation:
         if ask is not None and (record := CURRENT.get()) is not None:
             record.indexes = ask.indexes
         with self.admission.place(caller, prompt_tokens(request, ask)) as place:
-            yield Admitted(place, self.drain)
+            yield Entry(place, self.drain)
 
     @asynccontextmanager
-    async def admitted(self, caller: Caller | None, request: Request) -> AsyncIterator[Admitted]:
+    async def admitted(self, caller: Caller | None, request: Request) -> AsyncIterator[Entry]:
         """`place`, and the turn waited for."""
-        async with self.place(caller, request) as admitted:
-            await admitted.watch(admitted.turn())
-            yield admitted
+        async with self.place(caller, request) as entry:
+            await entry.watch(entry.turn())
+            yield entry
 
     def observe(self, caller: Caller | None, event: object) -> None:
         """Notes the answer in the record of the request under way."""
@@ -140,7 +140,7 @@ class Operation:
         self.metrics.observe(record)
 
 
-class Admitted:
+class Entry:
     """A question's place, from which it is driven at the end of the server."""
 
     def __init__(self, place: Place, drain: Drain) -> None:

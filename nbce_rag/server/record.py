@@ -21,7 +21,6 @@ class RequestRecord:
         endpoint: The pattern of the route, never the path that was asked for, which may hold anything.
         caller: Name of the key.
         status: Of HTTP; 0 before it is known.
-        model: As the request names it.
         indexes: That were asked.
         is_cancelled: Whether the client left before the end.
         error: What went wrong, by the name of its kind.
@@ -40,7 +39,6 @@ class RequestRecord:
     endpoint: str = "other"
     caller: str | None = None
     status: int = 0
-    model: str | None = None
     indexes: tuple[str, ...] = ()
     is_cancelled: bool = False
     error: str | None = None

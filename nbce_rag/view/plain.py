@@ -7,7 +7,7 @@ read as markup.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
 
 from rich.console import Console
@@ -18,7 +18,8 @@ from rich.text import Text
 from ..evidence.blocks import code_blocks
 from ..evidence.evidence import Citation
 from ..evidence.marks import citation_marks
-from ..evidence.passage_evidence import cited_by_number, supports_among
+from ..evidence.passage_evidence import cited_by_number
+from ..evidence.unsupported import UnsupportedWords
 from ..passages import Passage
 from .labels import (
     absences,
@@ -34,7 +35,7 @@ from .labels import (
 from .likelihoods import likelihood_lines
 from .shown import AnswerLike, ComparisonLike
 
-__all__ = ["answer_text", "comparison_text", "print_text", "render"]
+__all__ = ["answer_text", "comparison_text", "marked_text", "print_text", "render"]
 
 # The sixteen colours follow the user's own theme, so that they can be read on dark and light alike.
 _COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
@@ -94,24 +95,38 @@ def print_text(console: Console, text: Text) -> None:
     console.print(text, soft_wrap=not console.is_terminal)
 
 
-def _marked(answer: AnswerLike) -> Text:
-    """The answer with [number] where citations end, or behind the code block that they end in."""
-    numbers = {evidence.passage: evidence.number for evidence in answer.passage_evidence}
-    supports = [(citation, supports_among(citation, len(numbers))) for citation in answer.citations]
-    cited = [(citation, [one.passage for one in known]) for citation, known in supports if known]
+def marked_text(
+    text: str,
+    citations: Sequence[Citation],
+    unsupported: Sequence[UnsupportedWords],
+    numbers: Mapping[int, int],
+) -> Text:
+    """An answer with [number] where citations end, or behind the code block that they end in.
+
+    Args:
+        text: The answer, or as much of it as has come.
+        citations: Ordered and disjoint.
+        unsupported: Words inside of them that stand in no passage cited there.
+        numbers: Of each passage, by its place, what it is called.
+    """
+    cited = [
+        (citation, [one.passage for one in citation.supports if one.passage in numbers])
+        for citation in citations
+        if citation.passage in numbers
+    ]
     marked, at = Text(), 0
     # What is put between the characters of the answer, and from where on they have which colour.
-    placed = {mark.at: mark for mark in citation_marks(answer.text, [(c.end, k) for c, k in cited])}
+    placed = {mark.at: mark for mark in citation_marks(text, [(c.end, k) for c, k in cited])}
     colours = {citation.end: Style() for citation, _ in cited}
     for citation, places in cited:
         colours[citation.start] = style = _style(citation, numbers[places[0]])
-        for word in answer.unsupported:
+        for word in unsupported:
             if citation.start <= word.start and word.end <= citation.end:
                 colours.setdefault(word.end, style)
                 colours[word.start] = Style(underline=True)
     colour = Style()
-    for cut in sorted({*placed, *colours, len(answer.text)}):
-        marked.append(clean(answer.text[at:cut]), style=colour)
+    for cut in sorted({*placed, *colours, len(text)}):
+        marked.append(clean(text[at:cut]), style=colour)
         if mark := placed.get(cut):
             marked.append("\n" if mark.own_line else "")
             for place in mark.passages:
@@ -122,7 +137,9 @@ def _marked(answer: AnswerLike) -> Text:
 
 def _print_answer(answer: AnswerLike, console: Console) -> None:
     """Prints the marked answer; on a terminal code is not wrapped, so that it can be copied from there."""
-    lines = _marked(answer).split("\n", allow_blank=True)
+    numbers = {evidence.passage: evidence.number for evidence in answer.passage_evidence}
+    marked = marked_text(answer.text, answer.citations, answer.unsupported, numbers)
+    lines = marked.split("\n", allow_blank=True)
     fenced = code_blocks("\n".join(line.plain for line in lines))
     at, parts = 0, list[tuple[bool, list[Text]]]()
     for line in lines:

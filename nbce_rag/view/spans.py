@@ -48,11 +48,12 @@ def spans_html(
         anchor: where the marks link to, without the number; "" for no links.
         unsupported: words inside of citations that are not shown as cited.
     """
-    cited = [citation for citation in citations if supports_among(citation, len(passages))]
+    count = len(numbers)
+    cited = [citation for citation in citations if supports_among(citation, count)]
     placed = {
         mark.at: mark
         for mark in citation_marks(
-            answer, [(c.end, [s.passage for s in supports_among(c, len(passages))]) for c in cited]
+            answer, [(c.end, [s.passage for s in supports_among(c, count)]) for c in cited]
         )
     }
     code = code_blocks(answer)
@@ -100,7 +101,8 @@ def spans_html(
         if end in closes:
             html.append("</code>")
         if mark:
-            html += [_mark(numbers[place], passages[place], anchor) for place in mark.passages]
+            names = {place: name_of(passages[place]) if passages else "" for place in mark.passages}
+            html += [_mark(numbers[place], name, anchor) for place, name in names.items()]
     flush()
     return "".join(html)
 
@@ -132,7 +134,7 @@ def _tag(
         title += "; then " + ", ".join(f"[{numbers[k]}] {token.weights[k]:.0%}" for k in others)
     classes = f"nbce-t {shade(number)}"
     if citation is not None:
-        named = [one.passage for one in supports_among(citation, len(passages))]
+        named = [one.passage for one in supports_among(citation, len(numbers))]
         if best in named and len(named) > 1:
             weight = min(math.fsum(max(token.weights[k], 0.0) for k in named), 1.0)
             title += f"; the cited ones together {weight:.0%}"
@@ -154,8 +156,8 @@ def _absence(word: UnsupportedWords, numbers: Mapping[int, int]) -> str:
     return f"Not in the passages cited for it, but in [{numbers[word.passage]}]."
 
 
-def _mark(number: int, passage: Passage, anchor: str) -> str:
-    label = f"source {number}: {name_of(passage)}"
+def _mark(number: int, name: str, anchor: str) -> str:
+    label = f"source {number}: {name}"
     if not anchor:
         return f"<sup>[{number}]</sup>"
     return f'<sup><a href="#{anchor}-{number}" aria-label="{text(label)}">[{number}]</a></sup>'

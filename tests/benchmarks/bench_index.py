@@ -128,7 +128,7 @@ class Ours:
 
     def about(self) -> dict[str, Any]:
         with self.index._storage.read():
-            segments = self.index._compactor.segments(self.index._storage)
+            segments = self.index._storage._compactor.segments(self.index._storage)  # type: ignore[attr-defined]
         return {name: segments[0][name] for name in ("factory", "options", "recall")}
 
 

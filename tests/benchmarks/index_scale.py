@@ -1,6 +1,6 @@
 """Where the time of a large index goes: building, asking, filtering; beside raw FAISS in the same run.
 
-    python tests/benchmarks/index_scale.py --passages 200000 [--dimension 384] [--folder DIR] [--json FILE]
+    python tests/benchmarks/index_scale.py --passages 200000 [--dimension 384] [--folder DIR] [--url URL]
 
 The vectors are those of `bench_index.py`; the embedder looks them up, so that embedding costs nothing.
 Passages of some 20 words are added in one call. What runs inside something else is counted there and taken
@@ -171,6 +171,48 @@ def measured(act: Callable[[int], Any], truth: np.ndarray) -> dict[str, float]:
     return {"ms": 1000 * statistics.median(seconds), "recall": recall(hits, truth)}
 
 
+def asked(index: PassageIndex, vectors: np.ndarray, queries: np.ndarray) -> dict[str, Any]:
+    """Queries alone and together, and filters, of an index."""
+
+    def ours(number: int, where: Any = None) -> list[int]:
+        return [int(passage.id[1:]) for passage in index.search(queries[number], K, where)]
+
+    several = np.resize(queries, (BATCH, queries.shape[1]))
+    result: dict[str, Any] = {"first_query_s": timed(lambda: index.search(queries[0], K))}
+    result["query"] = measured(ours, nearest(queries, vectors))
+    batch = [timed(lambda: index.search_batch(several, K)) for _ in range(3)]
+    result["batch_ms"] = 1000 * statistics.median(batch)
+    for name, one_in in SHARES.items():
+        truth = nearest(queries, vectors, one_in)
+
+        def kept(number: int, name: str = name, one_in: int = one_in) -> list[int]:
+            return ours(number, {name: number % one_in})
+
+        result[f"filter {name}"] = measured(kept, truth)
+    return result
+
+
+def in_database(url: str, vectors: np.ndarray, queries: np.ndarray) -> dict[str, Any]:
+    """The same of a database: built, asked exactly, then by pgvector's graphs."""
+    embedder = LookUp(vectors)
+    result: dict[str, Any] = {}
+    with PassageIndex.create(url, embedder) as index:
+        build_s = timed(lambda: index.add(embedder.passages()))
+        result |= {"build_s": build_s, "passages_a_second": len(vectors) / build_s}
+        index.compact("flat")  # which has statistics made for the planner
+        result["exact"] = asked(index, vectors, queries)
+        texts = list(texts_of(0, len(queries)))
+        words = [
+            timed(partial(index.search, queries[n], K, mode="words", text=text))
+            for n, text in enumerate(texts)
+        ]
+        result["words_ms"] = 1000 * statistics.median(words)
+        for factory in ("hnsw", "hnsw-halfvec"):
+            graph_s = timed(partial(index.compact, factory))
+            result[factory] = {"graph_s": graph_s, **asked(index, vectors, queries)}
+    return result
+
+
 def ask(folder: Path, vectors: np.ndarray, queries: np.ndarray) -> dict[str, Any]:
     """Queries alone and together, and filters, of the index and of raw FAISS."""
     import faiss
@@ -178,24 +220,10 @@ def ask(folder: Path, vectors: np.ndarray, queries: np.ndarray) -> dict[str, Any
     result: dict[str, Any] = {}
     with PassageIndex.open(folder, LookUp(vectors)) as index:
         with index._storage.read():
-            note = index._compactor.segments(index._storage)[0]
+            note = index._storage._compactor.segments(index._storage)[0]  # type: ignore[attr-defined]
         result |= {name: note[name] for name in ("factory", "options", "recall")}
-        result["first_query_s"] = timed(lambda: index.search(queries[0], K))
-
-        def ours(number: int, where: Any = None) -> list[int]:
-            return [int(passage.id[1:]) for passage in index.search(queries[number], K, where)]
-
-        several = np.resize(queries, (BATCH, queries.shape[1]))
-        result["query"] = measured(ours, nearest(queries, vectors))
-        batch = [timed(lambda: index.search_batch(several, K)) for _ in range(3)]
-        result["batch_ms"] = 1000 * statistics.median(batch)
-        for name, one_in in SHARES.items():
-            truth = nearest(queries, vectors, one_in)
-
-            def kept(number: int, name: str = name, one_in: int = one_in) -> list[int]:
-                return ours(number, {name: number % one_in})
-
-            result[f"filter {name}"] = measured(kept, truth)
+        result |= asked(index, vectors, queries)
+    several = np.resize(queries, (BATCH, queries.shape[1]))
 
     raw: Any = faiss.index_factory(vectors.shape[1], note["factory"], faiss.METRIC_INNER_PRODUCT)
 
@@ -255,6 +283,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--dimension", type=int, default=384)
     parser.add_argument("--queries", type=int, default=50)
     parser.add_argument("--folder", type=Path, help="where to work; default: a temporary folder")
+    parser.add_argument("--url", help="of an index in PostgreSQL that is not there yet: measured beside it")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args(arguments)
     vectors = make_vectors(options.passages, options.dimension, 1)
@@ -265,6 +294,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         show(result)
         answers = ask(Path(name, "index"), vectors, queries)
         show(answers)
+    if options.url is not None:
+        answers["database"] = in_database(options.url, vectors, queries)
+        show(answers["database"])
     if options.json is not None:
         options.json.write_text(json.dumps(result | answers, indent=2) + "\n", encoding="utf-8")
     return result | answers

@@ -122,6 +122,17 @@ def is_supported() -> bool:
     return hasattr(backend_registration, "_setup_privateuseone_for_python_backend")
 
 
+class _Dispatch(TorchDispatchMode):
+    """Hands operations of a further thread on to the device."""
+
+    def __init__(self, device: StrictDevice) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._device = device
+
+    def __torch_dispatch__(self, op: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self._device.apply(op, args, kwargs or {})
+
+
 class StrictDevice(TorchDispatchMode):
     """The device, for the length of a block; one at a time.
 
@@ -166,6 +177,12 @@ class StrictDevice(TorchDispatchMode):
         super().__exit__(*error)  # type: ignore[no-untyped-call]
         self._calls.__exit__(*error)  # type: ignore[no-untyped-call]
         StrictDevice.active = None
+
+    @contextmanager
+    def in_thread(self) -> Iterator[None]:
+        """The device in another thread than the one of the block, which modes of torch belong to."""
+        with _Calls(self), _Dispatch(self):
+            yield
 
     @contextmanager
     def tally(self) -> Iterator[Tally]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from tiny_models import FAMILIES, WITHOUT_BOS, build_model, build_tokenizer
 from nbce_rag import NBCE, Answer, PassageKVStore, load_model
 from nbce_rag.benchmark.run import _plain
 from nbce_rag.decoding.decoder import LockstepDecoder
+from nbce_rag.engine.worker import Worker
 from nbce_rag.evaluation.methods.peers import PEERS
 from nbce_rag.fusion.registry import RULES
 from nbce_rag.fusion.truncation import nucleus
@@ -66,6 +69,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
         return made[family]
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def _device_where_answers_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real device is there for all threads; this one has to be told of a model's own."""
+    work = Worker.work
+
+    def there(worker: Worker, stop: threading.Event) -> None:
+        device = StrictDevice.active
+        with contextlib.nullcontext() if device is None else device.in_thread():
+            work(worker, stop)
+
+    monkeypatch.setattr(Worker, "work", there)
 
 
 @pytest.fixture
@@ -311,7 +327,7 @@ def test_a_played_step_writes_where_it_is_told(folder: Folder) -> None:
 
 
 def test_the_benchmark_needs_no_second_copy_of_the_weights(folder: Folder, strict: StrictDevice) -> None:
-    ours = load_model(folder("llama"), device="strict", dtype="float32", check=False)
+    ours: Any = load_model(folder("llama"), device="strict", dtype="float32", check=False)
     plain = _plain(ours, folder("llama"), "strict", "float32")
     attention = [one.model.config._attn_implementation for one in (ours, plain)]
     assert attention == ["nbce_grouped", "sdpa"]
@@ -319,7 +335,7 @@ def test_the_benchmark_needs_no_second_copy_of_the_weights(folder: Folder, stric
     assert weights[0] == weights[1]
     tokens = torch.arange(5, 12, device="strict")[None]
     logits = [one.model(input_ids=tokens).logits.cpu() for one in (ours, plain)]
-    assert torch.allclose(*logits, atol=1e-4)
+    assert torch.allclose(logits[0], logits[1], atol=1e-4)
 
 
 def test_the_device_itself(strict: StrictDevice) -> None:

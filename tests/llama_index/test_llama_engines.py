@@ -156,8 +156,9 @@ class TestQueryEngines:
         assert rows_of_calls(events) == [1]
 
     def test_without_an_llm_nothing_falls_back_on_another(self, index: VectorStoreIndex) -> None:
-        with pytest.raises(ImportError):
-            nbce_query_engine(index)
+        for make in (nbce_query_engine, nbce_chat_engine):
+            with pytest.raises(InputError, match=r"There is no LLM: give llm=NBCELLM"):
+                make(index)
 
     def test_callbacks_see_the_answer_once(self, make_engine: Callable[..., NBCE], index: Any) -> None:
         from llama_index.core.callbacks import CBEventType, LlamaDebugHandler

@@ -264,7 +264,8 @@ class TestOutput:
     def test_streams_have_one_text_block_and_end_with_the_report(self, llm: NBCELLM) -> None:
         whole = llm.chat([user(FERRY, QUESTION)])
         steps = list(llm.stream_chat([user(FERRY, QUESTION)]))
-        assert all(len(s.message.blocks) == 1 for s in steps)
+        assert all([type(b) for b in s.message.blocks].count(TextBlock) == 1 for s in steps)
+        assert all(len(s.message.blocks) == 1 for s in steps[:-1])
         assert len(steps) >= 4
         assert [bool(s.additional_kwargs) for s in steps] == [False] * (len(steps) - 1) + [True]
         assert steps[-1].raw["nbce"]["contexts"] == whole.raw["nbce"]["contexts"]
@@ -493,7 +494,8 @@ class TestWork:
 
         async def run() -> int:
             task = asyncio.create_task(llm.achat([user(FERRY, QUESTION)], max_tokens=500))
-            await asyncio.sleep(0.2)
+            while not steps:
+                await asyncio.sleep(0.01)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -501,7 +503,7 @@ class TestWork:
             await asyncio.sleep(0.1)
             return len(steps) - before
 
-        assert asyncio.run(run()) == 0
+        assert asyncio.run(run()) <= 1  # the step under way
         assert 0 < len(steps) < 200
 
     def test_calls_at_once_do_not_mix(self, llm: NBCELLM) -> None:

@@ -70,7 +70,7 @@ def test_footnotes_of_several_passages_keep_out_of_code() -> None:
         "You can make a client of your own like so, once for all: [1][2]\n```\nclient = Client()\n```\n[2]\n"
         "That is all.\n\n[1] b\n[2] a"
     )
-    blocks = citation_blocks(answer)
+    blocks = citation_blocks(answer.to_dict(), answer.passages)
     assert [block.source for block in blocks] == ["b", "a", "a"]
     assert [block.additional_location_info["response_end"] for block in blocks[:2]] == [56, 56]
     assert [block.additional_location_info["weight_ppm"] for block in blocks[:2]] == [600_000, 400_000]

@@ -311,3 +311,21 @@ def test_open_webui_gets_its_events_where_it_asks(server: Any) -> None:
     [source] = [event["event"] for event in events if "event" in event]
     assert source["type"] == "source"
     assert source["data"]["document"] == ["The code of Zeta is seven blue apples."]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_numbers_are_written_where_they_are_asked_for(client: Any, stream: bool) -> None:
+    given: dict[str, Any] = {
+        "model": "nbce-codes",
+        "messages": ZETA,
+        "extra_body": {"nbce": {"marks": "numbers"}},
+    }
+    if stream:
+        with client.chat.completions.stream(**given) as events:
+            for _ in events:
+                pass
+            message = events.get_final_completion().choices[0].message
+    else:
+        message = client.chat.completions.create(**given).choices[0].message
+    assert message.content == "seven blue apples [1]"
+    assert message.model_extra["nbce"]["answer"] == "seven blue apples"

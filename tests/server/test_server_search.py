@@ -40,6 +40,17 @@ def test_a_vector_store_is_an_index(client: Any, server: Any, server_indexes: di
     assert reply.json()["error"]["param"] == "filters.type"
 
 
+async def test_models_as_the_client_lists_them(client: Any, server: Any) -> None:
+    assert [model.id for model in client.models.list()] == ["nbce", "nbce-codes", "nbce-laws"]
+    assert client.models.retrieve("nbce-codes").owned_by == "nbce-rag"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("nbce-nowhere")
+    other = openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none")
+    messages: Any = [{"role": "user", "content": ZETA}]
+    reply = await other.chat.completions.create(model="nbce-codes", messages=messages)
+    assert reply.choices[0].message.content == "seven blue apples"
+
+
 def test_a_search_says_what_and_why_not(server: Any) -> None:
     found = server.post("/v1/search", {"query": ZETA, "index": ["codes", "laws"], "k": 3}).json()
     assert len(found["passages"]) == 3

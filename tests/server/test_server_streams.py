@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
+import openai
 import pytest
 from watched_model import watched
 
@@ -107,6 +108,9 @@ def test_it_listens_before_it_is_ready(run_app: Callable[..., Any], monkeypatch:
         loading = server.post("/v1/chat/completions", CHAT)
         assert (loading.status_code, loading.json()["error"]["code"]) == (503, "loading")
         assert int(loading.headers["retry-after"]) > 0
+        client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+        with pytest.raises(openai.InternalServerError):  # which it asks again after, unless told not to
+            client.models.list()
     finally:
         gate.set()
     wait_for(lambda: server.app.state.opening.is_done)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import operator
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from view_tools import an_answer
 from nbce_rag import errors
 from nbce_rag.answers.answer import Answer
 from nbce_rag.evidence.evidence import Citation, TokenEvidence
+from nbce_rag.evidence.unsupported import UnsupportedWords
 from nbce_rag.index.filters.conditions import Fields, as_condition
 from nbce_rag.passages import Passage
 from nbce_rag.server.ask import Home, Outcome, Retrieved
@@ -58,13 +60,17 @@ class CitingPiece:
     answer: Answer | None
     thought: str = ""
     citations: tuple[Citation, ...] = ()
+    unsupported: tuple[UnsupportedWords, ...] = ()
 
 
 answers = st.builds(
     lambda words, weights, thought, reason: an_answer(
         " ".join(words), PASSAGES, weights, thought=thought, finish_reason=reason
     ),
-    st.lists(st.sampled_from(["Ada", "runs", "the", "ferry", "at", "noon", "eight", "船", "é"]), max_size=9),
+    st.lists(
+        st.sampled_from(["Ada", "runs", "the", "ferry", "at", "noon", "eight", "1931", "Bob", "船", "é"]),
+        max_size=9,
+    ),
     st.lists(st.sampled_from([(0.99, 0.01), (0.02, 0.98), (0.5, 0.5)]), min_size=1, max_size=9),
     st.sampled_from(["", "Well."]),
     st.sampled_from(["stop", "length", "no_evidence"]),
@@ -79,8 +85,9 @@ def pieces_of(answer: Answer, cuts: Sequence[int], cites: bool) -> list[CitingPi
     for start, end in bounds:
         tokens = tuple(token for token in answer.tokens if start < token.end <= end)
         citations = tuple(one for one in answer.citations if start < one.end <= end) if cites else ()
+        absent = tuple(one for one in answer.unsupported if start < one.end <= end) if cites else ()
         whole = answer if end == len(answer.text) else None
-        pieces.append(CitingPiece(answer.text[start:end], tokens, whole, "", citations))
+        pieces.append(CitingPiece(answer.text[start:end], tokens, whole, "", citations, absent))
     return pieces
 
 
@@ -124,6 +131,27 @@ def test_chunks_add_up_to_the_reply(answer: Answer, cuts: list[int], cites: bool
     assert message["tokens"] == (choice["logprobs"] or {"content": []})["content"]
     assert "a note" in message["nbce"]["warnings"]
     assert message["nbce"]["abstained"] == (answer.finish_reason == "no_evidence")
+
+
+@given(answers, st.lists(st.integers(0, 60), max_size=6), st.booleans())
+def test_numbers_stand_behind_what_is_cited(answer: Answer, cuts: list[int], cites: bool) -> None:
+    body = {"model": "nbce", "messages": [{"role": "user", "content": "Who?"}], "nbce": {"marks": "numbers"}}
+    call = chat_call(ChatBody.model_validate(body), [])
+    message = chat_reply(Outcome(answer, RETRIEVED), call, INFO)["choices"][0]["message"]
+    assert re.sub(r" (\[\d\])+", "", message["content"]) == answer.text
+    own = [(one.text, support.passage_id) for one in answer.citations for support in one.supports]
+    spans = [one["url_citation"] for one in message["annotations"]]
+    shown = [message["content"][one["start_index"] : one["end_index"]] for one in spans]
+    assert [
+        (re.sub(r" (\[\d\])+", "", text), one["passage_id"]) for text, one in zip(shown, spans, strict=True)
+    ] == own
+    for one in spans:
+        assert re.match(r" (\[\d\])+", message["content"][one["end_index"] :])
+    chunks = ChatChunks(call, INFO)
+    chunks.retrieved = RETRIEVED
+    made = [chunk for piece in pieces_of(answer, cuts, cites) for chunk in chunks.push(piece)]  # type: ignore[arg-type]
+    streamed = added_up(made)
+    assert (streamed["content"], streamed["annotations"]) == (message["content"], message["annotations"])
 
 
 @given(answers, st.lists(st.integers(0, 60), max_size=6), st.booleans(), st.booleans())

@@ -12,6 +12,7 @@ from ...values import DEEPEST, NotPlainError, plain, plain_text, shown
 
 __all__ = [
     "GENERATED",
+    "IS_GENERATED",
     "AllOf",
     "AnyOf",
     "Condition",
@@ -224,7 +225,11 @@ def asks_nothing(condition: Condition) -> bool:
 
 
 def equal(value: object, other: object) -> bool:
-    """Equality as in JSON, where true is not 1."""
+    """Equality as in JSON, where true is not 1, at any depth."""
+    if isinstance(value, list | tuple) and isinstance(other, list | tuple):
+        return len(value) == len(other) and all(map(equal, value, other))
+    if isinstance(value, Mapping) and isinstance(other, Mapping):
+        return value.keys() == other.keys() and all(equal(one, other[key]) for key, one in value.items())
     return bool(value == other) and isinstance(value, bool) == isinstance(other, bool)
 
 
@@ -344,3 +349,7 @@ def _in_order(value: Any, op: str, bound: Any) -> bool:
 
 def _number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+IS_GENERATED = AllOf(tuple(FieldTest(key, "eq", value) for key, value in GENERATED.items()))
+"""What `GENERATED` passages meet."""

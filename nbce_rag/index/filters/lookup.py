@@ -7,17 +7,14 @@ from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..rows import Keys
 from ..sqlite.attributes import attribute_name, scalar
 from ..sqlite.database import SqlRow
 from ..sqlite.storage import Storage
 from .conditions import AllOf, AnyOf, Condition, Fields, FieldTest, Negation
 
-__all__ = ["KeyFinder", "Keys"]
-
-Keys: TypeAlias = NDArray[np.int64]
-"""Keys of passages, ascending."""
+__all__ = ["KeyFinder"]
 
 Clause: TypeAlias = tuple[str, SqlRow, bool]
 """SQL over kind and value, its values, and whether what it finds need not be looked at again."""

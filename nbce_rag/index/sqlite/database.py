@@ -20,6 +20,7 @@ from ...errors import (
     InputError,
     PassageIndexError,
 )
+from ..rows import StaleReadError
 from . import schema
 
 __all__ = ["RESTORE", "ChangedError", "Database", "SqlRow", "not_found"]
@@ -39,7 +40,7 @@ _SETTLED_S = 0.05  # a file that was written this short ago may be written again
 _forked: list[sqlite3.Connection] = []
 
 
-class ChangedError(IndexLockedError):
+class ChangedError(IndexLockedError, StaleReadError):
     """What was read is of no one state: another process changed a file that cannot be locked here."""
 
 
@@ -131,13 +132,6 @@ class Database:
     def damage(self, description: str) -> IndexDamagedError:
         """The error for data that cannot be trusted, such as "holds a damaged vector"."""
         return IndexDamagedError(f"{self.file} {description}: {RESTORE}")
-
-    def unsettled(self) -> PassageIndexError:
-        """The error for files that do not stay as they were while they are read."""
-        return PassageIndexError(
-            f"Another program keeps changing the files in {self.file.parent} while they are read: end it, "
-            "then try again."
-        )
 
     def _select(self, query: str, values: Iterable[int] | Iterable[str]) -> Iterator[SqlRow]:
         """Rows of a query that ends in the column that has to be one of the values."""

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ...errors import IndexDamagedError
+from .attributes import PATH, attribute_name
 from .database import Database, SqlRow
+from .words import match_expression
 
 __all__ = ["Lookups"]
 
@@ -42,17 +44,18 @@ class Lookups(Database):
         )
         return int(cursor.fetchone()[0])
 
-    def kinds_of(self, name: str) -> list[str]:
-        """Kinds of values that a name has, but for elements of lists."""
-        rows = self._attributes("DISTINCT kind", name, "kind IN ('n','b','s','z','l','a','d')", ())
+    def kinds_of(self, key: str | tuple[str, str]) -> list[str]:
+        """Kinds of the values of a key, or of a path of two (`attributes.AttributeRow`)."""
+        kinds = "kind IN ('n','b','s','z','l','a','d')"
+        rows = self._attributes("DISTINCT kind", attribute_name(key), kinds, ())
         return [row[0] for row in rows]
 
     def names(self, limit: int) -> list[str]:
-        """Some names of metadata, in their order."""
+        """Some keys of metadata, in their order; dotted ones are paths."""
         rows = self._connection.execute(
             "SELECT name FROM names WHERE id IN (SELECT name FROM attributes) ORDER BY name LIMIT ?", (limit,)
         )
-        return [row[0] for row in rows]
+        return [row[0].replace(PATH, ".") for row in rows]
 
     def column(self, column: str) -> Iterator[tuple[int, str | None]]:
         """Key and `id`, `source` or `title` of every passage."""
@@ -66,17 +69,15 @@ class Lookups(Database):
         """Keys of the passages without `source` or `title`, each in a tuple of its own."""
         return self._connection.execute(f"SELECT key FROM passages WHERE {column} IS NULL").fetchall()
 
-    def match_words(self, expression: str, limit: int) -> list[tuple[int, float]]:
-        """Keys and BM25 scores, best first, of the passages that match an expression of FTS5."""
-        return self._words(
-            "SELECT rowid, -rank FROM words WHERE words MATCH ? ORDER BY rank, rowid LIMIT ?",
-            (expression, limit),
-        )
+    def match_words(self, terms: Iterable[str], limit: int) -> list[int]:
+        """Keys of passages that have any of these terms, the best by BM25 first."""
+        query = "SELECT rowid FROM words WHERE words MATCH ? ORDER BY rank, rowid LIMIT ?"
+        return [row[0] for row in self._words(query, (match_expression(terms), limit))]
 
-    def count_words(self, expression: str, limit: int) -> int:
-        """How many passages match an expression of FTS5, counted up to a limit."""
+    def count_words(self, term: str, limit: int) -> int:
+        """How many passages have a term, counted up to a limit."""
         query = "SELECT count(*) FROM (SELECT 1 FROM words WHERE words MATCH ? LIMIT ?)"
-        return int(self._words(query, (expression, limit))[0][0])
+        return int(self._words(query, (match_expression([term]), limit))[0][0])
 
     def _words(self, query: str, values: SqlRow) -> list[SqlRow]:
         try:

@@ -8,6 +8,7 @@ import sqlite3
 import zlib
 from collections.abc import Mapping
 
+from ..rows import checksum
 from .attributes import attribute_rows
 from .words import TOKENIZER, index_text
 
@@ -16,7 +17,6 @@ __all__ = [
     "READABLE",
     "VERSION",
     "bump",
-    "checksum",
     "create",
     "create_words",
     "drop_words",
@@ -118,11 +118,6 @@ def has_times(connection: sqlite3.Connection) -> bool:
 def bump(connection: sqlite3.Connection, growth: int = 0) -> None:
     """Says that vectors or metadata have changed, and how many passages there are more."""
     connection.execute("UPDATE state SET generation = generation + 1, count = count + ?", (growth,))
-
-
-def checksum(*fields: str | int | None) -> int:
-    """CRC-32 of the fields of a passage, with which a damaged page is told from one that was written so."""
-    return zlib.crc32(repr(fields).encode("utf-8", "surrogatepass"))
 
 
 def name_id(connection: sqlite3.Connection, name: str) -> int:

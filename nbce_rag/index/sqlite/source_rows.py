@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from ..rows import FileRecord
 from . import schema
 from .database import Database
 
@@ -24,6 +25,19 @@ class SourceRows(Database):
         files: dict[str, str | None] = {row[0]: None for row in begun}
         files.update(self._connection.execute("SELECT path, fingerprint FROM files"))
         return files
+
+    def file_records(self) -> list[FileRecord]:
+        """The files that were taken in."""
+        time = "stored_at" if schema.has_times(self._connection) else "NULL"
+        return self._connection.execute(
+            f"SELECT path, fingerprint, {time} FROM files ORDER BY path"
+        ).fetchall()
+
+    def put_files(self, records: Sequence[FileRecord]) -> None:
+        """Records that files were taken in."""
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO files(path, fingerprint, stored_at) VALUES (?, ?, ?)", records
+        )
 
     def files_of(self, ids: Iterable[str]) -> dict[str, str]:
         """The file that each of these passages comes from, by id, of those that come from one."""

@@ -6,11 +6,11 @@ import json
 import time
 import zlib
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...errors import IndexDamagedError, InputError
 from ...passages import Passage
-from ...values import NotPlainError, plain
+from ..rows import Fields, Row, State, checksum, fields_of
 from . import schema
 from .attributes import attribute_rows
 from .database import RESTORE, SqlRow
@@ -19,35 +19,9 @@ from .source_rows import SourceRows
 from .vector_rows import VectorRows
 from .words import index_text
 
-__all__ = ["Row", "State", "Storage", "json_metadata"]
+__all__ = ["Storage"]
 
 _PASSAGE = "text, id, title, source, span_start, span_end, metadata, content_hash, crc"
-
-
-class Row(NamedTuple):
-    """A passage to be stored: its normalised vector, and the file that it comes from, if from one."""
-
-    passage: Passage
-    vector: bytes | None
-    file: str | None
-
-
-class _Fields(NamedTuple):
-    """The columns of a passage beside its id, file and text."""
-
-    content_hash: str
-    source: str | None
-    title: str | None
-    start: int | None
-    end: int | None
-    metadata: str
-
-
-class State(NamedTuple):
-    """What tells whether something has changed: a number that grows, and how many passages there are."""
-
-    generation: int
-    passages: int
 
 
 class Storage(VectorRows, Lookups, SourceRows):
@@ -126,12 +100,12 @@ class Storage(VectorRows, Lookups, SourceRows):
         names: dict[str, int] = {}
         changed = added = 0
         for row in rows:
-            passage, fields = row.passage, _fields(row.passage)
+            passage, fields = row.passage, fields_of(row.passage)
             vector = row.vector
             file: str | None = None
             if passage.id in stored:
                 key, file, text, *columns = stored[passage.id]
-                old = _Fields(*columns)
+                old = Fields(*columns)
                 if old.content_hash == fields.content_hash and vector in (None, self.vector(key)):
                     if old != fields or row.file not in (None, file):
                         changed += old != fields
@@ -214,16 +188,16 @@ class Storage(VectorRows, Lookups, SourceRows):
             if row.passage.id in taken or not same:
                 continue
             key, _, metadata = same.pop()
-            self._change_metadata(key, row, None, _fields(row.passage), metadata, names)
+            self._change_metadata(key, row, None, fields_of(row.passage), metadata, names)
             moved += 1
         if moved:
             schema.bump(self._connection)
 
     def _insert(
-        self, row: Row, file: str | None, fields: _Fields, vector: bytes, names: dict[str, int]
+        self, row: Row, file: str | None, fields: Fields, vector: bytes, names: dict[str, int]
     ) -> None:
         passage = row.passage
-        crc = schema.checksum(passage.id, *fields, passage.text)
+        crc = checksum(passage.id, *fields, passage.text)
         key = self._connection.execute(
             "INSERT INTO passages(id, file, content_hash, source, title, span_start, span_end, metadata, "
             "text, crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -238,7 +212,7 @@ class Storage(VectorRows, Lookups, SourceRows):
         key: int,
         row: Row,
         file: str | None,
-        fields: _Fields,
+        fields: Fields,
         old_metadata: str,
         names: dict[str, int],
     ) -> None:
@@ -250,7 +224,7 @@ class Storage(VectorRows, Lookups, SourceRows):
                 passage.id,
                 row.file or file,
                 *fields[1:],
-                schema.checksum(passage.id, *fields, passage.text),
+                checksum(passage.id, *fields, passage.text),
                 key,
             ),
         )
@@ -306,35 +280,9 @@ class Storage(VectorRows, Lookups, SourceRows):
 
     def _passage(self, row: SqlRow) -> Passage:
         text, passage_id, title, source, start, end, metadata, content, crc = row
-        if schema.checksum(passage_id, content, source, title, start, end, metadata, text) != crc:
+        if checksum(passage_id, content, source, title, start, end, metadata, text) != crc:
             raise self.damage(f"holds a damaged passage ({passage_id!r})")
         try:
             return Passage(text, passage_id, title, source, start, end, self.metadata(metadata))
         except InputError as error:
             raise self.damage(f"holds a damaged passage ({passage_id!r})") from error
-
-
-def _fields(passage: Passage) -> _Fields:
-    return _Fields(
-        passage.content_hash,
-        passage.source,
-        passage.title,
-        passage.start,
-        passage.end,
-        json_metadata(passage),
-    )
-
-
-def json_metadata(passage: Passage) -> str:
-    """Metadata as JSON.
-
-    Raises:
-        InputError: It holds something that JSON does not, which the message names by its key.
-    """
-    try:
-        return json.dumps(plain(passage.metadata), ensure_ascii=False, allow_nan=False, sort_keys=True)
-    except NotPlainError as error:
-        raise InputError(
-            f"The metadata of passage {passage.id!r} cannot be stored: metadata{error}. Use texts, finite "
-            "numbers, booleans, None, dates, and lists and dictionaries of these."
-        ) from error

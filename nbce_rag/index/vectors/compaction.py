@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import PassageIndexError
+from ..reports import SegmentReport
 from ..sqlite.storage import Storage
 from ..sqlite.vector_rows import SegmentRow
 from . import factories
 from .block import Block
 from .segments import file_checksum, read_block, remove_files, remove_leftovers, write_block
 
-__all__ = ["Compactor", "SegmentReport"]
+__all__ = ["Compactor"]
 
 logger = logging.getLogger(__name__)
 
@@ -42,14 +43,6 @@ class _Plan:
     removals: int
     factory: str
     full: bool
-
-
-class SegmentReport(factories.Note):
-    """A FAISS file: its name, how many vectors it has, and how many of them do not count any more."""
-
-    file: str
-    vectors: int
-    removed: int
 
 
 class Compactor:

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import IndexDamagedError
-from ..sqlite.storage import State, Storage
+from ..cosines import cosines
+from ..rows import State
+from ..sqlite.storage import Storage
 from ..sqlite.vector_rows import SegmentRow
 from . import factories
 from .block import Block
@@ -96,7 +98,7 @@ class VectorView:
                 hits = block.search(queries, k, places, options, block.places(choice.hidden))
             if block.holds_vectors:
                 for query, rows, result in zip(queries, hits, results, strict=True):
-                    result.update(_scores(query, block.keys[rows], block.vectors(rows)))
+                    result.update(cosines(query, block.keys[rows], block.vectors(rows)))
                 continue
             for result, scores in zip(results, self._compare(block, queries, hits, storage), strict=True):
                 result.update(scores)
@@ -119,7 +121,7 @@ class VectorView:
         results = []
         for query, places in zip(queries, hits, strict=True):
             rows = np.searchsorted(keys, block.keys[np.sort(places)])
-            results.append(_scores(query, keys[rows], vectors[rows]))
+            results.append(cosines(query, keys[rows], vectors[rows]))
         return results
 
     def _nearest(
@@ -144,7 +146,7 @@ class VectorView:
             if (hits < 0).any():
                 break
             exact = self._compare(block, queries, list(hits), storage)
-            kth = np.array([np.partition(list(cosines.values()), -k)[-k] for cosines in exact])
+            kth = np.array([np.partition(list(one.values()), -k)[-k] for one in exact])
             if (kth > scores[:, -1] + error).all():
                 loose = block.loose(places)
                 return [np.union1d(row, loose) for row in hits]
@@ -241,11 +243,3 @@ class SyncedVectors:
 def _check_intact(block: Block) -> None:
     if not block.is_intact():
         raise OutdatedError
-
-
-def _scores(
-    query: NDArray[np.float32], keys: NDArray[np.int64], vectors: NDArray[np.float32]
-) -> dict[int, float]:
-    # In float64, row by row: one vector has one score, however it was found. Rounding makes some 1.0000001.
-    scores = np.einsum("ij,j->i", vectors, query, dtype=np.float64).astype(np.float32)
-    return dict(zip(keys.tolist(), np.clip(scores, -1.0, 1.0).tolist(), strict=True))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from .tokenizer import TransformersTokenizer
 
 __all__ = ["describe", "what_is_kept"]
 
+_ENDLESS = sys.maxsize
 _TOOL = {
     "type": "function",
     "function": {
@@ -92,6 +95,7 @@ def describe(
         thinking_off=dict(thinking.off) if thinking.silences else {},
         needed_bytes=needed,
         free_bytes=free_bytes(target),
+        window_bytes=() if layout is None else _window_bytes(layout),
     )
 
 
@@ -107,6 +111,16 @@ def what_is_kept(layout: Layout) -> str:
     if layout.has_states:
         words.append("states")
     return ", ".join(words)
+
+
+def _window_bytes(layout: Layout) -> tuple[tuple[int | None, int], ...]:
+    """(tokens that are kept of a context at most, bytes a token) of the layers' columns."""
+    sizes: Counter[int | None] = Counter()
+    for number, name, part in layout.parts():
+        if part.tokens is not None:
+            most = layout.length(number, name, _ENDLESS)
+            sizes[None if most == _ENDLESS else most] += part.nbytes
+    return tuple(sizes.items())
 
 
 def _read(path: str, name: str, hub: dict[str, Any]) -> tuple[Any, TransformersTokenizer]:

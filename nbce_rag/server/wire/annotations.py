@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ...evidence.evidence import Citation
 from ...evidence.quote import page_of, quote_of
+from ...evidence.unsupported import UnsupportedWords
 from ..ask import Retrieved
 from .reply import ReplyInfo, finite
 
@@ -14,16 +15,21 @@ __all__ = ["chat_annotations", "flat_annotations", "source_events"]
 
 
 def flat_annotations(
-    citations: Iterable[Citation], retrieved: Retrieved, info: ReplyInfo
+    citations: Iterable[Citation],
+    retrieved: Retrieved,
+    info: ReplyInfo,
+    unsupported: Sequence[UnsupportedWords] = (),
 ) -> list[dict[str, Any]]:
     """Annotations as /v1/responses has them.
 
     Offsets count code points of the text, `end_index` is exclusive; they span what is claimed. Beside
     OpenAI's keys there are `passage_id`, `share`, `verbatim`, the `page` if it is known, and `quote_start`
-    and `quote_end` where the stretch stands word for word in the passage.
+    and `quote_end` where the stretch stands word for word in the passage, and `unsupported`, the numbers and
+    names inside of it that stand in no passage cited for it.
     """
     made = []
     for citation in citations:
+        absent = [w.text for w in unsupported if citation.start <= w.start and w.end <= citation.end]
         for support in citation.supports:
             passage = retrieved.passages[support.passage]
             annotation: dict[str, Any] = {
@@ -40,18 +46,24 @@ def flat_annotations(
                 annotation |= {"quote_start": quote.start, "quote_end": quote.end}
             if (page := page_of(passage)) is not None:
                 annotation["page"] = page
+            if absent:
+                annotation["unsupported"] = absent
             made.append(annotation)
     return made
 
 
 def chat_annotations(
-    citations: Iterable[Citation], retrieved: Retrieved, info: ReplyInfo, first: int = 0
+    citations: Iterable[Citation],
+    retrieved: Retrieved,
+    info: ReplyInfo,
+    unsupported: Sequence[UnsupportedWords] = (),
+    first: int = 0,
 ) -> list[dict[str, Any]]:
     """The same as /v1/chat/completions has them.
 
     `index` counts them from `first`: clients that add up the pieces of a stream tell entries by it.
     """
-    flat = flat_annotations(citations, retrieved, info)
+    flat = flat_annotations(citations, retrieved, info, unsupported)
     return [
         {
             "type": "url_citation",

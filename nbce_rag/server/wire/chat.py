@@ -15,6 +15,7 @@ from ..ask import Ask, Outcome, Retrieved
 from .annotations import chat_annotations, source_events
 from .errors import bad_field
 from .logprobs import token_logprobs
+from .marks import marked
 from .messages import messages_of
 from .nbce_fields import NbceFields, retrieval_ask
 from .reply import Cited, ReplyInfo, finish_reason, nbce_object, usage
@@ -79,12 +80,14 @@ class ChatCall:
         ask: what it asks.
         nbce: its `nbce` object.
         logprobs: whether the reply has log-probs.
+        is_marked: whether numbers of sources are written into the text.
         include_usage: whether a stream ends with a chunk of usage.
     """
 
     ask: Ask
     nbce: NbceFields
     logprobs: bool
+    is_marked: bool
     include_usage: bool
 
 
@@ -123,7 +126,10 @@ def chat_call(body: ChatBody, available: Sequence[str]) -> ChatCall:
         notes=ignored(body, _REFUSED),
     )
     options = body.stream_options or {}
-    return ChatCall(ask, nbce, bool(body.logprobs), bool(options.get("include_usage")))
+    # What has to fit a grammar must not have more in it, and log-probs are those of the text as it came.
+    is_free = not (ask.options.keys() & {"json_schema", "regex"} or ask.tools or body.logprobs)
+    is_marked = nbce.marks == "numbers" and is_free
+    return ChatCall(ask, nbce, bool(body.logprobs), is_marked, bool(options.get("include_usage")))
 
 
 def stop_strings(stop: str | list[str] | None) -> list[str] | None:
@@ -140,7 +146,12 @@ def chat_reply(outcome: Outcome, call: ChatCall, info: ReplyInfo) -> dict[str, A
     text = reader.push(answer.text)
     rest, calls = reader.finish()
     text += rest
-    annotations = [] if calls else chat_annotations(answer.citations, outcome.retrieved, info)
+    annotations = (
+        [] if calls else chat_annotations(answer.citations, outcome.retrieved, info, answer.unsupported)
+    )
+    if call.is_marked:
+        shown = marked(text, answer.citations)
+        text, annotations = shown.text, shown.moved(annotations)
     message: dict[str, Any] = {
         "role": "assistant",
         "content": text or (None if calls else ""),
@@ -195,16 +206,18 @@ class ChatChunks:
         """
         answer = piece.answer
         chunks = [self._chunk({"reasoning_content": piece.thought})] if piece.thought else []
-        text = self._reader.push(piece.text)
+        text = "" if self._call.is_marked else self._reader.push(piece.text)
         calls: list[dict[str, Any]] = []
         if answer is not None:
             rest, calls = self._reader.finish()
             text += rest
+            if self._call.is_marked:  # what is cited is known of the whole
+                return [*chunks, *self._marked(answer), *self._last(answer, notes, False)]
         logprobs = {"content": token_logprobs(piece.tokens), "refusal": None} if self._call.logprobs else None
         if text or (logprobs and piece.tokens):
             chunks.append(self._chunk({"content": text}, logprobs=logprobs))
         chunks += [self._chunk({"tool_calls": deltas}) for call in calls for deltas in _deltas(call, calls)]
-        new = self._cited.new(piece)
+        new = () if self._call.is_marked else self._cited.new(piece)
         if new and not calls and not self._call.ask.tools:
             chunks += self._annotated(new)
         elif answer is not None and answer.citations and not calls and self._call.ask.tools:
@@ -213,8 +226,18 @@ class ChatChunks:
             chunks += self._last(answer, notes, bool(calls))
         return chunks
 
+    def _marked(self, answer: Answer) -> list[dict[str, Any]]:
+        shown = marked(answer.text, answer.citations)
+        annotations = chat_annotations(answer.citations, self.retrieved, self._info, answer.unsupported)
+        self._annotations = len(annotations)
+        deltas: list[dict[str, Any]] = [{"content": shown.text}] if shown.text else []
+        deltas += [{"annotations": shown.moved(annotations)}] if annotations else []
+        return [self._chunk(delta) for delta in deltas]
+
     def _annotated(self, citations: Any) -> list[dict[str, Any]]:
-        annotations = chat_annotations(citations, self.retrieved, self._info, self._annotations)
+        annotations = chat_annotations(
+            citations, self.retrieved, self._info, self._cited.unsupported, self._annotations
+        )
         self._annotations += len(annotations)
         return [self._chunk({"annotations": annotations})]
 

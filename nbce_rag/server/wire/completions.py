@@ -138,7 +138,7 @@ def _choice(outcome: Outcome, place: int, call: CompletionCall, info: ReplyInfo)
         "text": answer.text,
         "logprobs": completion_logprobs(answer.tokens) if call.logprobs else None,
         "finish_reason": finish_reason(answer),
-        "annotations": chat_annotations(answer.citations, outcome.retrieved, info),
+        "annotations": chat_annotations(answer.citations, outcome.retrieved, info, answer.unsupported),
         "nbce": nbce_object(outcome, info, tokens=call.nbce.tokens),
     }
 

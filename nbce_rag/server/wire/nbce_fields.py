@@ -35,6 +35,11 @@ class NbceFields(PassageFields):
     events: Literal["open-webui"] | None = Field(
         None, description="Also stream each cited passage as Open WebUI's `source` event."
     )
+    marks: Literal["numbers"] | None = Field(
+        None,
+        description="Of chat: write [1] behind what is cited, in the order of first citation. A stream then "
+        "gives the text at its end. Not beside tools, schemas and logprobs.",
+    )
 
 
 def model_index(model: str, available: Sequence[str]) -> str | None:

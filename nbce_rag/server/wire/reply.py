@@ -10,6 +10,7 @@ from typing import Any
 from ...answers.answer import Answer, Piece
 from ...evidence.evidence import Citation, TokenEvidence
 from ...evidence.quote import page_of
+from ...evidence.unsupported import UnsupportedWords
 from ...passages import Passage
 from ..ask import Outcome, Retrieved
 from ..links import Links
@@ -143,15 +144,23 @@ def usage(answer: Answer) -> dict[str, Any]:
 
 
 class Cited:
-    """Tells which citations of a stream are new: those that pieces carry, then what the answer adds."""
+    """Tells which citations of a stream are new: those that pieces carry, then what the answer adds.
+
+    Attributes:
+        unsupported: the words inside of them that stand in no passage cited there, as far as they are known.
+    """
 
     def __init__(self) -> None:
         self._known: set[tuple[int, int]] = set()
+        self.unsupported: tuple[UnsupportedWords, ...] = ()
 
     def new(self, piece: Piece) -> tuple[Citation, ...]:
         """The citations that have become certain with this piece."""
         carried: Iterable[Citation] = getattr(piece, "citations", ())
         whole = piece.answer.citations if piece.answer is not None else ()
+        self.unsupported += getattr(piece, "unsupported", ())
+        if piece.answer is not None:
+            self.unsupported = piece.answer.unsupported
         fresh = []
         for citation in (*carried, *whole):
             if (citation.start, citation.end) not in self._known:

@@ -151,7 +151,7 @@ class ResponseEvents:
 
     def _cite(self, citations: Iterable[Citation]) -> list[Event]:
         events = []
-        for annotation in flat_annotations(citations, self._retrieved, self._info):
+        for annotation in flat_annotations(citations, self._retrieved, self._info, self._cited.unsupported):
             index = {"annotation_index": len(self._annotations), "annotation": annotation}
             events.append(self._event("response.output_text.annotation.added", **self._place(), **index))
             self._annotations.append(annotation)

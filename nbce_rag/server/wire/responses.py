@@ -156,7 +156,7 @@ def response_reply(outcome: Outcome, call: ResponseCall, info: ReplyInfo) -> dic
     if answer.thought:
         items.append(reasoning_item(answer.thought, info))
     if text or not calls:
-        annotations = [] if calls else flat_annotations(answer.citations, retrieved, info)
+        annotations = [] if calls else flat_annotations(answer.citations, retrieved, info, answer.unsupported)
         logprobs = token_logprobs(answer.tokens) if call.logprobs else []
         items.append(message_item([text_part(text, annotations, logprobs)], info))
     items += [call_item(one, place, info) for place, one in enumerate(calls)]

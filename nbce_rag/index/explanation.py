@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
-from ...values import shown
-from ..sqlite.attributes import PATH, attribute_name
-from ..sqlite.storage import Storage
-from .conditions import AllOf, AnyOf, Condition, FieldTest, Negation
-from .lookup import KeyFinder, Keys
+from ..values import shown
+from .filters.conditions import AllOf, AnyOf, Condition, FieldTest, Negation
+from .storage import PassageStorage
 
 __all__ = ["describe", "explain"]
 
@@ -18,19 +16,17 @@ _EXAMPLES = 12
 _KINDS = {"n": "numbers", "b": "booleans", "s": "texts", "z": "null", "a": "lists", "d": "mappings"}
 
 
-def explain(condition: Condition, storage: Storage, all_keys: Callable[[], Keys]) -> str:
+def explain(condition: Condition, storage: PassageStorage[Any]) -> str:
     """What excluded every passage, in a sentence; to be called inside `read()`.
 
     Args:
         condition: One that no passage meets.
         storage: Of the index.
-        all_keys: Gives the keys of all passages.
     """
-    finder = KeyFinder(storage, all_keys)
     parts = _parts(condition)
-    counts = [len(finder.find(part)) for part in parts]
+    counts = [len(storage.matching(part)) for part in parts]
     guilty = [part for part, count in zip(parts, counts, strict=True) if not count]
-    total = len(all_keys())
+    total = storage.state().passages
     if guilty:
         causes = "; ".join(f"{describe(part)}{_hint(part, storage)}" for part in guilty)
         return f"Of {total:,} passages none meets {causes}."
@@ -69,18 +65,18 @@ def _test(test: FieldTest) -> str:
     return f"{key} {_SIGNS.get(test.op, test.op)} {shown(test.value)}"
 
 
-def _hint(condition: Condition, storage: Storage) -> str:
+def _hint(condition: Condition, storage: PassageStorage[Any]) -> str:
     """What there is in the place of what was asked for, where a condition asks about one key."""
     keys = _keys(condition)
     if len(keys) != 1 or not isinstance(key := keys.pop(), str) or key in _COLUMNS:
         return ""
     first, dot, rest = key.partition(".")
-    names = [attribute_name(key), *([attribute_name((first, rest))] if dot else [])]
-    kinds = sorted({kind for name in names for kind in storage.kinds_of(name)})
+    paths: list[str | tuple[str, str]] = [key, *([(first, rest)] if dot else [])]
+    kinds = sorted({kind for path in paths for kind in storage.kinds_of(path)})
     if kinds:
         what = " and ".join(dict.fromkeys(_KINDS.get(kind, "long values") for kind in kinds))
         return f" (values of {key} are {what})"
-    there = [name.replace(PATH, ".") for name in storage.names(_EXAMPLES)]
+    there = storage.names(_EXAMPLES)
     return f" (no metadata have {shown(key)}; they have {', '.join(there) or 'nothing'})"
 
 
