@@ -47,13 +47,30 @@ class _Body(BaseModel):
 class TextBody(BaseModel):
     """A text to be made token ids of."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
+    model_config = ConfigDict(
+        strict=True, extra="forbid", json_schema_extra={"examples": [{"text": "Who runs the ferry?"}]}
+    )
 
     text: str
 
 
 class RequestsBody(_Body):
     """Requests to be answered together."""
+
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "version": 1,
+                    "requests": [
+                        {"question": "Who runs the ferry?", "passages": [{"text": "Ada runs the ferry."}]}
+                    ],
+                }
+            ]
+        },
+    )
 
     requests: Annotated[list[Any], Field(min_length=1, max_length=_MOST)]
     stream: bool = Field(False, description="Events, each a piece of one of the answers.")
@@ -113,7 +130,7 @@ async def requests(
     return await _with_kinds(answered)
 
 
-@router.post("/v1/requests/{what}")
+@router.post("/v1/requests/{what}", include_in_schema=False)
 async def asked_of(
     what: Literal["ablate", "attribute", "compare", "rerank", "score"],
     body: RequestBody,
