@@ -141,7 +141,7 @@ Faults = Callable[[PassageIndex, pytest.MonkeyPatch], None]
 
 
 def full_database(index: PassageIndex, patch: pytest.MonkeyPatch) -> None:
-    connection = index._storage._connection
+    connection = index._storage._connection  # type: ignore[attr-defined]
     pages = connection.execute("PRAGMA page_count").fetchone()[0]
     connection.execute(f"PRAGMA max_page_count = {pages}")
 
@@ -176,7 +176,8 @@ def test_a_watch_goes_on_when_a_full_disk_has_room_again(
         with pytest.MonkeyPatch.context() as patch:
             fault(indexes[-1], patch)
             yield {(1, str(docs / "0.txt"))}
-        indexes[-1]._storage._connection.execute("PRAGMA max_page_count = 4294967294")
+        storage: Any = indexes[-1]._storage
+        storage._connection.execute("PRAGMA max_page_count = 4294967294")
         with open_again(path) as reader:
             assert reader.check().ok
         yield set()

@@ -181,7 +181,7 @@ class TestFiles:
 
     def test_a_full_database_says_so(self, index: PassageIndex) -> None:
         index.add(ANIMALS)
-        connection = index._storage._connection
+        connection = index._storage._connection  # type: ignore[attr-defined]
         connection.execute(f"PRAGMA max_page_count = {connection.execute('PRAGMA page_count').fetchone()[0]}")
         with pytest.raises(PassageIndexError, match=r"full.*free space.*intact"):
             index.add(words(0, 200))

@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from ..documents.document import read_bytes
 from ..documents.pdf.views import PageView, page_picture, page_views
 from ..documents.readers import holds_records, read_document
 from ..errors import NbceError
@@ -73,9 +74,9 @@ def source_text(index: PassageIndex, passage: Passage) -> str:
 
 
 def source_file(index: PassageIndex, passage: Passage) -> Path | None:
-    """The file that a passage was read from, if it is still there."""
+    """The file that a passage was read from, if it is still there, and no link to another by now."""
     path = index.file_of(passage.id)
-    return path if path is not None and path.is_file() else None
+    return path if path is not None and path.is_file() and path.resolve() == path else None
 
 
 def is_pdf(path: Path | None) -> bool:
@@ -84,8 +85,12 @@ def is_pdf(path: Path | None) -> bool:
 
 
 def source_bytes(path: Path) -> bytes:
-    """What is in a file."""
-    return path.read_bytes()
+    """What is in a file.
+
+    Raises:
+        ReadError: it is gone, or over the limits of what is read.
+    """
+    return read_bytes(path)
 
 
 def views(path: Path, passage: Passage, marks: Iterable[tuple[int, int]]) -> tuple[PageView, ...]:

@@ -204,7 +204,7 @@ def failing(index: PassageIndex, chance: random.Random) -> ExitStack:
         return call
 
     if kind == "database":
-        connection = index._storage._connection
+        connection = index._storage._connection  # type: ignore[attr-defined]
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
         connection.execute(f"PRAGMA max_page_count = {pages + chance.randrange(3)}")
         stack.callback(connection.execute, "PRAGMA max_page_count = 4294967294")

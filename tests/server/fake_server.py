@@ -132,6 +132,7 @@ class FakeServer:
         writable: Whether the first index takes files.
         halt: After how many pieces streams wait until this is set to more; None for not at all.
         asked: Bodies of what came, with the path under "path".
+        loads: How many times it answers that it is loading still.
         left: How many streams ended because the browser went away.
     """
 
@@ -140,10 +141,12 @@ class FakeServer:
     writable: bool = False
     halt: int | None = None
     asked: list[dict[str, Any]] = None  # type: ignore[assignment]
+    loads: int = 0
     left: int = 0
 
     def reset(self) -> None:
-        self.key, self.writable, self.halt, self.left, self.asked = None, False, None, 0, []
+        self.key, self.writable, self.halt, self.loads = None, False, None, 0
+        self.left, self.asked = 0, []
 
 
 def _error(status: int, message: str, code: str, **headers: str) -> JSONResponse:
@@ -195,7 +198,10 @@ def _app(server: FakeServer) -> FastAPI:
         return response
 
     @app.get("/v1/indexes")
-    def indexes() -> dict[str, Any]:
+    def indexes() -> Any:
+        if server.loads:
+            server.loads -= 1
+            return _error(503, "The model is being loaded.", "loading", **{"retry-after": "1"})
         first = {"id": "harbour", "object": "index", "passages": 1284, "writable": server.writable}
         return {"object": "list", "data": [first, {**first, "id": "law", "passages": 1, "writable": False}]}
 
@@ -218,8 +224,9 @@ def _app(server: FakeServer) -> FastAPI:
             "groups": [
                 {"text": "3 March 1931", "weight": 0.61, "passages": [contexts[0], contexts[2]]},
                 {"text": "1934", "weight": 0.27, "passages": [contexts[1]]},
+                {"text": "at seven", "weight": 0.004, "passages": [contexts[3]]},
             ],
-            "silent": contexts[3:],
+            "silent": contexts[4:],
             "silent_weight": 0.12,
         }
 
@@ -247,6 +254,17 @@ def _app(server: FakeServer) -> FastAPI:
     async def add(request: Request) -> dict[str, Any]:
         server.asked.append({"path": "files", "bytes": len(await request.body())})
         return {"id": "file-1", "object": "file", "status": "processed"}
+
+    @app.get("/v1/vector_stores/{index}/files/{file}")
+    def job(index: str, file: str) -> dict[str, Any]:
+        server.asked.append({"path": "job"})
+        is_done = sum(one["path"] == "job" for one in server.asked) > 1
+        return {
+            "id": file,
+            "status": "completed" if is_done else "in_progress",
+            "last_error": None,
+            "nbce": {"passages": 7 if is_done else 3, "total": 7},
+        }
 
     return app
 

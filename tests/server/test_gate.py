@@ -58,7 +58,7 @@ PARAMETERS = {
     "batch": "vsfb_0",
     "batch_id": "vsfb_0",
     "version": "0",
-    "path": "page.js",
+    "path": "app.js",
     "what": "score",
 }
 SECRETS = ("codes", "seven blue apples", "Zeta")

@@ -18,6 +18,8 @@ pytest.importorskip("fastapi")
 pytest.importorskip("playwright")
 
 from fake_server import KEY, LIGHT, FakeServer, fake_server
+from index_tools import bag_of_words
+from pdf_maker import lines_pdf
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 CHROMIUM = os.environ.get("NBCE_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -57,7 +59,10 @@ def open_page(browser: Browser, fake: FakeServer) -> Iterator[Callable[..., Page
         if message.type in ("error", "warning") and ALLOWED not in message.text:
             faults.append(message.text)
 
-    def opened(hash: str = "", **options: Any) -> Page:
+    homes = {fake.url}
+
+    def opened(hash: str = "", url: str | None = None, **options: Any) -> Page:
+        homes.add(url or fake.url)
         options = {"locale": "en-GB", "viewport": {"width": 1280, "height": 900}, **options}
         context = browser.new_context(**options)
         context.set_default_timeout(10_000)
@@ -66,11 +71,11 @@ def open_page(browser: Browser, fake: FakeServer) -> Iterator[Callable[..., Page
         page.on("console", note)
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("request", lambda request: faults.append(request.url) if not ours(request.url) else None)
-        page.goto(fake.url + hash)
+        page.goto((url or fake.url) + hash)
         return page
 
     def ours(url: str) -> bool:
-        return url.startswith(fake.url)
+        return url.startswith(tuple(homes))
 
     yield opened
     for context in contexts:
@@ -223,11 +228,12 @@ def test_notes_open_by_keyboard_and_by_pointer(open_page: Callable[..., Page]) -
 def test_what_each_passage_would_say(open_page: Callable[..., Page], fake: FakeServer) -> None:
     page = answered(open_page())
     page.get_by_role("button", name="What would each passage say?").click()
-    expect(page.get_by_text("The passages give 2 answers.")).to_be_visible()
-    groups = page.locator(".groups > li")
+    expect(page.get_by_text("The passages give 3 answers.")).to_be_visible()
+    groups = page.locator(".compare > .groups > li")
     expect(groups).to_have_count(2)
+    expect(page.get_by_text("1 more with hardly any weight")).to_be_visible()
     expect(groups.first).to_contain_text("weight 61 %")
-    expect(page.get_by_text("2 say nothing")).to_be_visible()
+    expect(page.get_by_text("1 says nothing")).to_be_visible()
     body = {"question": QUESTION, "index": "harbour", "k": 8, "options": {}}
     assert fake.asked[-1] == {"path": "compare", **body}
     groups.nth(1).get_by_role("button").click()
@@ -284,6 +290,17 @@ def test_what_the_server_refuses_is_told(open_page: Callable[..., Page], fake: F
     alert.get_by_role("button", name="Try again").click()
     expect(page.locator(".figures, [role=alert]").first).to_be_visible()
     assert [one["question"] for one in fake.asked[-2:]] == ["One that breaks"] * 2
+
+
+def test_a_server_that_loads_is_waited_for(open_page: Callable[..., Page], fake: FakeServer) -> None:
+    fake.loads = 2
+    page = open_page()
+    expect(page.get_by_text("The server is loading its model.")).to_be_visible()
+    page.get_by_label("Question", exact=True).fill(QUESTION)
+    expect(page.get_by_role("button", name="Ask", exact=True)).to_be_enabled()
+    expect(page.get_by_text("The server is loading its model.")).to_have_count(0)
+    page.keyboard.press("Enter")
+    expect(page.locator(".figures")).to_be_visible()
 
 
 def test_options_filters_and_the_link(open_page: Callable[..., Page], fake: FakeServer) -> None:
@@ -348,7 +365,7 @@ def test_an_answer_is_copied_as_markdown(open_page: Callable[..., Page]) -> None
 def test_code_stays_code(open_page: Callable[..., Page]) -> None:
     page = answered(open_page(), "How is code shown?")
     block = page.locator(".answer code.block")
-    assert "".join(block.all_text_contents()) == "```python\nlamp.light(1931)\nlamp.turn()\n```"
+    assert block.all_text_contents() == ["```python\nlamp.light(1931)\nlamp.turn()\n```\n"]
     expect(block.locator("button")).to_have_count(0)
 
 
@@ -365,13 +382,15 @@ def test_files_are_taken_only_where_the_server_takes_them(
     if shown:
         (tmp_path / "new.txt").write_text("Fresh.")
         field.set_input_files(tmp_path / "new.txt")
-        expect(page.get_by_text("new.txt was added.")).to_be_visible()
-        assert fake.asked[-1]["path"] == "files"
+        expect(page.get_by_text("Adding new.txt … 3 of 7 passages")).to_be_visible()
+        expect(page.get_by_role("button", name="Cancel")).to_be_visible()
+        expect(page.get_by_text("new.txt was added: 7 passages.")).to_be_visible()
+        assert [one["path"] for one in fake.asked] == ["files", "job", "job"]
 
 
 def test_chinese_and_signs_of_two_units(open_page: Callable[..., Page]) -> None:
     page = open_page(locale="zh-CN")
-    assert page.evaluate("document.documentElement.lang") == "zh-Hans"
+    expect(page.locator("html")).to_have_attribute("lang", "zh-Hans")
     expect(page.locator(".count")).to_have_text("1,284 个段落")
     page.get_by_label("问题", exact=True).fill("水碓由谁设计？")
     page.get_by_role("button", name="提问").click()
@@ -381,7 +400,7 @@ def test_chinese_and_signs_of_two_units(open_page: Callable[..., Page]) -> None:
     pane = page.get_by_role("complementary", name="来源")
     expect(pane.locator("mark.chosen")).to_have_text("连珠水碓由陆家港的工师顾长汀设计")
     page.get_by_role("button", name="切换到英文").click()
-    assert page.evaluate("document.documentElement.lang") == "en"
+    expect(page.locator("html")).to_have_attribute("lang", "en")
     expect(page.get_by_text("Sources", exact=True)).to_be_visible()
     page.reload()
     expect(page.get_by_role("heading", name="Ask the documents")).to_be_visible()
@@ -413,9 +432,50 @@ def test_nothing_moves_for_who_does_not_want_it(open_page: Callable[..., Page]) 
     assert page.locator(".bar span").first.evaluate(style) == "none"
 
 
+@pytest.mark.filterwarnings("ignore::nbce_rag.errors.NbceWarning")
+def test_words_are_marked_on_the_page_of_a_pdf(
+    open_page: Callable[..., Page], reading_nbce: Any, run_app: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Over the real server, which asks for a key: pictures of pages have none, and come all the same."""
+    from nbce_rag.index import PassageIndex
+    from nbce_rag.server import Served, ServerSettings, create_app
+
+    (tmp_path / "codes.pdf").write_bytes(
+        lines_pdf([(72, 720, "Nothing.")], [(72, 720, "The code of Zeta is seven blue apples.")])
+    )
+    with PassageIndex.create(tmp_path / "index", bag_of_words) as index:
+        index.add_files([tmp_path / "codes.pdf"])
+        settings = ServerSettings(api_key=KEY, files=tmp_path / "files")
+        running = run_app(create_app(settings, Served(reading_nbce, {"codes": index})))
+        page = open_page(url=f"{running.url}/")
+        page.get_by_label("Key", exact=True).fill(KEY)
+        page.keyboard.press("Enter")
+        answered(page, "What is the code of Zeta?")
+        assert visible_text(page, ".answer").startswith("seven blue apples")
+        chip(page, 1).click()
+        pane = page.get_by_role("complementary", name="Source")
+        picture = pane.get_by_role("img", name="Page 2 of codes.pdf, with the cited words marked")
+        expect(picture).to_be_visible()
+        assert picture.evaluate("element => element.decode().then(() => element.naturalHeight)") == 1600
+        mark, sheet = pane.locator(".box.chosen").bounding_box(), picture.bounding_box()
+        assert mark is not None
+        assert sheet is not None
+        # "seven blue apples" in Helvetica of 12 points stands 184 to 281 points from the left.
+        scale = sheet["width"] / 612
+        assert abs(mark["x"] - sheet["x"] - 184 * scale) < 6
+        assert abs(mark["width"] - 97 * scale) < 12
+        expect(pane.locator(".box.chosen")).to_be_in_viewport()
+        expect(pane.locator("mark.chosen")).to_have_text("seven blue apples")
+        page.close()
+        running.stop()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(open_page: Callable[..., Page], scheme: str) -> None:
-    """Contrast, names, roles and structure, by axe-core with its rules of WCAG 2.2 AA and best practices."""
+def test_axe_finds_nothing(open_page: Callable[..., Page], scheme: str, tmp_path: Path) -> None:
+    """Contrast, names, roles and structure, by axe-core's rules of WCAG AA and best practices.
+
+    Pictures of what was checked stay in the folder of the test.
+    """
     package = importlib.util.find_spec("axe_playwright_python")
     if package is None or package.origin is None:
         pytest.skip("needs axe-playwright-python")
@@ -427,6 +487,7 @@ def test_axe_finds_nothing(open_page: Callable[..., Page], scheme: str) -> None:
         violations = page.evaluate("async () => (await axe.run()).violations")
         told = [(one["id"], [node["html"][:160] for node in one["nodes"]]) for one in violations]
         assert told == [], state
+        page.screenshot(path=tmp_path / f"{state}-{scheme}.png")
 
     expect(page.locator(".count")).to_be_visible()
     page.get_by_text("Options", exact=True).click()
@@ -435,7 +496,7 @@ def test_axe_finds_nothing(open_page: Callable[..., Page], scheme: str) -> None:
     answered(page, "Do they disagree?")
     answered(page)
     page.get_by_role("button", name="What would each passage say?").click()
-    expect(page.locator(".groups")).to_be_visible()
+    expect(page.locator(".compare > .groups")).to_be_visible()
     check("answer")
     chip(page, 1).click()
     expect(page.locator(".dim").first).to_be_visible()

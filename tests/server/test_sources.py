@@ -121,6 +121,8 @@ def test_the_source_of_a_file_that_is_gone_is_what_the_index_has(
     with PassageIndex.create(tmp_path / "index", bag_of_words) as index:
         index.add_files([file], max_tokens=40, overlap=0)
         file.unlink()
+        (tmp_path / "other.txt").write_text("Not in the index.")
+        file.symlink_to(tmp_path / "other.txt")
         running = run_app(create_app(served=Served(reading_nbce, {"coast": index})))
         first = next(iter(index))
         assert running.get(f"/source/coast/{first.id}").text == PROSE

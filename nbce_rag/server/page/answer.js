@@ -64,7 +64,7 @@ export function Answer({ turn, view, colourful, opened, onOpen }) {
   const item = (one, key) => {
     if (one.kind === "mark")
       return html`<span key=${key} class="chips"
-        >${one.ownLine ? "\n" : "\u2060"}${one.places.map((place, nth) => chip(one, place, nth))}</span
+        >${"\u2060"}${one.places.map((place, nth) => chip(one, place, nth))}</span
       >`;
     return html`<${Stretch} key=${key} one=${one} view=${view} colourful=${colourful} />`;
   };
@@ -148,19 +148,26 @@ function Quote({ text, start, end }) {
   </blockquote>`;
 }
 
-const SENTENCE = /[^.!?。！？\n]*[.!?。！？]+["'”’)\]]*(?=\s|$|[^\x00-\x7f])|[^\n]*\n/g;
+const END = /[.!?]+["'”’)\]]*(?=\s)|[。！？]+[”’」』）]*|\n/g;
+const SAID = 3; // sentences that stand there at a time
+
+/** The sentences of a text; of one that still grows only those that have ended. */
+function sentencesOf(text, isDone) {
+  const sentences = [];
+  let at = 0;
+  for (const end of text.matchAll(END)) {
+    sentences.push(text.slice(at, end.index + end[0].length));
+    at = end.index + end[0].length;
+  }
+  if (isDone) sentences.push(text.slice(at));
+  return sentences.filter((one) => one.trim());
+}
 
 /** Says the answer to screen readers, a sentence at a time. */
 export function Spoken({ turn, view, status }) {
-  const isDone = !isRunning(turn);
-  const whole = isDone ? [view.text] : [];
-  const sentences = view.text.match(SENTENCE) || [];
-  const said = useRef(0);
-  if (turn.text === "" && isRunning(turn)) said.current = 0;
-  const lines = isDone && said.current === 0 ? whole : sentences;
-  said.current = Math.max(said.current, isDone ? 0 : sentences.length);
+  const lines = sentencesOf(view.text, !isRunning(turn));
   return html`<div class="sr" aria-live="polite" id="spoken">
-    ${lines.map((line, nth) => nth >= lines.length - 2 && html`<p key=${nth}>${line}</p>`)}
+    ${lines.map((line, nth) => nth >= lines.length - SAID && html`<p key=${`${turn.id}-${nth}`}>${line}</p>`)}
     <p key="status">${status}</p>
   </div>`;
 }

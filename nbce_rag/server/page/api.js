@@ -17,6 +17,7 @@ export class ServerError extends Error {
 
 export const getJson = async (path, signal) => (await request("GET", path, { signal })).json();
 export const postJson = async (path, body, signal) => (await request("POST", path, { body, signal })).json();
+export const deleteJson = async (path) => (await request("DELETE", path, {})).json();
 
 /** Sends a file; `fields` are further fields of the form. */
 export async function postFile(path, file, fields, signal) {

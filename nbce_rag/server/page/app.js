@@ -15,6 +15,7 @@ import { CODES, LANGUAGES, preferred, remember } from "./strings.js";
 import { ask, bodyOf, isRunning, isSilent, newTurn, plainError, storeTurns, storedTurns, viewOf } from "./turns.js";
 import { Words } from "./words.js";
 
+const PATIENCE = 3; // seconds until a server that loads its model is asked again
 const PLAIN = { index: "", k: 8, rule: "", look: false, conflicts: false, filters: [] };
 
 function App() {
@@ -48,7 +49,10 @@ function App() {
         rule: page.rules.includes(old.rule) ? old.rule : "",
       }));
     } catch (error) {
-      setServer((old) => ({ ...old, state: "failed", error: plainError(error) }));
+      const told = plainError(error);
+      const isLoading = told.code === "loading";
+      setServer((old) => ({ ...old, state: isLoading ? "waiting" : "failed", error: told }));
+      if (isLoading) setTimeout(load, 1000 * (told.retryAfter || PATIENCE));
     }
   }, []);
   useEffect(() => void load(), []);
@@ -138,6 +142,7 @@ function App() {
                 isRunning=${isRunning(turn)} onStop=${() => running.current?.abort()}
                 onAsk=${() => start(newTurn(question.trim(), options))} />`}
           ${server.state === "ready" && !server.indexes.length && html`<p class="remark">${words.noIndexes}</p>`}
+          ${server.state === "waiting" && html`<p class="status running" role="status">${words.serverLoads}</p>`}
           ${server.state === "failed" && !asksForKey && html`<${Failure} error=${server.error} onRetry=${load} />`}
           ${linked.question && !turn && html`<p class="small remark">${words.fromLink}</p>`}
           ${turn && html`<${Turn} ...${{ turn, view, words, colourful, setColourful, opened: shown, onOpen }}
@@ -231,8 +236,10 @@ function Tools({ turn, view, words, colourful, setColourful, silent }) {
     <span class="small" role="status">${copied}</span>
     ${!silent && view.tokens.length > 0 && html`<label class="check small"><input type="checkbox" checked=${colourful}
       onChange=${(event) => setColourful(event.currentTarget.checked)} /> ${words.colours}</label>`}
-    <button type="button" class="plain" onClick=${() => put(markdown())}>${words.copyMarkdown}</button>
-    <button type="button" class="plain" onClick=${() => put(linkOf(turn.question, turn.options))}>${words.copyLink}</button>
+    <span class="buttons">
+      <button type="button" class="plain" onClick=${() => put(markdown())}>${words.copyMarkdown}</button>
+      <button type="button" class="plain" onClick=${() => put(linkOf(turn.question, turn.options))}>${words.copyLink}</button>
+    </span>
   </div>`;
 }
 

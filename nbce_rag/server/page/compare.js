@@ -5,12 +5,15 @@ import { Failure } from "./failure.js";
 import { nameOf, pageOf } from "./markdown.js";
 import { useWords } from "./words.js";
 
+const HARDLY = 0.01; // of the weight: what is said with less stands folded
+
 /** `comparison`: {state: "running"|"done"|"failed", data, error}; its passages are found by id among the turn's. */
 export function Compare({ turn, view, comparison, opened, onCompare, onOpen }) {
   const words = useWords();
   if (!comparison)
     return html`<p><button type="button" class="quiet-button" onClick=${onCompare}>${words.compare}</button></p>`;
   const { state, data, error } = comparison;
+  const slight = state === "done" ? data.groups.filter((one) => one.weight < HARDLY) : [];
   return html`<section class="compare" aria-labelledby="compare-head" aria-busy=${state === "running" ? "true" : "false"}>
     <h3 id="compare-head">${words.compare}</h3>
     <div role="status">
@@ -19,18 +22,13 @@ export function Compare({ turn, view, comparison, opened, onCompare, onOpen }) {
     </div>
     ${state === "failed" && html`<${Failure} error=${error} onRetry=${onCompare} />`}
     ${state === "done" &&
-    html`<ol class="groups">
-      ${data.groups.map(
-        (group, nth) => html`<li key=${nth}>
-          <p class="says" dir="auto">${group.text}</p>
-          <p class="small">
-            ${words.weight(Math.round(group.weight * 100))} ·${" "}
-            ${group.passages.map((one) => html`<${Who} key=${one.id} ...${{ one, turn, view, opened, onOpen }} />`)}
-          </p>
-          <span class="weight" style=${{ width: `${(group.weight * 100).toFixed(1)}%` }} aria-hidden="true"></span>
-        </li>`,
-      )}
-    </ol>`}
+    html`<${Groups} groups=${data.groups.filter((one) => one.weight >= HARDLY)} ...${{ turn, view, opened, onOpen }} />`}
+    ${state === "done" &&
+    slight.length > 0 &&
+    html`<details class="more">
+      <summary>${words.slight(slight.length)}</summary>
+      <${Groups} groups=${slight} ...${{ turn, view, opened, onOpen }} />
+    </details>`}
     ${state === "done" &&
     data.silent.length > 0 &&
     html`<p class="small">
@@ -40,7 +38,23 @@ export function Compare({ turn, view, comparison, opened, onCompare, onOpen }) {
   </section>`;
 }
 
-export function headline(data, words) {
+function Groups({ groups, turn, view, opened, onOpen }) {
+  const words = useWords();
+  return html`<ol class="groups">
+    ${groups.map(
+      (group, nth) => html`<li key=${nth}>
+        <p class="says" dir="auto">${group.text}</p>
+        <p class="small">
+          ${words.weight(Math.round(group.weight * 100))} ·${" "}
+          ${group.passages.map((one) => html`<${Who} key=${one.id} ...${{ one, turn, view, opened, onOpen }} />`)}
+        </p>
+        <span class="weight" style=${{ width: `${(group.weight * 100).toFixed(1)}%` }} aria-hidden="true"></span>
+      </li>`,
+    )}
+  </ol>`;
+}
+
+function headline(data, words) {
   if (!data.groups.length) return words.noneAnswers;
   return data.groups.length === 1 ? words.agree : words.differ(data.groups.length);
 }

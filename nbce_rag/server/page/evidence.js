@@ -78,11 +78,13 @@ export function percentages(shares) {
 
 /**
  * An answer in stretches: {kind: "text", text, place, weight, citation, absent} and {kind: "mark", places,
- * citation, ownLine}, within [{isCode, items}]. Neighbours that look alike are one.
+ * citation}, within [{isCode, items}]. Neighbours that look alike are one.
  */
 export function stretches({ text, tokens, citations, unsupported }) {
-  const code = codeBlocks(text);
-  const marks = new Map(citationMarks(text, citations, code).map((mark) => [mark.at, mark]));
+  const blocks = codeBlocks(text);
+  const marks = new Map(citationMarks(text, citations, blocks).map((mark) => [mark.at, mark]));
+  // The line end behind a block stands in it, so that it does not show as a line of its own.
+  const code = blocks.map(({ start, end }) => ({ start, end: end + (text[end] === "\n" && !marks.has(end)) }));
   const cuts = new Set([0, text.length, ...marks.keys()]);
   for (const span of [...tokens, ...citations, ...unsupported, ...code])
     for (const at of [span.start, span.end]) cuts.add(Math.min(Math.max(at, 0), text.length));

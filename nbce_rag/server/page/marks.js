@@ -29,12 +29,20 @@ export function citationMarks(text, citations, blocks = codeBlocks(text)) {
   const marks = new Map();
   for (const citation of citations) {
     const block = blocks.find((one) => one.start < citation.end && citation.end <= one.end);
-    const at = block ? block.end : spanEnd(text, citation.end);
+    const at = block ? block.end : behindSigns(text, spanEnd(text, citation.end), blocks);
     const places = new Set(marks.get(at)?.places || []);
     citation.supports.forEach((support) => places.add(support.place));
     marks.set(at, { at, places: [...places], ownLine: Boolean(block) && text[block.end - 1] !== "\n" });
   }
   return [...marks.values()].sort((a, b) => a.at - b.at);
+}
+
+const SIGNS = /^[.,;:!?。，、；：！？)\]”’»]+(?=\s|$)|^[。，、；：！？]+/;
+
+/** Behind the signs that follow a word without a blank, as numbers of notes stand. */
+function behindSigns(text, at, blocks) {
+  const end = at + (SIGNS.exec(text.slice(at, at + 8))?.[0].length || 0);
+  return blocks.some((block) => block.start < end && at < block.end) ? at : end;
 }
 
 /** Where the code span between backticks around `at` ends within its line; `at` where there is none. */

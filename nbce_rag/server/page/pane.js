@@ -8,6 +8,8 @@ import { joined } from "./sources.js";
 import { plainError } from "./turns.js";
 import { useWords } from "./words.js";
 
+const WEB = /^(?:https?:\/\/|source\/)/; // nothing else becomes a link
+
 export function Pane({ turn, view, opened, onClose }) {
   const words = useWords();
   const head = useRef();
@@ -49,7 +51,7 @@ export function Pane({ turn, view, opened, onClose }) {
       ${stored?.kind === "pdf" && html`<${Pages} path=${pages} name=${nameOf(passage)} chosen=${chosen} quotes=${quotes} />`}
       <${Text} passage=${passage} stored=${stored} quotes=${quotes} chosen=${chosen} />
       ${!quotes.length && view.cited.has(opened.place) && html`<p class="small remark">${words.passageOnly}</p>`}
-      ${stored?.url &&
+      ${WEB.test(stored?.url || "") &&
       html`<p><a href=${stored.url} target="_blank" rel="noopener noreferrer">${words.wholeSource}<span aria-hidden="true"> ↗</span></a></p>`}
     </div>
   </aside>`;

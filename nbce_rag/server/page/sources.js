@@ -17,7 +17,7 @@ export function Bar({ view, isMoving }) {
   if (!percents.some(Boolean)) return null;
   return html`<div class="bar-box">
     <div class="bar" role="img" aria-label=${isMoving ? label : `${label}: ${spoken.join(", ")}`}>
-      ${order.map(
+      ${order.filter((place) => percents[place]).map(
         (place) =>
           html`<span key=${place} class=${`c${view.colours.get(place)}`} style=${{ flexGrow: percents[place] }}
             >${percents[place] >= 8 && view.cited.has(place) ? view.numbers.get(place) : ""}</span

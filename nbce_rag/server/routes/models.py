@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from ..dependencies import Caller, PolicyOf, ServedOf
+from ..dependencies import Caller, PolicyOf, ServedOf, SettingsOf
 from ..policy import Policy
 from ..served import PLAIN, Served, model_id
 from ..wire.errors import not_found
@@ -43,13 +43,16 @@ async def get_model(model: str, served: ServedOf, caller: Caller, policy: Policy
 
 
 @router.get("/v1/indexes")
-async def list_indexes(served: ServedOf, caller: Caller, policy: PolicyOf) -> dict[str, Any]:
-    """The indexes, with their models, passages and sources."""
+async def list_indexes(
+    served: ServedOf, caller: Caller, policy: PolicyOf, settings: SettingsOf
+) -> dict[str, Any]:
+    """The indexes, with their models, passages and sources, and whether they take files of this caller."""
     names = readable(served, caller, policy)
-    return {"object": "list", "data": await asyncio.to_thread(_indexes, served, names)}
+    writable = settings.allow_write and caller is not None and caller.write
+    return {"object": "list", "data": await asyncio.to_thread(_indexes, served, names, writable)}
 
 
-def _indexes(served: Served, names: list[str]) -> list[dict[str, Any]]:
+def _indexes(served: Served, names: list[str], writable: bool) -> list[dict[str, Any]]:
     return [
         {
             "id": name,
@@ -59,6 +62,7 @@ def _indexes(served: Served, names: list[str]) -> list[dict[str, Any]]:
             "sources": len(index.sources()),
             "embedder": index.embedder_name,
             "dimension": index.dimension,
+            "writable": writable,
         }
         for name in names
         for index in [served.rags[name].index]

@@ -100,7 +100,16 @@ def get_pages(
     return {"object": "pages", "is_current": is_current, "pages": drawn}
 
 
-@router.get("/source/{index}/{passage_id:path}", response_class=Response)
+@router.get(
+    "/source/{index}/{passage_id:path}",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The source, or a page of it.",
+            "content": {"text/plain": {}, "application/pdf": {}, "image/png": {}},
+        }
+    },
+)
 def get_source(
     index: str,
     passage_id: str,
