@@ -32,6 +32,7 @@ _NAMES = {
         "NumericalError",
         "PassageIndexError",
         "ReadError",
+        "RemoteError",
         "StreamError",
         "UnsupportedError",
         "warn",
@@ -69,6 +70,8 @@ _NAMES = {
         "DEFAULT_EMBEDDER",
         "SentenceTransformerEmbedder",
     ),
+    "client.engine": ("RemoteNBCE",),
+    "engine.answerer": ("Answerer",),
     "engine.nbce": ("NBCE",),
     "engine.rag": ("Rag",),
     "evaluation.runner": ("evaluate",),
@@ -164,6 +167,7 @@ __all__ = [
     "Usage",
     "AllOf",
     "Answer",
+    "Answerer",
     "AnswerTimeoutError",
     "AnyOf",
     "as_condition",
@@ -239,6 +243,8 @@ __all__ = [
     "citation_report",
     "report_schema",
     "Request",
+    "RemoteError",
+    "RemoteNBCE",
     "RerankerLike",
     "resolve",
     "resolve_rule",
@@ -273,6 +279,7 @@ if TYPE_CHECKING:
     from .answers.choices import ChoiceScores
     from .answers.comparison import AnswerGroup, Comparison
     from .answers.report import CitationsReport, Report, citation_report, report_schema
+    from .client.engine import RemoteNBCE
     from .documents.folders import read_files
     from .documents.limits import ReadLimits
     from .documents.pdf.boxes import PageBox, page_boxes
@@ -285,6 +292,7 @@ if TYPE_CHECKING:
         SentenceTransformerEmbedder,
         canonical_embedder_name,
     )
+    from .engine.answerer import Answerer
     from .engine.nbce import NBCE
     from .engine.prefill import FillReport
     from .engine.rag import Rag
@@ -304,6 +312,7 @@ if TYPE_CHECKING:
         NumericalError,
         PassageIndexError,
         ReadError,
+        RemoteError,
         StreamError,
         UnsupportedError,
         warn,

@@ -31,6 +31,7 @@ __all__ = [
     "NumericalError",
     "PassageIndexError",
     "ReadError",
+    "RemoteError",
     "StreamError",
     "UnsupportedError",
     "remembered_caller",
@@ -80,6 +81,10 @@ class NumericalError(ModelError, ArithmeticError):
 
 class StreamError(NbceError, RuntimeError):
     """A stream of pieces ended without an answer: it was broken off, or not handed on whole."""
+
+
+class RemoteError(NbceError, ConnectionError):
+    """A server of nbce-rag cannot be reached, refuses, or answers something else."""
 
 
 class MissingDependencyError(NbceError, ImportError):

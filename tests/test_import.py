@@ -47,9 +47,19 @@ def test_light_names_load_nothing_heavy() -> None:
     assert heavy_after(code) == set()
 
 
+def test_naming_what_is_asked_for_loads_nothing_heavy() -> None:
+    """Requests are made where no model is."""
+    code = (
+        "from nbce_rag import MinEntropy, Model, Options, Prompt, Request, resolve, DEFAULT_MODEL\n"
+        "Request('Who?', options=Options(fusion=MinEntropy(beta=0.5)))\n"
+        "Request('Who?')"
+    )
+    assert heavy_after(code) == set()
+
+
 def test_heavy_packages_are_seen_when_they_are_used() -> None:
     """So that the tests above cannot pass by looking in the wrong place."""
-    assert "torch" in heavy_after("from nbce_rag import MinEntropy")
+    assert "torch" in heavy_after("from nbce_rag import NBCE")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from langchain_core.messages import (
 from langchain_core.runnables import RunnableConfig, RunnableSerializable
 from pydantic import ConfigDict, Field, field_validator
 
-from nbce_rag import NBCE, Answer, InputError, Options, Request, Turn, resolve
+from nbce_rag import Answer, Answerer, InputError, Options, Request, Turn, resolve
 
 from .block_citations import cited_blocks, uncited_blocks
 from .chat_model import ChatNBCE
@@ -41,7 +41,8 @@ class PassageAttribution(RunnableSerializable[Any, AIMessage]):
     blocks get the annotations. A message without text, or without any document, comes back as it was.
 
     Attributes:
-        llm: whose engine and options read the documents: `ChatNBCE`, `NBCELLM` or an `nbce_rag.NBCE`.
+        llm: whose engine and options read the documents: `ChatNBCE`, `NBCELLM` an `nbce_rag.NBCE`
+            or a `RemoteNBCE`.
         question_key, documents_key, answer_key: what the input calls them; the defaults are those of
             `create_retrieval_chain`.
         ablate: whether the report says how much less likely the text is without each document.
@@ -62,7 +63,7 @@ class PassageAttribution(RunnableSerializable[Any, AIMessage]):
     @field_validator("llm")
     @classmethod
     def _check_llm(cls, llm: Any) -> Any:
-        if not isinstance(llm, (NBCESettings, NBCE)):
+        if not isinstance(llm, (NBCESettings, Answerer)):
             raise ValueError(
                 f"llm must be a ChatNBCE, an NBCELLM or an nbce_rag.NBCE, got {type(llm).__name__}; the "
                 "model that answers stands before this one in the chain"
@@ -97,11 +98,11 @@ class PassageAttribution(RunnableSerializable[Any, AIMessage]):
             answer = engine.ablate(answer)
         return _with_citations(message, answer, talk.notes)
 
-    def _engine(self, options: Mapping[str, Any]) -> tuple[NBCE, Options]:
-        if isinstance(self.llm, NBCE):
-            return self.llm, self.llm.options.updated(**options)
-        engine = self.llm.nbce()
-        return engine, self.llm.options(engine, None, options)
+    def _engine(self, options: Mapping[str, Any]) -> tuple[Answerer, Options]:
+        if isinstance(self.llm, NBCESettings):
+            engine = self.llm.nbce()
+            return engine, self.llm.options(engine, None, options)
+        return self.llm, self.llm.options.updated(**options)
 
     def _parts(self, value: Any) -> tuple[str, Any, AIMessage]:
         """Question, documents and message of an input.

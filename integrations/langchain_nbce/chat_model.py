@@ -23,8 +23,8 @@ from langchain_core.runnables.config import get_config_list
 from langchain_core.tools import BaseTool
 
 from nbce_rag import (
-    NBCE,
     Answer,
+    Answerer,
     Piece,
     Prompt,
     Request,
@@ -79,7 +79,7 @@ _CALL = (
 class _Call:
     """One call, ready to be answered."""
 
-    engine: NBCE
+    engine: Answerer
     request: Request
     model: str
     tools: tuple[str, ...]
@@ -138,6 +138,7 @@ class ChatNBCE(SerializableSettings, BaseChatModel):
         >>> llm = ChatNBCE()                                                          # doctest: +SKIP
         >>> llm.invoke("Who runs the ferry?", contexts=["Ada runs the ferry."]).text  # doctest: +SKIP
         'Ada'
+        >>> llm = ChatNBCE(base_url="http://localhost:8000")  # the same over a server  # doctest: +SKIP
     """
 
     model_config = STRICT
@@ -202,7 +203,7 @@ class ChatNBCE(SerializableSettings, BaseChatModel):
             others, exceptions_to_handle=exceptions_to_handle, exception_key=exception_key
         )
 
-    def nbce(self, model: str | None = None) -> NBCE:
+    def nbce(self, model: str | None = None) -> Answerer:
         """The engine, loaded now if it was not; then there is a `profile` too."""
         engine = super().nbce(model)
         if self.profile is None and model in (None, self.model):

@@ -17,8 +17,8 @@ from langchain_core.prompt_values import ChatPromptValue, PromptValue, StringPro
 from langchain_core.runnables import RunnableConfig
 
 from nbce_rag import (
-    NBCE,
     Answer,
+    Answerer,
     Passage,
     Prompt,
     Request,
@@ -181,7 +181,7 @@ class NBCELLM(SerializableSettings, BaseLLM):
 
     def _prepare(
         self, prompts: Sequence[str], stop: Sequence[str] | None
-    ) -> tuple[NBCE, list[Request], list[tuple[str, ...]]]:
+    ) -> tuple[Answerer, list[Request], list[tuple[str, ...]]]:
         engine = self.nbce()
         options = self.options(engine, stop, {})
         requests, notes = [], []
@@ -197,7 +197,9 @@ class NBCELLM(SerializableSettings, BaseLLM):
             notes.append(talk.notes)
         return engine, requests, notes
 
-    def _result(self, engine: NBCE, answers: Sequence[Answer], notes: Sequence[tuple[str, ...]]) -> LLMResult:
+    def _result(
+        self, engine: Answerer, answers: Sequence[Answer], notes: Sequence[tuple[str, ...]]
+    ) -> LLMResult:
         return LLMResult(
             generations=[
                 [Generation(text=answer.text, generation_info=self._info(answer, noted))]

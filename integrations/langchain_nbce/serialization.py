@@ -31,8 +31,8 @@ class SerializableSettings(NBCESettings, Serializable):
 
     @property
     def lc_secrets(self) -> dict[str, str]:
-        """The key of passage marks is not written."""
-        return {"mark_key": KEY_SECRET}
+        """The key of passage marks is not written, and neither is that of a server."""
+        return {"mark_key": KEY_SECRET, "api_key": "NBCE_API_KEY"}
 
     # `is_lc_serializable` stays False: LangChain takes a class that says True for one that its own list of
     # loadable classes names, and keys caches by what is written, in which the state of the weights is not.
@@ -43,7 +43,8 @@ class SerializableSettings(NBCESettings, Serializable):
         fields = type(self).model_fields
         names = [name for name in sorted(self.model_fields_set) if not fields[name].exclude]
         kwargs: dict[str, Any] = {name: getattr(self, name) for name in names}
-        kwargs["model"] = self.model  # also where it is the default, which may be another one there
+        if self.base_url is None:
+            kwargs["model"] = self.model  # also where it is the default, which may be another one there
         if (rule := rule_fields(self.fusion)) is not None:
             kwargs["fusion"] = rule
         if self.mark_key is not None:

@@ -8,13 +8,22 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 from weakref import WeakValueDictionary
 
 from langchain_core.utils import from_env
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, field_validator, model_validator
 
-from nbce_rag import DEFAULT_MODEL, NBCE, InputError, Options, __version__, check_score_scale, expand_home
+from nbce_rag import (
+    DEFAULT_MODEL,
+    Answerer,
+    InputError,
+    Options,
+    RemoteNBCE,
+    __version__,
+    check_score_scale,
+    expand_home,
+)
 
 from .documents import SCORE_KEY
 
@@ -38,7 +47,29 @@ _ELSEWHERE = {
 _HELD = 2  # engines that one model object keeps alive: its own and one given per call
 _WEIGHTS = ("*.safetensors", "*.gguf", "*.json", "*.jinja", "*.model")
 
-_engines: WeakValueDictionary[tuple[Any, ...], NBCE] = WeakValueDictionary()
+# How a model is loaded, which beside base_url is the server's business.
+_OF_LOADING = (
+    "model",
+    "engine",
+    "device",
+    "dtype",
+    "revision",
+    "trust_remote_code",
+    "local_files_only",
+    "adapter",
+    "quantization_config",
+    "device_map",
+    "attn_implementation",
+    "token",
+    "cache_dir",
+    "check",
+    "backend",
+    "load",
+)
+_API_KEY = "NBCE_API_KEY"
+_REMOTE = "nbce"  # the server's model, as long as its name is not known
+
+_engines: WeakValueDictionary[tuple[Any, ...], Answerer] = WeakValueDictionary()
 _loading = threading.Lock()
 
 
@@ -51,7 +82,10 @@ class NBCESettings(BaseModel):
     """Hub id, folder or GGUF file; default: the environment variable NBCE_MODEL, else the packaged model. The
     weights are loaded when they are first used, and shared by all objects of the same model."""
     engine: Any = Field(default=None, exclude=True, repr=False)
-    """An `nbce_rag.NBCE` that is already loaded, in place of `model`."""
+    """An `nbce_rag.NBCE` that is already loaded, or an `nbce_rag.RemoteNBCE`, in place of `model`."""
+    base_url: str | None = None
+    """URL of a server that `nbce-rag serve` runs, in place of a model in this process (extra `[client]`);
+    options that are None are the server's defaults. torch is not loaded then."""
     device: str | None = None
     dtype: str = "auto"
     revision: str | None = None
@@ -133,11 +167,13 @@ class NBCESettings(BaseModel):
     integration gives them; under the fused distribution."""
     streaming: bool = False
     max_retries: int | None = Field(default=None, exclude=True)
-    """Accepted for LangChain's sake; there is no service that could fail."""
+    """With `base_url`, how often a request is tried again that found no room or no connection, 2 if None;
+    without it accepted for LangChain's sake, since there is no service that could fail."""
     api_key: SecretStr | None = Field(default=None, exclude=True)
-    """Likewise; there is no service to log in to."""
+    """With `base_url`, a key of the server's; default: the environment variable NBCE_API_KEY. Likewise
+    accepted without it."""
 
-    _held: dict[str, NBCE] = PrivateAttr(default_factory=dict)
+    _held: dict[str, Answerer] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -156,14 +192,30 @@ class NBCESettings(BaseModel):
 
     @model_validator(mode="after")
     def _check_options(self) -> Self:
+        if self.base_url is not None:
+            self._check_remote()
         base = Options() if self.engine is None else self.engine.options
         base.updated(**self._changes())
         return self
 
+    def _check_remote(self) -> None:
+        fields = type(self).model_fields
+        names = [
+            name
+            for name in _OF_LOADING
+            if name in self.model_fields_set
+            and getattr(self, name) != fields[name].get_default(call_default_factory=True)
+        ]
+        if names:
+            raise InputError(
+                f"{', '.join(names)} beside base_url={self.base_url!r}: how a model is loaded belongs to the "
+                f"server; leave out {', '.join(names)}, or base_url."
+            )
+
     @field_validator("engine")
     @classmethod
     def _check_engine(cls, engine: Any) -> Any:
-        if engine is not None and not isinstance(engine, NBCE):
+        if engine is not None and not isinstance(engine, Answerer):
             raise ValueError(f"engine must be an nbce_rag.NBCE, got {type(engine).__name__}")
         return engine
 
@@ -178,17 +230,21 @@ class NBCESettings(BaseModel):
     def _one_or_many(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
-    def nbce(self, model: str | None = None) -> NBCE:
-        """The engine, loaded now if it was not.
+    def nbce(self, model: str | None = None) -> Answerer:
+        """The engine, loaded now if it was not: an `nbce_rag.NBCE`, or with `base_url` a `RemoteNBCE`.
 
         Args:
             model: another model for one call.
 
         Raises:
             ModelError, MissingDependencyError: it cannot be loaded.
+            RemoteError: the server cannot be reached, or refuses.
+            InputError: another model than the server's.
         """
+        if self.base_url is not None:
+            return self._remote(model)
         if self.engine is not None and model in (None, self.engine.model.name, self.model):
-            made: NBCE = self.engine
+            made: Answerer = self.engine
             return made
         name = _one_spelling(model or self.model)
         loading = {
@@ -210,6 +266,8 @@ class NBCESettings(BaseModel):
         with _loading:
             engine = _engines.get(key)
             if engine is None:
+                from nbce_rag import NBCE
+
                 engine = _engines[key] = NBCE.from_pretrained(
                     None if name == DEFAULT_MODEL else name,
                     token=None if self.token is None else self.token.get_secret_value(),
@@ -221,13 +279,31 @@ class NBCESettings(BaseModel):
                 self._held.pop(next(n for n in self._held if n != _one_spelling(self.model)))
         return engine
 
+    def _remote(self, model: str | None) -> RemoteNBCE:
+        api_key = os.environ.get(_API_KEY) if self.api_key is None else self.api_key.get_secret_value()
+        retries = {} if self.max_retries is None else {"max_retries": self.max_retries}
+        key = (_REMOTE, self.base_url, api_key, self.max_retries)
+        engine = _engines.get(key)
+        if engine is None:
+            engine = RemoteNBCE(str(self.base_url), api_key, **retries)
+        with _loading:
+            engine = self._held[_REMOTE] = _engines.setdefault(key, engine)
+        if model not in (None, self.model, _REMOTE, engine.model.name):
+            raise InputError(
+                f"model={model!r} beside base_url={self.base_url!r}: the server has one model, "
+                f"{engine.model.name!r}; leave model out."
+            )
+        return cast(RemoteNBCE, engine)
+
     def name_of(self, model: str | None = None) -> str:
         """Name of the model, also while it is not loaded."""
         if model is not None:
             return model
+        if self.base_url is not None:
+            return self._held[_REMOTE].model.name if _REMOTE in self._held else _REMOTE
         return self.model if self.engine is None else str(self.engine.model.name)
 
-    def options(self, engine: NBCE, stop: Sequence[str] | None, call: Mapping[str, Any]) -> Options:
+    def options(self, engine: Answerer, stop: Sequence[str] | None, call: Mapping[str, Any]) -> Options:
         """Options of one call: the engine's, changed by the fields, changed by those of the call.
 
         Raises:
@@ -287,7 +363,7 @@ class NBCESettings(BaseModel):
         made["fusion"] = None if self.fusion is None else _name_of_rule(self.fusion)
         if self.quantization_config is not None:
             made["quantization_config"] = repr(self.quantization_config)
-        made["model"] = self.name_of()
+        made["model"] = _REMOTE if self.base_url is not None else self.name_of()
         made["nbce_rag"] = __version__
         if self.key is not None:
             made["mark_key"] = hashlib.sha256(self.key.encode()).hexdigest()[:16]
@@ -297,6 +373,8 @@ class NBCESettings(BaseModel):
                 "options": repr(self.engine.options),
                 "prompt": repr(self.engine.prompt),
             }
+        elif self.base_url is not None:
+            made["base_url"] = self.base_url
         else:
             made["weights"] = [_weights(self.model), _weights(self.adapter)]
         return made

@@ -5,18 +5,14 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
-from nbce_rag import NBCE, InputError, Options
+from nbce_rag import InputError, Options
 
 __all__ = ["OPTIONS", "check_options", "split_arguments"]
 
 OPTIONS = tuple(field.name for field in dataclasses.fields(Options))
-_LOADING = tuple(
-    name
-    for name, parameter in inspect.signature(NBCE.from_pretrained).parameters.items()
-    if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in OPTIONS
-)
 # What HuggingFaceLLM, LlamaCPP and others call what is called otherwise here, or is not there.
 _ELSEWHERE = {
     **dict.fromkeys(("model_name", "model_path", "model_url", "model_id"), "model"),
@@ -45,15 +41,15 @@ def split_arguments(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[
     Raises:
         InputError: a name that is neither, or an impossible option.
     """
-    loading = {name: value for name, value in arguments.items() if name in _LOADING}
     options = {name: value for name, value in arguments.items() if name in OPTIONS}
-    if unknown := sorted(set(arguments) - {*loading, *options}):
+    others = {name: value for name, value in arguments.items() if name not in OPTIONS}
+    if unknown := sorted(set(others) - set(_loading() if others else ())):
         raise InputError(
             f"Unknown argument {', '.join(unknown)} of NBCELLM{_hint(unknown)}; beside LlamaIndex's own it "
-            f"takes {', '.join(sorted({*_LOADING, *OPTIONS}))}."
+            f"takes {', '.join(sorted({*_loading(), *OPTIONS}))}."
         )
     Options().updated(**options)
-    return loading, options
+    return others, options
 
 
 def check_options(call: Mapping[str, Any]) -> None:
@@ -62,6 +58,16 @@ def check_options(call: Mapping[str, Any]) -> None:
         raise InputError(
             f"Unknown option {', '.join(unknown)}{_hint(unknown)}; the options are {', '.join(OPTIONS)}."
         )
+
+
+@cache
+def _loading() -> tuple[str, ...]:
+    """Names of what says how a model is loaded; what loads one is not, where it is behind a server."""
+    from nbce_rag import NBCE
+
+    parameters = inspect.signature(NBCE.from_pretrained).parameters.items()
+    keywords = [name for name, parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    return tuple(name for name in keywords if name not in OPTIONS)
 
 
 def _hint(unknown: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from llama_index.core.base.response.schema import AsyncStreamingResponse, Respon
 from llama_index.core.chat_engine.types import AgentChatResponse, StreamingAgentChatResponse
 from llama_index.core.schema import QueryBundle
 
-from nbce_rag import NBCE, Answer, InputTypeError, Options, Request, Turn, check_score_scale, resolve
+from nbce_rag import Answer, Answerer, InputTypeError, Options, Request, Turn, check_score_scale, resolve
 
 from .contexts import passages_of
 from .llm import NBCELLM
@@ -27,7 +27,7 @@ class ResponseAttribution:
     without text or source nodes, or with an object in place of a text, comes back as it was.
 
     Args:
-        llm: an `NBCELLM` or an `nbce_rag.NBCE`, whose engine and options read the nodes.
+        llm: an `NBCELLM`, an `nbce_rag.NBCE` or a `RemoteNBCE`, whose engine and options read the nodes.
         score_scale: as in `NBCESynthesizer`.
         ablate: whether the report says how much less likely the text is without each node.
         **options: see `nbce_rag.Options`; those of fusion and citation count.
@@ -40,14 +40,14 @@ class ResponseAttribution:
     def __init__(
         self, llm: Any, *, score_scale: str | None = None, ablate: bool = False, **options: Any
     ) -> None:
-        if not isinstance(llm, (NBCELLM, NBCE)):
+        if not isinstance(llm, (NBCELLM, Answerer)):
             raise InputTypeError(
                 f"{type(llm).__name__} cannot attribute; give an NBCELLM or an nbce_rag.NBCE. The model that "
                 "answers is the query engine's own."
             )
         check_score_scale(score_scale)
-        self._engine = llm if isinstance(llm, NBCE) else llm.engine
-        base = llm.options if isinstance(llm, NBCE) else llm.engine.options.updated(**llm.options)
+        self._engine: Answerer = llm.engine if isinstance(llm, NBCELLM) else llm
+        base = llm.engine.options.updated(**llm.options) if isinstance(llm, NBCELLM) else llm.options
         self._options: Options = base.updated(**options)
         self._score_scale, self._ablate = score_scale, ablate
 

@@ -16,9 +16,9 @@ from llama_index.core.base.llms.types import (
 )
 
 from nbce_rag import (
-    NBCE,
     TURN_MARKS,
     Answer,
+    Answerer,
     Conversation,
     Options,
     Piece,
@@ -131,7 +131,7 @@ class Call:
     settings: CallSettings
 
 
-def conversation_call(engine: NBCE, messages: Sequence[ChatMessage], settings: CallSettings) -> Call:
+def conversation_call(engine: Answerer, messages: Sequence[ChatMessage], settings: CallSettings) -> Call:
     """A conversation. A single user message to a model without chat template is a plain prompt.
 
     Its answer ends where the next turn would begin, since it enters the history of a chat engine.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
@@ -23,7 +23,7 @@ from llama_index.core.bridge.pydantic import Field, PrivateAttr, field_serialize
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.llm import default_completion_to_prompt
 
-from nbce_rag import NBCE, InputError
+from nbce_rag import Answerer, InputError, RemoteNBCE
 
 from .arguments import OPTIONS, split_arguments
 from .calls import (
@@ -57,7 +57,11 @@ class NBCELLM(StructuredPrediction, StockPrompts, ToolCalling):
 
     Args:
         model: hub id, folder, GGUF file or LoRA adapter; None is the packaged default (extra `[local]`).
-        engine: an `NBCE` that is loaded already, instead of `model`.
+        engine: an `NBCE` that is loaded already, or a `RemoteNBCE`, instead of `model`.
+        base_url: URL of a server that `nbce-rag serve` runs, instead of `model` (extra `[client]`); options
+            that are left out are its defaults. torch is not loaded then.
+        api_key: with `base_url`, a key of the server's; default: the environment variable NBCE_API_KEY.
+        max_retries: with `base_url`, how often a request is tried again that found no room or no connection.
         context_window: a smaller window than the model's own, in tokens of one row.
         system_prompt, messages_to_prompt, completion_to_prompt, callback_manager, pydantic_program_mode,
             output_parser: as in every LlamaIndex LLM. Special tokens count in what the two functions
@@ -68,24 +72,30 @@ class NBCELLM(StructuredPrediction, StockPrompts, ToolCalling):
             `fusion="posterior"`, which can be changed in each call.
 
     Raises:
-        InputError: unknown or impossible arguments, before anything is loaded, or both `model` and `engine`.
+        InputError: unknown or impossible arguments, before anything is loaded, or two of `model`, `engine`
+            and `base_url`.
+        RemoteError: the server cannot be reached, or refuses.
         ModelError: the model cannot be found, loaded or used.
     """
 
     supports_contexts: ClassVar[bool] = True
 
     model: str | None = Field(default=None, description="Hub id, folder or GGUF file.")
+    base_url: str | None = Field(default=None, description="URL of a server, in place of a model.")
     options: dict[str, Any] = Field(default_factory=dict, description="Options of generation and fusion.")
     context_window: int | None = Field(default=None, description="Most tokens of one row.")
     load: dict[str, Any] = Field(default_factory=dict, description="How the model is loaded.", exclude=True)
 
-    _engine: NBCE = PrivateAttr()
+    _engine: Answerer = PrivateAttr()
 
     def __init__(
         self,
         model: str | os.PathLike[str] | None = None,
         *,
-        engine: NBCE | None = None,
+        engine: Answerer | None = None,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        max_retries: int = 2,
         context_window: int | None = None,
         load: dict[str, Any] | None = None,
         options: dict[str, Any] | None = None,
@@ -107,11 +117,18 @@ class NBCELLM(StructuredPrediction, StockPrompts, ToolCalling):
                 f"({', '.join(load) or 'model'}) belongs to the engine."
             )
         model = None if model is None else os.fspath(model)
-        engine = engine or NBCE.from_pretrained(model, **load, **options)
+        if base_url is not None:
+            _check_remote(base_url, {"model": model, "engine": engine, **load})
+            engine = RemoteNBCE(base_url, api_key or os.environ.get("NBCE_API_KEY"), max_retries=max_retries)
+        elif engine is None:
+            from nbce_rag import NBCE
+
+            engine = NBCE.from_pretrained(model, **load, **options)
         _check_window(engine, context_window)
         engine = engine.updated(window=context_window, **options)
         fields: dict[str, Any] = {
             "model": model if model is not None else engine.model.name,
+            "base_url": base_url,
             "options": options,
             "context_window": context_window,
             "load": load,
@@ -149,7 +166,7 @@ class NBCELLM(StructuredPrediction, StockPrompts, ToolCalling):
         if name == "context_window" and "_engine" in (self.__pydantic_private__ or {}):
             _check_window(self._engine, value)
             self._engine = self._engine.updated(window=value)
-        elif name in ("model", "load"):
+        elif name in ("model", "load", "base_url"):
             raise InputError(f"{name} cannot be set once the model is loaded; make another NBCELLM.")
         elif name not in type(self).model_fields and not name.startswith("_"):
             split_arguments({name: value})  # says what the name is here
@@ -157,7 +174,7 @@ class NBCELLM(StructuredPrediction, StockPrompts, ToolCalling):
         super().__setattr__(name, value)
 
     @property
-    def engine(self) -> NBCE:
+    def engine(self) -> Answerer:
         """The engine, which answers the same without LlamaIndex."""
         return self._engine
 
@@ -171,7 +188,7 @@ class NBCELLM(StructuredPrediction, StockPrompts, ToolCalling):
             num_output=min(options.max_tokens, max(1, window - 1)),
             is_chat_model=self._has_template,
             # Base models were never taught to choose, and programs want calls that grammars force.
-            is_function_calling_model=self._has_template and find_spec("llguidance") is not None,
+            is_function_calling_model=self._has_template and _has_grammar(self._engine),
             model_name=self._engine.model.name,
         )
 
@@ -334,7 +351,23 @@ class NBCELLM(StructuredPrediction, StockPrompts, ToolCalling):
         return text_call(prompt, settings, trusted=trusted)
 
 
-def _check_window(engine: NBCE, window: int | None) -> None:
+def _has_grammar(engine: Answerer) -> bool:
+    """Whether answers can be held to a schema; a server says so itself."""
+    if isinstance(engine, RemoteNBCE):
+        return engine.model.can.grammar
+    return find_spec("llguidance") is not None
+
+
+def _check_remote(base_url: str, others: Mapping[str, Any]) -> None:
+    """Raises InputError for what says how a model is loaded, which beside `base_url` is the server's."""
+    if names := [name for name, value in others.items() if value is not None]:
+        raise InputError(
+            f"{', '.join(names)} beside base_url={base_url!r}: how a model is loaded belongs to the server; "
+            f"leave out {', '.join(names)}, or base_url."
+        )
+
+
+def _check_window(engine: Answerer, window: int | None) -> None:
     if window is not None and not 1 <= window <= engine.window:
         raise InputError(
             f"context_window={window} is not within 1..{engine.window}; the model's own window cannot be "

@@ -19,6 +19,7 @@ from .evaluate import eval_command
 from .index import index_command
 from .keys import key_app
 from .kv import kv_command
+from .mcp import mcp_command
 from .models import models_command
 from .plan import plan_command
 from .serve import serve_command
@@ -73,6 +74,7 @@ app.command("calibrate")(calibrate_command)
 app.command("eval")(eval_command)
 app.command("study")(study_command)
 app.command("kv")(kv_command)
+app.command("mcp")(mcp_command)
 app.command("models")(models_command)
 app.command("plan")(plan_command)
 app.command("bench")(bench_command)

@@ -20,7 +20,8 @@ A rule of your own is any object with this one method (and, optionally, a `name`
             fused = (rows.exp() * weights[..., None]).sum(1).log()
             return Fused(fused, weights)
 
-Importing this package loads nothing heavy; each name below loads what it needs when it is first used.
+Importing this package loads nothing heavy; each name below loads what it needs when it is first used, and a
+rule loads torch when it first fuses, so that who only names a rule and its numbers needs none.
 """
 
 from __future__ import annotations

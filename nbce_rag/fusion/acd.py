@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from .base import Fused, FusionRule, FusionState, one_hot
 from .surest import surest_row
 from .truncation import contrast, nucleus
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Acd"]
 
@@ -27,6 +28,8 @@ class Acd(FusionRule):
     name = "acd"
 
     def fuse(self, log_probs: Tensor, state: FusionState) -> Fused:
+        import torch
+
         k, row = surest_row(log_probs)
         baseline = log_probs[:, 0]
         _, (without, by_row) = nucleus(torch.stack([baseline, row]), 1.0)

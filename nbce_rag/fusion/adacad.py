@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from .base import Fused, FusionRule, FusionState, one_hot
 from .numbers import WEIGHT, number
 from .surest import jensen_shannon, surest_row
 from .truncation import contrast
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["AdaCad"]
 

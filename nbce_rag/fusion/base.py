@@ -6,12 +6,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, runtime_checkable
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from . import numbers
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Fused", "FusionRule", "FusionState", "Rule", "one_hot", "responsibilities"]
 
@@ -61,6 +61,8 @@ class FusionState:
     @classmethod
     def stack(cls, states: Sequence[FusionState]) -> FusionState:
         """The states of several questions as one; all must know the same things."""
+        import torch
+
         if len(states) == 1:
             return states[0]
 
@@ -183,6 +185,8 @@ def responsibilities(weights: Tensor, token_log_probs: Tensor) -> Tensor:
         [..., n], sums to 1. Where no weighted row gives the token any probability (a constraint chose
         it), the weights themselves.
     """
+    import torch
+
     joint = weights.log() + token_log_probs
     impossible = (joint == NEG_INF).all(-1, keepdim=True)
     return torch.where(impossible, weights, joint.masked_fill(impossible, 0.0).softmax(-1))
@@ -190,4 +194,6 @@ def responsibilities(weights: Tensor, token_log_probs: Tensor) -> Tensor:
 
 def one_hot(index: Tensor, n: int, like: Tensor) -> Tensor:
     """[G] indexes into [G, n] zeros and ones of the dtype of `like`."""
+    import torch
+
     return torch.nn.functional.one_hot(index, n).to(like.dtype)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ..checks import Range
 from .base import Fused, FusionRule, FusionState
 from .numbers import NUCLEUS, number
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Berag"]
 
@@ -41,11 +42,15 @@ class Berag(FusionRule):
         return Fused((rows + weights.log()[..., None]).logsumexp(1), weights)
 
     def _prior(self, rows: Tensor, state: FusionState) -> Tensor:
+        import torch
+
         scores = torch.zeros_like(rows[..., 0]) if state.scores is None else state.scores / self.tau
         return scores.softmax(-1).to(rows.dtype)
 
     def _pruned(self, weights: Tensor) -> Tensor:
         """Weights [G, n] of the passages that stay, which sum to 1; the others' are 0."""
+        import torch
+
         mass = 1 - 0.5 / weights.shape[-1] if self.mass is None else self.mass
         order = weights.sort(dim=-1, descending=True, stable=True)
         before = order.values.cumsum(-1) - order.values

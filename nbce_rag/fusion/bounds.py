@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol, runtime_checkable
-
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from .base import Fused, FusionState
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Bounded", "BoundedRule", "Doubt"]
 

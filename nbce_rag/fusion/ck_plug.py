@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from .base import NEG_INF, Fused, FusionRule, FusionState, one_hot
 from .numbers import SHARE, number
 from .surest import surest_row
 from .truncation import nucleus
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["CkPlug"]
 
@@ -49,6 +50,8 @@ class CkPlug(FusionRule):
         return replace(self, cutoff=0.0)
 
     def fuse(self, log_probs: Tensor, state: FusionState) -> Fused:
+        import torch
+
         k, row = surest_row(log_probs)
         baseline = log_probs[:, 0]
         both = torch.stack([baseline, row])
@@ -62,12 +65,16 @@ class CkPlug(FusionRule):
         return Fused(fused, one_hot(k, log_probs.shape[1] - 1, log_probs))
 
     def _threshold(self, rows: Tensor) -> Tensor:
+        import torch
+
         top = rows.topk(min(_TOP, rows.shape[-1]), dim=-1).values
         share = math.log(self.cutoff) if self.cutoff else NEG_INF
         return torch.minimum(top[..., -1], top[..., 0] + share)
 
     def _shares(self, without: Tensor, by_row: Tensor) -> tuple[Tensor, Tensor]:
         """What L_0 and L_F - L_0 are multiplied by, from their entropies; [G] each."""
+        import torch
+
         if self.alpha is not None:
             alpha = torch.full_like(without, self.alpha)
             return alpha, 1 - alpha

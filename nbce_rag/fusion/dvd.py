@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from .base import NEG_INF, Fused, FusionRule, FusionState, one_hot
 from .numbers import NUCLEUS, number
 from .truncation import contrast, nucleus, truncate
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Dvd"]
 
@@ -44,6 +45,8 @@ class Dvd(FusionRule):
         return replace(self, top_p=1.0)
 
     def fuse(self, log_probs: Tensor, state: FusionState) -> Fused:
+        import torch
+
         threshold, _ = nucleus(log_probs, self.top_p)
         rows = truncate(log_probs, threshold)
         entropy = _entropy(rows)

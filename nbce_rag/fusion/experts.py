@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from .base import Fused, FusionRule, FusionState, one_hot
 from .numbers import FOCUS, WEIGHT, number
 from .surest import jensen_shannon
 from .truncation import contrast
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Experts"]
 
@@ -37,6 +38,8 @@ class Experts(FusionRule):
     name = "experts"
 
     def fuse(self, log_probs: Tensor, state: FusionState) -> Fused:
+        import torch
+
         rows, baseline = log_probs[:, 1:], log_probs[:, :1]
         if "divergence" not in state.memory:
             state.memory["divergence"] = jensen_shannon(rows, baseline).clamp(0.0, 1.0)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from .base import Fused, FusionRule, FusionState, one_hot
 from .numbers import CONTRAST, FOCUS, NUCLEUS, WEIGHT, number
 from .truncation import contrast, nucleus, truncate
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["MinEntropy"]
 
@@ -47,6 +48,8 @@ class MinEntropy(FusionRule):
         return replace(self, top_p=1.0)
 
     def fuse(self, log_probs: Tensor, state: FusionState) -> Fused:
+        import torch
+
         threshold, entropy = nucleus(log_probs, self.top_p)
         entropy = entropy[:, 1:]
         n = entropy.shape[-1]

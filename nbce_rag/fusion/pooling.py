@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from .base import NEG_INF, Fused, FusionRule, FusionState
 from .numbers import CONTRAST, NUCLEUS, number
 from .truncation import contrast, nucleus, truncate
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 __all__ = ["Max", "Mean"]
 
-_LEAST = torch.finfo(torch.float32).min  # -inf minus -inf would be NaN
+_LEAST = -(2.0 - 2.0**-23) * 2.0**127  # of float32: -inf minus -inf would be NaN
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Mean(FusionRule):
         return Mean(self.beta, 1.0)
 
     def fuse(self, log_probs: Tensor, state: FusionState) -> Fused:
+        import torch
+
         n = log_probs.shape[1] - 1
         beta = n - 1.0 if self.beta is None else self.beta
         weights = torch.full_like(log_probs[:, 1:, 0], 1.0 / n)
@@ -59,6 +62,8 @@ class Mean(FusionRule):
     @staticmethod
     def _dense(log_probs: Tensor, threshold: Tensor, beta: float) -> Tensor:
         """The same over the whole vocabulary, without asking a GPU which tokens there are."""
+        import torch
+
         mean = log_probs[:, 1:].mean(1)
         inside = (log_probs[:, 1:] >= threshold[:, 1:, None]).all(1)
         baseline = truncate(log_probs[:, 0], threshold[:, 0])
@@ -87,6 +92,8 @@ class Max(FusionRule):
         return Max(self.beta, 1.0)
 
     def fuse(self, log_probs: Tensor, state: FusionState) -> Fused:
+        import torch
+
         n = log_probs.shape[1] - 1
         weights = torch.full_like(log_probs[:, 1:, 0], 1.0 / n)
         threshold, _ = nucleus(log_probs, self.top_p)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ..checks import Range
 from .base import NEG_INF, Fused, FusionRule, FusionState
 from .bounds import Bounded, Doubt
 from .numbers import CONTRAST, FOCUS, SHARE, WEIGHT, number
 from .truncation import contrast
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Posterior"]
 
@@ -85,6 +86,8 @@ class Posterior(FusionRule):
 
     def log_prior(self, state: FusionState, like: Tensor) -> Tensor:
         """log pi, shape and dtype of `like` [G, n]."""
+        import torch
+
         logits = torch.zeros_like(like)
         if state.scores is not None:
             logits = logits + state.scores / self.tau
@@ -96,6 +99,8 @@ class Posterior(FusionRule):
         return logits.log_softmax(-1).to(like.dtype)
 
     def fuse(self, log_probs: Tensor, state: FusionState) -> Fused:
+        import torch
+
         rows, baseline = log_probs[:, 1:], log_probs[:, 0]
         if "log_prior" not in state.memory:
             state.memory["log_prior"] = self.log_prior(state, rows[..., 0])
@@ -131,6 +136,8 @@ class Posterior(FusionRule):
 
     def bounded(self, log_probs: Tensor, weights: Tensor, doubt: Doubt) -> Bounded:
         """See `nbce_rag.fusion.bounds.BoundedRule.bounded`."""
+        import torch
+
         rows, baseline = log_probs[:, 1:], log_probs[:, 0]
         log_rest = math.log(doubt.rest) if doubt.rest else NEG_INF
         # A token whose mixture is below this share of the best one's cannot pass the cutoff in truth either.
@@ -167,6 +174,8 @@ class Posterior(FusionRule):
         p(v) lies between max_k and n * max_k of w_k p_k(v), so these few tokens are found without an
         exponential over the vocabulary; only they get their logsumexp.
         """
+        import torch
+
         joint = rows + weights.log()[..., None]
         peak = joint.amax(1)
         floor = peak.amax(-1, keepdim=True) + math.log(share) - math.log(rows.shape[1]) - 1e-3
@@ -176,11 +185,15 @@ class Posterior(FusionRule):
 
 
 def _log_add(log_p: Tensor, log_rest: float) -> Tensor:
+    import torch
+
     return torch.logaddexp(log_p, torch.full_like(log_p, log_rest))
 
 
 def _lift(log_p: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
     """log p - log b, shape of log_p; passages are the last dimension of `rows` and `weights`."""
+    import torch
+
     n = weights.shape[-1]
     # 1 - w as the sum of the others' weights, from both ends: where w is all but 1, the difference is mostly
     # rounding.

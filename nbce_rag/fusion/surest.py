@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from .base import NEG_INF
 from .truncation import nucleus
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["jensen_shannon", "surest_row"]
 
@@ -25,6 +26,8 @@ def surest_row(log_probs: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         (which passage row [G], its log-probs [G, V]).
     """
+    import torch
+
     _, entropy = nucleus(log_probs[:, 1:], 1.0)
     k = entropy.argmin(-1)
     return k, log_probs[torch.arange(len(k), device=k.device), k + 1]
@@ -32,6 +35,8 @@ def surest_row(log_probs: Tensor) -> tuple[Tensor, Tensor]:
 
 def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
     """Jensen-Shannon divergence in nats, in [0, ln 2], over the last dimension; log-probs in, broadcast."""
+    import torch
+
     middle = torch.logaddexp(p, q) - math.log(2.0)
 
     def divergence(a: Tensor) -> Tensor:

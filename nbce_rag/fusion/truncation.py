@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from .base import NEG_INF
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["contrast", "nucleus", "truncate"]
 
@@ -21,6 +23,8 @@ def contrast(pooled: Tensor, baseline: Tensor, beta: float | Tensor) -> Tensor:
         baseline: [..., V] log-probs of the row without a passage, -inf where truncated.
         beta: strength, > -1; a tensor must broadcast.
     """
+    import torch
+
     alone = (pooled == NEG_INF) | (baseline == NEG_INF)
     return torch.where(alone, pooled, pooled + beta * (pooled - baseline))
 
@@ -42,6 +46,8 @@ def nucleus(log_probs: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
     Returns:
         (threshold, entropy), both [...]: keep log-probs >= threshold; entropy in nats.
     """
+    import torch
+
     if top_p >= 1.0:
         threshold = torch.full_like(log_probs[..., 0], NEG_INF)
         return threshold, -(log_probs.exp() * log_probs.clamp(min=-100.0)).sum(-1)
@@ -60,6 +66,8 @@ def nucleus(log_probs: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
 
 def _top_nucleus(flat: Tensor, top_p: float, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """`nucleus` of rows [R, V] from their k largest log-probs, and the indexes of rows that need more."""
+    import torch
+
     k = min(k, flat.shape[-1])
     top = flat.topk(k, dim=-1).values if k < flat.shape[-1] else flat.sort(-1, descending=True).values
     p = top.exp()
@@ -75,6 +83,8 @@ def _top_nucleus(flat: Tensor, top_p: float, k: int) -> tuple[Tensor, Tensor, Te
 
 def _wide_nucleus(row: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
     """`nucleus` of one flat row [V]: a histogram finds the bin of the cut, and only that bin is sorted."""
+    import torch
+
     p = row.exp()
     bins = ((row.max() - row) * (_BINS / _DEPTH)).clamp(max=_BINS - 1).long()
     mass = torch.bincount(bins, weights=p.double(), minlength=_BINS)

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-import torch
-from torch import Tensor
-
-from ..kv.store import ContextStore
 from ..prompts.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from ..kv.store import ContextStore
 
 __all__ = ["Can", "Decoder", "Model", "Reading", "RowPrompt", "Rows", "Step", "TokenIds"]
 
@@ -68,6 +70,7 @@ class Reading:
 
     def joined(self, other: Reading) -> Reading:
         """These rows and another reading's passage rows; the row 0 of both is the same."""
+        import torch
 
         def join(mine: Tensor | None, others: Tensor | None) -> Tensor | None:
             return None if mine is None or others is None else torch.cat([mine, others[1:]])

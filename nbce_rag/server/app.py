@@ -23,10 +23,12 @@ from .routes import (
     embeddings,
     files,
     health,
+    mcp,
     metrics,
     models,
     page,
     reference,
+    requests,
     responses,
     sources,
     stores,
@@ -79,6 +81,8 @@ def create_app(settings: ServerSettings | None = None, served: Served | None = N
     app.include_router(analysis.router)
     app.include_router(page.router)
     app.include_router(sources.router)
+    app.include_router(requests.router)
+    mcp.mount(app)
     return app
 
 
