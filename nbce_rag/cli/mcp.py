@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ..errors import InputError, MissingDependencyError
-from ..files import expand_home
+from ..errors import MissingDependencyError
 from .console import errors_in_one_line
+from .named_indexes import check_indexes, named_indexes, own_kv
 from .options import (
     BackendOption,
     DeviceOption,
@@ -30,9 +28,9 @@ def mcp_command(
         list[str],
         typer.Option(
             "--index",
-            metavar="DIR|NAME=DIR",
-            help="An index to ask, and the name to ask it by. Repeat it for more.",
-            show_default="the folder's name",
+            metavar="INDEX|NAME=INDEX",
+            help="An index, folder or URL of a database, and the name to ask it by. Repeat it for more.",
+            show_default="its own name",
         ),
     ],
     model: ModelOption = None,
@@ -61,8 +59,9 @@ def mcp_command(
     with errors_in_one_line():
         if find_spec("mcp") is None:
             raise MissingDependencyError("`nbce-rag mcp` needs the package mcp: pip install 'nbce-rag[mcp]'")
-        indexes = _indexes(index)
-        opening = given(kv_store=kv or _own_kv(indexes), backend=backend, device=device, dtype=dtype)
+        indexes = named_indexes(index)
+        check_indexes(indexes)
+        opening = given(kv_store=kv or own_kv(indexes), backend=backend, device=device, dtype=dtype)
         options = given(style=style, max_tokens=max_tokens)
         search = given(rerank=reranker)
         from ..server.mcp.stdio import run_stdio
@@ -71,34 +70,3 @@ def mcp_command(
         run_stdio(
             ServerSettings(indexes=indexes, model=model, opening=opening, options=options, search=search)
         )
-
-
-def _indexes(texts: Iterable[str]) -> dict[str, Path]:
-    """Indexes by name.
-
-    Raises:
-        InputError: there is none at a path, or two have one name.
-    """
-    from ..index.folder import IndexFolder
-
-    indexes: dict[str, Path] = {}
-    for text in texts:
-        name, sign, path = text.partition("=")
-        if not sign or Path(expand_home(text)).is_dir():
-            path = text
-            name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(expand_home(text)).absolute().name).strip("-._")
-        folder = Path(expand_home(path))
-        if not IndexFolder(folder).has_index():
-            raise InputError(f"There is no index at {path!r}; `nbce-rag index` makes one.")
-        if not name or name in indexes:
-            raise InputError(f"Two indexes, or one without a name, at {path!r}; name it: --index NAME={path}")
-        indexes[name] = folder
-    return indexes
-
-
-def _own_kv(indexes: dict[str, Path]) -> Any:
-    """Keys and values of the only index, where it has some."""
-    from ..index.folder import IndexFolder
-
-    folders = [IndexFolder(path).kv for path in indexes.values()]
-    return folders[0] if len(folders) == 1 and folders[0].is_dir() else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,18 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError, MissingDependencyError
-from ..files import expand_home
-from ..index.address import is_database
 from .console import FAILED, errors_in_one_line, say
 from .kv import parse_bytes
+from .named_indexes import check_indexes, named_indexes, own_kv
 from .options import BackendOption, DeviceOption, DtypeOption, ModelOption, given
 
 if TYPE_CHECKING:
     from ..server.settings import ServerSettings
 
 __all__ = ["serve_command"]
-
-_SECONDS = 5.0  # to wait for an index that is being written
 
 
 def serve_command(
@@ -144,7 +142,7 @@ def serve_command(
         check_single(workers, os.environ)
         file = config or (Path(text) if (text := os.environ.get("NBCE_CONFIG")) else None)
         flags = given(
-            indexes=_indexes(paths or (), named or ()) or None,
+            indexes=named_indexes((*(paths or ()), *(named or ()))) or None,
             host=host,
             port=port,
             model=model,
@@ -164,8 +162,10 @@ def serve_command(
             limits=_limits(limit or ()) or None,
             opening=given(backend=backend, device=device, dtype=dtype, kv_store=kv and str(kv)) or None,
         )
-        settings = _with_kv(read_settings(file, os.environ, flags))
-        _check_indexes(settings)
+        settings = read_settings(file, os.environ, flags)
+        check_indexes(settings.indexes)
+        if "kv_store" not in settings.opening and (folder := own_kv(settings.indexes)):
+            settings = replace(settings, opening={**settings.opening, "kv_store": folder})
         _serve(settings)
 
 
@@ -202,17 +202,6 @@ def _check_installed() -> None:
             raise MissingDependencyError(f"`nbce-rag serve` needs {package}: pip install 'nbce-rag[server]'")
 
 
-def _indexes(paths: Iterable[str], named: Iterable[str]) -> dict[str, str]:
-    from ..server.settings import named_index
-
-    indexes: dict[str, str] = {}
-    for name, path in map(named_index, (*paths, *named)):
-        if name in indexes:
-            raise InputError(f"Two indexes would be served as {name!r}; name one: --index OTHER={path}")
-        indexes[name] = path
-    return indexes
-
-
 def _limits(expressions: Iterable[str]) -> dict[str, Any]:
     limits: dict[str, Any] = {}
     for expression in expressions:
@@ -221,31 +210,3 @@ def _limits(expressions: Iterable[str]) -> dict[str, Any]:
             raise InputError(f"--limit {expression!r} sets no limit; write it like max_rows=32.")
         limits[name] = parse_bytes(text) if name.endswith("_bytes") else text
     return limits
-
-
-def _with_kv(settings: ServerSettings) -> ServerSettings:
-    """With the keys and values of the only index, where it has some and nothing else is said."""
-    from dataclasses import replace
-
-    from ..index.folder import IndexFolder
-
-    if len(settings.indexes) != 1 or "kv_store" in settings.opening:
-        return settings
-    [path] = settings.indexes.values()
-    if is_database(path):
-        return settings
-    own = IndexFolder(expand_home(path)).kv
-    return replace(settings, opening={**settings.opening, "kv_store": str(own)}) if own.is_dir() else settings
-
-
-def _check_indexes(settings: ServerSettings) -> None:
-    """Before the port is open: what is not there is told here, and not by a server that is never ready."""
-    from ..index.places import place_of
-
-    for name, path in settings.indexes.items():
-        place = place_of(path)
-        if not place.has_index(_SECONDS):
-            raise InputError(
-                f"There is no index at {place.location!r}, to be served as {name!r}; `nbce-rag index` makes "
-                "one."
-            )

@@ -155,7 +155,7 @@ def named_index(text: str) -> tuple[str, str]:
         InputError: nothing is left of that name.
     """
     name, sign, place = text.partition("=")
-    if sign and not is_database(text):
+    if sign and not is_database(text) and not Path(expand_home(text)).is_dir():
         return name, place
     if is_database(text):
         url = urlsplit(text)

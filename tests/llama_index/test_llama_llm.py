@@ -301,6 +301,7 @@ class TestOptions:
         assert cut.text == text[:3].rstrip()
         assert cut.raw["finish_reason"] == "stop"
         loaded: Any = llm.engine.model
+        assert isinstance(llm.engine, NBCE)
         with pytest.warns(UserWarning, match="No passages"):
             third = llm.engine.answer(QUESTION).tokens[2].id
         model = copy.copy(loaded.model)

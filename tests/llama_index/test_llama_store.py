@@ -60,6 +60,7 @@ from llama_index_nbce.contexts import citable
 from llama_index_nbce.nodes import node_of, passage_of
 from nbce_rag.embedding.function import CallableEmbedder
 from nbce_rag.embedding.sentence_transformer import SentenceTransformerEmbedder
+from nbce_rag.engine.nbce import NBCE
 from nbce_rag.errors import EmbedderMismatchError, IndexNotFoundError, InputError, NbceWarning
 from nbce_rag.index import PassageIndex
 from nbce_rag.passages import Passage
@@ -163,6 +164,7 @@ class TestNodes:
         from llama_index.core.schema import MetadataMode
 
         assert node.get_content(MetadataMode.LLM) == passage.text
+        assert isinstance(llm.engine, NBCE)
         core = llm.engine.answer(QUESTION, store.client.search(QUESTION))
         response: Any = nbce_query_engine(store.client, llm).query(QUESTION)
         assert response.response == core.text

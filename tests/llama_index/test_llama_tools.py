@@ -61,6 +61,7 @@ def user(*blocks: Any) -> ChatMessage:
 
 def prompt(llm: NBCELLM, call: Call) -> str:
     """What the row without a passage reads."""
+    assert isinstance(llm.engine, NBCE)
     tokenizer = llm.engine.model.tokenizer
     assert call.request.prompt is not None
     encoder = bind(call.request.prompt, llm.engine.prompt, tokenizer)

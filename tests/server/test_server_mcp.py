@@ -420,13 +420,14 @@ def test_an_index_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
 
 
 def test_names_of_indexes(stdio_index: Path) -> None:
-    from nbce_rag.cli.mcp import _indexes
+    from nbce_rag.cli.named_indexes import named_indexes
     from nbce_rag.errors import InputError
 
-    assert _indexes([str(stdio_index)]) == {"codes": stdio_index}
-    assert _indexes([f"mine={stdio_index}"]) == {"mine": stdio_index}
-    with pytest.raises(InputError, match="name it: --index NAME="):
-        _indexes([str(stdio_index), str(stdio_index)])
+    place = str(stdio_index)
+    assert named_indexes([place]) == {"codes": place}
+    assert named_indexes([f"mine={place}", place]) == {"mine": place, "codes": place}
+    with pytest.raises(InputError, match="name one: --index OTHER="):
+        named_indexes([place, place])
 
 
 @pytest.mark.packaged
