@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -18,9 +17,7 @@ from hypothesis import strategies as st
 from view_tools import an_answer
 
 from nbce_rag import errors
-from nbce_rag.answers.answer import Answer
-from nbce_rag.evidence.evidence import Citation, TokenEvidence
-from nbce_rag.evidence.unsupported import UnsupportedWords
+from nbce_rag.answers.answer import Answer, Piece
 from nbce_rag.index.filters.conditions import Fields, as_condition
 from nbce_rag.passages import Passage
 from nbce_rag.server.ask import Home, Outcome, Retrieved
@@ -51,18 +48,6 @@ TOOL = {
 }
 
 
-@dataclass(frozen=True)
-class CitingPiece:
-    """A piece that carries the citations that became certain with it."""
-
-    text: str
-    tokens: tuple[TokenEvidence, ...]
-    answer: Answer | None
-    thought: str = ""
-    citations: tuple[Citation, ...] = ()
-    unsupported: tuple[UnsupportedWords, ...] = ()
-
-
 answers = st.builds(
     lambda words, weights, thought, reason: an_answer(
         " ".join(words), PASSAGES, weights, thought=thought, finish_reason=reason
@@ -77,17 +62,18 @@ answers = st.builds(
 )
 
 
-def pieces_of(answer: Answer, cuts: Sequence[int], cites: bool) -> list[CitingPiece]:
-    """An answer cut into pieces; with `cites` each carries the citations that end in it."""
+def pieces_of(answer: Answer, cuts: Sequence[int], late: bool = False) -> list[Piece]:
+    """An answer cut into pieces; each carries the citations that end in it, or if `late` the last one all."""
     places = sorted({0, len(answer.text), *(cut % (len(answer.text) + 1) for cut in cuts)})
     bounds = list(itertools.pairwise(places)) or [(0, 0)]
-    pieces = [CitingPiece("", (), None, answer.thought)] if answer.thought else []
+    pieces = [Piece("", (), None, answer.thought)] if answer.thought else []
     for start, end in bounds:
         tokens = tuple(token for token in answer.tokens if start < token.end <= end)
-        citations = tuple(one for one in answer.citations if start < one.end <= end) if cites else ()
-        absent = tuple(one for one in answer.unsupported if start < one.end <= end) if cites else ()
         whole = answer if end == len(answer.text) else None
-        pieces.append(CitingPiece(answer.text[start:end], tokens, whole, "", citations, absent))
+        first, last = (start, end) if not late else (0, end if whole is not None else 0)
+        citations = tuple(one for one in answer.citations if first < one.end <= last)
+        absent = tuple(one for one in answer.unsupported if first < one.end <= last)
+        pieces.append(Piece(answer.text[start:end], tokens, whole, "", citations, absent))
     return pieces
 
 
@@ -113,14 +99,14 @@ def added_up(chunks: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 @given(answers, st.lists(st.integers(0, 60), max_size=6), st.booleans(), st.booleans())
-def test_chunks_add_up_to_the_reply(answer: Answer, cuts: list[int], cites: bool, logprobs: bool) -> None:
+def test_chunks_add_up_to_the_reply(answer: Answer, cuts: list[int], late: bool, logprobs: bool) -> None:
     body = {"model": "nbce", "messages": [{"role": "user", "content": "Who?"}], "logprobs": logprobs}
     call = chat_call(ChatBody.model_validate(body), [])
     chunks = ChatChunks(call, INFO)
     chunks.retrieved = RETRIEVED
     made = [chunks.first()]
-    for piece in pieces_of(answer, cuts, cites):
-        made += chunks.push(piece, ("a note",))  # type: ignore[arg-type]
+    for piece in pieces_of(answer, cuts, late):
+        made += chunks.push(piece, ("a note",))
     message = added_up(made)
     choice = chat_reply(Outcome(answer, RETRIEVED, ("a note",)), call, INFO)["choices"][0]
     assert message["content"] == choice["message"]["content"]
@@ -134,7 +120,7 @@ def test_chunks_add_up_to_the_reply(answer: Answer, cuts: list[int], cites: bool
 
 
 @given(answers, st.lists(st.integers(0, 60), max_size=6), st.booleans())
-def test_numbers_stand_behind_what_is_cited(answer: Answer, cuts: list[int], cites: bool) -> None:
+def test_numbers_stand_behind_what_is_cited(answer: Answer, cuts: list[int], late: bool) -> None:
     body = {"model": "nbce", "messages": [{"role": "user", "content": "Who?"}], "nbce": {"marks": "numbers"}}
     call = chat_call(ChatBody.model_validate(body), [])
     message = chat_reply(Outcome(answer, RETRIEVED), call, INFO)["choices"][0]["message"]
@@ -149,13 +135,13 @@ def test_numbers_stand_behind_what_is_cited(answer: Answer, cuts: list[int], cit
         assert re.match(r" (\[\d\])+", message["content"][one["end_index"] :])
     chunks = ChatChunks(call, INFO)
     chunks.retrieved = RETRIEVED
-    made = [chunk for piece in pieces_of(answer, cuts, cites) for chunk in chunks.push(piece)]  # type: ignore[arg-type]
+    made = [chunk for piece in pieces_of(answer, cuts, late) for chunk in chunks.push(piece)]
     streamed = added_up(made)
     assert (streamed["content"], streamed["annotations"]) == (message["content"], message["annotations"])
 
 
 @given(answers, st.lists(st.integers(0, 60), max_size=6), st.booleans(), st.booleans())
-def test_events_add_up_to_the_response(answer: Answer, cuts: list[int], cites: bool, logprobs: bool) -> None:
+def test_events_add_up_to_the_response(answer: Answer, cuts: list[int], late: bool, logprobs: bool) -> None:
     include = ["message.output_text.logprobs"] if logprobs else []
     body = {
         "model": "nbce",
@@ -166,8 +152,8 @@ def test_events_add_up_to_the_response(answer: Answer, cuts: list[int], cites: b
     call = response_call(ResponseBody.model_validate(body), ["codes"])
     events = ResponseEvents(call, INFO)
     made = [*events.first(), *events.retrieved(RETRIEVED)]
-    for piece in pieces_of(answer, cuts, cites):
-        made += events.push(piece)  # type: ignore[arg-type]
+    for piece in pieces_of(answer, cuts, late):
+        made += events.push(piece)
     assert [event["sequence_number"] for event in made] == list(range(len(made)))
     whole = response_reply(Outcome(answer, RETRIEVED), call, INFO)
     assert made[-1]["response"] == whole
@@ -190,7 +176,7 @@ def test_a_call_comes_whole_whatever_the_pieces(cuts: list[int], wrapped: bool) 
     body = {"model": "nbce", "messages": [{"role": "user", "content": "Who?"}], "tools": [TOOL]}
     chunks = ChatChunks(chat_call(ChatBody.model_validate(body), []), INFO)
     chunks.retrieved = RETRIEVED
-    made = [chunk for piece in pieces_of(answer, cuts, False) for chunk in chunks.push(piece)]  # type: ignore[arg-type]
+    made = [chunk for piece in pieces_of(answer, cuts) for chunk in chunks.push(piece)]
     message = added_up(made)
     assert message["tool_calls"] == {0: {"name": "look_up", "arguments": '{"of": "Zeta"}'}}
     assert (message["content"], message["finish_reason"]) == ("", "tool_calls")
@@ -198,7 +184,7 @@ def test_a_call_comes_whole_whatever_the_pieces(cuts: list[int], wrapped: bool) 
         ResponseBody.model_validate({"model": "nbce", "input": "Who?", "tools": [TOOL]}), []
     )
     events = ResponseEvents(given, INFO)
-    seen = [event for piece in pieces_of(answer, cuts, False) for event in events.push(piece)]  # type: ignore[arg-type]
+    seen = [event for piece in pieces_of(answer, cuts) for event in events.push(piece)]
     [item] = seen[-1]["response"]["output"]
     assert (item["type"], item["arguments"]) == ("function_call", '{"of": "Zeta"}')
 

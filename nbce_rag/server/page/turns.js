@@ -21,6 +21,7 @@ export function newTurn(question, options) {
     thought: "",
     tokens: [],
     citations: [],
+    unsupported: [],
     report: null,
     error: null,
   };
@@ -70,6 +71,7 @@ function grown(turn, piece) {
     thought: turn.thought + (piece.thought || ""),
     tokens: piece.tokens?.length ? [...turn.tokens, ...piece.tokens.map(lean)] : turn.tokens,
     citations: piece.citations?.length ? [...turn.citations, ...piece.citations] : turn.citations,
+    unsupported: piece.unsupported?.length ? [...turn.unsupported, ...piece.unsupported] : turn.unsupported,
   };
 }
 
@@ -89,7 +91,7 @@ export function viewOf(turn) {
   const holds = !report || text.startsWith(turn.text) || turn.text.startsWith(text);
   const tokens = holds ? inUnits(text, turn.tokens) : [];
   const citations = inUnits(text, (report ? report.citations : turn.citations).map(citationOf));
-  const unsupported = report ? inUnits(text, report.unsupported) : [];
+  const unsupported = inUnits(text, report ? report.unsupported : turn.unsupported);
   const count = turn.passages.length;
   const numbers = numbersOf(citations);
   for (let place = 0; place < count; place += 1) if (!numbers.has(place)) numbers.set(place, numbers.size + 1);

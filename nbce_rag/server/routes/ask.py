@@ -13,7 +13,7 @@ from ..disconnect import until_disconnect
 from ..openapi import REPORT_REPLY
 from ..sse import EventStream, JSONReply, sse_event
 from ..wire.own import AskBody, ask_of, retrieved_reply
-from ..wire.reply import Cited, ReplyInfo, citation_item, nbce_object, token_item
+from ..wire.reply import ReplyInfo, citation_item, nbce_object, token_item, unsupported_item
 from .failures import guarded
 from .models import readable
 
@@ -42,7 +42,6 @@ async def ask(
 
 
 async def _events(answering: Answering, info: ReplyInfo, tokens: bool) -> AsyncGenerator[bytes, None]:
-    cited = Cited()
     async for event in answering:
         if isinstance(event, Retrieved):
             yield sse_event(retrieved_reply(event, info), "retrieved")
@@ -51,7 +50,8 @@ async def _events(answering: Answering, info: ReplyInfo, tokens: bool) -> AsyncG
             "text": event.text,
             "thought": event.thought,
             "tokens": [token_item(token) for token in event.tokens],
-            "citations": [citation_item(one) for one in cited.new(event)],
+            "citations": [citation_item(one) for one in event.citations],
+            "unsupported": [unsupported_item(one) for one in event.unsupported],
         }
         yield sse_event(piece, "piece")
         if event.answer is not None:

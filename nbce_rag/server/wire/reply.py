@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +23,7 @@ __all__ = [
     "nbce_object",
     "passage_item",
     "token_item",
+    "unsupported_item",
     "usage",
 ]
 
@@ -119,6 +119,11 @@ def citation_item(citation: Citation) -> dict[str, Any]:
     }
 
 
+def unsupported_item(word: UnsupportedWords) -> dict[str, Any]:
+    """A word of a citation that stands in no passage cited there, as the report has it."""
+    return {"start": word.start, "end": word.end, "text": word.text, "context_index": word.passage}
+
+
 def finite(value: float, otherwise: float = _EXCLUDED) -> float:
     """A number that JSON has."""
     return float(value) if math.isfinite(value) else otherwise
@@ -144,26 +149,16 @@ def usage(answer: Answer) -> dict[str, Any]:
 
 
 class Cited:
-    """Tells which citations of a stream are new: those that pieces carry, then what the answer adds.
+    """The citations of a stream.
 
     Attributes:
         unsupported: the words inside of them that stand in no passage cited there, as far as they are known.
     """
 
     def __init__(self) -> None:
-        self._known: set[tuple[int, int]] = set()
         self.unsupported: tuple[UnsupportedWords, ...] = ()
 
     def new(self, piece: Piece) -> tuple[Citation, ...]:
         """The citations that have become certain with this piece."""
-        carried: Iterable[Citation] = getattr(piece, "citations", ())
-        whole = piece.answer.citations if piece.answer is not None else ()
-        self.unsupported += getattr(piece, "unsupported", ())
-        if piece.answer is not None:
-            self.unsupported = piece.answer.unsupported
-        fresh = []
-        for citation in (*carried, *whole):
-            if (citation.start, citation.end) not in self._known:
-                self._known.add((citation.start, citation.end))
-                fresh.append(citation)
-        return tuple(fresh)
+        self.unsupported += piece.unsupported
+        return piece.citations
