@@ -76,6 +76,7 @@ def test_a_stream_ends_in_the_same_report(server: Any) -> None:
     assert "".join(piece["text"] for piece in pieces) == answer["answer"]
     cited = [(one["start"], one["end"]) for piece in pieces for one in piece["citations"]]
     assert cited == [(one["start"], one["end"]) for one in answer["citations"]] != []
+    assert [one for piece in pieces for one in piece["unsupported"]] == answer["unsupported"]
     assert "".join(token["text"] for piece in pieces for token in piece["tokens"]) == answer["answer"]
     assert timeless(answer) == timeless(server.post("/v1/ask", ZETA).json())
 
