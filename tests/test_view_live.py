@@ -39,7 +39,7 @@ def notebook(monkeypatch: pytest.MonkeyPatch) -> Notebook:
     made = Notebook()
     clock = itertools.count()
     monkeypatch.setattr(live, "_display", lambda: made)
-    monkeypatch.setattr("nbce_rag.live.notebook.time.monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("nbce_rag.live.notebook.monotonic", lambda: float(next(clock)))
     return made
 
 
@@ -71,7 +71,7 @@ def test_a_thought_is_said_to_be_had(notebook: Notebook) -> None:
 
 def test_updates_are_no_more_than_can_be_seen(notebook: Notebook, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count()
-    monkeypatch.setattr("nbce_rag.live.notebook.time.monotonic", lambda: 0.04 * next(clock))
+    monkeypatch.setattr("nbce_rag.live.notebook.monotonic", lambda: 0.04 * next(clock))
     many = [Piece("a", (), None)] * 100
     show([*many, PIECES[-1]])
     assert 30 <= len(notebook.shown) <= 42

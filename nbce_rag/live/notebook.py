@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from ..answers.answer import Answer, Piece
@@ -59,7 +59,7 @@ def show(pieces: Iterable[Piece]) -> Answer:
         tokens.extend(piece.tokens)
         citations.extend(piece.citations)
         unsupported.extend(piece.unsupported)
-        now = time.monotonic()
+        now = monotonic()
         # Each update sends the whole text anew; more of them than one can see would only slow the model.
         if piece.answer is None and now - shown >= _SECONDS_BETWEEN_UPDATES:
             partial = _partial(text, tokens, citations, unsupported) if text else _waiting("thinking …")

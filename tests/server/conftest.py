@@ -77,8 +77,11 @@ class RunningServer:
     def post(self, path: str, body: Any = None, **options: Any) -> httpx.Response:
         return httpx.post(self.url + path, json=body, timeout=60, **options)
 
-    def stop(self) -> None:
+    def begin_to_stop(self) -> None:
         self._server.should_exit = True
+
+    def stop(self) -> None:
+        self.begin_to_stop()
         self._thread.join(20)
 
 
@@ -114,6 +117,8 @@ def run_app() -> Iterator[Callable[..., RunningServer]]:
         return running[-1]
 
     yield run
+    for server in running:  # each waits for its connections, so all at once
+        server.begin_to_stop()
     for server in running:
         server.stop()
 
