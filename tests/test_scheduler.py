@@ -425,6 +425,43 @@ def test_what_does_not_fit_beside_the_others_waits(gated: Make) -> None:
         nbce.scheduler.submit(nbce.request(QUESTION, PASSAGES))
 
 
+def test_rows_that_come_on_top_are_weighed_with_those_that_run(
+    gated: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All rows become as long as the longest, those of other questions too."""
+    nbce, gate = gated(max_tokens=9, sleep=False)
+    sizes: list[Any] = []
+
+    def fits(model: Any, size: Any) -> bool:
+        sizes.append(size)
+        return True
+
+    monkeypatch.setattr("nbce_rag.decoding.reader.fits", fits)
+    worker = worker_of(nbce.model)
+    running = nbce.scheduler.submit(nbce.request(QUESTION, PASSAGES, fusion="mean", max_tokens=60))
+    gate.step(1)
+    size = worker.running
+    assert not sizes
+    passages = [Passage(f"{p.text} It is so. And it stays so.", id=p.id) for p in PASSAGES]
+    later = nbce.scheduler.submit(
+        nbce.request(QUESTION, passages, fusion=Posterior(focus=1.0, together=len(passages)))
+    )
+    until(lambda: gate.waits and worker.running.rows > size.rows or gate.step(1))
+    grown = worker.running
+    gate.open()
+    answer = whole(later)
+    assert whole(running)
+    usage = answer.usage
+    assert usage.sentence_rows
+    assert grown.tokens >= max(usage.row_tokens) + 9
+    assert grown.rows == size.rows + len(usage.row_tokens)
+    together, sentences = sizes
+    assert together.rows >= size.rows + len(passages) + 2
+    assert together.tokens >= max(size.tokens, max(usage.row_tokens) + 9)
+    assert sentences.rows >= grown.rows
+    assert sentences.tokens >= together.tokens
+
+
 def test_time_counts_from_the_question_on(gated: Make) -> None:
     nbce, gate = gated(max_tokens=60)
     running = nbce.scheduler.submit(nbce.request(QUESTION, PASSAGES))
@@ -472,6 +509,57 @@ def test_an_error_of_a_rule_is_that_of_its_question(gated: Make) -> None:
     with pytest.raises(ZeroDivisionError, match="mine"):
         list(tickets[1])
     assert whole(tickets[2])
+
+
+class Frozen(Posterior):
+    """A rule of the user's that has no hash, as a frozen dataclass over a list has none."""
+
+    def __hash__(self) -> int:
+        raise TypeError("unhashable type: 'list'")
+
+
+class Drifting(Posterior):
+    def drift(self, state: Any) -> Any:
+        raise ZeroDivisionError("mine")
+
+
+def test_a_rule_without_a_hash_is_one_like_another(table: Callable[..., NBCE]) -> None:
+    nbce = table()
+    requests = [nbce.request(QUESTION, PASSAGES, fusion=rule) for rule in (Posterior(), Frozen(), Frozen())]
+    wanted = nbce.answer(QUESTION, PASSAGES)
+    for answer in nbce.batch(requests):
+        assert [token.id for token in answer.tokens] == [token.id for token in wanted.tokens]
+
+
+def test_bounds_that_fail_are_those_of_their_question(make_nbce: Make) -> None:
+    nbce, model = watched(make_nbce(prompt=TEMPLATE, max_tokens=12, sleep=True))
+    model.pause = 0.01
+    alone = nbce.answer(QUESTION, PASSAGES)
+    tickets = [
+        nbce.scheduler.submit(nbce.request(QUESTION, PASSAGES, fusion=rule))
+        for rule in (Posterior(), Drifting(), Posterior())
+    ]
+    for ticket in (tickets[0], tickets[2]):
+        assert_same_answer(whole(ticket), alone)
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        list(tickets[1])
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        nbce.answer(QUESTION, PASSAGES, fusion=Drifting())
+    assert_same_answer(nbce.answer(QUESTION, PASSAGES), alone)
+
+
+def test_asking_inside_an_answer_is_refused_and_waits_for_nobody(table: Callable[..., NBCE]) -> None:
+    nbce = table()
+
+    class Asking:
+        def fuse(self, log_probs: Any, state: Any) -> Any:
+            nbce.answer("Who?", PASSAGES)
+            raise AssertionError("it was answered")
+
+    ticket = nbce.scheduler.submit(nbce.request(QUESTION, PASSAGES, fusion=Asking(), max_seconds=60))
+    with pytest.raises(StreamError, match="inside its own answer"):
+        list(ticket)
+    assert nbce.answer(QUESTION, PASSAGES)
 
 
 @pytest.mark.parametrize("error", [MemoryError("no room"), NumericalError("NaN")])
@@ -640,6 +728,35 @@ def test_close_ends_what_runs_and_another_question_begins_anew(gated: Make) -> N
         list(running)
     nbce.model.pause = 0.0
     assert nbce.answer(QUESTION, PASSAGES, max_tokens=3)
+
+
+def test_a_question_asked_while_the_scheduler_closes_is_answered(gated: Make) -> None:
+    nbce, gate = gated(max_tokens=4)
+    running = nbce.scheduler.submit(nbce.request(QUESTION, PASSAGES))
+    until(lambda: gate.waits)
+    closing = threading.Thread(target=nbce.scheduler.close)
+    closing.start()
+    until(worker_of(nbce.model)._stop.is_set)
+    later = nbce.scheduler.submit(nbce.request(QUESTION, PASSAGES))
+    gate.open()
+    closing.join(60)
+    assert whole(later)
+    with pytest.raises(StreamError, match="closed"):
+        list(running)
+
+
+def test_closing_from_another_thread_while_pieces_are_drawn(table: Callable[..., NBCE]) -> None:
+    nbce = table()
+    inner = nbce.scheduler.submit(nbce.request(QUESTION, PASSAGES))._mailbox
+
+    class Emptied(type(inner._items)):  # type: ignore[misc]
+        def __len__(self) -> int:
+            return 1  # as it was a moment ago
+
+    until(lambda: inner._is_done)
+    inner.abandon()
+    inner._items = Emptied()
+    assert inner.take() is None
 
 
 def test_a_copied_engine_shares_the_thread(table: Callable[..., NBCE]) -> None:

@@ -297,6 +297,25 @@ def test_without_memory_it_is_said_and_the_passages_answer(make_nbce: Make) -> N
     assert "No passage was read sentence by sentence" in answer.warnings[0]
 
 
+def test_they_are_weighed_as_long_as_a_row_of_several_passages(
+    make_nbce: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All rows become as long as the longest, and that one is there when sentences are read."""
+    sizes: list[Any] = []
+
+    def fits(model: Any, size: Any) -> bool:
+        sizes.append(size)
+        return True
+
+    monkeypatch.setattr("nbce_rag.decoding.reader.fits", fits)
+    nbce = make_nbce(max_tokens=6)
+    answer = nbce.answer(QUESTION, PASSAGES, fusion=Posterior(focus=1.0, together=len(PASSAGES)))
+    assert answer.usage.sentence_rows
+    [together, sentences] = sizes
+    assert sentences.tokens == together.tokens == max(answer.usage.row_tokens) + 6
+    assert sentences.rows >= len(answer.usage.row_tokens)
+
+
 def test_citations_name_the_passage_of_a_sentence(make_nbce: Make) -> None:
     answer = make_nbce(max_tokens=8).answer(QUESTION, PASSAGES, fusion=Chosen([0.8, 0.1, 0.1], 0.5))
     assert len(answer.usage.row_tokens) == 1 + 3 + 3

@@ -179,6 +179,8 @@ class LockstepDecoder:
             self._rows.rewind(len(self._draft), self._stepped())
         self._judge()
         self._arrange()
+        if not self._active:  # their rules failed
+            return torch.zeros(0, self._vocab_size)
         draft = self._drafted()
         ids = torch.zeros(self._read, 1 + len(draft), dtype=torch.long)
         for index in self._active:
@@ -267,10 +269,14 @@ class LockstepDecoder:
 
     def _arrange(self) -> None:
         """Drop rows of finished questions and rows that do not matter; let those sleep that may."""
+        drowsy: list[list[int]] = []
+        for index in self.active:
+            with self._ending(index):
+                self._groups[index].drop_negligible()
+                drowsy.append(self._groups[index].drowsy())
         groups = [self._groups[index] for index in self._active]
-        for group in groups:
-            group.drop_negligible()
-        drowsy = [group.drowsy() for group in groups]
+        if not groups:
+            return
         if sum(map(len, drowsy)) >= _ASLEEP_SHARE * self._read:
             for group, rows in zip(groups, drowsy, strict=True):
                 if rows:
@@ -305,7 +311,7 @@ class LockstepDecoder:
         for index in questions:
             group = self._groups[index]
             rule = group.rule
-            key = (rule if isinstance(rule, Hashable) else id(rule), len(group.rows), group.state.presence())
+            key = (_key_of(rule), len(group.rows), group.state.presence())
             cohorts.setdefault(key, []).append(index)
         return cohorts.values()
 
@@ -444,6 +450,15 @@ class LockstepDecoder:
             row_log_probs=group.by_row(of_token, NEG_INF),
             top=_top(record.scores, group.top) if group.top else (),
         )
+
+
+def _key_of(rule: Rule) -> Hashable:
+    """Equal of rules that fuse alike, as far as they tell."""
+    try:
+        hash(rule)
+    except Exception:  # one of the user's, frozen over a list
+        return id(rule)
+    return rule
 
 
 def _evidence(record: StepRecord, token: int) -> Tensor:

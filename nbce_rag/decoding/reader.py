@@ -187,6 +187,7 @@ def read_in_pieces(
     *,
     sentences: bool = True,
     tokens: int | None = None,
+    running: Size = NOTHING,
 ) -> Generator[None, None, ReadBatch]:
     """As `read_prompts`, a piece at a time; nothing is warned of.
 
@@ -195,6 +196,7 @@ def read_in_pieces(
         tokens: rows times length of the contexts that are read in one piece, at most (a longer one goes
             alone); None reads all contexts with the suffixes behind them. A suffix in all rows of its
             question is one piece, and so are the rows of sentences, and the row of several passages.
+        running: what is decoded meanwhile, and becomes as long as the longest of these rows when they join.
 
     Yields:
         None between two pieces.
@@ -225,7 +227,7 @@ def read_in_pieces(
     if sentences:
         for read in (_read_together, _read_sentences):
             yield
-            rows, more = read(engine, questions, rows, readings, room)
+            rows, more = read(engine, questions, rows, readings, room, running)
             notes += more
     if engine.store is not None:
         notes += engine.store.take_notes()
@@ -389,16 +391,19 @@ def _read_sentences(
     rows: Rows,
     before: Sequence[tuple[RowPrompt, Reading]],
     room: int,
+    running: Size,
 ) -> tuple[Rows, list[str]]:
     """Rows of sentences behind the others, and what a person should be told."""
     longest = max(prompt.longest for prompt, _ in before)
     users = _users(questions, lambda question: question.sentence_prompt(longest))
     if not users:
         return rows, []
-    size = Size(sum(len(prompt.contexts) for prompt in users), longest + room)
+    # Rows of several passages, which are there already, may be longer than these.
+    longest = max(longest, *(max(question.plan.row_tokens) for question in questions))
+    size = running + Size(len(rows) + sum(len(prompt.contexts) for prompt in users), longest + room)
     if not fits(engine.model, size):
         return rows, [
-            f"No passage was read sentence by sentence: {size.rows} further rows need about "
+            f"No passage was read sentence by sentence: {size.rows} rows of {size.tokens} tokens need about "
             f"{size.cost(engine.model) / 2**30:.1f} GiB. Ask fewer questions at once, or lower max_tokens."
         ]
     more, readings = _open(engine, list(users), room, engine.contexts)
@@ -427,13 +432,15 @@ def _read_together(
     rows: Rows,
     before: Sequence[tuple[RowPrompt, Reading]],
     room: int,
+    running: Size,
 ) -> tuple[Rows, list[str]]:
     """Rows of several passages behind the others, and what a person should be told."""
     users = _users(questions, lambda question: question.together_prompt(engine.window - room))
     if not users:
         return rows, []
     # All rows become as long as the longest.
-    size = Size(len(rows) + 2 * len(users), max(prompt.longest for prompt in users) + room)
+    longest = max(prompt.longest for prompt in (*users, *(prompt for prompt, _ in before)))
+    size = running + Size(len(rows) + 2 * len(users), longest + room)
     if not fits(engine.model, size):
         return rows, [
             f"No passages were read together: {size.rows} rows of {size.tokens} tokens need about "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from ..answers.answer import Piece
 from ..decoding.budget import NOTHING, Size
@@ -56,7 +55,7 @@ class Batch:
         else:
             numbers = self._decoder.add(batch.rows, batch.log_probs, groups)
         for number, job, run in zip(numbers, jobs, runs, strict=True):
-            job.size = replace(job.size, rows=len(run.prompted.rows))
+            job.size = job.engine.size(job.request, run.prompted.plan)  # with the rows that came on top
             self._jobs[number], self._runs[number] = job, run
         for number, job, run in zip(numbers, jobs, runs, strict=True):
             for note in batch.notes:
@@ -66,11 +65,12 @@ class Batch:
 
     def step(self) -> None:
         """A token for each question, or the first ones of those that are new; pieces go to the sinks."""
-        assert self._decoder is not None
-        for step in self._decoder.step():
-            if step.question in self._decoder.active:  # or it ended with an earlier one of these
+        decoder = self._decoder  # which is let go of with the last answer
+        assert decoder is not None
+        for step in decoder.step():
+            if step.question in decoder.active:  # or it ended with an earlier one of these
                 self._take(step)
-        for number, error in list(self._decoder.errors.items()):
+        for number, error in list(decoder.errors.items()):
             self._fail(number, error)
 
     def fail(self, error: Exception) -> None:

@@ -53,7 +53,8 @@ class Mailbox:
     def note(self, message: str) -> None:
         """See `Sink.note`."""
         with self._changed:
-            self._add(message)
+            if not self.is_closed:
+                self._add(message)
 
     def abandon(self) -> None:
         """`close`, also where locks are held, and where nobody can be waiting."""
@@ -71,14 +72,14 @@ class Mailbox:
         with self._changed:
             while not self._items and not self._is_done:
                 self._changed.wait()
-            return self._items.popleft() if self._items else None
+            return self._next()
 
     async def atake(self) -> Item | None:
         """`take` of a coroutine, one at a time."""
         while True:
             with self._changed:
                 if self._items or self._is_done:
-                    return self._items.popleft() if self._items else None
+                    return self._next()
                 loop = asyncio.get_running_loop()
                 ready: asyncio.Future[None] = loop.create_future()
                 self._waiting = (loop, ready)
@@ -86,6 +87,12 @@ class Mailbox:
                 await ready
             finally:
                 self._waiting = None
+
+    def _next(self) -> Item | None:
+        try:
+            return self._items.popleft()
+        except IndexError:  # none, or `abandon` was faster
+            return None
 
     @property
     def _is_done(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Generic, Self, TypeVar
 
 from ..answers.answer import Answer, Piece
 from ..decoding.reader import Engine
-from ..errors import remembered_caller, warn
+from ..errors import StreamError, remembered_caller, warn
 from ..request import Request
 from .jobs import prepare
 from .mailbox import Mailbox
@@ -49,7 +49,14 @@ class Ticket(Generic[_T], Iterator[_T], AsyncIterator[_T]):
 
         Raises:
             InputError: what is wrong with one of them; none is asked then.
+            StreamError: called from within what the model's thread does, such as a fusion rule.
         """
+        if self._worker.is_here:
+            self._mailbox.close()
+            raise StreamError(
+                "A model was asked from inside its own answer (by a fusion rule, or a tokenizer), which would "
+                "wait for itself: ask another model, or ask before or behind that answer."
+            )
         start, self._start = self._start, None
         if start is not None and not self._mailbox.is_closed:
             try:

@@ -34,6 +34,7 @@ PIECE_TOKENS = 512
 MOST_ROWS = 256
 """Rows that are decoded together at most, but for one question that has more by itself."""
 
+_CLOSED = "The scheduler was closed before the answer was whole."
 _EXIT_SECONDS = 10.0  # that the end of the process waits for the pass under way
 
 
@@ -88,6 +89,7 @@ class Worker:
         self._batch = Batch()
         self._reading: _Reading | None = None
         self._thread: threading.Thread | None = None
+        self._closed: threading.Thread | None = None  # it may be in its last pass
         self._wake, self._stop = threading.Event(), threading.Event()
 
     @property
@@ -101,6 +103,11 @@ class Worker:
                 rows=self._batch.size.rows,
                 prompt_tokens=sum(job.prompt_tokens for job in self._waiting),
             )
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the caller is in its thread, which cannot wait for an answer of its own."""
+        return threading.current_thread() is self._thread
 
     @property
     def running(self) -> Size:
@@ -128,8 +135,12 @@ class Worker:
         self._wake, self._stop = wake, stop
         weakref.finalize(self, wake.set).atexit = False  # the thread looks, and finds that nobody is left
         self._thread = threading.Thread(
-            target=_serve, args=(weakref.ref(self), wake, stop), name="nbce-decoding", daemon=True
+            target=_serve,
+            args=(weakref.ref(self), wake, stop, self._closed),
+            name="nbce-decoding",
+            daemon=True,
         )
+        self._closed = None
         self._thread.start()
 
     def close(self, timeout: float | None = None) -> None:
@@ -141,8 +152,12 @@ class Worker:
         """
         with self._lock:
             thread, self._thread = self._thread, None
+            self._closed = thread or self._closed
+            left, self._waiting = list(self._waiting), WaitingJobs()
             self._stop.set()
             self._wake.set()
+        for job in left:
+            job.sink.fail(job.index, StreamError(_CLOSED))
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
 
@@ -164,7 +179,7 @@ class Worker:
                 except BaseException as error:  # a fault of ours, which ends no thread
                     self._abandon(error)
         with self.turn:
-            self._abandon(StreamError("The scheduler was closed before the answer was whole."))
+            self._abandon(StreamError(_CLOSED), waiting=False)  # those that wait came behind `close`
 
     def _turn(self) -> bool:
         """A piece, and a step; False when there is nothing to do."""
@@ -213,6 +228,7 @@ class Worker:
             [job.request for job in cohort],
             [job.plan for job in cohort],
             tokens=min(PIECE_TOKENS, engine.pass_tokens) if len(self._batch) else None,
+            running=self._batch.size,
         )
         self._reading = _Reading(cohort, pieces)
 
@@ -253,11 +269,14 @@ class Worker:
             with self._lock:
                 self._waiting.add_first(job)
 
-    def _abandon(self, error: BaseException) -> None:
+    def _abandon(self, error: BaseException, *, waiting: bool = True) -> None:
         with self._lock:
             reading, batch = self._reading, self._batch
-            left = [*self._waiting, *batch.jobs, *(reading.jobs if reading else ())]
-            self._waiting, self._batch, self._reading = WaitingJobs(), Batch(), None
+            left = [*batch.jobs, *(reading.jobs if reading else ())]
+            self._batch, self._reading = Batch(), None
+            if waiting:
+                left += self._waiting
+                self._waiting = WaitingJobs()
         for job in left:
             job.sink.fail(job.index, error)
 
@@ -286,8 +305,16 @@ def _is_over(job: Job) -> bool:
     return False
 
 
-def _serve(reference: Callable[[], Worker | None], wake: threading.Event, stop: threading.Event) -> None:
-    """The thread. It holds its worker only while there is something to do."""
+def _serve(
+    reference: Callable[[], Worker | None],
+    wake: threading.Event,
+    stop: threading.Event,
+    before: threading.Thread | None,
+) -> None:
+    """The thread. It holds its worker only while there is something to do, and begins when the one before
+    has ended."""
+    if before is not None:
+        before.join()
     while True:
         wake.wait()
         wake.clear()
