@@ -62,6 +62,26 @@ class TestAddress:
         assert Address.of("postgres://h/d?statement_timeout=0").statement_timeout == 0
 
     @pytest.mark.parametrize(
+        ("url", "name", "value", "shown"),
+        [
+            ("postgresql://me@h/d?password=a+b%2Bc%20d", "password", "a+b+c d", "postgresql://me@h/d"),
+            ("postgresql://me@h/d?options=-c%20jit%3Doff", "options", "-c jit=off", "postgresql://me@h/d"),
+            ("postgres://me@[::1]:5/d", "host", "::1", "postgresql://me@[::1]:5/d"),
+            ("postgres://a:1,b:2/d", "port", "1,2", "postgresql://a:1,b:2/d"),
+            ("postgres://a,b/d", "host", "a,b", "postgresql://a,b/d"),
+            ("postgres:///d?host=/run/a&port=6", "host", "/run/a", "postgresql://:6/d?host=/run/a"),
+        ],
+    )
+    def test_what_is_of_the_driver_reaches_it_as_it_was_written(
+        self, url: str, name: str, value: str, shown: str
+    ) -> None:
+        from nbce_rag.index.postgres.address import Address
+
+        address = Address.of(f"{url}{'&' if '?' in url else '?'}index=i")
+        assert psycopg.conninfo.conninfo_to_dict(address.conninfo)[name] == value
+        assert address.shown == f"{shown}{'&' if '?' in shown else '?'}index=i"
+
+    @pytest.mark.parametrize(
         ("rest", "message"),
         [
             ("me:s3cret@h/d?nonsense=1", "cannot be read"),

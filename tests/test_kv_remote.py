@@ -22,8 +22,9 @@ from nbce_rag.errors import InputError, MissingDependencyError, NbceWarning
 from nbce_rag.kv import outbox as kv_outbox
 from nbce_rag.kv import remote as kv_remote
 from nbce_rag.kv.breaker import Breaker
+from nbce_rag.kv.codec import Int8Codec
 from nbce_rag.kv.context import context_key
-from nbce_rag.kv.format import DamagedContextError, context_data, parse_context
+from nbce_rag.kv.format import DamagedContextError, _checksum, context_data, parse_context
 from nbce_rag.kv.objects import reason_of
 from nbce_rag.kv.pace import Pace
 from nbce_rag.kv.statistics import RemoteStatistics
@@ -176,6 +177,27 @@ def test_no_flipped_byte_goes_unseen(flip: int) -> None:
 def test_what_is_no_context(data: bytes) -> None:
     with pytest.raises(DamagedContextError):
         parse_context(data, LABEL)
+
+
+def test_a_sound_checksum_is_no_proof() -> None:
+    """Anybody who may write to the bucket can make one; what does not fit together is no context."""
+    from safetensors.torch import save
+
+    groups = {"0": torch.tensor(1.0)}  # nothing to take apart
+    metadata = {"format": "nbce-rag context", "version": "2", **LABEL, "layout": '{"keys": 0}'}
+    metadata["checksum"] = _checksum(metadata, groups)
+    with pytest.raises(DamagedContextError, match="laid out"):
+        parse_context(save(groups, metadata), LABEL)
+    remote = FaultyStore()
+    sender = PassageKVStore(0, codec="int8", remote=remote)
+    packed = Int8Codec().encode({"0.keys": torch.ones(1, 4, 8)})
+    [scale] = [name for name in packed if name != "0.keys"]
+    assert sender._remote is not None
+    sender._remote.put(KEYS[0], {**packed, scale: torch.ones(1, 1, 5)}, LABEL)
+    sender.close()
+    reader = PassageKVStore(codec="int8", remote=remote)
+    assert reader.get(KEYS[0], LABEL) is None
+    assert KEYS[0] not in reader
 
 
 # Faults

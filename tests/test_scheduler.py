@@ -446,7 +446,7 @@ def test_rows_that_come_on_top_are_weighed_with_those_that_run(
     later = nbce.scheduler.submit(
         nbce.request(QUESTION, passages, fusion=Posterior(focus=1.0, together=len(passages)))
     )
-    until(lambda: gate.waits and worker.running.rows > size.rows or gate.step(1))
+    until(lambda: (gate.waits and worker.running.rows > size.rows) or gate.step(1))
     grown = worker.running
     gate.open()
     answer = whole(later)

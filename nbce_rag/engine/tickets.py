@@ -54,8 +54,8 @@ class Ticket(Generic[_T], Iterator[_T], AsyncIterator[_T]):
         if self._worker.is_here:
             self._mailbox.close()
             raise StreamError(
-                "A model was asked from inside its own answer (by a fusion rule, or a tokenizer), which would "
-                "wait for itself: ask another model, or ask before or behind that answer."
+                "A model was asked from inside its own answer (by a fusion rule, or a tokenizer), which "
+                "would wait for itself: ask another model, or ask before or behind that answer."
             )
         start, self._start = self._start, None
         if start is not None and not self._mailbox.is_closed:

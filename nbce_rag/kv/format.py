@@ -144,7 +144,7 @@ def _taken_apart(metadata: Mapping[str, str], groups: Mapping[str, Tensor]) -> P
     try:
         parts = {name: iter(group.unbind(0)) for name, group in groups.items()}
         return {name: next(parts[str(number)]) for name, number in json.loads(metadata[_LAYOUT]).items()}
-    except (ValueError, KeyError, AttributeError, TypeError, RuntimeError, StopIteration) as error:
+    except (ValueError, LookupError, AttributeError, TypeError, RuntimeError, StopIteration) as error:
         # A checksum is no signature: others can make one.
         raise DamagedContextError("it does not say how its tensors are laid out") from error
 

@@ -250,7 +250,7 @@ class PassageKVStore:
             return None
         try:
             return self.codec.decode(packed)
-        except ValueError:
+        except (ValueError, RuntimeError):  # RuntimeError: shapes that do not go together
             self.drop(key)
             return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 from ...errors import InputError
 from .driver import psycopg
@@ -45,9 +45,10 @@ class Address:
         """
         try:
             base, _, query = url.partition("?")
-            pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
-            own = {name: value for name, value in pairs if name in _OURS}
-            rest = urlencode([pair for pair in pairs if pair[0] not in _OURS], quote_via=quote)
+            pairs = [pair.partition("=") for pair in query.split("&") if pair]
+            own = {name: unquote(value, errors="strict") for name, _, value in pairs if name in _OURS}
+            # As it was written: to libpq + is no space.
+            rest = "&".join("".join(pair) for pair in pairs if pair[0] not in _OURS)
             conninfo = f"{base}?{rest}" if rest else base
             known = psycopg.conninfo.conninfo_to_dict(conninfo)
         except (ValueError, psycopg.Error):
@@ -83,9 +84,13 @@ def _shown(known: dict[str, str], own: dict[str, str]) -> str:
     """A URL of what is no secret: user, host, port, database and index."""
     host = known.get("host") or known.get("hostaddr") or ""
     user = f"{quote(known['user'])}@" if "user" in known else ""
-    port = f":{known['port']}" if "port" in known else ""
     query = {"index": own["index"]} if "index" in own else {}
     if host.startswith("/"):  # a socket
         query, host = {"host": host, **query}, ""
-    text = f"postgresql://{user}{host}{port}/{quote(known.get('dbname', ''))}"
+    hosts, ports = host.split(","), known.get("port", "").split(",")
+    if len(ports) != len(hosts):
+        ports = ports[:1] * len(hosts)
+    hosts = [f"[{name}]" if ":" in name else name for name in hosts]
+    places = ",".join(f"{name}:{port}" if port else name for name, port in zip(hosts, ports, strict=True))
+    text = f"postgresql://{user}{places}/{quote(known.get('dbname', ''))}"
     return f"{text}?{urlencode(query, quote_via=quote, safe='/')}" if query else text

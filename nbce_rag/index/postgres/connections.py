@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Iterator
@@ -126,7 +127,7 @@ class Connections:
                 )
             settings = {
                 "search_path": ", ".join(map(quoted, (address.schema, row[1]))),
-                "statement_timeout": f"{round(1000 * address.statement_timeout)}",
+                "statement_timeout": f"{math.ceil(1000 * address.statement_timeout)}",  # 0 is no limit
                 "lock_timeout": f"{max(1, round(1000 * self._timeout))}",
                 "hnsw.iterative_scan": "strict_order",
                 "jit": "off",
