@@ -26,7 +26,7 @@ import pytest
 from engine_reference import PASSAGES, QUESTION, TEMPLATE, assert_same_answer
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from table_model import TableModel, random_table
+from table_model import TableModel, TableRows, random_table
 from watched_model import WatchedModel, watched
 
 from nbce_rag import NBCE, Answer, MinEntropy, Passage, Posterior
@@ -592,6 +592,35 @@ def test_memory_that_is_short_for_all_is_enough_for_each(make_nbce: Make) -> Non
     model.before_step = fail
     for answer, one in zip(nbce.batch([(f"Number {n}?", PASSAGES) for n in range(3)]), wanted, strict=True):
         assert_same_answer(answer, one)
+
+
+def test_rows_that_cannot_join_end_no_other_answer(
+    table: Callable[..., NBCE], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nbce = table(max_tokens=20)
+    alone = nbce.answer(QUESTION, PASSAGES)
+    joined = TableRows.joined
+    faults = [MemoryError("no room")]
+
+    def failing(rows: Any, other: Any) -> Any:
+        if faults and len(other) > 2:
+            raise faults.pop()
+        return joined(rows, other)
+
+    monkeypatch.setattr(TableRows, "joined", failing)
+    with worker_of(nbce.model).turn:  # one is read behind the other
+        tickets = [nbce.scheduler.submit(nbce.request(QUESTION, PASSAGES)) for _ in range(3)]
+        for job in worker_of(nbce.model)._waiting:
+            job.is_apart = True
+    outcomes = []
+    for ticket in tickets:
+        try:
+            outcomes.append(whole(ticket))
+        except MemoryError:
+            outcomes.append(None)
+    assert outcomes.count(None) == 1
+    for answer in filter(None, outcomes):
+        assert_same_answer(answer, alone)
 
 
 def test_a_fault_ends_what_runs_and_not_the_thread(

@@ -231,12 +231,17 @@ class LockstepDecoder:
             self._keep(before)  # all is copied now anyway
         for arrival in arrivals:
             first = len(self._rows) if self._read else 0
-            for index in arrival.questions:
-                if index in self._active:
-                    group = self._groups[index]
-                    group.rows = tuple(first + row for row in group.rows)
-            self._rows = self._rows.joined(arrival.rows) if self._read else arrival.rows
+            questions = [index for index in arrival.questions if index in self._active]
+            try:
+                self._rows = self._rows.joined(arrival.rows) if self._read else arrival.rows
+            except Exception as error:  # the copy had no place: the others go on without them
+                for index in questions:
+                    self._fail(index, error)
+                continue
             self._read += len(arrival.rows)
+            for index in questions:
+                group = self._groups[index]
+                group.rows = tuple(first + row for row in group.rows)
 
     def _stepped(self) -> range | None:
         """The rows that are read, None for all."""
