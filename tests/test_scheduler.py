@@ -489,6 +489,25 @@ def test_what_is_wrong_shows_at_once_and_meets_nobody_else(gated: Make) -> None:
     assert whole(ticket)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"priority": "high"}, "priority='high' must be a number"),
+        ({"priority": float("nan")}, "priority=nan"),
+        ({"priority": 1.5}, "whole number"),
+        ({"caller": ["me"]}, r"caller=\['me'\] tells nobody"),
+    ],
+)
+def test_what_cannot_be_put_in_order_is_refused(options: Any, message: str, gated: Make) -> None:
+    nbce, gate = gated(max_tokens=3)
+    running = nbce.scheduler.submit(nbce.request(QUESTION, PASSAGES))
+    with pytest.raises(InputError, match=message):
+        nbce.scheduler.submit(nbce.request(QUESTION, PASSAGES), **options)
+    gate.open()
+    assert whole(running)
+    assert nbce.answer(QUESTION, PASSAGES)
+
+
 def test_an_error_of_a_rule_is_that_of_its_question(gated: Make) -> None:
     class Broken:
         calls = 0

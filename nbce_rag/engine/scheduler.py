@@ -6,8 +6,9 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
 from ..answers.answer import Piece
+from ..checks import Range
 from ..decoding.reader import Engine
-from ..errors import warn
+from ..errors import InputError, warn
 from ..request import Request
 from .conflicts import ConflictsTold
 from .jobs import prepare
@@ -19,6 +20,8 @@ from .worker import Load, worker_of
 __all__ = ["Load", "Scheduler"]
 
 _T = TypeVar("_T")
+
+_PRIORITY = Range(whole=True)
 
 
 class Scheduler:
@@ -51,9 +54,18 @@ class Scheduler:
             caller: whoever asks; those with different ones take turns. None is one like another.
 
         Raises:
-            InputError: an empty passage, or rows that will never fit into window or memory; of the ticket:
-                `NumericalError`, `AnswerTimeoutError`, and `StreamError` where the scheduler is closed.
+            InputError: an empty passage, rows that will never fit into window or memory, a priority that is
+                no whole number, a caller without a hash; of the ticket: `NumericalError`,
+                `AnswerTimeoutError`, and `StreamError` where the scheduler is closed.
         """
+        _PRIORITY.check("priority", priority)
+        try:
+            hash(caller)
+        except TypeError as error:
+            raise InputError(
+                f"caller={caller!r} tells nobody from others ({error}): give a name, a number or a tuple of "
+                "them."
+            ) from error
         ticket = self._ticket([request], priority, caller, lambda _, piece: piece)
         ticket.begin()
         return ticket
