@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
@@ -459,11 +459,11 @@ class LockstepDecoder:
 
 def _key_of(rule: Rule) -> Hashable:
     """Equal of rules that fuse alike, as far as they tell."""
-    try:
-        hash(rule)
-    except Exception:  # one of the user's, frozen over a list
-        return id(rule)
-    return rule
+    if isinstance(rule, Hashable):
+        with suppress(Exception):  # one of the user's may be frozen over a list
+            hash(rule)
+            return rule
+    return id(rule)
 
 
 def _evidence(record: StepRecord, token: int) -> Tensor:
