@@ -446,7 +446,9 @@ def test_rows_that_come_on_top_are_weighed_with_those_that_run(
     later = nbce.scheduler.submit(
         nbce.request(QUESTION, passages, fusion=Posterior(focus=1.0, together=len(passages)))
     )
-    until(lambda: (gate.waits and worker.running.rows > size.rows) or gate.step(1))
+    while worker.running.rows <= size.rows:
+        gate.step(1)
+        until(lambda: gate.waits)
     grown = worker.running
     gate.open()
     answer = whole(later)
@@ -631,7 +633,7 @@ def test_rows_that_cannot_join_end_no_other_answer(
         tickets = [nbce.scheduler.submit(nbce.request(QUESTION, PASSAGES)) for _ in range(3)]
         for job in worker_of(nbce.model)._waiting:
             job.is_apart = True
-    outcomes = []
+    outcomes: list[Answer | None] = []
     for ticket in tickets:
         try:
             outcomes.append(whole(ticket))
