@@ -83,6 +83,7 @@ def _show(plan: CapacityPlan) -> None:
     from ..view.labels import one_line
 
     load, model = plan.workload, plan.model
+    at_once = _count(load.answers_at_once, "answer")
     stored, unstored = plan.read_tokens_per_second
     lines = {
         "weights": f"{size_text(plan.weight_bytes)} in each instance, {model.dtype} on {model.device}",
@@ -91,11 +92,12 @@ def _show(plan: CapacityPlan) -> None:
         "fits": _fitting(plan),
         "keys and values": f"{_known(plan.passage_kv_bytes)} a passage, {_known(plan.kv_bytes)} in all",
         "index": f"{size_text(plan.index_bytes)} on disk, {size_text(plan.vector_bytes)} of vectors mapped",
-        "needed": f"{plan.tokens_per_second:,.3g} tokens a second, {load.answers_at_once:,} answers at once",
+        "needed": f"{plan.tokens_per_second:,.3g} tokens a second, {at_once} at once",
         "to be read": f"{stored:,.3g} tokens a second, {unstored:,.3g} where nothing is stored",
         "instances": "not known" if plan.instances is None else f"{plan.instances:,}",
     }
-    asked = f"{load.passages:,} passages of {load.passage_tokens:,} tokens, {load.users:,} users"
+    passages = f"{_count(load.passages, 'passage')} of {_count(load.passage_tokens, 'token')}"
+    asked = f"{passages}, {_count(load.users, 'user')}"
     typer.echo(one_line(f"{model.name}: {asked}"))
     width = max(map(len, lines))
     for label, text in lines.items():
@@ -107,8 +109,12 @@ def _show(plan: CapacityPlan) -> None:
 def _fitting(plan: CapacityPlan) -> str:
     if plan.answers_per_instance is None:
         return "not known before the model is loaded"
-    return f"{plan.answers_per_instance:,} answers at once in an instance like this machine"
+    return f"{_count(plan.answers_per_instance, 'answer')} at once in an instance like this machine"
 
 
 def _known(number: int | None) -> str:
     return "not known before the model is loaded" if number is None else size_text(number)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -193,6 +193,7 @@ def _greeting(settings: ServerSettings, address: str, keys: int) -> list[str]:
         f"  model: {settings.model or 'packaged'}",
         f"  keys: {told}",
         f"  files over HTTP: {'taken' if settings.allow_write else 'not taken'}",
+        "  there: the page; /v1 is OpenAI's wire, /docs has every field",
     ]
 
 

@@ -101,7 +101,8 @@ def set_up_logs(*, contents: bool = False, stream: IO[str] | None = None) -> Non
     for name in ("nbce_rag", "uvicorn"):
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
-        logger.setLevel(logging.INFO)
+        # Where it begins and ends is told by us; uvicorn tells it in four lines more.
+        logger.setLevel(logging.INFO if name == "nbce_rag" else logging.WARNING)
         logger.propagate = False
     # Each request has a line of ours.
     logging.getLogger("uvicorn.access").handlers[:] = []

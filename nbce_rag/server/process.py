@@ -125,7 +125,8 @@ def listening_socket(host: str, port: int) -> socket.socket:
         [family, *_] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        reason = error.strerror or error
+        # create_server says the address once more, in words of its own.
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or error
         raise InputError(
             f"Nothing can listen at {host} port {port} ({reason}); take another --port."
         ) from error

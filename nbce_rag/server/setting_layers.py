@@ -107,7 +107,14 @@ def _named_paths(text: str) -> dict[str, str]:
 def _limits(table: Mapping[str, Any]) -> Limits:
     if unknown := sorted(set(table) - set(_LIMITS)):
         raise InputError(f"limits: {unknown[0]!r} is no limit; there are {', '.join(_LIMITS)}.")
-    return Limits(**{name: _number(value) for name, value in table.items()})
+    return Limits(**{name: _limit(name, value) for name, value in table.items()})
+
+
+def _limit(name: str, value: Any) -> Any:
+    try:
+        return _number(value)
+    except InputError as error:
+        raise InputError(f"limits: {name}: {error}") from error
 
 
 def _number(value: Any) -> Any:

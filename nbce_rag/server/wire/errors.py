@@ -116,7 +116,13 @@ def error_reply(error: BaseException) -> ErrorReply:
 def validation_reply(errors: Sequence[Any]) -> ErrorReply:
     """A body that does not have the form that it should; the first fault is told, by the field's name."""
     first = errors[0] if errors else {}
+    if first.get("type") == "json_invalid" or first.get("loc") == ("body",):
+        reason = first.get("ctx", {}).get("error", "")
+        why = f" ({reason})" if first.get("type") == "json_invalid" and reason else ""
+        message = f"The body is no JSON object{why}; send one, with Content-Type: application/json."
+        return status_reply(400, message, code="invalid_value")
     places = [str(part) for part in first.get("loc", ()) if part not in ("body", "query", "path")]
     param = ".".join(places) or None
     where = f"{param}: " if param else ""
-    return status_reply(400, f"{where}{first.get('msg', 'the request is malformed')}", param=param)
+    message = f"{where}{first.get('msg', 'the request is malformed')}"
+    return status_reply(400, message, param=param, code="invalid_value")
