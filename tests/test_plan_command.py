@@ -188,6 +188,7 @@ def test_what_is_said(tiny_folder: Callable[..., Path]) -> None:
     for words in ("weights", "at most 26 rows", "free here", "a passage", "on disk", "instances"):
         assert words in done.stdout
     assert "is longer than the model's window" in done.stdout
+    assert "1 passage of 200 tokens, 1 user\n" in run("plan", "--passages", "1", *arguments[5:]).stdout
     report = json.loads(run(*arguments, "--json", "--no-kv-sentences").stdout)
     assert report["workload"]["sentences"] is False
     assert report["rows"] == 26

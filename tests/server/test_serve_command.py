@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,10 +21,12 @@ from typer.testing import CliRunner
 
 from nbce_rag.cli import serve
 from nbce_rag.cli.main import app
+from nbce_rag.errors import InputError
 from nbce_rag.index import PassageIndex
 from nbce_rag.passages import Passage
 from nbce_rag.server.access import Caller
 from nbce_rag.server.key_file import key_text
+from nbce_rag.server.process import listening_socket
 from nbce_rag.server.settings import ServerSettings
 
 
@@ -52,6 +55,7 @@ def run(*arguments: str, **environ: str) -> tuple[int, str]:
         (("--limit", "max_rows"), "sets no limit"),
         (("--limit", "rows=3"), "'rows' is no limit"),
         (("--limit", "max_rows=0"), "max_rows=0"),
+        (("--limit", "max_rows=x"), "limits: max_rows: 'x' is no number"),
         (("--config", "none.toml"), "none.toml cannot be read"),
         (("--cors-origin", "*"), "every page"),
     ],
@@ -117,10 +121,11 @@ def test_a_process_from_its_start_to_its_end(tiny_folder: Callable[..., Path], t
     )
     try:
         assert process.stdout is not None
-        greeting = [process.stdout.readline().strip() for _ in range(5)]
+        greeting = [process.stdout.readline().strip() for _ in range(6)]
         url = greeting[0].removeprefix("nbce-rag at ")
         assert greeting[1] == "indexes: none"
         assert greeting[3] == "keys: on, 1"
+        assert "the page" in greeting[5]
         until(lambda: _status(url + "/livez") == 200)  # before the model is there
         until(lambda: _status(url + "/readyz") == 200, 200)
         body = {"question": "Who?", "documents": ["Ada did it."], "options": {"max_tokens": 3}}
@@ -138,6 +143,16 @@ def test_a_process_from_its_start_to_its_end(tiny_folder: Callable[..., Path], t
     assert (line["key"], line["endpoint"], line["status"]) == ("reader", "/v1/ask", 200)
     assert "Ada" not in log
     assert "reader-key" not in log
+    assert {line["logger"].partition(".")[0] for line in lines} == {"nbce_rag"}
+
+
+def test_a_port_that_is_taken_is_told_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError) as told:
+            listening_socket("127.0.0.1", port)
+    assert str(told.value).count(str(port)) == 1
+    assert "(Address already in use); take another --port" in str(told.value)
 
 
 def _status(url: str) -> int:

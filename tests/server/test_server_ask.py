@@ -167,5 +167,23 @@ def test_wrong_questions_are_refused(server: Any, change: dict[str, Any], param:
     reply = server.post("/v1/ask", {**ZETA, **change})
     assert reply.status_code == 400, reply.text
     assert reply.json()["error"]["param"] == param
+    assert reply.json()["error"]["code"] == "invalid_value"
     streamed = server.post("/v1/ask", {**ZETA, **change, "stream": True})
     assert (streamed.status_code, streamed.json()) == (400, reply.json())
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "reason"),
+    [
+        (b'{"question": ', "application/json", " (Expecting value)"),
+        (b'{"question": "Who?"}', "text/plain", ""),
+        (b'["Who?"]', "application/json", ""),
+        (b"", "application/json", ""),
+    ],
+)
+def test_a_body_that_is_no_json_is_told_as_that(server: Any, body: bytes, kind: str, reason: str) -> None:
+    reply = httpx.post(server.url + "/v1/ask", content=body, headers={"content-type": kind}, timeout=60)
+    error = reply.json()["error"]
+    assert (reply.status_code, error["param"], error["code"]) == (400, None, "invalid_value")
+    told = f"The body is no JSON object{reason}; send one, with Content-Type: application/json."
+    assert error["message"] == told

@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 _BY_STATUS = {
-    400: ("invalid_request_error", None),
+    400: ("invalid_request_error", "invalid_value"),
     401: ("invalid_request_error", "invalid_api_key"),
     403: ("invalid_request_error", "forbidden"),
     404: ("invalid_request_error", "not_found"),
@@ -103,7 +103,7 @@ def error_reply(error: BaseException) -> ErrorReply:
     if isinstance(error, ContextLengthError):
         return status_reply(400, str(error), code="context_length_exceeded")
     if isinstance(error, InputError):
-        return status_reply(400, str(error), code="invalid_value")
+        return status_reply(400, str(error))
     if isinstance(error, AnswerTimeoutError):
         return status_reply(504, str(error))
     if isinstance(error, MissingDependencyError):
@@ -120,9 +120,9 @@ def validation_reply(errors: Sequence[Any]) -> ErrorReply:
         reason = first.get("ctx", {}).get("error", "")
         why = f" ({reason})" if first.get("type") == "json_invalid" and reason else ""
         message = f"The body is no JSON object{why}; send one, with Content-Type: application/json."
-        return status_reply(400, message, code="invalid_value")
+        return status_reply(400, message)
     places = [str(part) for part in first.get("loc", ()) if part not in ("body", "query", "path")]
     param = ".".join(places) or None
     where = f"{param}: " if param else ""
     message = f"{where}{first.get('msg', 'the request is malformed')}"
-    return status_reply(400, message, param=param, code="invalid_value")
+    return status_reply(400, message, param=param)
