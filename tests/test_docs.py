@@ -182,7 +182,7 @@ def test_commands_and_code_of_the_readme_run(monkeypatch: pytest.MonkeyPatch) ->
     assert Path("answer.html").is_file()
     assert Path("evidence.png").is_file()
 
-    core, langchain, llama_index = blocks(page, "python")
+    core, _, langchain, llama_index = blocks(page, "python")  # the second one asks a server
     names, printed = run_code([core], page)
     assert "at nine" in printed.lower()
     assert "[1]" in printed

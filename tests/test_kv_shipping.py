@@ -157,6 +157,13 @@ def test_nothing_to_push(tmp_path: Path, bucket: Path) -> None:
     assert "There is no KV store" in done.stderr
 
 
+def test_nothing_to_pull(here: Path, tmp_path: Path) -> None:
+    done = run("kv", str(here), "--pull", f"file://{tmp_path}/mistyped")
+    assert done.exit_code == 2
+    assert "There are no keys and values at" in done.stderr
+    assert "mistyped" in done.stderr
+
+
 @pytest.mark.parametrize("fault", ["5xx", "denied", "gone"])
 def test_one_that_fails_ends_it_in_one_line(fault: str, here: Path) -> None:
     remote = FaultyStore(fault)

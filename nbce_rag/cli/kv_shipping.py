@@ -39,7 +39,8 @@ def ship(folder: KVFolder, url: str, *, is_push: bool, dry: bool, as_json: bool)
         as_json: whether the report is one JSON object.
 
     Raises:
-        InputError: there is nothing to push, no room for what would come, or the bucket does not answer.
+        InputError: there is nothing to push or to pull, no room for what would come, or the bucket does not
+            answer.
     """
     from ..kv.objects import Objects
     from ..kv.shipping import cargo_to_pull, cargo_to_push, pull, push
@@ -51,6 +52,10 @@ def ship(folder: KVFolder, url: str, *, is_push: bool, dry: bool, as_json: bool)
     objects = Objects(url)
     with spinner(f"listing {objects.name}"):
         cargo = (cargo_to_push if is_push else cargo_to_pull)(folder, objects)
+    if not is_push and not cargo.missing and not cargo.present:
+        raise InputError(
+            f"There are no keys and values at {objects.name}: check its address; --push sends some."
+        )
     way = f"{objects.name} lacks" if is_push else f"{folder.path} lacks"
     size = size_text(cargo.nbytes)
     say(f"{way} {len(cargo.missing):,} contexts, {size}; {cargo.present:,} are there already")

@@ -57,6 +57,17 @@ def test_every_command_works(shown: Any) -> None:
             json.loads(done.stdout)
 
 
+def test_code_of_the_readme_asks_it(shown: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (PAGE.parents[2] / "README.md").read_text(encoding="utf-8")
+    [code] = [
+        code for code in re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE) if HOME in code
+    ]
+    names: dict[str, Any] = {}
+    exec(compile(code.replace(HOME, shown.url), "README.md", "exec"), names)
+    assert names["message"].content
+    assert len(capsys.readouterr().out.splitlines()) == 1 + len(names["message"].annotations)
+
+
 def test_every_endpoint_is_on_the_page(shown: Any) -> None:
     """Of those that are described; what else there is has pages of its own."""
     text = PAGE.read_text(encoding="utf-8").replace("my-index", "{vector_store_id}")
