@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import dataclasses
+import gc
 import pickle
 import threading
 import time
@@ -646,3 +647,28 @@ def test_a_question_with_parts_is_answered_part_by_part(make_nbce: Any) -> None:
         )
     whole = ChatNBCE(engine=engine, parts=False).invoke(text)
     assert not str(whole.content).startswith("1. ")
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("pieces", [0, 1, 3])
+def test_a_loop_that_closes_in_the_middle_of_a_stream_ends_it(
+    chat: Callable[..., Any], pieces: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    llm = chat(max_tokens=200)
+
+    async def leave() -> Any:
+        stream = llm.astream("Who runs the ferry?", contexts=["The ferry is blue."])
+        for _ in range(pieces):
+            await anext(stream)
+        return stream  # which nobody closes
+
+    stream = asyncio.run(leave())
+    del stream
+    gc.collect()
+    assert "already executing" not in "".join(capfd.readouterr())
+    for _ in range(200):
+        if not llm.engine.scheduler.load.running:
+            break
+        time.sleep(0.05)
+    assert llm.engine.scheduler.load.running == 0
+    assert llm.invoke("Who runs it?", contexts=["It is run by Ada."]).content

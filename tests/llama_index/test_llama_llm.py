@@ -641,3 +641,29 @@ def slow(monkeypatch: pytest.MonkeyPatch, seconds: float, fail_after: int | None
 
     monkeypatch.setattr(LockstepDecoder, "step", step)
     return steps
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("pieces", [0, 1, 3])
+def test_a_loop_that_closes_in_the_middle_of_a_stream_ends_it(
+    make_engine: Callable[..., NBCE], pieces: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    engine = make_engine(max_tokens=200)
+    llm = NBCELLM(engine=engine)
+
+    async def leave() -> Any:
+        stream = await llm.astream_chat([ChatMessage("Who runs the ferry?")], contexts=["The ferry is blue."])
+        for _ in range(pieces):
+            await anext(stream)
+        return stream  # which nobody closes
+
+    stream = asyncio.run(leave())
+    del stream
+    gc.collect()
+    assert "already executing" not in "".join(capfd.readouterr())
+    for _ in range(200):
+        if not engine.scheduler.load.running:
+            break
+        time.sleep(0.05)
+    assert engine.scheduler.load.running == 0
+    assert llm.chat([ChatMessage("Who runs it?")], contexts=["It is run by Ada."]).message.content
