@@ -16,6 +16,7 @@ import torch
 
 from ..errors import InputError, MissingDependencyError, warn
 from ..prompts.tokenizer import Tokenizer
+from ..values import mended
 
 __all__ = ["Constraint"]
 
@@ -94,7 +95,10 @@ class Constraint:
             schema = _schema(json_schema)
             text = json.dumps(schema, ensure_ascii=False)
             self._name, way_out = f"json_schema={_short(text)}", _JSON_WAY_OUT
-            grammar = matcher_class.grammar_from_json_schema(schema, defaults=_JSON_DEFAULTS)
+            try:
+                grammar = matcher_class.grammar_from_json_schema(schema, defaults=_JSON_DEFAULTS)
+            except ValueError as error:  # it writes the schema as JSON by itself, and has smaller numbers
+                raise InputError(f"{self._name} cannot be used: {error}. {way_out}") from error
         self._index = tokenizer.grammar_index(sorted(self._eos))
         self._matcher = matcher_class(self._index, grammar, log_level=0)
         if self._matcher.is_error():
@@ -214,6 +218,8 @@ def _end_tokens(eos_ids: frozenset[int], vocab_size: int) -> frozenset[int]:
 def _check_regex(regex: Any) -> None:
     if not isinstance(regex, str) or not regex:
         raise InputError(f"regex={regex!r} must be a text that is not empty, such as 'yes|no'.")
+    if mended(regex) != regex:
+        raise InputError(f"regex={_short(regex)} holds half a surrogate pair, which is no text; take it out.")
     # llguidance would take these two otherwise than they are meant, without a word.
     if "\n" in regex and re.search(r"\(\?[a-zA-Z]*x", regex):
         raise InputError(f"regex={_short(regex)}: with the flag x it must be on one line; join its lines.")

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..errors import InputError, ModelError
 from ..noncharacters import NONCHARACTERS, PASSAGES
+from ..values import shown
 from .template import PromptTemplate
 from .thinking import Thought
 from .tokenizer import Message, Tokenizer
@@ -299,7 +300,15 @@ class PromptEncoder:
             except ModelError:
                 pass  # the other form says what is wrong, if it is something else
             messages = [{**following, "content": f"{head['content']}\n\n{following['content']}"}, *others]
-        return self._tokenizer.render(messages, tools=tools, variables=self._variables)
+        try:
+            return self._tokenizer.render(messages, tools=tools, variables=self._variables)
+        except ModelError as error:
+            if not self._variables:
+                raise
+            self._tokenizer.render(messages, tools=tools)  # fails by itself where they are not at fault
+            raise InputError(
+                f"chat_template_kwargs={shown(self._variables)} cannot be used: {error}"
+            ) from error
 
 
 @lru_cache(maxsize=16)

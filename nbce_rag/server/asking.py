@@ -18,7 +18,7 @@ from .policy import Policy, Turn
 from .retrieval import check, rags_of, retrieve
 from .served import Served
 
-__all__ = ["Answering", "Event", "begin", "gather", "work_on"]
+__all__ = ["Answering", "Event", "begin", "gather", "to_its_end", "work_on"]
 
 _T = TypeVar("_T")
 
@@ -94,9 +94,6 @@ async def work_on(
 ) -> tuple[_T, Retrieved]:
     """Something else that is done with a question and its passages, in a thread; and what was retrieved.
 
-    The thread cannot be interrupted: a caller that is cancelled waits until it has ended, so that what the
-    policy has let in is out only then.
-
     Raises:
         NbceError: as `begin`, and what the work raises.
     """
@@ -110,12 +107,21 @@ async def work_on(
         return work(request, retrieved), retrieved
 
     async with policy.admitted(caller, request):
-        working = asyncio.ensure_future(asyncio.to_thread(whole))
-        try:
-            return await asyncio.shield(working)
-        finally:
-            if not working.done():
-                await asyncio.wait([working])
+        return await to_its_end(whole)
+
+
+async def to_its_end(work: Callable[[], _T]) -> _T:
+    """What work in a thread gives.
+
+    A thread cannot be interrupted: a caller that is cancelled waits until it has ended, so that what the
+    policy has let in is out only then.
+    """
+    working = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(working)
+    finally:
+        if not working.done():
+            await asyncio.wait([working])
 
 
 async def gather(answering: Answering) -> Outcome:

@@ -5,14 +5,15 @@ A route that is added later stands behind it without a word: what is open is nam
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from urllib.parse import unquote
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from .access import Caller
-from .bodies import limited_body
+from .access import Caller, check_write
+from .bodies import UPLOADS, limited_body
 from .operation import Operation
 from .record import CURRENT
 from .sse import JSONReply
@@ -45,7 +46,7 @@ class Gate:
             caller = self._caller(scope)
             receive = limited_body(scope, _path(scope), receive, self._operation.settings.limits)
         except HTTPException as error:
-            await _refuse(ServerError(error.status_code, error.detail), scope, receive, send)
+            await _refuse(ServerError(error.status_code, error.detail), scope, receive, send, error.headers)
             return
         except ServerError as error:
             self._operation.metrics.reject(error.code or str(error.status))
@@ -78,6 +79,8 @@ class Gate:
                 index = unquote(raw[len(SIGNED_FOLDER) :].split("/")[0])
                 return Caller("signed-link", frozenset({index}))
         caller = operation.keys.ring().caller(key)
+        if path in UPLOADS and scope.get("method") == "POST":
+            check_write(caller, operation.settings.allow_write)  # before what it sends is read
         if scope.get("method") not in ("GET", "HEAD"):
             operation.rates.take(caller)
         return caller
@@ -95,11 +98,18 @@ def _key(headers: Headers) -> str | None:
     return headers.get("x-api-key") or None
 
 
-async def _refuse(error: ServerError, scope: Scope, receive: Receive, send: Send) -> None:
+async def _refuse(
+    error: ServerError,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    headers: Mapping[str, str] | None = None,
+) -> None:
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008, "reason": ""})
         return
     reply = error_reply(error)
+    reply.headers.update(headers or {})
     if error.status == 401:
         reply.headers["WWW-Authenticate"] = "Bearer"
     await JSONReply(reply.body, status_code=reply.status, headers=reply.headers)(scope, receive, send)

@@ -62,7 +62,7 @@ class HostCheck:
         """
         if origin is None or self._has_keys or origin.lower() in self._origins:
             return
-        if urlsplit(origin).netloc.lower() == (host or "").lower():
+        if host and _place(origin) == host.lower():
             return
         shown = origin[:100]
         raise ServerError(
@@ -83,6 +83,14 @@ def _host_name(header: str) -> str:
         return urlsplit(f"//{header}").hostname or ""
     except ValueError:
         return header.lower()
+
+
+def _place(origin: str) -> str:
+    """Name and port of an origin; "" where it has none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
 
 
 def _is_address(name: str) -> bool:

@@ -85,7 +85,7 @@ class Jobs:
             begun = []
             for file, path in files:
                 job = self._jobs.get((name, file.id))
-                if job is None or job.status != "in_progress":
+                if job is None or job.status != "in_progress" or job.is_cancelled:
                     job = self._jobs[name, file.id] = Job(name, file, dict(attributes))
                     self._thread.submit(self._run, job, index, path)
                 begun.append(job)

@@ -19,10 +19,13 @@ class Limits:
         max_body_bytes: Bytes of a request; default 4 MiB. Uploads have a limit of their own.
         max_documents: Documents in a request; default 128.
         max_document_characters: Characters of one document, question or message; default 200,000.
+        max_items: Entries of each other list of a request: messages, stop strings, bad words, tools. Default
+            1,000.
         max_rows: Passages that are read for a question, each a row of the model; default 64.
         max_tokens: Tokens of an answer, its thought included; default 4,096. A key may have less.
         max_seconds: Seconds that an answer may take from when its turn has come; default 600.
-        max_stall: Seconds for which a client may leave unread what it is sent; then it is let go. Default 60.
+        max_stall: Seconds for which a client may leave unread what it is sent, or send nothing of a request
+            that is not whole; then it is let go. Default 60.
         max_running: Questions that are answered at once; default 8.
         max_waiting: Questions that wait for their turn; 0 lets none wait. Default 64.
         max_waiting_tokens: Prompt tokens of the questions that wait, together; default 400,000. One question
@@ -38,6 +41,7 @@ class Limits:
     max_body_bytes: int = 4 << 20
     max_documents: int = 128
     max_document_characters: int = 200_000
+    max_items: int = 1000
     max_rows: int = 64
     max_tokens: int = 4096
     max_seconds: float = 600.0
@@ -69,6 +73,11 @@ class Limits:
             raise _over(f"{len(characters):,} documents", "max_documents", self.max_documents, param)
         for place, count in enumerate(characters):
             self.check_text(count, f"{param}[{place}]")
+
+    def check_items(self, count: int, param: str) -> None:
+        """Raises ServerError (400) when a list of a request is too long."""
+        if count > self.max_items:
+            raise _over(f"A list of {count:,} entries", "max_items", self.max_items, param)
 
     def check_text(self, characters: int, param: str) -> None:
         """Raises ServerError (400) when a question, a message or a document is too long."""

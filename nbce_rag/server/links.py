@@ -32,6 +32,7 @@ class Links:
         if passage.source and passage.source.startswith(("http://", "https://")):
             return passage.source
         if home.index is None:
-            return f"document:{quote(home.id, safe='')}"
+            # Clients name documents as they like, also with half a surrogate pair.
+            return f"document:{quote(home.id, safe='', errors='surrogatepass')}"
         path = f"/source/{quote(home.index, safe='')}/{quote(home.id, safe='')}"
         return self.base + (path if self.sign is None else self.sign(path))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -74,9 +74,14 @@ class Operation:
             ServerError: too many or too long documents, too long a message, or too many passages (400).
         """
         caller, limits = caller or NOBODY_ELSE, self.settings.limits
+        limits.check_items(len(ask.messages), "messages")
+        limits.check_items(len(ask.tools), "tools")
+        for name in ("stop", "bad_words"):  # each is looked for at every token
+            if isinstance(texts := ask.options.get(name), list | tuple):
+                limits.check_items(len(texts), name)
         for place, message in enumerate(ask.messages):
-            texts = [part if isinstance(part, str) else part.text for part in message.parts]
-            limits.check_text(sum(map(len, texts)), f"messages[{place}]")
+            lengths = [len(part if isinstance(part, str) else part.text) for part in message.parts]
+            limits.check_text(sum(lengths), f"messages[{place}]")
         documents = ask.documents or ()
         limits.check_documents([len(document.text) for document in documents])
         k = ask.search.get("k", self.settings.search.get("k", _K)) if ask.indexes else 0
@@ -115,6 +120,23 @@ class Operation:
             record.indexes = ask.indexes
         with self.admission.place(caller, prompt_tokens(request, ask)) as place:
             yield Entry(place, self.drain)
+
+    def check_text(self, characters: int, param: str) -> None:
+        """Raises ServerError (400) when a text of a request is too long."""
+        self.settings.limits.check_text(characters, param)
+
+    @asynccontextmanager
+    async def reading(self, caller: Caller | None, texts: Sequence[str]) -> AsyncIterator[Entry]:
+        """A turn, waited for, for texts that are read without a question.
+
+        Raises:
+            ServerError: 429, the queue is full; 503, the server is ending.
+        """
+        self.drain.check()
+        with self.admission.place(caller or NOBODY_ELSE, sum(map(_tokens, texts))) as place:
+            entry = Entry(place, self.drain)
+            await entry.watch(entry.turn())
+            yield entry
 
     @asynccontextmanager
     async def admitted(self, caller: Caller | None, request: Request) -> AsyncIterator[Entry]:

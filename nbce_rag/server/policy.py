@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -59,6 +59,14 @@ class Policy(Protocol):
         """`place`, and the turn waited for."""
         ...
 
+    def check_text(self, characters: int, param: str) -> None:
+        """Raises ServerError where a text of a request has too many characters."""
+        ...
+
+    def reading(self, caller: Any, texts: Sequence[str]) -> AbstractAsyncContextManager[Turn]:
+        """A turn, waited for, for texts that are read without a question; errors as in `place`."""
+        ...
+
     def observe(self, caller: Any, event: object) -> None:
         """Told of each event of `nbce_rag.server.asking`: what was retrieved, every piece."""
         ...
@@ -82,6 +90,13 @@ class OpenPolicy:
         return _at_once()
 
     def admitted(self, caller: Any, request: Request) -> AbstractAsyncContextManager[Turn]:
+        """At once."""
+        return _at_once()
+
+    def check_text(self, characters: int, param: str) -> None:
+        """None is too long."""
+
+    def reading(self, caller: Any, texts: Sequence[str]) -> AbstractAsyncContextManager[Turn]:
         """At once."""
         return _at_once()
 

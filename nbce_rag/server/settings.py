@@ -42,9 +42,9 @@ class ServerSettings:
         port: 0 takes a free one.
         keys: the keys file (`nbce_rag.server.key_file`), or None.
         api_key: one more key, for everything; not to be given as a flag, which other people of the machine
-            can see.
-        link_secret: signs links to sources; None makes one, so that links end with the process. Servers that
-            stand for each other share one.
+            can see. Not empty.
+        link_secret: signs links to sources, 16 characters or more; None makes one, so that links end with the
+            process. Servers that stand for each other share one.
         no_auth: listen at other addresses without keys, where something before the server asks for them.
         allowed_hosts: names by which browsers may reach the server, beside addresses in numbers, `localhost`,
             and the names in `host` and `public_url`. "*" allows all. With keys all are allowed, unless some
@@ -98,6 +98,13 @@ class ServerSettings:
         Range(0, 65535, whole=True).check("port", self.port)
         Range(0, above=True).check("ping_seconds", self.ping_seconds)
         Range(0).check("shutdown_timeout", self.shutdown_timeout)
+        for name, least in (("api_key", 1), ("link_secret", 16)):
+            secret = getattr(self, name)
+            if secret is not None and len(secret.strip()) < least:
+                # An empty key would count as one and be none; what anybody can guess signs nothing.
+                raise InputError(
+                    f"{name} must have {least} characters or more that are not blank; leave it out for none."
+                )
         for origin in self.cors_origins:
             if origin != "*" and not _ORIGIN.fullmatch(origin):
                 raise InputError(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any, Protocol
 
 import anyio
@@ -22,13 +23,25 @@ class _Closable(Protocol):
 
 
 def json_text(value: Any) -> str:
-    """JSON without NaN and infinity, in one line, that UTF-8 can encode."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    """JSON in one line that UTF-8 can encode; NaN and infinity, which JSON does not have, become null."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except ValueError:  # such as tools and metadata that are sent back as they came
+        value = _finite(value)
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     try:
         text.encode()
     except UnicodeEncodeError:  # half a surrogate pair, which somebody sent us
         text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     return text
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _finite(one) for name, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def sse_event(data: Any, name: str | None = None) -> bytes:

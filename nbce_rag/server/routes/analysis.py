@@ -47,6 +47,7 @@ async def attribute(
     body: AttributeBody, request: Request, served: ServedOf, caller: Caller, policy: PolicyOf
 ) -> Response:
     """Whose words a text is that somebody else wrote: a report like that of an answer, with `words`."""
+    policy.check_text(len(body.text), "text")
     info = reply_info(request, "nbce", "attribute")
     ask = ask_of(body, readable(served, caller, policy))
 
@@ -64,6 +65,8 @@ async def score(
     body: ScoreBody, request: Request, served: ServedOf, caller: Caller, policy: PolicyOf
 ) -> Response:
     """How probable each of several answers is: classification, multiple choice."""
+    for place, choice in enumerate(body.choices):
+        policy.check_text(len(choice), f"choices.{place}")
     info = reply_info(request, "nbce", "score")
     ask = ask_of(body, readable(served, caller, policy))
 

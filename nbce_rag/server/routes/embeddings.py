@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +9,10 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 
 from ...embedding.embedder import Embedder
+from ..asking import to_its_end
 from ..dependencies import Caller, PolicyOf, ServedOf
 from ..disconnect import until_disconnect
+from ..policy import Policy
 from ..served import Served
 from ..sse import JSONReply
 from ..wire.embeddings import EmbeddingBody, embedding_reply, texts_of
@@ -31,7 +32,9 @@ async def embed(
     """Vectors of texts by the embedder of an index, each of length 1."""
     embedder = _embedder(served, body.model, readable(served, caller, policy))
     texts = texts_of(body)
-    work = asyncio.to_thread(_vectors, embedder, texts, body.input_type)
+    for place, text in enumerate(texts):
+        policy.check_text(len(text), f"input.{place}")
+    work = _read(embedder, texts, body.input_type, caller, policy)
     vectors, tokens = await until_disconnect(request, work)
     return JSONReply(embedding_reply(vectors, body, tokens))
 
@@ -46,6 +49,13 @@ def _embedder(served: Served, model: str, available: Sequence[str]) -> Embedder:
             "model", f"model={model!r} names no embedder, since {told}; name an index: nbce-<index>."
         )
     return next(iter(embedders.values()))
+
+
+async def _read(
+    embedder: Embedder, texts: list[str], kind: str, caller: Any, policy: Policy
+) -> tuple[Any, int]:
+    async with policy.reading(caller, texts):
+        return await to_its_end(lambda: _vectors(embedder, texts, kind))
 
 
 def _vectors(embedder: Embedder, texts: list[str], kind: str) -> tuple[Any, int]:

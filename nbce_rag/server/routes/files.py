@@ -18,7 +18,7 @@ from ..dependencies import ServedOf
 from ..job import Batch, Job
 from ..operation import Operation
 from ..stored_file import StoredFile
-from ..wire.errors import not_found
+from ..wire.errors import ServerError, not_found
 from ..wire.files import (
     BatchBody,
     StoreFileBody,
@@ -89,7 +89,11 @@ async def upload_file(
     name = file.filename or "file.txt"
     stored = await asyncio.to_thread(operation.uploads.add, caller, name, file.file, purpose)
     if index is not None and home is not None:
-        operation.jobs.begin(index, home, [(stored, operation.uploads.path(stored))], {})
+        try:
+            operation.jobs.begin(index, home, [(stored, operation.uploads.path(stored))], {})
+        except ServerError:  # whoever asks again sends the file again
+            await asyncio.to_thread(operation.uploads.delete, stored)
+            raise
     return file_reply(stored)
 
 

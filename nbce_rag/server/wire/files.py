@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...index import PassageIndex
+from ...values import NotPlainError, plain
 from ..job import Batch, Job
 from ..stored_file import StoredFile
 from .errors import bad_field
@@ -63,7 +64,12 @@ def check_attributes(attributes: dict[str, Any] | None) -> dict[str, Any]:
                 "attributes",
                 f"{name!r} must be a text of up to {_LONGEST_VALUE} characters, a number or a truth.",
             )
-    return attributes
+    try:
+        # Here, where whoever asks is told, and not in the middle of taking a file in.
+        copy: dict[str, Any] = plain(attributes)
+    except NotPlainError as error:
+        raise bad_field("attributes", f"attributes cannot be kept: {error}.") from error
+    return copy
 
 
 def file_reply(file: StoredFile) -> dict[str, Any]:

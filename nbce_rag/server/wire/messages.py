@@ -158,7 +158,8 @@ def _file(part: Mapping[str, Any], param: str) -> Passage:
 def _joined(content: Any, param: str) -> str:
     if isinstance(content, str):
         return content
-    texts = [part if isinstance(part, str) else part.get("text") for part in content or () if part]
+    parts = content if isinstance(content, list) else []
+    texts: list[Any] = [part.get("text") if isinstance(part, Mapping) else part for part in parts if part]
     if not texts or not all(isinstance(text, str) for text in texts):
         raise _no_text(param)
     return "\n".join(texts)
