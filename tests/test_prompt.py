@@ -141,6 +141,13 @@ def test_chat_templates_that_fail(chat: str, system: str | None) -> None:
         encoder_for(byte_tokenizer(chat), system=system)
 
 
+def test_variables_under_which_a_template_fails_are_named() -> None:
+    chat = "{% if loud %}{{ raise_exception('never') }}{% endif %}{{ messages[-1]['content'] }}"
+    tokenizer = TransformersTokenizer(byte_tokenizer(chat))
+    with pytest.raises(InputError, match=r"chat_template_kwargs={'loud': True} cannot be used.*never"):
+        PromptEncoder(PromptTemplate.for_chat(), tokenizer, chat_template_kwargs={"loud": True})
+
+
 @pytest.mark.parametrize("system", ["Be brief.", "Be brief.\n"])
 def test_a_system_message_has_its_role(system: str) -> None:
     start = decode(BYTES, encoder_for(BYTES, system=system).prefix)

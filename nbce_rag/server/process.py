@@ -14,6 +14,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from ..errors import InputError
+from .idle import IdleConnections
 from .operation import Operation
 from .routes.health import readiness
 from .served import Opening
@@ -25,6 +26,7 @@ __all__ = ["EndingServer", "address_of", "check_single", "listening_socket", "ru
 _log = logging.getLogger("nbce_rag.server")
 _LAST_WORDS_S = 2.0  # for error items of streams that are broken off
 _MOST_CONNECTIONS = 1000
+_SWEEP_TICKS = 10  # a second
 
 
 class EndingServer(uvicorn.Server):
@@ -53,6 +55,7 @@ class EndingServer(uvicorn.Server):
         self._end = end
         self._interrupts = 0
         self._status = ""
+        self._idle = IdleConnections(operation.settings.limits.max_stall)
         self._begun: float | None = None
         self._ended: float | None = None
 
@@ -68,6 +71,8 @@ class EndingServer(uvicorn.Server):
         if await super().on_tick(counter):
             return True
         self._tell()
+        if counter % _SWEEP_TICKS == 0:
+            self._idle.sweep(self.server_state.connections)
         if self._opening.error is not None:
             return True  # whoever started it has to know, and not only who asks whether it is ready
         drain, now = self._operation.drain, time.monotonic()

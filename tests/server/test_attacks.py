@@ -6,12 +6,14 @@ import io
 import json
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from nbce_rag.errors import InputError
 from nbce_rag.server.hosts import HostCheck
+from nbce_rag.server.idle import IdleConnections
 from nbce_rag.server.jobs import Jobs
 from nbce_rag.server.limits import Limits
 from nbce_rag.server.settings import ServerSettings
@@ -189,6 +191,34 @@ def test_embeddings_wait_for_their_turn(
     monkeypatch.setattr(admission, "_running", 0)
     assert running.post("/v1/embeddings", body).status_code == 200
     assert (admission.running, admission.waiting) == (0, 0)
+
+
+class _Connection:
+    """As much of uvicorn's protocol as is looked at."""
+
+    def __init__(self) -> None:
+        self.cycle: Any = None
+        self.transport = self
+        self.is_closed = False
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def test_connections_without_a_whole_request_are_let_go() -> None:
+    now = [0.0]
+    idle = IdleConnections(10, clock=lambda: now[0])
+    silent, busy, lively, done = connections = [_Connection() for _ in range(4)]
+    busy.cycle = SimpleNamespace(response_complete=False)
+    done.cycle = SimpleNamespace(response_complete=True)
+    for now[0] in range(0, 30, 3):
+        lively.cycle = SimpleNamespace(response_complete=True)  # a request since the last look
+        idle.sweep(connections)
+        assert silent.is_closed == (now[0] >= 10)
+    assert (busy.is_closed, lively.is_closed, done.is_closed) == (False, False, True)
 
 
 def _raw(url: str, data: bytes) -> bytes:
