@@ -1,4 +1,4 @@
-"""Connections on which no whole request comes: with no end to them, whoever opens many keeps the others out."""
+"""Connections on which no whole request comes: without an end, whoever opens many keeps the others out."""
 
 from __future__ import annotations
 

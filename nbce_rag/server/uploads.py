@@ -61,7 +61,7 @@ class Uploads:
             )
         file_id = f"{_ID_PREFIX}{uuid.uuid4().hex[:24]}"
         part = self._folder / f".{file_id}"
-        part.mkdir(parents=True)
+        part.mkdir(0o700, parents=True)  # for nobody else on this machine
         try:
             path = part / plain_name(name)
             size = self._write(path, content)

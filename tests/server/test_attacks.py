@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import socket
+import stat
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 
 from nbce_rag.errors import InputError
+from nbce_rag.server.access import NOBODY_ELSE
 from nbce_rag.server.hosts import HostCheck
 from nbce_rag.server.idle import IdleConnections
 from nbce_rag.server.jobs import Jobs
@@ -19,6 +22,7 @@ from nbce_rag.server.limits import Limits
 from nbce_rag.server.settings import ServerSettings
 from nbce_rag.server.sse import json_text
 from nbce_rag.server.stored_file import StoredFile
+from nbce_rag.server.uploads import Uploads
 from nbce_rag.server.wire.errors import ServerError
 
 ASK: dict[str, Any] = {"question": "What is the code of Zeta?", "index": "codes"}
@@ -175,6 +179,13 @@ def test_an_upload_that_no_index_takes_now_is_not_kept(
     files = {"file": ("a.txt", io.BytesIO(b"Some words."))}
     assert running.post("/v1/files", files=files, data={"index": "laws"}).status_code == 429
     assert running.get("/v1/files").json()["data"] == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="other systems have other rights")
+def test_an_uploaded_file_is_for_nobody_else_on_the_machine(tmp_path: Path) -> None:
+    uploads = Uploads(tmp_path / "files", Limits())
+    file = uploads.add(NOBODY_ELSE, "a.txt", io.BytesIO(b"Some words."), "assistants")
+    assert stat.S_IMODE(uploads.path(file).parent.stat().st_mode) == 0o700
 
 
 def test_embeddings_wait_for_their_turn(
