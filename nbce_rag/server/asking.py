@@ -64,7 +64,7 @@ class Answering:
         served = self._served
         await self._turn.turn()
         rags = rags_of(served, self.ask.indexes, self._caller, self._policy)
-        request, self.retrieved, notes = await asyncio.to_thread(retrieve, served, self.ask, rags)
+        request, self.retrieved, notes = await to_its_end(lambda: retrieve(served, self.ask, rags))
         self.notes += notes
         yield self.retrieved
         async with aclosing(served.nbce.astream(request)) as pieces:

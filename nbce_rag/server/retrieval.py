@@ -150,5 +150,10 @@ def _condensed(served: Served, ask: Ask, request: Request) -> str:
         for message in told
     ]
     prompt = Prompt([{"role": "user", "content": _CONDENSE + "\n".join(lines)}])
-    answer = served.nbce.answer(request.question, prompt=prompt, max_tokens=_CONDENSED_TOKENS)
+    answer = served.nbce.answer(
+        request.question,
+        prompt=prompt,
+        max_tokens=_CONDENSED_TOKENS,
+        max_seconds=request.options.max_seconds,
+    )
     return " ".join(answer.text.split()) or request.question

@@ -7,10 +7,13 @@ import json
 import os
 import socket
 import stat
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 
 from nbce_rag.errors import InputError
@@ -202,6 +205,36 @@ def test_embeddings_wait_for_their_turn(
     monkeypatch.setattr(admission, "_running", 0)
     assert running.post("/v1/embeddings", body).status_code == 200
     assert (admission.running, admission.waiting) == (0, 0)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_search_whose_client_left_keeps_its_turn_until_it_is_over(
+    reading_nbce: Any, server_indexes: Any, run_app: Any, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    from nbce_rag.server import Served, asking, create_app
+
+    begun, may_end, real = threading.Event(), threading.Event(), asking.retrieve
+
+    def slow(*args: Any) -> Any:
+        begun.set()
+        assert may_end.wait(20)
+        return real(*args)
+
+    monkeypatch.setattr(asking, "retrieve", slow)
+    running = run_app(create_app(ServerSettings(), Served(reading_nbce, server_indexes)))
+    admission = running.app.state.policy.admission
+    with pytest.raises(httpx.TimeoutException):
+        httpx.post(
+            f"{running.url}/v1/ask", json={**ASK, "stream": stream}, timeout=httpx.Timeout(5, read=0.5)
+        )
+    assert begun.is_set()
+    time.sleep(0.3)
+    assert admission.running == 1  # else whoever asks and leaves has more searches than turns
+    may_end.set()
+    end = time.monotonic() + 10
+    while admission.running and time.monotonic() < end:
+        time.sleep(0.02)
+    assert admission.running == 0
 
 
 class _Connection:
