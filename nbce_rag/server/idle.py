@@ -21,7 +21,7 @@ class IdleConnections:
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds = seconds
         self._clock = clock
-        self._since: WeakKeyDictionary[Any, tuple[object, float]] = WeakKeyDictionary()
+        self._since: WeakKeyDictionary[Any, tuple[Any, float]] = WeakKeyDictionary()
 
     def sweep(self, connections: Iterable[Any]) -> None:
         """Looks at all connections; once a second is often enough.

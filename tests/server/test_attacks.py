@@ -211,9 +211,9 @@ def test_embeddings_wait_for_their_turn(
 def test_a_search_whose_client_left_keeps_its_turn_until_it_is_over(
     reading_nbce: Any, server_indexes: Any, run_app: Any, monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
-    from nbce_rag.server import Served, asking, create_app
+    from nbce_rag.server import Served, asking, create_app, retrieval
 
-    begun, may_end, real = threading.Event(), threading.Event(), asking.retrieve
+    begun, may_end, real = threading.Event(), threading.Event(), retrieval.retrieve
 
     def slow(*args: Any) -> Any:
         begun.set()
