@@ -29,6 +29,7 @@ from nbce_rag.server.uploads import Uploads
 from nbce_rag.server.wire.errors import ServerError
 
 ASK: dict[str, Any] = {"question": "What is the code of Zeta?", "index": "codes"}
+REQUEST: dict[str, Any] = {"version": 1, "request": {"question": "Who?", "passages": [{"text": "Ada."}]}}
 CHIEF = {"authorization": "Bearer chief-key"}
 
 
@@ -55,6 +56,10 @@ def part_of(part: Any) -> dict[str, Any]:
         ("/v1/attribute", {**ASK, "text": "x" * 200_001}),
         ("/v1/score", {**ASK, "choices": ["x" * 200_001]}),
         ("/v1/embeddings", {"model": "nbce-codes", "input": ["x" * 200_001]}),
+        ("/v1/engine/tokens", {"text": "x" * 200_001}),
+        ("/v1/requests/attribute", {**REQUEST, "text": "x" * 200_001}),
+        ("/v1/requests/score", {**REQUEST, "choices": ["x" * 200_001]}),
+        ("/v1/requests/score", {**REQUEST, "choices": ["x"] * 257}),
         ("/v1/chat/completions", schema_of({"const": "\ud800"})),
         ("/v1/chat/completions", schema_of({"type": "integer", "minimum": 10**400})),
         ("/v1/chat/completions", part_of({"type": "search_result", "content": 5})),
@@ -79,6 +84,23 @@ def test_documents_of_any_name_are_read_and_told_apart(server: Any) -> None:
     assert reply.status_code == 200
     urls = [passage["url"] for passage in reply.json()["passages"]]
     assert len(set(urls)) == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/engine/tokens", {"text": "a \ud800"}),
+        ("/v1/embeddings", {"model": "nbce-codes", "input": "\ud800 a"}),
+    ],
+)
+def test_half_a_surrogate_pair_is_read_as_the_sign_for_what_is_unknown(
+    server: Any, path: str, body: dict[str, Any]
+) -> None:
+    name = next(name for name, value in body.items() if "\ud800" in value)
+    mended = {**body, name: body[name].replace("\ud800", "\ufffd")}
+    reply = server.post(path, None, content=json.dumps(body), headers={"content-type": "application/json"})
+    assert reply.status_code == 200
+    assert reply.json() == server.post(path, mended).json()
 
 
 @pytest.mark.parametrize("stream", [False, True])

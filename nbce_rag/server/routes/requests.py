@@ -25,6 +25,7 @@ from ...engine.nbce import NBCE
 from ...errors import InputError, NbceError
 from ...prompts.template import STYLES, PromptTemplate
 from ...request import Request as EngineRequest
+from ...values import mended
 from ..dependencies import Caller, PolicyOf, ServedOf, SettingsOf
 from ..disconnect import until_disconnect
 from ..sse import EventStream, JSONReply, sse_event
@@ -84,7 +85,9 @@ class RequestBody(_Body):
 
     request: Any
     k: int | None = Field(None, description="rerank: how many passages.")
-    choices: list[str] | None = Field(None, description="score: the answers to choose from.")
+    choices: list[str] | None = Field(
+        None, max_length=_MOST, description="score: the answers to choose from."
+    )
     text: str | None = Field(None, description="attribute: the answer that somebody else wrote.")
     answer: Any = Field(None, description="ablate: an answer of this engine.")
 
@@ -96,9 +99,10 @@ async def engine(served: ServedOf) -> Response:
 
 
 @router.post("/v1/engine/tokens")
-async def tokens(body: TextBody, served: ServedOf) -> Response:
+async def tokens(body: TextBody, served: ServedOf, policy: PolicyOf) -> Response:
     """Token ids of a text, without special tokens."""
-    ids = await asyncio.to_thread(served.nbce.model.tokenizer.encode, body.text)
+    policy.check_text(len(body.text), "text")
+    ids = await asyncio.to_thread(served.nbce.model.tokenizer.encode, mended(body.text))
     return JSONReply({"ids": list(ids)})
 
 
@@ -142,6 +146,9 @@ async def asked_of(
     """Compare, score, rerank or attribute over a request's passages, or ablate an answer of it."""
 
     async def answered() -> Response:
+        policy.check_text(len(body.text or ""), "text")
+        for place, choice in enumerate(body.choices or ()):
+            policy.check_text(len(choice), f"choices.{place}")
         one, _ = within_limits(policy, caller, _request(body.request, "request"))
         result = await until_disconnect(request, _done(what, one))
         return JSONReply({"version": VERSION, "result": to_wire(result)})

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ...values import mended
 from .errors import bad_field
 
 __all__ = ["EmbeddingBody", "embedding_reply", "texts_of"]
@@ -37,7 +38,7 @@ class EmbeddingBody(BaseModel):
 
 
 def texts_of(body: EmbeddingBody) -> list[str]:
-    """The texts.
+    """The texts, with U+FFFD for halves of surrogate pairs.
 
     Raises:
         ServerError: an empty text, token ids, or too many.
@@ -52,7 +53,7 @@ def texts_of(body: EmbeddingBody) -> list[str]:
             raise bad_field(f"input.{place}", f"input.{place} is empty.")
     if len(texts) > _MOST:
         raise bad_field("input", f"input has {len(texts)} texts; {_MOST} are the most.")
-    return texts
+    return list(map(mended, texts))  # tokenizers fail at half a surrogate pair
 
 
 def embedding_reply(vectors: Sequence[Sequence[float]], body: EmbeddingBody, tokens: int) -> dict[str, Any]:
