@@ -72,6 +72,7 @@ _NAMES = {
     ),
     "client.engine": ("RemoteNBCE",),
     "engine.answerer": ("Answerer",),
+    "engine.loading_arguments": ("LOADING_ARGUMENTS",),
     "engine.nbce": ("NBCE",),
     "engine.rag": ("Rag",),
     "evaluation.runner": ("evaluate",),
@@ -169,6 +170,7 @@ __all__ = [
     "Answer",
     "Answerer",
     "AnswerTimeoutError",
+    "LOADING_ARGUMENTS",
     "AnyOf",
     "as_condition",
     "CallableEmbedder",
@@ -293,6 +295,7 @@ if TYPE_CHECKING:
         canonical_embedder_name,
     )
     from .engine.answerer import Answerer
+    from .engine.loading_arguments import LOADING_ARGUMENTS
     from .engine.nbce import NBCE
     from .engine.prefill import FillReport
     from .engine.rag import Rag

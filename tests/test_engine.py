@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import itertools
 import json
 import math
@@ -35,6 +36,7 @@ from transformers import T5Config
 from watched_model import watched
 
 from nbce_rag.decoding.sampling import Sampler
+from nbce_rag.engine.loading_arguments import LOADING_ARGUMENTS
 from nbce_rag.engine.nbce import NBCE
 from nbce_rag.errors import ContextLengthError, InputError, ModelError, NbceWarning, NumericalError
 from nbce_rag.fusion import Fused, FusionState, MinEntropy, Posterior
@@ -639,3 +641,10 @@ def test_sequences_of_all_kinds(make_nbce: Callable[..., NBCE]) -> None:
     far = [Passage("Ada", score=1e308), Passage("Bob", score=-1e308), Passage("Eve", score=math.nan)]
     weights = [weight for token in nbce.answer("Who?", far).tokens for weight in token.weights]
     assert all(map(math.isfinite, weights))
+
+
+def test_the_names_of_loading_arguments_are_those_that_it_takes() -> None:
+    parameters = inspect.signature(NBCE.from_pretrained).parameters.values()
+    keywords = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY]
+    options = {field.name for field in dataclasses.fields(Options)}
+    assert tuple(name for name in keywords if name not in options) == LOADING_ARGUMENTS

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any
 
-from nbce_rag import InputError, Options
+from nbce_rag import LOADING_ARGUMENTS, InputError, Options
 
 __all__ = ["OPTIONS", "check_options", "split_arguments"]
 
@@ -43,10 +41,10 @@ def split_arguments(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[
     """
     options = {name: value for name, value in arguments.items() if name in OPTIONS}
     others = {name: value for name, value in arguments.items() if name not in OPTIONS}
-    if unknown := sorted(set(others) - set(_loading() if others else ())):
+    if unknown := sorted(set(others) - set(LOADING_ARGUMENTS)):
         raise InputError(
             f"Unknown argument {', '.join(unknown)} of NBCELLM{_hint(unknown)}; beside LlamaIndex's own it "
-            f"takes {', '.join(sorted({*_loading(), *OPTIONS}))}."
+            f"takes {', '.join(sorted({*LOADING_ARGUMENTS, *OPTIONS}))}."
         )
     Options().updated(**options)
     return others, options
@@ -58,16 +56,6 @@ def check_options(call: Mapping[str, Any]) -> None:
         raise InputError(
             f"Unknown option {', '.join(unknown)}{_hint(unknown)}; the options are {', '.join(OPTIONS)}."
         )
-
-
-@cache
-def _loading() -> tuple[str, ...]:
-    """Names of what says how a model is loaded; what loads one is not, where it is behind a server."""
-    from nbce_rag import NBCE
-
-    parameters = inspect.signature(NBCE.from_pretrained).parameters.items()
-    keywords = [name for name, parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
-    return tuple(name for name in keywords if name not in OPTIONS)
 
 
 def _hint(unknown: Sequence[str]) -> str:

@@ -239,7 +239,7 @@ async def test_a_batch_is_one_decoding_batch(chat: Chat, monkeypatch: pytest.Mon
 async def test_concurrent_calls_meet_in_one_decoding_batch(
     chat: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    llm, other = chat(), chat()
+    llm, other = (chat(max_tokens=64) for _ in range(2))  # so long that the last one meets the first
     questions = ["Who runs the ferry?", "When?", "Where is tea grown?", "Why?"]
     alone = [llm.invoke(question, contexts=PASSAGES).text for question in questions]
     calls = [(llm, questions[0]), (llm, questions[1]), (other, questions[2]), (other, questions[3])]
