@@ -72,7 +72,9 @@ def pieces_of(answer: Answer, cuts: Sequence[int], late: bool = False) -> list[P
         whole = answer if end == len(answer.text) else None
         first, last = (start, end) if not late else (0, end if whole is not None else 0)
         citations = tuple(one for one in answer.citations if first < one.end <= last)
-        absent = tuple(one for one in answer.unsupported if first < one.end <= last)
+        absent = tuple(  # of these citations
+            word for word in answer.unsupported for one in citations if one.start <= word.start < one.end
+        )
         pieces.append(Piece(answer.text[start:end], tokens, whole, "", citations, absent))
     return pieces
 

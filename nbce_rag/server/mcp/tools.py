@@ -89,10 +89,8 @@ class Tools:
         """Find the passages that answer a question best. Read one with what stands around it with `fetch`."""
         with _told():
             served = await self._served(context)
-            ask = self._ask(served, context, query, index, _options(k, where, mode))
-            _, retrieved = await work_on(
-                served, ask, _caller(context), self._policy(), lambda request, retrieved: None
-            )
+            ask = self._ask(served, context, query, index, _given(k=k, where=where, mode=mode))
+            retrieved = await self._found(served, ask, context)
             result = search_result(retrieved, self._links(context))
             # One text with the JSON and nothing else, which is what ChatGPT reads.
             return _result(result, [_text(result.model_dump_json())])
@@ -128,9 +126,8 @@ class Tools:
         """
         with _told():
             served = await self._served(context)
-            given = {"style": style, "max_tokens": max_tokens}
-            options = {name: value for name, value in given.items() if value is not None}
-            asked = self._ask(served, context, question, index, _options(k, where, mode), options)
+            options = _given(style=style, max_tokens=max_tokens)
+            asked = self._ask(served, context, question, index, _given(k=k, where=where, mode=mode), options)
             outcome = await self._outcome(served, asked, context)
             result, links = answer_result(outcome, self._links(context))
             return _result(result, [_text(str(outcome.answer)), *links])
@@ -147,7 +144,7 @@ class Tools:
         """Let every passage answer a question by itself, and say which agree and which contradict others."""
         with _told():
             served = await self._served(context)
-            ask = self._ask(served, context, question, index, _options(k, where, mode))
+            ask = self._ask(served, context, question, index, _given(k=k, where=where, mode=mode))
 
             def work(request: Any, retrieved: Retrieved) -> Any:
                 if not request.passages:
@@ -187,9 +184,7 @@ class Tools:
         with _told():
             served = await self._served(context)
             ask = self._ask(served, context, question, index, {"k": _K})
-            _, retrieved = await work_on(
-                served, ask, _caller(context), self._policy(), lambda request, retrieved: None
-            )
+            retrieved = await self._found(served, ask, context)
             links = self._links(context)
             items = search_result(retrieved, links).results
             messages = [
@@ -243,6 +238,13 @@ class Tools:
             messages=messages, indexes=tuple(dict.fromkeys(names)), search=search, options=options or {}
         )
 
+    async def _found(self, served: Served, ask: Ask, context: AnyContext) -> Retrieved:
+        """What a search alone finds."""
+        _, retrieved = await work_on(
+            served, ask, _caller(context), self._policy(), lambda request, retrieved: None
+        )
+        return retrieved
+
     async def _outcome(self, served: Served, ask: Ask, context: AnyContext) -> Outcome:
         """The whole answer, with reports of how far it is. Whoever cancels the call frees its rows."""
         answering = await begin(served, ask, _caller(context), self._policy())
@@ -281,9 +283,9 @@ class Tools:
         return passage
 
 
-def _options(k: int, where: dict[str, Any] | None, mode: str | None) -> dict[str, Any]:
-    given = {"k": k, "where": where, "mode": mode}
-    return {name: value for name, value in given.items() if value is not None}
+def _given(**values: Any) -> dict[str, Any]:
+    """Those that are not None."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 @contextmanager

@@ -9,8 +9,6 @@ from typing import Any
 from pydantic import ConfigDict, Field
 
 from ...answers.answer import Answer, Piece
-from ...errors import InputError
-from ...prompts.schemas import response_schema
 from ..ask import Ask, Outcome, Retrieved
 from .annotations import chat_annotations, source_events
 from .errors import bad_field
@@ -18,8 +16,8 @@ from .logprobs import token_logprobs
 from .marks import marked
 from .messages import messages_of
 from .nbce_fields import NbceFields, retrieval_ask
-from .reply import Cited, ReplyInfo, finish_reason, nbce_object, usage
-from .sampling import GenerationFields, answer_options, check_refused, ignored
+from .reply import ReplyInfo, finish_reason, nbce_object, usage
+from .sampling import GenerationFields, answer_options, check_refused, ignored, schema_of
 from .tools import CallReader, tools_of
 
 __all__ = ["ChatBody", "ChatCall", "ChatChunks", "chat_call", "chat_reply"]
@@ -119,7 +117,7 @@ def chat_call(body: ChatBody, available: Sequence[str]) -> ChatCall:
             max_tokens=body.max_completion_tokens or body.max_tokens,
             stop=stop_strings(body.stop),
             top_logprobs=body.top_logprobs if body.logprobs else None,
-            json_schema=tools.schema or _schema(body.response_format),
+            json_schema=tools.schema or schema_of(body.response_format, "response_format"),
         ),
         tools=tools.functions,
         is_parallel=tools.is_parallel,
@@ -189,7 +187,6 @@ class ChatChunks:
     def __init__(self, call: ChatCall, info: ReplyInfo) -> None:
         self._call, self._info = call, info
         self._reader = CallReader(call.ask.tools, call.ask.is_parallel)
-        self._cited = Cited()
         self._annotations = 0
         self.retrieved = Retrieved("")
 
@@ -217,11 +214,10 @@ class ChatChunks:
         if text or (logprobs and piece.tokens):
             chunks.append(self._chunk({"content": text}, logprobs=logprobs))
         chunks += [self._chunk({"tool_calls": deltas}) for call in calls for deltas in _deltas(call, calls)]
-        new = () if self._call.is_marked else self._cited.new(piece)
-        if new and not calls and not self._call.ask.tools:
-            chunks += self._annotated(new)
-        elif answer is not None and answer.citations and not calls and self._call.ask.tools:
-            chunks += self._annotated(answer.citations)  # of what might have become a call
+        # What might have become a call is cited when it is known to be none.
+        told = answer if self._call.ask.tools else piece
+        if told is not None and told.citations and not calls and not self._call.is_marked:
+            chunks += self._annotated(told)
         if answer is not None:
             chunks += self._last(answer, notes, bool(calls))
         return chunks
@@ -234,9 +230,9 @@ class ChatChunks:
         deltas += [{"annotations": shown.moved(annotations)}] if annotations else []
         return [self._chunk(delta) for delta in deltas]
 
-    def _annotated(self, citations: Any) -> list[dict[str, Any]]:
+    def _annotated(self, told: Piece | Answer) -> list[dict[str, Any]]:
         annotations = chat_annotations(
-            citations, self.retrieved, self._info, self._cited.unsupported, self._annotations
+            told.citations, self.retrieved, self._info, told.unsupported, self._annotations
         )
         self._annotations += len(annotations)
         return [self._chunk({"annotations": annotations})]
@@ -283,12 +279,3 @@ def _tool_call(call: dict[str, Any]) -> dict[str, Any]:
 
 def _logprobs(answer: Answer) -> dict[str, Any]:
     return {"content": token_logprobs(answer.tokens), "refusal": None}
-
-
-def _schema(response_format: dict[str, Any] | None) -> Any:
-    if response_format is None or response_format.get("type") == "text":
-        return None
-    try:
-        return response_schema(response_format)
-    except InputError as error:
-        raise bad_field("response_format", str(error)) from error

@@ -31,7 +31,13 @@ __all__ = [
 
 Text = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+_DOCUMENTS = ["Ada runs the ferry.", {"id": "timetable", "text": "The ferry leaves at noon."}]
 _SEARCH = ("k", "where", "mode", "balance", "mmr", "rerank", "fetch_k", "min_score", "look", "generated")
+
+
+def _with_example(**fields: Any) -> ConfigDict:
+    """Nothing but what is said here, and one request that can be tried."""
+    return ConfigDict(strict=True, extra="forbid", json_schema_extra={"examples": [fields]})
 
 
 class PassageFields(BaseModel):
@@ -66,18 +72,10 @@ class PassageFields(BaseModel):
 class CompareBody(PassageFields):
     """A question that every passage answers by itself."""
 
-    model_config = ConfigDict(
-        strict=True,
-        extra="forbid",
-        json_schema_extra={
-            "examples": [
-                {
-                    "question": "Who runs the ferry?",
-                    "documents": ["Ada runs the ferry.", "Bob runs the ferry."],
-                    "options": {"max_tokens": 16},
-                }
-            ]
-        },
+    model_config = _with_example(
+        question="Who runs the ferry?",
+        documents=["Ada runs the ferry.", "Bob runs the ferry."],
+        options={"max_tokens": 16},
     )
 
     question: Text
@@ -87,21 +85,8 @@ class CompareBody(PassageFields):
 class AskBody(PassageFields):
     """A question, alone or as the last of a conversation."""
 
-    model_config = ConfigDict(
-        strict=True,
-        extra="forbid",
-        json_schema_extra={
-            "examples": [
-                {
-                    "question": "Who runs the ferry?",
-                    "documents": [
-                        "Ada runs the ferry.",
-                        {"id": "timetable", "text": "The ferry leaves at noon."},
-                    ],
-                    "options": {"max_tokens": 16},
-                }
-            ]
-        },
+    model_config = _with_example(
+        question="Who runs the ferry?", documents=_DOCUMENTS, options={"max_tokens": 16}
     )
 
     question: Text | None = None
@@ -117,22 +102,7 @@ class AskBody(PassageFields):
 class AttributeBody(CompareBody):
     """A text that somebody else wrote, as the answer to a question."""
 
-    model_config = ConfigDict(
-        strict=True,
-        extra="forbid",
-        json_schema_extra={
-            "examples": [
-                {
-                    "question": "Who runs the ferry?",
-                    "text": "Ada runs it.",
-                    "documents": [
-                        "Ada runs the ferry.",
-                        {"id": "timetable", "text": "The ferry leaves at noon."},
-                    ],
-                }
-            ]
-        },
-    )
+    model_config = _with_example(question="Who runs the ferry?", text="Ada runs it.", documents=_DOCUMENTS)
 
     text: Text = Field(description="The answer; it is kept as it is.")
     tokens: bool = Field(False, description="Give the evidence of each token too.")
@@ -141,22 +111,7 @@ class AttributeBody(CompareBody):
 class ScoreBody(CompareBody):
     """Answers to choose from."""
 
-    model_config = ConfigDict(
-        strict=True,
-        extra="forbid",
-        json_schema_extra={
-            "examples": [
-                {
-                    "question": "Who runs the ferry?",
-                    "choices": ["Ada", "Bob"],
-                    "documents": [
-                        "Ada runs the ferry.",
-                        {"id": "timetable", "text": "The ferry leaves at noon."},
-                    ],
-                }
-            ]
-        },
-    )
+    model_config = _with_example(question="Who runs the ferry?", choices=["Ada", "Bob"], documents=_DOCUMENTS)
 
     choices: Annotated[list[Text], Field(min_length=1, max_length=100)]
 
@@ -164,11 +119,7 @@ class ScoreBody(CompareBody):
 class SearchBody(PassageFields):
     """A search alone."""
 
-    model_config = ConfigDict(
-        strict=True,
-        extra="forbid",
-        json_schema_extra={"examples": [{"query": "Who runs the ferry?", "index": "my-index", "k": 2}]},
-    )
+    model_config = _with_example(query="Who runs the ferry?", index="my-index", k=2)
 
     query: Text
 

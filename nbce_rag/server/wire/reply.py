@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from ...answers.answer import Answer, Piece
+from ...answers.answer import Answer
 from ...evidence.evidence import Citation, TokenEvidence
 from ...evidence.quote import page_of
 from ...evidence.unsupported import UnsupportedWords
@@ -15,7 +15,6 @@ from ..ask import Outcome, Retrieved
 from ..links import Links
 
 __all__ = [
-    "Cited",
     "ReplyInfo",
     "citation_item",
     "finish_reason",
@@ -146,19 +145,3 @@ def usage(answer: Answer) -> dict[str, Any]:
         "prompt_tokens_details": {"cached_tokens": int(counts.cached_tokens), "audio_tokens": 0},
         "completion_tokens_details": {"reasoning_tokens": int(counts.thought_tokens), "audio_tokens": 0},
     }
-
-
-class Cited:
-    """The citations of a stream.
-
-    Attributes:
-        unsupported: the words inside of them that stand in no passage cited there, as far as they are known.
-    """
-
-    def __init__(self) -> None:
-        self.unsupported: tuple[UnsupportedWords, ...] = ()
-
-    def new(self, piece: Piece) -> tuple[Citation, ...]:
-        """The citations that have become certain with this piece."""
-        self.unsupported += piece.unsupported
-        return piece.citations

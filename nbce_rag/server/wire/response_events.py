@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from ...answers.answer import Answer, Piece
-from ...evidence.evidence import Citation
 from ..ask import Outcome, Retrieved
 from .annotations import flat_annotations
 from .logprobs import token_logprobs
-from .reply import Cited, ReplyInfo
+from .reply import ReplyInfo
 from .responses import (
     ResponseCall,
     call_item,
@@ -37,7 +35,6 @@ class ResponseEvents:
     def __init__(self, call: ResponseCall, info: ReplyInfo) -> None:
         self._call, self._info = call, info
         self._reader = CallReader(call.ask.tools, call.ask.is_parallel)
-        self._cited = Cited()
         self._number = 0
         self._done: list[dict[str, Any]] = []  # items of output that are whole
         self._thought: str | None = None
@@ -85,11 +82,10 @@ class ResponseEvents:
             events += self._write(text, logprobs)
         else:
             self._logprobs += logprobs
-        new = self._cited.new(piece)
-        if self._call.ask.tools:  # the text may have become a call
-            new = answer.citations if answer is not None and not calls else ()
-        if self._text is not None:
-            events += self._cite(new)
+        # What might have become a call is cited when it is known to be none.
+        told = answer if self._call.ask.tools else piece
+        if told is not None and self._text is not None and not (self._call.ask.tools and calls):
+            events += self._cite(told)
         if answer is not None:
             events += self._end_thought() + self._end_text()
             for place, call in enumerate(calls):
@@ -149,9 +145,9 @@ class ResponseEvents:
             events.append(self._event("response.output_text.delta", **self._place(), **delta))
         return events
 
-    def _cite(self, citations: Iterable[Citation]) -> list[Event]:
+    def _cite(self, told: Piece | Answer) -> list[Event]:
         events = []
-        for annotation in flat_annotations(citations, self._retrieved, self._info, self._cited.unsupported):
+        for annotation in flat_annotations(told.citations, self._retrieved, self._info, told.unsupported):
             index = {"annotation_index": len(self._annotations), "annotation": annotation}
             events.append(self._event("response.output_text.annotation.added", **self._place(), **index))
             self._annotations.append(annotation)

@@ -8,16 +8,13 @@ from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from ...errors import InputError
-from ...prompts.schemas import response_schema
 from ..ask import Ask, Outcome, Retrieved
 from .annotations import flat_annotations
-from .errors import bad_field
 from .logprobs import token_logprobs
 from .nbce_fields import NbceFields, retrieval_ask
 from .reply import ReplyInfo, nbce_object
 from .response_input import input_messages
-from .sampling import GenerationFields, answer_options, check_refused, ignored
+from .sampling import GenerationFields, answer_options, check_refused, ignored, schema_of
 from .tools import CallReader, tools_of
 
 __all__ = [
@@ -133,7 +130,8 @@ def response_call(body: ResponseBody, available: Sequence[str]) -> ResponseCall:
             body,
             max_tokens=body.max_output_tokens,
             top_logprobs=body.top_logprobs,
-            json_schema=tools.schema or _schema(body.text),
+            # The schema stands flat here, where chat has it within.
+            json_schema=tools.schema or schema_of((body.text or {}).get("format"), "text.format"),
         ),
         tools=tools.functions,
         is_parallel=tools.is_parallel,
@@ -290,14 +288,3 @@ def search_item(
 
 def _item_id(kind: str, info: ReplyInfo) -> str:
     return f"{kind}_{info.id.partition('_')[2]}"
-
-
-def _schema(text: dict[str, Any] | None) -> Any:
-    """The schema of `text.format`, which stands flat where chat has it within."""
-    form = (text or {}).get("format")
-    if form is None or (isinstance(form, Mapping) and form.get("type") == "text"):
-        return None
-    try:
-        return response_schema(form)
-    except InputError as error:
-        raise bad_field("text.format", str(error)) from error

@@ -8,10 +8,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ...errors import InputError
 from ...options import Options
+from ...prompts.schemas import response_schema
 from .errors import bad_field
 
-__all__ = ["GenerationFields", "answer_options", "check_refused", "ignored", "own_options"]
+__all__ = ["GenerationFields", "answer_options", "check_refused", "ignored", "own_options", "schema_of"]
 
 _OPTIONS = {one.name for one in fields(Options)}
 _DIRECT = (
@@ -81,6 +83,24 @@ def answer_options(body: GenerationFields, **named: Any) -> dict[str, Any]:
     """Options of the answer: those of the same name here and there, and others; None is none."""
     given = {name: getattr(body, name) for name in _DIRECT}
     return {name: value for name, value in {**given, **named}.items() if value is not None}
+
+
+def schema_of(form: Any, param: str) -> Any:
+    """The schema that an answer has to fit; None for a plain text.
+
+    Args:
+        form: as `response_schema` takes it.
+        param: the parameter that it is, for the error.
+
+    Raises:
+        ServerError: it is none.
+    """
+    if form is None or (isinstance(form, Mapping) and form.get("type") == "text"):
+        return None
+    try:
+        return response_schema(form)
+    except InputError as error:
+        raise bad_field(param, str(error)) from error
 
 
 def own_options(given: Mapping[str, Any], param: str = "nbce") -> dict[str, Any]:
