@@ -12,7 +12,7 @@ from ..answers.answer import Answer, Piece
 from ..answers.choices import ChoiceScores
 from ..answers.comparison import Comparison
 from ..answers.wire import VERSION, from_wire, to_wire
-from ..engine.arguments import check_passages, passage_sequence
+from ..engine.arguments import check_passages, check_question, passage_sequence
 from ..errors import InputError, RemoteError, StreamError, UnsupportedError
 from ..models.model import Can
 from ..options import Options
@@ -150,10 +150,7 @@ class RemoteNBCE:
         Raises:
             InputError: an empty question, something that is no passage, or unknown or impossible options.
         """
-        if not isinstance(question, str) or not question.strip():
-            raise InputError(f"The question {question!r} is empty; ask something.")
-        if prompt is not None and not isinstance(prompt, Prompt):
-            raise InputError(f"prompt={prompt!r} is no wording of a request; give an nbce_rag.Prompt.")
+        check_question(question, prompt)
         return Request(question, tuple(passage_sequence(passages)), self.options.updated(**options), prompt)
 
     def answer(self, question: str, passages: Iterable[Passage | str] = (), **options: Any) -> Answer:

@@ -10,9 +10,15 @@ from ..errors import InputError
 from ..models.loading import check_backend
 from ..options import Options
 from ..passages import Passage
+from ..prompts.prompt import Prompt
 from ..prompts.template import PromptTemplate, check_style
 
-__all__ = ["check_engine_arguments", "check_passages", "passage_sequence"]
+__all__ = [
+    "check_engine_arguments",
+    "check_passages",
+    "check_question",
+    "passage_sequence",
+]
 
 
 def check_engine_arguments(
@@ -34,6 +40,14 @@ def check_engine_arguments(
     if prompt is not None and not isinstance(prompt, PromptTemplate):
         raise InputError(f"prompt={prompt!r} is no wording; give a PromptTemplate.")
     check_style(options.style, prompt)
+
+
+def check_question(question: Any, prompt: Any = None) -> None:
+    """Raises InputError for an empty question, or words of a request that are no `Prompt`."""
+    if not isinstance(question, str) or not question.strip():
+        raise InputError(f"The question {question!r} is empty; ask something.")
+    if prompt is not None and not isinstance(prompt, Prompt):
+        raise InputError(f"prompt={prompt!r} is no wording of a request; give an nbce_rag.Prompt.")
 
 
 def passage_sequence(passages: Any) -> Iterator[Passage]:

@@ -36,7 +36,7 @@ from . import calibration as _calibrating
 from . import compare as _compare
 from . import rerank as _reranking
 from . import score as _scoring
-from .arguments import check_engine_arguments, check_passages, passage_sequence
+from .arguments import check_engine_arguments, check_passages, check_question, passage_sequence
 from .parts import asked_in_parts, sized
 from .prefill import FillReport, fill_store
 from .scheduler import Scheduler
@@ -285,10 +285,7 @@ class NBCE:
             InputError: an empty question or document, something that is no passage, unknown or
                 impossible options, or both passages and document.
         """
-        if not isinstance(question, str) or not question.strip():
-            raise InputError(f"The question {question!r} is empty; ask something.")
-        if prompt is not None and not isinstance(prompt, Prompt):
-            raise InputError(f"prompt={prompt!r} is no wording of a request; give an nbce_rag.Prompt.")
+        check_question(question, prompt)
         texts = list(passage_sequence(passages))
         if document is not None:
             if texts:

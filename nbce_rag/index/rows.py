@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import zlib
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ __all__ = [
     "checksum",
     "fields_of",
     "json_metadata",
+    "stored_metadata",
 ]
 
 Keys: TypeAlias = NDArray[np.int64]
@@ -98,3 +100,14 @@ def json_metadata(passage: Passage) -> str:
             f"The metadata of passage {passage.id!r} cannot be stored: metadata{error}. Use texts, finite "
             "numbers, booleans, None, dates, and lists and dictionaries of these."
         ) from error
+
+
+def stored_metadata(data: str, damage: Callable[[str], Exception]) -> dict[str, Any]:
+    """Metadata of JSON as it is stored; raises what `damage` makes of a description where it is none."""
+    try:
+        metadata = json.loads(data)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise damage("holds metadata that is not JSON") from error
+    if not isinstance(metadata, dict):
+        raise damage("holds metadata that is no JSON object")
+    return metadata

@@ -238,13 +238,16 @@ def test_it_is_written_and_sent_without_its_key(url: str, monkeypatch: pytest.Mo
 
 
 def test_no_torch_is_loaded(url: str) -> None:
-    # Of LangChain itself, older versions load transformers, which does without it.
+    # What LangChain loads by itself is not ours: older versions load transformers, and numpy with it.
     code = f"""
 import json, sys
+import langchain_core.language_models.chat_models
+theirs = set(sys.modules)
 from langchain_nbce import ChatNBCE, NBCELLM, PassageAttribution, RelevanceReranker
 message = ChatNBCE(base_url={url!r}).invoke("Who runs the ferry?", contexts=["Ada runs the ferry."])
 list(NBCELLM(base_url={url!r}).stream("Who?"))
-heavy = [name for name in ("torch", "faiss") if name in sys.modules]
+names = ("torch", "faiss", "transformers", "numpy")
+heavy = [name for name in names if name in sys.modules and (name not in theirs or name in ("torch", "faiss"))]
 print(json.dumps([message.response_metadata["nbce"]["contexts"][0]["text"], heavy]))
 """
     done = subprocess.run(

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...passages import Passage
-from ..rows import Fields, Row, State, checksum, fields_of
+from ..rows import Fields, Row, State, checksum, fields_of, stored_metadata
 from .database import SqlRow
 from .driver import pgvector
 from .source_rows import SourceRows
@@ -183,13 +183,7 @@ class PassageRows(VectorRows, WordRows, SourceRows):
 
     def metadata(self, data: str) -> dict[str, Any]:
         """Metadata of JSON as it is stored."""
-        try:
-            metadata = json.loads(data)
-        except (ValueError, TypeError, RecursionError) as error:
-            raise self.damage("holds metadata that is not JSON") from error
-        if not isinstance(metadata, dict):
-            raise self.damage("holds metadata that is no JSON object")
-        return metadata
+        return stored_metadata(data, self.damage)
 
     def _stored(self, ids: list[str]) -> dict[str, _Stored]:
         rows = self._rows(

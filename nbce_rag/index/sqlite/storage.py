@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import zlib
 from collections.abc import Collection, Iterable, Mapping
@@ -10,7 +9,7 @@ from typing import Any
 
 from ...errors import IndexDamagedError, InputError
 from ...passages import Passage
-from ..rows import Fields, Row, State, checksum, fields_of
+from ..rows import Fields, Row, State, checksum, fields_of, stored_metadata
 from . import schema
 from .attributes import attribute_rows
 from .database import RESTORE, SqlRow
@@ -270,13 +269,7 @@ class Storage(VectorRows, Lookups, SourceRows):
 
     def metadata(self, data: str) -> dict[str, Any]:
         """Metadata of JSON as it is stored."""
-        try:
-            metadata = json.loads(data)
-        except (ValueError, TypeError, RecursionError) as error:
-            raise self.damage("holds metadata that is not JSON") from error
-        if not isinstance(metadata, dict):
-            raise self.damage("holds metadata that is no JSON object")
-        return metadata
+        return stored_metadata(data, self.damage)
 
     def _passage(self, row: SqlRow) -> Passage:
         text, passage_id, title, source, start, end, metadata, content, crc = row
