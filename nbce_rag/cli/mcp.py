@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..errors import MissingDependencyError
 from .console import errors_in_one_line
-from .named_indexes import check_indexes, named_indexes, own_kv
+from .named_indexes import ServedKvOption, check_indexes, named_indexes, own_kv
 from .options import (
     BackendOption,
     DeviceOption,
@@ -43,14 +42,7 @@ def mcp_command(
         str | None,
         typer.Option(metavar="MODEL", help="Cross-encoder that scores what was found.", show_default=False),
     ] = None,
-    kv: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Keep keys and values of passages in this folder.",
-            show_default="that of the only index, if `index --kv` made one",
-        ),
-    ] = None,
+    kv: ServedKvOption = None,
     backend: BackendOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from ..errors import InputError
 from ..files import expand_home
 from ..index.address import is_database
 
-__all__ = ["check_indexes", "named_indexes", "own_kv"]
+__all__ = ["ServedKvOption", "check_indexes", "named_indexes", "own_kv"]
+
+ServedKvOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Keep keys and values of passages in this folder.",
+        show_default="that of the only index, if `index --kv` made one",
+    ),
+]
 
 _SECONDS = 5.0  # to wait for an index that is being written
 

@@ -14,7 +14,7 @@ import typer
 from ..errors import InputError, MissingDependencyError
 from .console import FAILED, errors_in_one_line, say
 from .kv import parse_bytes
-from .named_indexes import check_indexes, named_indexes, own_kv
+from .named_indexes import ServedKvOption, check_indexes, named_indexes, own_kv
 from .options import BackendOption, DeviceOption, DtypeOption, ModelOption, given
 
 if TYPE_CHECKING:
@@ -60,14 +60,7 @@ def serve_command(
     backend: BackendOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
-    kv: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Keep keys and values of passages in this folder.",
-            show_default="that of the only index, if `index --kv` made one",
-        ),
-    ] = None,
+    kv: ServedKvOption = None,
     reranker: Annotated[
         str | None,
         typer.Option(metavar="MODEL", help="Cross-encoder for requests with `rerank`.", show_default=False),

@@ -262,11 +262,23 @@ async def test_only_what_a_key_may_read(
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 async def test_leaving_frees_the_rows(
-    reading_nbce: Any, server_indexes: Any, run_app: Callable[..., Any], mode: Any
+    reading_nbce: Any,
+    server_indexes: Any,
+    run_app: Callable[..., Any],
+    mode: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    from nbce_rag.engine.batch import Batch
     from nbce_rag.server import Served, create_app
     from nbce_rag.server.served import load_of
 
+    step = Batch.step
+
+    def slow(batch: Batch) -> None:  # so that 900 tokens outlast whatever else the machine has to do
+        time.sleep(0.02)
+        step(batch)
+
+    monkeypatch.setattr(Batch, "step", slow)
     # So hot that it never comes to an end.
     served = Served(reading_nbce.updated(temperature=50.0, seed=1), server_indexes)
     begun = asyncio.Event()

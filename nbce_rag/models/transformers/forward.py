@@ -13,7 +13,7 @@ from ...errors import NumericalError
 from .base import LoadedModel
 from .cache import RowCache
 
-__all__ = ["forward", "row_arguments"]
+__all__ = ["forward", "row_arguments", "write_ids"]
 
 _WRITTEN = 16  # tokens a row that are written rather than copied
 
@@ -84,14 +84,18 @@ def _on(device: torch.device, ids: Tensor) -> Tensor:
     if device.type == "cpu" or ids.device.type != "cpu" or ids.shape[1] > _WRITTEN:
         return ids.to(device)
     there = torch.empty(ids.shape, dtype=torch.long, device=device)
-    rows = ids.tolist()
-    first = 0
-    for _, some in groupby(rows):
-        same = list(some)
-        for place, token in enumerate(same[0]):
-            there[first : first + len(same), place] = token
-        first += len(same)
+    write_ids(there, ids)
     return there
+
+
+def write_ids(there: Tensor, ids: Tensor) -> None:
+    """Write token ids [R, T] into a tensor of a device by what launches take along: runs of equal rows."""
+    first = 0
+    for tokens, some in groupby(ids.tolist()):
+        last = first + len(list(some))
+        for place, token in enumerate(tokens):
+            there[first:last, place] = token
+        first = last
 
 
 def _one_by_one(

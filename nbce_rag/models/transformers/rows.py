@@ -98,7 +98,7 @@ class CachedRows:
             if self._played is None:
                 self._record = None
                 return None
-        return self._played([row[0] for row in ids.tolist()], end)
+        return self._played(ids, end)
 
     def rewind(self, tokens: int, rows: Sequence[int] | None = None) -> None:
         """See `nbce_rag.models.model.Rows.rewind`."""

@@ -8,7 +8,7 @@ columns and masks those that are not written yet, and which column comes next is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache, CacheLayerMixin, DummyLayer
 
 from .base import LoadedModel, Recorder
+from .forward import write_ids
 from .layers import Layout
 from .memory import RowMemory
 
@@ -141,19 +142,15 @@ class PlayedStep:
         with self._lock:
             self._play = record(one)
 
-    def __call__(self, tokens: Sequence[int], column: int) -> Tensor:
-        """Read one token a row into a column.
+    def __call__(self, ids: Tensor, column: int) -> Tensor:
+        """Read one token a row [R, 1] into a column.
 
         Returns:
             [R, 1, V] log-probs, float32; the next call writes over them.
         """
-        first = 0
         with self._lock:
             self._step.column.fill_(column)
-            for last, token in enumerate(tokens):
-                if last + 1 == len(tokens) or tokens[last + 1] != token:
-                    self._step.ids[first : last + 1] = token
-                    first = last + 1
+            write_ids(self._step.ids, ids)
             self._play()
         return self._step.log_probs
 
