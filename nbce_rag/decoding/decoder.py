@@ -198,11 +198,13 @@ class LockstepDecoder:
 
         Args:
             error: that of the pass.
-            is_plain: whether there was no draft in it, so that a question alone would fail again.
+            is_plain: whether there was no draft in it, so that the only question would fail again.
         """
         self._proposed = None
         log_probs = torch.zeros(self._read, self._vocab_size)
-        if is_plain and len(self._active) == 1:
+        # Rows of finished questions run along, and the error may be theirs.
+        is_whole = sum(len(self._groups[index].rows_awake) for index in self._active) == self._read
+        if is_plain and is_whole and len(self._active) == 1:
             self._fail(self.active[0], error)
         for index in self.active:
             group = self._groups[index]

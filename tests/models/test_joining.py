@@ -239,6 +239,15 @@ def test_an_error_of_one_is_that_of_one() -> None:
     assert len(failing.steps) == 6
 
 
+@pytest.mark.parametrize("others", [1, 2])
+def test_rows_of_finished_questions_cannot_end_others(others: int) -> None:
+    """They run along until they are dropped, and the model may break behind them."""
+    finished = Question(0, 0, 2, passages=0, breaks=2)
+    outcomes = check([finished, *(Question(number, 0, 9) for number in range(1, 1 + others))])
+    assert [len(outcome.steps) for outcome in outcomes] == [2, *[9] * others]
+    assert not any(outcome.error for outcome in outcomes)
+
+
 def test_an_error_among_questions_that_are_fused_together() -> None:
     rule = Failing(10**6)
     broken = Question(1, 0, 9, rule=rule, breaks=3)
