@@ -166,6 +166,34 @@ class TestSync:
         assert report.files_missing == (str(docs / "b.txt"),)
         assert len(index) == 4
 
+    @pytest.mark.parametrize("name", ["a.pdf", "zebra.pdf"])
+    def test_a_copy_that_cannot_be_read_is_no_new_name_where_another_is(
+        self, index: PassageIndex, docs: Path, name: str
+    ) -> None:
+        (docs / name).write_text("Cats purr.")
+        assert list(index.sync_files([docs]).files_failed) == [str(docs / name)]
+        for new, old in (("moved.txt", "a.txt"), ("again.txt", "moved.txt")):
+            embedded = count_embedded(index)
+            (docs / old).rename(docs / new)
+            report = index.sync_files([docs])
+            assert report.files_moved == {str(docs / new): str(docs / old)}
+            assert (report.files_missing, report.files_removed, embedded) == ((), (), [])
+            assert list(report.files_failed) == [str(docs / name)]
+            assert [p.source for p in index if p.text == "Cats purr."] == [(docs / new).as_posix()]
+
+    def test_of_several_copies_as_many_move_as_are_gone(self, index: PassageIndex, docs: Path) -> None:
+        (docs / "copy.txt").write_text("Cats purr.")
+        index.sync_files([docs])
+        for new in ("1.pdf", "2.txt", "3.pdf"):
+            (docs / new).write_text("Cats purr.")
+        (docs / "a.txt").unlink()
+        (docs / "copy.txt").unlink()
+        report = index.sync_files([docs])
+        # One that cannot be read may be a new name as well, so what there was stays.
+        assert report.files_moved == {str(docs / "2.txt"): str(docs / "a.txt")}
+        assert report.files_missing == (str(docs / "copy.txt"),)
+        assert len(index) == 5
+
     def test_one_of_two_copies_is_gone(self, index: PassageIndex, docs: Path) -> None:
         (docs / "copy.txt").write_text("Cats purr.")
         index.sync_files([docs])

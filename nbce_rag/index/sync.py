@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
@@ -15,6 +16,7 @@ from ..documents.folders import file_key, find_files, path_of_key, read_files
 from ..documents.limits import READ_LIMITS, ReadLimits
 from ..documents.reading import check_workers
 from ..errors import InputError, ReadError
+from ..passages import Passage
 from .encoder import Encoder
 from .ingestion import Ingestion, Progress, as_paths, check_passage, fingerprint_of, unique_files
 from .rows import Row
@@ -179,19 +181,30 @@ class FolderSync:
     ) -> dict[str, tuple[str, str]]:
         """Which files hold what others held that are gone: by key, the other's key and the fingerprint."""
         by_digest: dict[str, list[str]] = {}
-        for key in reversed(missing):
+        for key in missing:
             if fingerprint := stored[key]:
                 by_digest.setdefault(_digest(fingerprint), []).append(key)
-        moves: dict[str, tuple[str, str]] = {}
         if not by_digest:
-            return moves
+            return {}
+        fingerprints: dict[str, str] = {}
+        namesakes: dict[str, list[str]] = {}  # new files by the digest of those that are gone
         for key, path in files.items():
             fingerprint = _fingerprint(path, window, limits)
             if fingerprint is None or _digest(stored.get(key) or "") == _digest(fingerprint):
                 continue
-            if others := by_digest.get(_digest(fingerprint)):
-                moves[key] = (others.pop(), fingerprint)
-        return moves
+            if (digest := _digest(fingerprint)) in by_digest:
+                fingerprints[key] = fingerprint
+                namesakes.setdefault(digest, []).append(key)
+        olds: dict[str, str] = {}
+        for digest, keys in namesakes.items():
+            others = by_digest[digest]
+            if len(keys) > len(others):
+                # One that cannot be read may be a new name too, but not in place of one that can.
+                can = (key for key in keys if _read(files[key], window, limits)[0])
+                first = list(itertools.islice(can, len(others)))
+                keys = first + [key for key in keys if key not in first]
+            olds.update(zip(keys, others, strict=False))
+        return {key: (olds[key], fingerprint) for key, fingerprint in fingerprints.items() if key in olds}
 
     def _check_removal(self, files: Sequence[str], confirm: ConfirmRemoval | None) -> None:
         """Raises InputError when more than half of the index would go and nobody agrees."""
@@ -213,12 +226,7 @@ class FolderSync:
 
         What this leaves undone, where the new name has the file read otherwise, is left to `add_files`.
         """
-        errors: list[ReadError] = []
-        batches = read_files([path], on_error=errors.append, limits=limits, **window._asdict())
-        try:
-            passages = [check_passage(passage) for _, batch in batches for passage in batch]
-        except InputError:
-            return 0
+        passages, errors = _read(path, window, limits)
         # Of several with one id the last one stays, as in `add`.
         rows = list({passage.id: Row(passage, None, key) for passage in passages}.values())
         ids = {row.passage.id for row in rows}
@@ -248,6 +256,16 @@ def _fingerprint(path: Path, window: Window, limits: ReadLimits) -> str | None:
         return fingerprint_of(path, window, limits)
     except ValueError:  # a path that cannot be
         return None
+
+
+def _read(path: Path, window: Window, limits: ReadLimits) -> tuple[list[Passage], list[ReadError]]:
+    """The passages of a file, none if one of them cannot be stored; and what was passed over."""
+    errors: list[ReadError] = []
+    batches = read_files([path], on_error=errors.append, limits=limits, **window._asdict())
+    try:
+        return [check_passage(passage) for _, batch in batches for passage in batch], errors
+    except InputError:
+        return [], errors
 
 
 def _is_folder(name: str) -> bool:
