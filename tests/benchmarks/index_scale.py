@@ -1,6 +1,6 @@
 """Where the time of a large index goes: building, asking, filtering; beside raw FAISS in the same run.
 
-    python tests/benchmarks/index_scale.py --passages 200000 [--dimension 384] [--folder DIR] [--url URL]
+    python tests/benchmarks/index_scale.py --passages 200000 [--dimension 384] [--folder DIR]
 
 The vectors are those of `bench_index.py`; the embedder looks them up, so that embedding costs nothing.
 Passages of some 20 words are added in one call. What runs inside something else is counted there and taken
@@ -192,27 +192,6 @@ def asked(index: PassageIndex, vectors: np.ndarray, queries: np.ndarray) -> dict
     return result
 
 
-def in_database(url: str, vectors: np.ndarray, queries: np.ndarray) -> dict[str, Any]:
-    """The same of a database: built, asked exactly, then by pgvector's graphs."""
-    embedder = LookUp(vectors)
-    result: dict[str, Any] = {}
-    with PassageIndex.create(url, embedder) as index:
-        build_s = timed(lambda: index.add(embedder.passages()))
-        result |= {"build_s": build_s, "passages_a_second": len(vectors) / build_s}
-        index.compact("flat")  # which has statistics made for the planner
-        result["exact"] = asked(index, vectors, queries)
-        texts = list(texts_of(0, len(queries)))
-        words = [
-            timed(partial(index.search, queries[n], K, mode="words", text=text))
-            for n, text in enumerate(texts)
-        ]
-        result["words_ms"] = 1000 * statistics.median(words)
-        for factory in ("hnsw", "hnsw-halfvec"):
-            graph_s = timed(partial(index.compact, factory))
-            result[factory] = {"graph_s": graph_s, **asked(index, vectors, queries)}
-    return result
-
-
 def ask(folder: Path, vectors: np.ndarray, queries: np.ndarray) -> dict[str, Any]:
     """Queries alone and together, and filters, of the index and of raw FAISS."""
     import faiss
@@ -283,7 +262,6 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--dimension", type=int, default=384)
     parser.add_argument("--queries", type=int, default=50)
     parser.add_argument("--folder", type=Path, help="where to work; default: a temporary folder")
-    parser.add_argument("--url", help="of an index in PostgreSQL that is not there yet: measured beside it")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args(arguments)
     vectors = make_vectors(options.passages, options.dimension, 1)
@@ -294,9 +272,6 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         show(result)
         answers = ask(Path(name, "index"), vectors, queries)
         show(answers)
-    if options.url is not None:
-        answers["database"] = in_database(options.url, vectors, queries)
-        show(answers["database"])
     if options.json is not None:
         options.json.write_text(json.dumps(result | answers, indent=2) + "\n", encoding="utf-8")
     return result | answers
