@@ -157,6 +157,7 @@ class TableModel:
         self.free_bytes = free
         self.can = can or Can()
         self.fingerprint = f"table {id(self.table)}"
+        self.staging = None
         self.opened: list[list[RowPrompt]] = []
         self.read_contexts: list[TokenIds] = []
 

@@ -26,6 +26,10 @@ class Scratch:
         self._own: dict[TokenIds, Packed] = {}
         self._new: set[TokenIds] = set()
 
+    @property
+    def is_exact(self) -> bool:
+        return self._store is None or self._store.is_exact
+
     def get(self, ids: Sequence[int]) -> Packed | None:
         own = self._own.get(tuple(ids))
         return own if own is not None or self._store is None else self._store.get(ids)

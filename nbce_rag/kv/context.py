@@ -8,9 +8,12 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
+import torch
 from torch import Tensor
 
-__all__ = ["STATES", "Packed", "context_key", "nbytes"]
+from .flat import FlatContext
+
+__all__ = ["STATES", "Packed", "context_key", "kinds", "nbytes"]
 
 Packed: TypeAlias = Mapping[str, Tensor]
 """A context as named tensors, each with a dtype of its own. What they mean is known to the backend that made
@@ -39,4 +42,13 @@ def context_key(fingerprint: str, ids: Sequence[int], salt: str = "") -> str:
 
 def nbytes(packed: Packed) -> int:
     """Bytes that the tensors take."""
+    if isinstance(packed, FlatContext):  # whose tensors may be on their way
+        return packed.nbytes
     return sum(tensor.nbytes for tensor in packed.values())
+
+
+def kinds(packed: Packed) -> Mapping[str, tuple[tuple[int, ...], torch.dtype]]:
+    """(shape, dtype) of the tensors, by name."""
+    if isinstance(packed, FlatContext):
+        return packed.kinds
+    return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in packed.items()}

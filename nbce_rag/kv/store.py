@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
+import torch
+
 from ..checks import Range
 from ..errors import InputError, warn
 from ..files import cache_dir
@@ -26,6 +28,7 @@ from .disk import DiskTier
 from .folder import check_bytes
 from .forks import renew_in_children
 from .remote import RemoteTier
+from .staging import DeviceTier, Staging
 from .statistics import StoreStatistics
 
 __all__ = ["ContextStore", "ModelIdentity", "PassageKVStore", "StoreLike", "resolve_store"]
@@ -33,6 +36,11 @@ __all__ = ["ContextStore", "ModelIdentity", "PassageKVStore", "StoreLike", "reso
 
 class ContextStore(Protocol):
     """Where a backend looks for contexts of one model, and puts those that it has read."""
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it gives every bit of what was put."""
+        ...
 
     def get(self, ids: Sequence[int]) -> Packed | None:
         """What is kept of the context with these token ids, or None."""
@@ -62,6 +70,7 @@ class ModelIdentity(Protocol):
         fingerprint: changes with the weights, their dtype and whatever else changes a context.
         name: what the user called the model.
         dtype: of its keys and values, such as "bfloat16".
+        staging: moves contexts to its device and back; None where it takes them from the processor's memory.
     """
 
     @property
@@ -70,6 +79,8 @@ class ModelIdentity(Protocol):
     def name(self) -> str: ...
     @property
     def dtype(self) -> str: ...
+    @property
+    def staging(self) -> Staging | None: ...
 
 
 _SECONDS = Range(0, above=True, note="in seconds")
@@ -84,6 +95,9 @@ class PassageKVStore:
     is still to be written when the process ends is written then, and what a process that is killed
     leaves is never half a context.
 
+    For a model on a GPU, contexts in memory are in pinned memory, from which one copy each, beside what the
+    GPU computes, takes them up; and those used last stay on the GPU, until its memory is needed otherwise.
+
     A bucket is shared by machines that give the model the same name. What it has is checked on arrival; it
     is asked for where bringing it takes less time than reading it, as both are measured here
     (`statistics.remote`). No answer fails for it; one that hangs is waited for once, for the time limit.
@@ -92,6 +106,8 @@ class PassageKVStore:
         max_bytes: how much to keep in memory; 0 keeps nothing. Default 1 GiB, which holds about 30,000
             tokens of the packaged model in float32.
         folder: where to keep contexts from process to process; None keeps them in memory alone.
+        device_bytes: how much to keep on a GPU; None is a quarter of what is free there when it is first used
+            (nothing where `max_bytes` is 0), 0 keeps nothing. Rows that need the memory get it.
         max_disk_bytes: most bytes of the folder; None takes the limit kept in it (`nbce-rag kv
             --max-bytes`), 16 GiB if there is none.
         codec: "int8" rounds keys and values to 8 bits, "half" the states of recurrent layers to 16, in both
@@ -115,6 +131,7 @@ class PassageKVStore:
         max_bytes: int = 1 << 30,
         folder: str | os.PathLike[str] | None = None,
         *,
+        device_bytes: int | None = None,
         max_disk_bytes: int | None = None,
         codec: str | Codec | None = None,
         remote: str | Any | None = None,
@@ -123,6 +140,8 @@ class PassageKVStore:
         salt: str = "",
     ) -> None:
         check_bytes("max_bytes", max_bytes, "0 switches the store off")
+        if device_bytes is not None:
+            check_bytes("device_bytes", device_bytes, "0 keeps nothing on a GPU")
         _SECONDS.check("remote_seconds", remote_seconds)
         if not isinstance(salt, str):
             raise InputError(f"salt= takes a text, and no {type(salt).__name__}.")
@@ -131,6 +150,7 @@ class PassageKVStore:
         self._salt = salt
         self._bytes = 0
         self._entries: OrderedDict[str, Packed] = OrderedDict()
+        self._on_device = DeviceTier(device_bytes if max_bytes or device_bytes is not None else 0)
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
         self._disk: DiskTier | None = None
@@ -146,6 +166,7 @@ class PassageKVStore:
         """For a child process: another thread of the parent may have been in the middle of a change."""
         self._lock = threading.Lock()
         self._bytes = sum(map(nbytes, self._entries.values()))
+        self._on_device.renew()
 
     def __len__(self) -> int:
         """Contexts in memory."""
@@ -162,6 +183,10 @@ class PassageKVStore:
     def nbytes(self) -> int:
         """Bytes held in memory now; those mapped from files count."""
         return self._bytes
+
+    def bytes_on(self, device: torch.device) -> int:
+        """Bytes held on a GPU now."""
+        return self._on_device.held(device)
 
     @property
     def folder(self) -> Path | None:
@@ -194,7 +219,7 @@ class PassageKVStore:
     def of(self, model: ModelIdentity) -> ContextStore:
         """This store as a model sees it: its own contexts, by their token ids."""
         label = {"fingerprint": model.fingerprint, "model": model.name, "dtype": model.dtype}
-        return _ContextsOfModel(self, model.fingerprint, label)
+        return _ContextsOfModel(self, model.fingerprint, label, model.staging)
 
     def key(self, fingerprint: str, ids: Sequence[int]) -> str:
         """The key of a context in this store: `context_key` with its salt."""
@@ -212,7 +237,11 @@ class PassageKVStore:
                 self._remote.expect(missing)
 
     def get(
-        self, key: str, label: Mapping[str, str] | None = None, tokens: int | None = None
+        self,
+        key: str,
+        label: Mapping[str, str] | None = None,
+        tokens: int | None = None,
+        staging: Staging | None = None,
     ) -> Packed | None:
         """The context under this key, or None.
 
@@ -220,32 +249,13 @@ class PassageKVStore:
             key: `PassageKVStore.key`.
             label: what a file must say of itself beside its key: fingerprint, model, dtype. As in `put`.
             tokens: how many it has, by which the remote weighs what reading it would take.
+            staging: of the device that it is for; None gives it in the processor's memory.
         """
         try:
-            return self._get(key, label or {}, tokens)
+            packed = self._get(key, label or {}, tokens, staging)
         finally:
             if self._remote is not None:
                 self._remote.pace.mark()
-
-    def _get(self, key: str, label: Mapping[str, str], tokens: int | None) -> Packed | None:
-        with self._lock:
-            packed = self._entries.get(key)
-            if packed is not None:
-                self._entries.move_to_end(key)
-        self._count(memory_hits=int(packed is not None), memory_misses=int(packed is None))
-        if self._disk is not None:
-            if packed is not None:
-                self._disk.touch(key)
-            else:
-                packed = self._disk.get(key, label)
-                if packed is not None:
-                    self._keep(key, packed)
-        if packed is None and self._remote is not None:
-            packed = self._remote.get(key, label, tokens)
-            if packed is not None:
-                self._keep(key, packed)
-                if self._disk is not None:
-                    self._disk.put(key, packed, label)
         if packed is None:
             return None
         try:
@@ -254,18 +264,58 @@ class PassageKVStore:
             self.drop(key)
             return None
 
+    def _get(
+        self, key: str, label: Mapping[str, str], tokens: int | None, staging: Staging | None
+    ) -> Packed | None:
+        packed: Packed | None
+        with self._lock:
+            packed = self._entries.get(key)
+            if packed is not None:
+                self._entries.move_to_end(key)
+        there = None if staging is None else self._on_device.get(key, staging.device)
+        is_held = packed is not None or there is not None
+        self._count(memory_hits=int(is_held), memory_misses=int(not is_held))
+        if self._disk is not None and is_held:
+            self._disk.touch(key)
+        if there is not None:
+            return there
+        if packed is None and self._disk is not None:
+            packed = self._disk.get(key, label)
+            if packed is not None:
+                packed = self._kept(key, packed, staging)
+        if packed is None and self._remote is not None:
+            packed = self._remote.get(key, label, tokens)
+            if packed is not None:
+                packed = self._kept(key, packed, staging)
+                if self._disk is not None:
+                    self._disk.put(key, packed, label)
+        if packed is None or staging is None:
+            return packed
+        there = staging.upload(staging.pinned(packed))
+        self._on_device.put(key, there, staging)
+        return there
+
+    def _kept(self, key: str, packed: Packed, staging: Staging | None) -> Packed:
+        """A context from further away, which is in memory from now on if it is not too large."""
+        if staging is not None:
+            packed = staging.pinned(packed)
+        self._keep(key, packed)
+        return packed
+
     def put(
         self,
         key: str,
         context: Packed,
         label: Mapping[str, str] | None = None,
         tokens: int | None = None,
+        staging: Staging | None = None,
     ) -> Packed:
         """Keep a context; it must not be changed afterwards. One larger than a tier is not kept in it.
 
         Args:
             key, label: as in `get`.
             context: what is kept of it.
+            staging: of the device that it is on; None where that is the processor.
             tokens: how many it has, where it was read since this thread last asked the store for one.
 
         Returns:
@@ -274,29 +324,37 @@ class PassageKVStore:
         """
         if self._remote is not None and tokens is not None:
             self._remote.pace.add_reading(tokens)
-        packed = self.codec.encode(context)
+        encoded = packed = self.codec.encode(context)
+        if staging is not None:
+            # From here on nobody touches the device: the writers work beside it.
+            there = staging.flat(encoded)
+            self._on_device.put(key, there, staging)
+            lasts = self.max_bytes or self._disk is not None or self._remote is not None
+            packed = staging.download(there) if lasts else there
         self._keep(key, packed)
         if self._disk is not None:
             self._disk.put(key, packed, label or {})
         if self._remote is not None:
             self._remote.put(key, packed, label or {})
-        return self.codec.decode(packed) if self.codec.note else context
+        return self.codec.decode(encoded) if self.codec.note else context
 
     def drop(self, key: str) -> None:
         """Forget a context that turned out not to be what it should."""
         with self._lock:
             gone = self._entries.pop(key, {})
             self._bytes -= nbytes(gone)
+        self._on_device.drop(key)
         if self._disk is not None:
             self._disk.drop(key)
         if self._remote is not None:
             self._remote.drop(key)
 
     def clear(self) -> None:
-        """Forget everything that is in memory; the folder stays as it is."""
+        """Forget everything that is in memory, the device's too; the folder stays as it is."""
         with self._lock:
             self._entries.clear()
             self._bytes = 0
+        self._on_device.clear()
 
     def take_problem(self) -> str:
         """Why the folder cannot be written, the first time this is asked after it was found out; else ""."""
@@ -354,17 +412,22 @@ class PassageKVStore:
 
 @dataclass(frozen=True, slots=True)
 class _ContextsOfModel:
-    """A store with the fingerprint and label of one model bound to it."""
+    """A store with the fingerprint, the label and the device of one model bound to it."""
 
     store: PassageKVStore
     fingerprint: str
     label: Mapping[str, str]
+    staging: Staging | None
+
+    @property
+    def is_exact(self) -> bool:
+        return not self.store.codec.note
 
     def get(self, ids: Sequence[int]) -> Packed | None:
-        return self.store.get(self._key(ids), self.label, len(ids))
+        return self.store.get(self._key(ids), self.label, len(ids), self.staging)
 
     def put(self, ids: Sequence[int], packed: Packed) -> Packed:
-        return self.store.put(self._key(ids), packed, self.label, len(ids))
+        return self.store.put(self._key(ids), packed, self.label, len(ids), self.staging)
 
     def drop(self, ids: Sequence[int]) -> None:
         self.store.drop(self._key(ids))

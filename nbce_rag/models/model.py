@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from ..kv.staging import Staging
     from ..kv.store import ContextStore
 
 __all__ = ["Can", "Decoder", "Model", "Reading", "RowPrompt", "Rows", "Step", "TokenIds"]
@@ -164,6 +165,8 @@ class Model(Protocol):
         tokenizer: text into token ids and back.
         can: what it can do.
         device: where its log-probs are.
+        staging: moves contexts between a store and a device with memory of its own, beside what that
+            computes; None where they are taken from the processor's memory.
         batch_tokens: rows times length of one forward pass that suit this machine.
     """
 
@@ -185,6 +188,8 @@ class Model(Protocol):
     def can(self) -> Can: ...
     @property
     def device(self) -> torch.device: ...
+    @property
+    def staging(self) -> Staging | None: ...
     @property
     def batch_tokens(self) -> int: ...
 

@@ -14,15 +14,19 @@ operation is looked at on its way::
 
 A *wait* is a number that has to come to the processor before it can go on (`item`, `nonzero`, a mask as an
 index, a copy to the CPU) or ordinary memory that is copied to the device. A *kernel* is one operation of
-torch that is no view. Not seen: which kernels a GPU has and how they round, streams, memory, speed.
+torch that is no view. *Pinned* memory (`pin_memory`) is copied without a wait where that is asked for; what
+comes down so is garbage until an event behind the copy was waited for. *Streams* are held apart: what one has
+written another may use only behind an event of it (`torch.get_device_module("strict")`, as `torch.cuda` has
+them). Not seen: which kernels a GPU has and how they round, memory that is handed out again too early, speed.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -59,6 +63,7 @@ _LAUNCHES_NOTHING = {
     _ops.lift_fresh,
     _ops.new_empty,
 }
+_LIKE = {_ops.empty_like, _ops.zeros_like, _ops.new_empty, _ops.new_zeros}
 # Taken apart, attention is many kernels, and a product with a vector changes a shape in place.
 _WHOLE = {
     torch.nn.functional.scaled_dot_product_attention,
@@ -78,11 +83,13 @@ class Tally:
     Attributes:
         kernels: operations that were launched.
         waits: how often the processor waited, by (operation, where).
+        copies: copies between the device and pinned memory that were not waited for, by (direction, where).
     """
 
     def __init__(self) -> None:
         self.kernels = 0
         self.waits: Counter[tuple[str, str]] = Counter()
+        self.copies: Counter[tuple[str, str]] = Counter()
 
 
 class _OnDevice(Tensor):
@@ -103,6 +110,9 @@ class _OnDevice(Tensor):
         made.host = host
         return made
 
+    def record_stream(self, stream: Any) -> None:
+        """Nothing: memory is not handed out again here while anything holds it."""
+
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         return f"strict:{self.host!r}"
 
@@ -113,6 +123,92 @@ class _OnDevice(Tensor):
         if (device := StrictDevice.active) is None:
             raise RefusedError(f"{op}: the device is gone")
         return device.apply(op, args, kwargs or {})  # from threads that the mode does not reach
+
+
+class _Stream:
+    """A queue of operations; its clock says how far those of every stream are known to be done."""
+
+    def __init__(self, device: object = None) -> None:
+        self.count = 0
+        self.clock: dict[_Stream, int] = {}
+
+    def advance(self) -> int:
+        """One more operation; its number."""
+        self.count += 1
+        self.clock[self] = self.count
+        return self.count
+
+    def record_event(self, event: _Event | None = None) -> _Event:
+        event = event or _Event()
+        event.clock = dict(self.clock)
+        return event
+
+    def wait_event(self, event: _Event) -> None:
+        for stream, count in event.clock.items():
+            self.clock[stream] = max(count, self.clock.get(stream, 0))
+
+    def wait_stream(self, other: _Stream) -> None:
+        self.wait_event(other.record_event())
+
+    def synchronize(self) -> None:
+        self.record_event().synchronize()
+
+
+class _Event:
+    """A point in a stream."""
+
+    def __init__(self, **_: Any) -> None:
+        self.clock: dict[_Stream, int] = {}
+
+    def record(self, stream: _Stream | None = None) -> None:
+        (stream or _current_stream()).record_event(self)
+
+    def wait(self, stream: _Stream | None = None) -> None:
+        (stream or _current_stream()).wait_event(self)
+
+    def synchronize(self) -> None:
+        if StrictDevice.active is not None:
+            StrictDevice.active.waited("an event")
+        for delivery in _coming:
+            if self.clock.get(delivery.stream, 0) >= delivery.number:
+                delivery.arrive()
+
+
+class _Delivery:
+    """Numbers that the device was told to copy into pinned memory."""
+
+    def __init__(self, stream: _Stream, number: int, target: Tensor, numbers: Tensor) -> None:
+        self.stream, self.number, self.target, self.numbers = stream, number, target, numbers
+        self.place = target.untyped_storage().data_ptr()
+
+    def arrive(self) -> None:
+        """Now they are there."""
+        with suppress(ValueError):  # another thread was faster
+            _coming.remove(self)
+            with _disable_current_modes():
+                self.target.copy_(self.numbers)
+
+
+_coming: list[_Delivery] = []
+
+
+_main_stream = _Stream()
+_threads = threading.local()
+
+
+def _current_stream(device: object = None) -> _Stream:
+    stream: _Stream = getattr(_threads, "stream", _main_stream)
+    return stream
+
+
+@contextmanager
+def _stream(stream: _Stream) -> Iterator[None]:
+    before = _current_stream()
+    _threads.stream = stream
+    try:
+        yield
+    finally:
+        _threads.stream = before
 
 
 def is_supported() -> bool:
@@ -138,6 +234,9 @@ class StrictDevice(TorchDispatchMode):
 
     Args:
         float64: False refuses it, as Apple's devices do.
+
+    Attributes:
+        can_pin: False where the system has no more memory to pin.
     """
 
     active: StrictDevice | None = None
@@ -150,6 +249,9 @@ class StrictDevice(TorchDispatchMode):
         self._tallies: list[Tally] = []
         self._capturing = 0
         self._calls = _Calls(self)
+        self.can_pin = True
+        self._pinned: list[Tensor] = []  # held, so that no other memory is taken for theirs
+        self._written: dict[int, tuple[_Stream, int]] = {}  # by whom memory was written last
 
     @classmethod
     def _register(cls) -> None:
@@ -164,11 +266,16 @@ class StrictDevice(TorchDispatchMode):
             def is_autocast_enabled(self) -> bool:
                 return False
 
+            Stream, Event = _Stream, _Event
+            current_stream = staticmethod(_current_stream)
+            stream = staticmethod(_stream)
+
         backend_registration._setup_privateuseone_for_python_backend(NAME, Backend())
         cls._is_registered = True
 
     def __enter__(self) -> StrictDevice:
         StrictDevice.active = self
+        _threads.counts = True
         self._calls.__enter__()  # type: ignore[no-untyped-call]
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
@@ -181,6 +288,7 @@ class StrictDevice(TorchDispatchMode):
     @contextmanager
     def in_thread(self) -> Iterator[None]:
         """The device in another thread than the one of the block, which modes of torch belong to."""
+        _threads.counts = True
         with _Calls(self), _Dispatch(self):
             yield
 
@@ -214,7 +322,11 @@ class StrictDevice(TorchDispatchMode):
         stays = ours if target is None else torch.device(target).type == NAME
         if not ours and not stays:
             return op(*args, **kwargs)
-        self._judge(op, inputs, args, stays)
+        is_async = self._judge(op, inputs, args, kwargs, stays)
+        if is_async and op.overloadpacket is _ops.copy_ and not isinstance(args[0], _OnDevice):
+            return self._bring_down(args[0], args[1])
+        if is_async:
+            self._arrive(args[1] if op.overloadpacket is _ops.copy_ else args[0])
         on_host = tree_map(_host, kwargs)
         if target is not None:
             on_host["device"] = "cpu"
@@ -227,15 +339,63 @@ class StrictDevice(TorchDispatchMode):
             if argument.alias_info is not None and argument.alias_info.is_write
         ]
         if not written:
-            return tree_map(self._back, result) if stays else result
+            result = tree_map(self._back, result) if stays else result
+            if not _is_view(op):
+                self._note(leaf for leaf in tree_leaves(result) if isinstance(leaf, _OnDevice))
+            return result
+        self._note(tensor for tensor in written if isinstance(tensor, _OnDevice))
         if any(isinstance(tensor, _OnDevice) and tensor.shape != tensor.host.shape for tensor in written):
             raise NotImplementedError(f"{op} gives a tensor another shape in place")
         if not op._schema.returns:
             return None
         return written[0] if len(written) == 1 else tuple(written)
 
-    def _judge(self, op: Any, inputs: list[Tensor], args: Any, stays: bool) -> None:
+    def _note(self, tensors: Iterable[_OnDevice]) -> None:
+        """What the current stream has written with its last operation."""
+        stream = _current_stream()
+        for tensor in tensors:
+            self._written[tensor.host.untyped_storage().data_ptr()] = (stream, stream.count)
+
+    def _check_streams(self, op: Any, inputs: list[Tensor]) -> None:
+        stream = _current_stream()
+        for tensor in inputs:
+            if isinstance(tensor, _OnDevice) and tensor.numel():
+                writer, count = self._written.get(tensor.host.untyped_storage().data_ptr(), (stream, 0))
+                if writer is not stream and stream.clock.get(writer, 0) < count:
+                    self._refuse(f"{op}: another stream may be writing it")
+        stream.advance()
+
+    def _bring_down(self, target: Tensor, source: _OnDevice) -> Tensor:
+        """A copy that arrives some time."""
+        numbers = source.host.clone()
+        with _disable_current_modes():
+            target.fill_(85)
+        stream = _current_stream()
+        _coming.append(_Delivery(stream, stream.count, target, numbers))
+        return target
+
+    def _arrive(self, source: Tensor) -> None:
+        """What is still to come into pinned memory, for a stream that copies it on behind."""
+        place = source.untyped_storage().data_ptr()
+        for delivery in [one for one in _coming if one.place == place]:
+            if _current_stream().clock.get(delivery.stream, 0) < delivery.number:
+                self._refuse("pinned memory: another stream may be writing it")
+            delivery.arrive()
+
+    def pin(self, tensor: Tensor) -> Tensor:
+        """Take a tensor's memory for pinned."""
+        self._pinned.append(tensor)
+        return tensor
+
+    def is_pinned(self, tensor: Tensor) -> bool:
+        """Whether a tensor's memory is pinned."""
+        place = tensor.untyped_storage().data_ptr()
+        return any(one.untyped_storage().data_ptr() == place for one in self._pinned)
+
+    def _judge(self, op: Any, inputs: list[Tensor], args: Any, kwargs: dict[str, Any], stays: bool) -> bool:
+        """Raise or count; whether the operation is a copy that nobody waits for."""
         kind, name = op.overloadpacket, str(op.overloadpacket)
+        is_async = False
         foreign = [tensor for tensor in inputs if not isinstance(tensor, _OnDevice)]
         if kind in _COPIES:
             into_existing = kind is not _ops._to_copy
@@ -244,8 +404,15 @@ class StrictDevice(TorchDispatchMode):
             if isinstance(source, _OnDevice) != arrives and source.numel():
                 # A lone number, as in `tensor[0] = 1.0`, goes along with the launch.
                 is_argument = arrives and into_existing and source.dim() == 0
-                if not is_argument:
-                    self._wait(f"{name} to the {'device' if arrives else 'CPU'}")
+                direction = f"{name} to the {'device' if arrives else 'CPU'}"
+                there = source if arrives else (args[0] if into_existing else None)
+                is_asked = kwargs.get("non_blocking", len(args) > 2 and args[2])
+                is_async = bool(is_asked) and there is not None and self.is_pinned(there)
+                if is_async:
+                    for tally in self._tallies:
+                        tally.copies[direction, _where()] += 1
+                elif not is_argument:
+                    self._wait(direction)
         elif kind in _INDEXED and isinstance(args[0], _OnDevice):
             indexes = [index for index in args[1] if index is not None]
             values = args[2] if len(args) > 2 else None
@@ -256,18 +423,19 @@ class StrictDevice(TorchDispatchMode):
                 self._wait(f"{name} by an index on the CPU")
             if isinstance(values, Tensor) and not isinstance(values, _OnDevice) and values.dim():
                 self._refuse(f"{name}: values on the CPU")
+        elif kind in _LIKE:
+            pass  # only the shape is looked at, which tensors without numbers have too
         elif any(tensor.dim() for tensor in foreign):
             self._refuse(f"{name}: tensors of two devices")
         elif foreign and torch.Tag.pointwise not in op.tags:
             self._refuse(f"{name}: a lone number on the CPU, which only pointwise operations take")
         if kind in _ASKING:
             self._wait(name)
-        returns = op._schema.returns
-        is_view = bool(returns) and all(
-            r.alias_info is not None and not r.alias_info.is_write for r in returns
-        )
-        if not is_view and kind not in _LAUNCHES_NOTHING:
-            self.launch()
+        if not _is_view(op):
+            self._check_streams(op, inputs)
+            if kind not in _LAUNCHES_NOTHING:
+                self.launch()
+        return is_async
 
     def _back(self, leaf: Any) -> Any:
         if not isinstance(leaf, Tensor):
@@ -275,6 +443,11 @@ class StrictDevice(TorchDispatchMode):
         if leaf.dtype == torch.float64 and not self._float64:
             self._refuse("float64")
         return leaf if isinstance(leaf, _OnDevice) else _OnDevice(leaf)
+
+    def call(self, name: str, inputs: list[Tensor]) -> None:
+        """Judge and count a call that is one kernel."""
+        self._check_streams(name, inputs)
+        self.launch()
 
     def launch(self) -> None:
         """Count a kernel."""
@@ -287,6 +460,11 @@ class StrictDevice(TorchDispatchMode):
         where = _where()
         for tally in self._tallies:
             tally.waits[what, where] += 1
+
+    def waited(self, what: str) -> None:
+        """A wait by other means than an operation; threads that do not compute may wait as they like."""
+        if getattr(_threads, "counts", False):
+            self._wait(what)
 
     def _refuse(self, what: str) -> None:
         raise RefusedError(f"{what} ({_where()})")
@@ -309,6 +487,12 @@ class _Calls(TorchFunctionMode):
             device = kwargs.pop("device")
             return call(*args, **kwargs).to(device)
         first = args[0] if args else None
+        if call is torch.empty and kwargs.pop("pin_memory", False):
+            if not self._device.can_pin:
+                raise RuntimeError("CUDA error: out of memory")
+            return self._device.pin(call(*args, **kwargs))
+        if call is Tensor.pin_memory:
+            return self._device.pin(args[0].clone())
         if isinstance(first, _OnDevice):
             if call in (Tensor.__getitem__, Tensor.__setitem__):
                 args = (first, _as_tensors(args[1]), *args[2:])
@@ -327,9 +511,15 @@ class _Calls(TorchFunctionMode):
             return call(*args, **kwargs)
         if len(places) > 1:
             self._device.refuse(f"{call.__name__}: tensors of two devices")
-        self._device.launch()
+        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        self._device.call(call.__name__, inputs)
         with _disable_current_modes():
             return _OnDevice(call(*tree_map(_host, args), **tree_map(_host, kwargs)))
+
+
+def _is_view(op: Any) -> bool:
+    returns = op._schema.returns
+    return bool(returns) and all(r.alias_info is not None and not r.alias_info.is_write for r in returns)
 
 
 def _host(leaf: Any) -> Any:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from strict_device import RefusedError, StrictDevice, Tally, is_supported
-from tiny_models import FAMILIES, WITHOUT_BOS, build_model, build_tokenizer
+from strict_engine import PASSAGES, QUESTION, Folder, assert_same, engine, ids
+from tiny_models import FAMILIES
 
 from nbce_rag import NBCE, Answer, PassageKVStore, load_model
 from nbce_rag.benchmark.run import _plain
 from nbce_rag.decoding.decoder import LockstepDecoder
-from nbce_rag.engine.worker import Worker
 from nbce_rag.evaluation.methods.peers import PEERS
 from nbce_rag.fusion.registry import RULES
 from nbce_rag.fusion.truncation import nucleus
@@ -27,13 +25,6 @@ from nbce_rag.models.transformers.static_step import SPARE_COLUMNS, PlayedStep
 
 pytestmark = pytest.mark.skipif(not is_supported(), reason="this torch cannot make a device out of Python")
 
-PASSAGES = [
-    "The ferry is run by Ada. It sails at nine. It is blue.",
-    "The mill is run by Bob. It is old and has a wheel.",
-    "The tower was built by Cy. It leans. Nobody lives there.",
-    "The market opens at eight. Fish is sold there.",
-]
-QUESTION = "Who runs the ferry?"
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -53,60 +44,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     **{f"peer {name}": {"fusion": rule()} for name, rule in PEERS.items() if name != "cad"},
     "peer cad": {"fusion": PEERS["cad"](), "passages_per_row": 4},
 }
-Folder = Callable[[str], Path]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    made: dict[str, Path] = {}
-
-    def make(family: str) -> Path:
-        if family not in made:
-            tokenizer = build_tokenizer(bos=family not in WITHOUT_BOS)
-            made[family] = tmp_path_factory.mktemp(family)
-            build_model(family, len(tokenizer)).save_pretrained(made[family])
-            tokenizer.save_pretrained(made[family])
-        return made[family]
-
-    return make
-
-
-@pytest.fixture(autouse=True)
-def _device_where_answers_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A real device is there for all threads; this one has to be told of a model's own."""
-    work = Worker.work
-
-    def there(worker: Worker, stop: threading.Event) -> None:
-        device = StrictDevice.active
-        with contextlib.nullcontext() if device is None else device.in_thread():
-            work(worker, stop)
-
-    monkeypatch.setattr(Worker, "work", there)
-
-
-@pytest.fixture
-def strict() -> Iterator[StrictDevice]:
-    with StrictDevice(float64=False) as device:
-        yield device
-
-
-def engine(path: Path, device: str, **options: Any) -> NBCE:
-    loaded = load_model(path, device=device, dtype="float32", check=False)
-    return NBCE(loaded, **{"max_tokens": 10, "kv_store": False, **options})
-
-
-def ids(answer: Answer) -> list[int]:
-    return [token.id for token in answer.tokens]
-
-
-def assert_same(answer: Answer, expected: Answer) -> None:
-    assert ids(answer) == ids(expected)
-    for token, other in zip(answer.tokens, expected.tokens, strict=True):
-        assert token.logprob == pytest.approx(other.logprob, abs=1e-4)
-        assert token.weights == pytest.approx(other.weights, abs=1e-4)
-        assert token.gain == pytest.approx(other.gain, abs=1e-4)
-        assert token.entropies == pytest.approx(other.entropies, abs=1e-4)
-        assert [one for one, _ in token.top] == [one for one, _ in other.top]
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)

@@ -23,6 +23,8 @@ _AT_ONCE = 32
 class LlamaCppModel(LoadedGguf):
     """A causal language model of llama.cpp; make one with `nbce_rag.models.loading.load_model`."""
 
+    staging = None  # llama.cpp brings its bytes where they belong itself
+
     def cost(self, rows: int, tokens: int) -> int:
         """Cells and some to spare, a state a row of recurrent layers, and a few sets of log-probs."""
         cells = round(SPARE * tokens * self.token_bytes)

@@ -107,12 +107,21 @@ def use_grouped_attention(model: Any) -> bool:
 
 
 def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
-    """`sdpa_mask`, without a look at numbers on a GPU."""
+    """`sdpa_mask`, without a look at numbers on a GPU.
+
+    There, rows may be read whole from a common column on, and what stands before a row with them: each of
+    these tokens sees itself, since attention to nothing is not a number.
+    """
     padding = kwargs.get("attention_mask")
-    if padding is not None and padding.device.type != "cpu":
+    is_on_gpu = padding is not None and padding.device.type != "cpu"
+    if is_on_gpu:
         kwargs["allow_is_causal_skip"] = False
     mask: Tensor | None = sdpa_mask(*args, **kwargs)
-    return mask
+    if mask is None or not is_on_gpu or mask.shape[-2] == 1:
+        return mask
+    tokens, length = mask.shape[-2:]
+    columns = torch.arange(length, device=mask.device)
+    return mask | (columns == columns[length - tokens :, None])
 
 
 def _attention(

@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 
+from ...kv.staging import held_bytes
 from .devices import execution_device, free_bytes
 from .fingerprint import Fingerprint
 from .layers import Layout
+from .staging import DeviceStaging, has_own_memory
 from .tokenizer import TransformersTokenizer
 
 __all__ = ["LoadedModel", "Recorder"]
@@ -81,8 +83,16 @@ class LoadedModel:
         return self.layout.state_bytes
 
     def free(self) -> int:
-        """Bytes that can be allocated on the model's device now."""
-        return free_bytes(self.device)
+        """Bytes that can be allocated on the model's device now, with those that stores give up for it."""
+        device = self.device
+        return free_bytes(device) + held_bytes(device)
+
+    @cached_property
+    def staging(self) -> DeviceStaging | None:
+        """Moves contexts to the model's device and back; None where that has no memory of its own, or where
+        layers are on several."""
+        device = self.layout.device
+        return None if device is None or not has_own_memory(device) else DeviceStaging(device)
 
     @property
     def output_weight(self) -> torch.Tensor | None:

@@ -11,6 +11,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin, DummyLayer, LinearA
 
 from ...deadline import check_deadline
 from .memory import RowMemory, Run, run_of
+from .staging import on_device
 
 __all__ = ["RowCache"]
 
@@ -34,8 +35,8 @@ class _Columns(CacheLayerMixin):
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         check_deadline()  # at every layer, since a long passage is read in one pass
-        keys = self.memory.columns(self.layer, "keys", key_states, 2)
-        values = self.memory.columns(self.layer, "values", value_states, 2)
+        keys = self.memory.columns(self.layer, "keys", key_states)
+        values = self.memory.columns(self.layer, "values", value_states)
         end = self.length + key_states.shape[-2]
         keys[self.rows, :, self.length : end] = key_states
         values[self.rows, :, self.length : end] = value_states
@@ -43,7 +44,7 @@ class _Columns(CacheLayerMixin):
         return keys[self.rows, :, :end], values[self.rows, :, :end]
 
     def update_indexer(self, indexer_key_states: Tensor) -> Tensor:
-        index = self.memory.columns(self.layer, "index", indexer_key_states, 1)
+        index = self.memory.columns(self.layer, "index", indexer_key_states)
         end = self.index_length + indexer_key_states.shape[1]
         index[self.rows, self.index_length : end] = indexer_key_states
         self.index_length = end
@@ -186,5 +187,5 @@ class RowCache(Cache):
     def _begins_on(self, device: torch.device) -> Tensor:
         """[R, 1] first columns; the rows' indexes are brought to the device where they are no run."""
         begins = self.memory.begins_on(device)
-        rows = self.rows if isinstance(self.rows, slice) else self.rows.to(device)
+        rows = self.rows if isinstance(self.rows, slice) else on_device(self.rows, device)
         return begins[rows][:, None]

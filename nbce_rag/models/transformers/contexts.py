@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ...deadline import check_deadline
-from ...kv.context import Packed
+from ...kv.context import Packed, kinds
 from ...kv.store import ContextStore
 from ..model import TokenIds
 from .base import LoadedModel
@@ -20,8 +20,9 @@ from .caches import row_cache
 from .forward import row_arguments
 from .layers import Layout
 from .memory import RowMemory
+from .staging import on_device
 
-__all__ = ["read_contexts"]
+__all__ = ["keep_context", "read_anew", "read_contexts", "stored_contexts"]
 
 _STATE_BYTES = 1 << 20  # of states a token, at most; a shorter context is read again sooner than it is stored
 
@@ -41,6 +42,34 @@ def read_contexts(
     Returns:
         (packed contexts by ids, the ids that came from the store).
     """
+    by_ids, unread = stored_contexts(model, contexts, store)
+    reused = set(by_ids)
+    return {**by_ids, **read_anew(model, unread, store, batch_tokens)}, reused
+
+
+def read_anew(
+    model: LoadedModel, contexts: Sequence[TokenIds], store: ContextStore | None, batch_tokens: int
+) -> dict[TokenIds, Packed]:
+    """What the layers keep of distinct contexts that no store has; arguments as in `read_contexts`."""
+    by_ids: dict[TokenIds, Packed] = {}
+    for chunk in _chunks(sorted(contexts, key=len), batch_tokens):
+        check_deadline()
+        for ids, packed in zip(chunk, _prefill(model, chunk), strict=True):
+            by_ids[ids] = keep_context(model, ids, packed, store)
+    return by_ids
+
+
+def stored_contexts(
+    model: LoadedModel, contexts: Iterable[TokenIds], store: ContextStore | None
+) -> tuple[dict[TokenIds, Packed], list[TokenIds]]:
+    """What a store has of contexts, on its way to a GPU, and the distinct ones that are to be read.
+
+    Args:
+        model, contexts, store: as in `read_contexts`.
+
+    Returns:
+        (packed contexts by ids, the ids of the others in order).
+    """
     by_ids: dict[TokenIds, Packed] = {}
     unread: list[TokenIds] = []
     for ids in dict.fromkeys(contexts):
@@ -53,14 +82,14 @@ def read_contexts(
         if packed is None:
             unread.append(ids)
         else:
-            by_ids[ids] = _on_devices(model.layout, packed)
-    reused = set(by_ids)
-    for chunk in _chunks(sorted(unread, key=len), batch_tokens):
-        check_deadline()
-        for ids, packed in zip(chunk, _prefill(model, chunk), strict=True):
-            worth = model.state_bytes <= _STATE_BYTES * len(ids)
-            by_ids[ids] = store.put(ids, packed) if store is not None and worth else packed
-    return by_ids, reused
+            by_ids[ids] = packed if model.staging is not None else _on_devices(model.layout, packed)
+    return by_ids, unread
+
+
+def keep_context(model: LoadedModel, ids: TokenIds, packed: Packed, store: ContextStore | None) -> Packed:
+    """A context that was read, as the store gives it from now on where it is worth storing."""
+    worth = model.state_bytes <= _STATE_BYTES * len(ids)
+    return store.put(ids, packed) if store is not None and worth else packed
 
 
 def _prefill(model: LoadedModel, chunk: Sequence[TokenIds]) -> list[Packed]:
@@ -82,11 +111,11 @@ def _prefill(model: LoadedModel, chunk: Sequence[TokenIds]) -> list[Packed]:
         arguments = row_arguments(model, cache, longest) | {"attention_mask": mask}
     with model.lock, torch.no_grad():
         # The model without its output layer: nobody asks what follows a passage.
-        model.model.base_model(input_ids=ids.to(model.device), use_cache=True, **arguments)
+        model.model.base_model(input_ids=on_device(ids, model.device), use_cache=True, **arguments)
         cache.advance(longest)
     # Copies, so that the store does not keep the whole padded batch alive.
     return [
-        memory.cut(row, begin + len(tokens))
+        memory.cut(row, begin + len(tokens), model.staging)
         for row, (tokens, begin) in enumerate(zip(chunk, in_front, strict=True))
     ]
 
@@ -106,9 +135,7 @@ def _chunks(contexts: Sequence[TokenIds], batch_tokens: int) -> Iterator[list[To
 def _fits(packed: Packed, tokens: int, layout: Layout) -> bool:
     """Whether a stored context has the names, shapes and dtypes that the model would give."""
     shapes = {name: (shape, dtype) for name, shape, dtype in layout.shapes(tokens)}
-    return packed.keys() == shapes.keys() and all(
-        (tuple(tensor.shape), tensor.dtype) == shapes[name] for name, tensor in packed.items()
-    )
+    return dict(kinds(packed)) == shapes
 
 
 def _on_devices(layout: Layout, packed: Packed) -> Packed:

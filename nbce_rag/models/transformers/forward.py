@@ -12,8 +12,9 @@ from torch import Tensor
 from ...errors import NumericalError
 from .base import LoadedModel
 from .cache import RowCache
+from .staging import on_device
 
-__all__ = ["forward", "row_arguments", "write_ids"]
+__all__ = ["check_numbers", "forward", "row_arguments", "write_ids"]
 
 _WRITTEN = 16  # tokens a row that are written rather than copied
 
@@ -48,7 +49,7 @@ def forward(
     arguments: dict[str, Any] = row_arguments(model, cache, tokens)
     whole = positions is None or "logits_to_keep" not in inspect.signature(model.model.forward).parameters
     if not whole and positions is not None:
-        arguments["logits_to_keep"] = positions.to(device)
+        arguments["logits_to_keep"] = on_device(positions, device)
     if hidden is not None:
         arguments["output_hidden_states"] = True
     with model.lock, torch.no_grad():
@@ -56,15 +57,21 @@ def forward(
         cache.advance(tokens)
         logits = output.logits
         if whole and positions is not None:
-            logits = logits[:, positions.to(device)]
+            logits = logits[:, on_device(positions, device)]
         log_probs = _log_softmax(logits)
+    if checked:
+        check_numbers(model, log_probs)
+    return log_probs, None if hidden is None else output.hidden_states[-1][:, on_device(hidden, device)]
+
+
+def check_numbers(model: LoadedModel, log_probs: Tensor) -> None:
+    """Raises NumericalError where log-probs [..., V] are NaN; a GPU is waited for."""
     # One NaN in a row's logits makes its whole log-softmax NaN, so one value a row tells.
-    if checked and bool(log_probs[..., 0].isnan().any()):
+    if bool(log_probs[..., 0].isnan().any()):
         raise NumericalError(
             f"{model.name!r} gave NaN instead of probabilities (dtype {model.dtype}); "
             "load it with dtype='float32', or check its weights."
         )
-    return log_probs, None if hidden is None else output.hidden_states[-1][:, hidden.to(device)]
 
 
 def row_arguments(model: LoadedModel, cache: RowCache, tokens: int) -> dict[str, Any]:
@@ -79,10 +86,9 @@ def row_arguments(model: LoadedModel, cache: RowCache, tokens: int) -> dict[str,
 
 
 def _on(device: torch.device, ids: Tensor) -> Tensor:
-    """Token ids [R, T] on a device. Those of a step are written there, since a GPU is waited for when
-    ordinary memory is copied to it."""
+    """Token ids [R, T] on a device. Those of a step are written there by what launches take along."""
     if device.type == "cpu" or ids.device.type != "cpu" or ids.shape[1] > _WRITTEN:
-        return ids.to(device)
+        return on_device(ids, device)
     there = torch.empty(ids.shape, dtype=torch.long, device=device)
     write_ids(there, ids)
     return there

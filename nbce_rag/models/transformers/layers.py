@@ -12,7 +12,7 @@ from math import prod
 
 import torch
 
-__all__ = ["LayerKind", "Layout", "Part", "kept_tokens"]
+__all__ = ["Block", "LayerKind", "Layout", "Part", "kept_tokens"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,24 @@ class Part:
         if self.tokens is None:
             return self.shape
         return (*self.shape[: self.tokens], tokens, *self.shape[self.tokens + 1 :])
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Columns of several layers that are alike, so that they can lie in one tensor and be moved in one go.
+
+    Attributes:
+        part: what each of them is.
+        members: (layer, name) of each, in order.
+    """
+
+    part: Part
+    members: tuple[tuple[int, str], ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """As a packed context names them."""
+        return tuple(f"{layer}.{name}" for layer, name in self.members)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +115,20 @@ class Layout:
             for name, part in kind.parts.items():
                 yield number, name, part
 
+    def blocks(self) -> tuple[Block, ...]:
+        """The columns of all layers: those of one shape, dtype, device and window together."""
+        alike: dict[tuple[Part, int | None], list[tuple[int, str]]] = {}
+        for number, name, part in self.parts():
+            if part.tokens is not None:
+                alike.setdefault((part, self._window(number, name)), []).append((number, name))
+        return tuple(Block(part, tuple(members)) for (part, _), members in alike.items())
+
+    @property
+    def device(self) -> torch.device | None:
+        """The one device that all parts are on; None where there are several, or nothing is kept."""
+        devices = {part.device for _, _, part in self.parts()}
+        return devices.pop() if len(devices) == 1 else None
+
     @property
     def token_bytes(self) -> int:
         """Bytes of one token in all layers."""
@@ -108,8 +140,12 @@ class Layout:
         return sum(part.nbytes for _, _, part in self.parts() if part.tokens is None)
 
     def length(self, layer: int, name: str, tokens: int) -> int:
-        """Tokens of a context that a layer's columns keep; an indexer's keys have no window."""
-        return kept_tokens(tokens, None if name == "index" else self.layers[layer].window)
+        """Tokens of a context that a layer's columns keep."""
+        return kept_tokens(tokens, self._window(layer, name))
+
+    def _window(self, layer: int, name: str) -> int | None:
+        """An indexer's keys have none."""
+        return None if name == "index" else self.layers[layer].window
 
     def shapes(self, tokens: int) -> Iterator[tuple[str, tuple[int, ...], torch.dtype]]:
         """(name, shape, dtype) of every tensor of a packed context of so many tokens."""

@@ -21,6 +21,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from .staging import on_device
+
 __all__ = ["SHORTLIST", "QuestionEstimate", "worth_estimating"]
 
 SHORTLIST = 1024
@@ -46,14 +48,26 @@ class QuestionEstimate:
         self, weight: Tensor, hidden: Tensor, log_probs: Tensor, targets: Tensor, contexts: Iterable[int]
     ) -> None:
         likely = log_probs.topk(min(SHORTLIST, log_probs.shape[-1]), dim=-1).indices.flatten()
-        given = torch.tensor([*contexts], dtype=torch.long, device=likely.device)
-        shortlist = torch.unique(torch.cat([likely, targets, given]))
-        self._weight = weight[shortlist]
+        others = on_device(torch.tensor([*contexts], dtype=torch.long), likely.device)
+        shortlist, bias = _distinct(torch.cat([likely, targets, others]))
+        self._weight, self._bias = weight[shortlist], bias
         self._target_weight = weight[targets]
-        self._covered = log_probs[:, shortlist].exp().sum(-1).clamp(max=1.0).log()
+        self._covered = (log_probs[:, shortlist] + bias).exp().sum(-1).clamp(max=1.0).log()
         self.row_0 = log_probs.gather(-1, targets[:, None])[:, 0]
 
     def rows(self, hidden: Tensor) -> Tensor:
         """[R, Q, H] hidden states of rows to [R, Q] log-probs of the question's tokens, nats."""
-        normaliser = (hidden @ self._weight.T).float().logsumexp(-1) - self._covered
+        normaliser = ((hidden @ self._weight.T).float() + self._bias).logsumexp(-1) - self._covered
         return (hidden * self._target_weight).sum(-1).float() - normaliser
+
+
+def _distinct(tokens: Tensor) -> tuple[Tensor, Tensor | float]:
+    """(tokens in order, what is added to their logits so that each counts once).
+
+    A GPU would have to be waited for to know how many there are; so there repeats stay, and count as nothing.
+    """
+    if tokens.device.type == "cpu":
+        return torch.unique(tokens), 0.0
+    tokens = tokens.sort().values
+    is_repeat = torch.cat([torch.zeros_like(tokens[:1], dtype=torch.bool), tokens[1:] == tokens[:-1]])
+    return tokens, torch.zeros_like(tokens, dtype=torch.float32).masked_fill(is_repeat, -torch.inf)

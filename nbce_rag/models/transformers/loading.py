@@ -10,6 +10,7 @@ import inspect
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from .model import TransformersModel
 from .packing import pack_linear_layers
 from .probe import probe
 from .quantised import arrange_weights, missing_package, quantisation, unpacked_at_once
+from .staging import has_own_memory
 from .static_step import is_capturable, record_cuda_graph
 from .thresholds import most_tokens
 from .tokenizer import TransformersTokenizer
@@ -119,9 +121,10 @@ def load_model(
             and not unpacked_at_once(method, target)
         ):
             kind = "auto"
+        # Quantised weights stay where they are made; others need no second copy on the way to a GPU.
+        at_once = bool(method) or (has_own_memory(target) and find_spec("accelerate") is not None)
         plan = {
-            # Quantised weights stay where they are made.
-            "device_map": {"": target} if method and device_map is None else device_map,
+            "device_map": {"": target} if at_once and device_map is None else device_map,
             "quantization_config": quantization_config,
             "attn_implementation": attn_implementation,
         }
@@ -154,7 +157,7 @@ def load_model(
         for parameter in loaded.parameters():
             parameter.data = parameter.data.clone()
     elif is_plain:
-        loaded.to(target)
+        loaded.to(target)  # an adapter, or all where nothing could be read straight to there
     files = weight_files(path, hub)
     weights = weights_hash([*files, *(laid.files if laid else ())]) if files else None
     ready = wrap_model(loaded, tokenizer, name=name, weights=weights, check=check)

@@ -10,6 +10,9 @@ All rows of a step end at one column, so that one write per layer serves every r
 Row r starts at column `begins[r]`; a token in column c has position c - begins[r]. Nothing is concatenated
 while decoding: a step writes one column. A recurrent layer's state has no columns, so that no padding ever
 enters it.
+
+Columns of layers that are alike lie in one tensor, so that contexts are laid into rows, and rows copied, in
+one go instead of layer by layer.
 """
 
 from __future__ import annotations
@@ -20,7 +23,9 @@ import torch
 from torch import Tensor
 
 from ...kv.context import Packed
+from ...kv.flat import FlatContext
 from .layers import Layout, Part
+from .staging import DeviceStaging, on_device
 
 __all__ = ["RowMemory", "Run", "run_of"]
 
@@ -49,6 +54,8 @@ class RowMemory:
     Attributes:
         layers: tensors by name, a dictionary a layer: columns [rows, ..., capacity, ...] and states
             [rows, ...], each allocated when first written.
+        blocks: columns of layers that are alike, [layers, rows, ..., capacity, ...] by their place among
+            `Layout.blocks`; what `layers` has are views of them.
     """
 
     def __init__(self, begins: Sequence[int], capacity: int, layout: Layout) -> None:
@@ -56,6 +63,9 @@ class RowMemory:
         self.capacity = capacity
         self.layout = layout
         self.layers: list[dict[str, Tensor]] = [{} for _ in layout.layers]
+        self.blocks: dict[int, Tensor] = {}
+        self._kinds = layout.blocks()
+        self._places = {member: place for place, kind in enumerate(self._kinds) for member in kind.members}
         self._begins: dict[torch.device, Tensor] = {}
         self._marks: list[dict[str, Tensor]] = [{} for _ in layout.layers]
 
@@ -65,24 +75,32 @@ class RowMemory:
     def begins_on(self, device: torch.device) -> Tensor:
         """`begins` on a device, where it is brought once."""
         if device not in self._begins:
-            self._begins[device] = self.begins.to(device)
+            self._begins[device] = on_device(self.begins, device)
         return self._begins[device]
 
-    def columns(self, layer: int, name: str, like: Tensor, tokens: int) -> Tensor:
+    def columns(self, layer: int, name: str, like: Tensor) -> Tensor:
         """A layer's columns [rows, ..., capacity, ...].
 
         Args:
             layer, name: which.
-            like: such columns, of other rows or of one row without their dimension.
-            tokens: the dimension of the result that counts tokens.
+            like: a tensor of their dtype and device.
         """
-        tensors = self.layers[layer]
-        if name not in tensors:
-            shape = [len(self), *like.shape[-tokens - 1 :]]
-            shape[tokens] = self.capacity
+        if name not in self.layers[layer]:
+            self._block(self._places[layer, name], like)
+        return self.layers[layer][name]
+
+    def _block(self, place: int, like: Tensor) -> Tensor:
+        if place not in self.blocks:
+            kind = self._kinds[place]
             # Zeros, not garbage: a masked column still multiplies its value by a weight of zero.
-            tensors[name] = like.new_zeros(shape)
-        return tensors[name]
+            block = like.new_zeros(len(kind.members), len(self), *kind.part.of(self.capacity))
+            self._set_block(place, block)
+        return self.blocks[place]
+
+    def _set_block(self, place: int, block: Tensor) -> None:
+        self.blocks[place] = block
+        for (layer, name), columns in zip(self._kinds[place].members, block.unbind(0), strict=True):
+            self.layers[layer][name] = columns
 
     def states(self, layer: int) -> dict[str, Tensor]:
         """A layer's states [rows, ...]; of zeros, from which a row without any context starts."""
@@ -102,37 +120,75 @@ class RowMemory:
         """
         end = int(self.begins[row]) + tokens
         for number, name, part in self.layout.parts():
-            tensor = context[f"{number}.{name}"]
             if part.tokens is None:
-                self.states(number)[name][row] = tensor
+                self.states(number)[name][row] = context[f"{number}.{name}"]
+        for place, kind in enumerate(self._kinds):
+            dim = kind.part.tokens
+            assert dim is not None
+            stack = context.stack(kind.names) if isinstance(context, FlatContext) else None
+            if stack is not None:
+                count = stack.shape[dim + 1]
+                self._block(place, stack)[:, row].narrow(dim + 1, end - count, count).copy_(stack)
                 continue
-            count = tensor.shape[part.tokens]
-            columns = self.columns(number, name, tensor, part.tokens + 1)[row]
-            columns.narrow(part.tokens, end - count, count).copy_(tensor)
+            for (layer, name), key in zip(kind.members, kind.names, strict=True):
+                tensor = context[key]
+                count = tensor.shape[dim]
+                columns = self.columns(layer, name, tensor)[row]
+                columns.narrow(dim, end - count, count).copy_(tensor)
 
-    def cut(self, row: int, end: int) -> Packed:
-        """Copies of what a row keeps before a column, as `place` takes them."""
-        begin = int(self.begins[row])
-        packed: dict[str, Tensor] = {}
-        for number, name, part in self.layout.parts():
-            tensor = self.layers[number][name][row]
-            if part.tokens is not None:
-                kept = self.layout.length(number, name, end - begin)
-                tensor = tensor.narrow(part.tokens, end - kept, kept)
-            packed[f"{number}.{name}"] = tensor.clone()
-        return packed
+    def cut(self, row: int, end: int, staging: DeviceStaging | None = None) -> Packed:
+        """Copies of what a row keeps before a column, as `place` takes them.
 
-    def copied(self, rows: Tensor) -> RowMemory:
-        """Memory of the given rows [R'] (indexes, in order, repeats allowed), from the first column on that
-        one of them has."""
-        first = int(self.begins[rows].min())
-        copy = RowMemory((self.begins[rows] - first).tolist(), self.capacity - first, self.layout)
+        Args:
+            row, end: which.
+            staging: of the device; into one buffer then.
+        """
+        tokens = end - int(self.begins[row])
+        parts: dict[str, Tensor] = {}
+        stacks: dict[tuple[str, ...], Tensor] = {}
+        for place, kind in enumerate(self._kinds):
+            dim = kind.part.tokens
+            assert dim is not None
+            count = self.layout.length(*kind.members[0], tokens)
+            stacks[kind.names] = self.blocks[place][:, row].narrow(dim + 1, end - count, count)
+            parts.update(zip(kind.names, stacks[kind.names].unbind(0), strict=True))
         for number, name, part in self.layout.parts():
-            tensor = self.layers[number].get(name)
-            if tensor is not None:
-                if part.tokens is not None and first:
-                    tensor = tensor.narrow(part.tokens + 1, first, copy.capacity)
-                copy.layers[number][name] = tensor.index_select(0, rows.to(tensor.device))
+            if part.tokens is None:
+                parts[f"{number}.{name}"] = self.layers[number][name][row]
+        if staging is None:
+            names = (f"{number}.{name}" for number, name, _ in self.layout.parts())
+            return {name: parts[name].clone() for name in names}
+        what = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in parts.items()}
+        flat = FlatContext(staging.memory(what), what)
+        for block, columns in stacks.items():
+            stack = flat.stack(block)
+            assert stack is not None
+            stack.copy_(columns)
+        for name in what.keys() - {name for block in stacks for name in block}:
+            flat[name].copy_(parts[name])
+        return flat
+
+    def copied(self, rows: Sequence[int]) -> RowMemory:
+        """Memory of the given rows (in order, repeats allowed), from the first column on that one of them
+        has."""
+        chosen = torch.tensor(list(rows))
+        begins = self.begins[chosen]
+        first = int(begins.min())
+        copy = RowMemory((begins - first).tolist(), self.capacity - first, self.layout)
+        indexes: dict[torch.device, Tensor] = {}
+
+        def copied_rows(tensor: Tensor, dim: int) -> Tensor:
+            if tensor.device not in indexes:
+                indexes[tensor.device] = on_device(chosen, tensor.device)
+            return tensor.index_select(dim, indexes[tensor.device])
+
+        for place, block in self.blocks.items():
+            dim = self._kinds[place].part.tokens
+            assert dim is not None
+            copy._set_block(place, copied_rows(block.narrow(dim + 2, first, copy.capacity), 1))
+        for number, name, part in self.layout.parts():
+            if part.tokens is None and name in self.layers[number]:
+                copy.layers[number][name] = copied_rows(self.layers[number][name], 0)
         return copy
 
     def joined(self, other: RowMemory, shifts: tuple[int, int], capacity: int) -> RowMemory:
@@ -141,22 +197,26 @@ class RowMemory:
         begins = [*(self.begins + shifts[0]).tolist(), *(other.begins + shifts[1]).tolist()]
         joined = RowMemory(begins, capacity, self.layout)
         in_place = shifts == (0, 0) and capacity == self.capacity == other.capacity
-        for number, name, part in self.layout.parts():
-            mine, others = self.layers[number].get(name), other.layers[number].get(name)
-            if mine is None or others is None:
+        for place in self.blocks.keys() & other.blocks.keys():
+            mine, others = self.blocks[place], other.blocks[place]
+            if in_place:
+                joined._set_block(place, torch.cat([mine, others], 1))
                 continue
-            if part.tokens is None or in_place:
-                joined.layers[number][name] = torch.cat([mine, others])
-                continue
-            dim = part.tokens + 1
-            columns = joined.columns(number, name, mine, dim)
-            for tensor, shift, place in (
-                (mine, shifts[0], columns[: len(self)]),
-                (others, shifts[1], columns[len(self) :]),
+            tokens = self._kinds[place].part.tokens
+            assert tokens is not None
+            dim = tokens + 2
+            columns = joined._block(place, mine)
+            for tensor, shift, target in (
+                (mine, shifts[0], columns[:, : len(self)]),
+                (others, shifts[1], columns[:, len(self) :]),
             ):
                 first = max(0, -shift)
                 count = min(tensor.shape[dim] - first, capacity - shift - first)
-                place.narrow(dim, shift + first, count).copy_(tensor.narrow(dim, first, count))
+                target.narrow(dim, shift + first, count).copy_(tensor.narrow(dim, first, count))
+        for number, name, part in self.layout.parts():
+            states = [memory.layers[number].get(name) for memory in (self, other)]
+            if part.tokens is None and states[0] is not None and states[1] is not None:
+                joined.layers[number][name] = torch.cat([states[0], states[1]])
         return joined
 
     def mark(self, rows: Run) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 from ...kv.store import ContextStore
 from ..model import Can, Reading, RowPrompt, TokenIds
@@ -12,6 +12,7 @@ from .contexts import read_contexts
 from .layers import Layout
 from .reading import open_rows
 from .rows import CachedRows
+from .staging import with_room
 
 __all__ = ["TransformersModel", "rows_cost"]
 
@@ -45,15 +46,24 @@ class TransformersModel(LoadedModel):
         batch_tokens: int | None = None,
     ) -> tuple[CachedRows, list[Reading]]:
         """See `nbce_rag.models.model.Model.open`."""
-        return open_rows(self, prompts, room, store, batch_tokens or self.batch_tokens)
+        most = batch_tokens or self.batch_tokens
+        tokens = max(prompt.longest for prompt in prompts) + room
+        # Rows are copied where some join or leave.
+        needed = 2 * self.cost(sum(len(prompt.contexts) for prompt in prompts), tokens)
+        needed += sum(self.context_bytes(len(ids)) for prompt in prompts for ids in prompt.contexts)
+        needed += most * self.activation_bytes
+        return with_room(self.layout.device, needed, lambda: open_rows(self, prompts, room, store, most))
 
     def read(
         self, contexts: Iterable[TokenIds], store: ContextStore, batch_tokens: int | None = None
     ) -> None:
         """See `nbce_rag.models.model.Model.read`."""
+        most = batch_tokens or self.batch_tokens
         unread = [ids for ids in contexts if ids and ids not in store]
         for first in range(0, len(unread), _AT_ONCE):  # what was read is let go of before more is
-            read_contexts(self, unread[first : first + _AT_ONCE], store, batch_tokens or self.batch_tokens)
+            some = unread[first : first + _AT_ONCE]
+            needed = most * self.activation_bytes + sum(self.context_bytes(len(ids)) for ids in some)
+            with_room(self.layout.device, needed, partial(read_contexts, self, some, store, most))
 
 
 def rows_cost(layout: Layout, vocab_size: int, rows: int, tokens: int) -> int:

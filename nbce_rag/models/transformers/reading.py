@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
+from itertools import chain
 
+import torch
 from torch import Tensor
 
 from ...errors import warn
 from ...kv.store import ContextStore
-from ..model import Reading, RowPrompt
+from ..model import Reading, RowPrompt, TokenIds
+from .attention import NAME
 from .base import LoadedModel
 from .cache import RowCache
-from .contexts import read_contexts
-from .forward import forward
+from .contexts import keep_context, read_anew, stored_contexts
+from .forward import check_numbers, forward
 from .memory import RowMemory
 from .rows import CachedRows, Recording
 from .state_rows import StateRows
@@ -20,6 +23,8 @@ from .static_step import PlayedStep, can_be_static
 from .suffix import read_suffix
 
 __all__ = ["open_rows"]
+
+_SHORT = 128  # tokens of a context that is read with its suffix on a GPU, at most
 
 
 def open_rows(
@@ -31,7 +36,12 @@ def open_rows(
 ) -> tuple[CachedRows, list[Reading]]:
     """See `nbce_rag.models.model.Model.open`."""
     contexts = [ids for prompt in prompts for ids in prompt.contexts]
-    packed, reused = read_contexts(model, contexts, store, batch_tokens)
+    packed, unread = stored_contexts(model, contexts, store)
+    reused = set(packed)
+    heads = _heads(model, prompts, set(unread), store)
+    # All that is read apart, before the rows that it is laid into are there.
+    apart = {ids for prompt, some in zip(prompts, heads, strict=True) for ids in _apart(prompt, some)}
+    packed |= read_anew(model, [ids for ids in unread if ids in apart], store, batch_tokens)
     longest = max(prompt.longest for prompt in prompts)
     lengths = [len(ids) + len(prompt.suffix) for prompt in prompts for ids in prompt.contexts]
     # All rows end at one column, where the longest prompt ends; or begin at one.
@@ -39,18 +49,27 @@ def open_rows(
     begins = [end - length for end, length in zip(ends, lengths, strict=True)]
     capacity = longest + max(room, *(len(prompt.refusal) for prompt in prompts))
     memory = RowMemory(begins, capacity, model.layout)
-    for row, ids in enumerate(contexts):
-        if ids:
+    for row, (ids, head) in enumerate(zip(contexts, chain.from_iterable(heads), strict=True)):
+        if ids and not head:
             memory.place(row, packed[ids], len(ids))
     del packed
     readings: list[Reading] = []
     first = 0
-    for prompt in prompts:
+    for prompt, some in zip(prompts, heads, strict=True):
         rows = range(first, first + len(prompt.contexts))
         first = rows.stop
-        spared = tuple(len(ids) if ids in reused else 0 for ids in prompt.contexts)
+        spared = tuple(
+            len(ids) if ids in reused and not head else 0
+            for ids, head in zip(prompt.contexts, some, strict=True)
+        )
         starts = [ends[row] - len(prompt.suffix) for row in rows]
-        readings.append(read_suffix(model, memory, rows, starts, prompt, batch_tokens, spared))
+        readings.append(read_suffix(model, memory, rows, starts, prompt, batch_tokens, spared, some))
+        for row, start, ids, head in zip(rows, starts, prompt.contexts, some, strict=True):
+            if head and store is not None and ids and ids not in reused:
+                keep_context(model, ids, memory.cut(row, start, model.staging), store)
+    if model.staging is not None:
+        # Once for all, when everything is launched.
+        check_numbers(model, torch.cat([reading.log_probs for reading in readings]))
 
     def read(cache: RowCache, ids: Tensor) -> Tensor:
         # A GPU is not waited for at every step; NaN shows in what the rows come to.
@@ -58,6 +77,36 @@ def open_rows(
 
     rows_of = StateRows if model.layout.has_states else CachedRows
     return rows_of(memory, ends, ends, read, _recording(model)), readings
+
+
+def _heads(
+    model: LoadedModel, prompts: Sequence[RowPrompt], unread: Set[TokenIds], store: ContextStore | None
+) -> list[list[int]]:
+    """Of each prompt's rows: in how many columns before the suffix they are read in one pass with it; 0 where
+    their context is read, or was, before.
+
+    A GPU takes longer to be asked for a pass over short contexts, such as sentences, than it takes to do it.
+    Not where a store rounds what it keeps: then the suffix has to see what it will see the next time.
+    """
+    if not _reads_at_once(model) or not (store is None or store.is_exact):
+        return [[0] * len(prompt.contexts) for prompt in prompts]
+    heads = []
+    for prompt in prompts:
+        head = max((len(ids) for ids in prompt.contexts if ids in unread), default=0)
+        short = head if head <= _SHORT else 0
+        heads.append([short if len(ids) <= short else 0 for ids in prompt.contexts])
+    return heads
+
+
+def _apart(prompt: RowPrompt, heads: Sequence[int]) -> list[TokenIds]:
+    """The contexts that are not read in one pass with the suffix."""
+    return [ids for ids, head in zip(prompt.contexts, heads, strict=True) if not head]
+
+
+def _reads_at_once(model: LoadedModel) -> bool:
+    """Whether rows may begin within a pass, behind tokens that nobody sees."""
+    own = getattr(model.model.config, "_attn_implementation", None) == NAME
+    return model.staging is not None and can_be_static(model.layout) and own
 
 
 def _recording(model: LoadedModel) -> Recording | None:

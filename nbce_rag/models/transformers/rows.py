@@ -8,7 +8,8 @@ let go of when rows are copied, so that a batch in which questions come and go d
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Self
+from functools import partial
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,10 +20,12 @@ from ..row_numbers import check_rows, distinct_rows, stepped_rows
 from .cache import RowCache
 from .caches import row_cache
 from .memory import RowMemory
+from .staging import on_device, with_room
 from .static_step import SPARE_COLUMNS, PlayedStep
 
 __all__ = ["CachedRows", "Forward", "Recording", "in_order"]
 
+T = TypeVar("T")
 Forward = Callable[[RowCache, Tensor], Tensor]
 """A pass of new tokens [R, T] over a cache; log-probs [R, T, V]."""
 Recording = Callable[[RowMemory], PlayedStep | None]
@@ -76,13 +79,19 @@ class CachedRows:
         for place, row in enumerate(chosen):
             places_by_end.setdefault(self._ends[row], []).append(place)
         parts = [
-            self._forward(row_cache(self.memory, [chosen[place] for place in places], end), ids[places])
+            self._with_room(partial(self._read, [chosen[place] for place in places], end, ids[places]))
             for end, places in places_by_end.items()
         ]
         # Only now: what a pass that failed has written is written over.
         for row in chosen:
             self._ends[row] += ids.shape[1]
         return in_order(parts, places_by_end.values())
+
+    def _read(self, rows: list[int], end: int, ids: Tensor) -> Tensor:
+        return self._forward(row_cache(self.memory, rows, end), ids)
+
+    def _with_room(self, work: Callable[[], T]) -> T:
+        return with_room(self.memory.layout.device, 0, work)
 
     def _play(self, ids: Tensor, chosen: list[int]) -> Tensor | None:
         """A step of all rows by one token as it was recorded; None where there is no such recording."""
@@ -112,7 +121,7 @@ class CachedRows:
     def keep(self, rows: Sequence[int]) -> Self:
         """See `nbce_rag.models.model.Rows.keep`."""
         check_rows(rows, len(self))
-        memory = self.memory.copied(torch.tensor(list(rows)))
+        memory = self._with_room(lambda: self.memory.copied(rows))
         first = self.memory.capacity - memory.capacity
         ends, opened = ([columns[row] - first for row in rows] for columns in (self._ends, self._opened))
         return type(self)(memory, ends, opened, self._forward, self._record)
@@ -132,7 +141,7 @@ class CachedRows:
             return [*(column + shifts[0] for column in mine), *(column + shifts[1] for column in others)]
 
         return type(self)(
-            self.memory.joined(other.memory, shifts, capacity),
+            self._with_room(lambda: self.memory.joined(other.memory, shifts, capacity)),
             moved(self._ends, other._ends),
             moved(self._opened, other._opened),
             self._forward,
@@ -156,4 +165,4 @@ def in_order(parts: Sequence[Tensor], places: Iterable[Sequence[int]]) -> Tensor
     if len(parts) == 1:
         return parts[0]
     order = torch.tensor([place for some in places for place in some])
-    return torch.cat(list(parts))[order.argsort().to(parts[0].device)]
+    return torch.cat(list(parts))[on_device(order.argsort(), parts[0].device)]

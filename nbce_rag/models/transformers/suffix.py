@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from ...deadline import check_deadline
-from ..model import Reading, RowPrompt
+from ..model import Reading, RowPrompt, TokenIds
 from .base import LoadedModel
 from .cache import RowCache
 from .caches import row_cache
@@ -16,6 +16,7 @@ from .forward import forward
 from .likelihood import QuestionEstimate, worth_estimating
 from .memory import RowMemory
 from .rows import in_order
+from .staging import on_device
 
 __all__ = ["read_suffix"]
 
@@ -30,6 +31,7 @@ def read_suffix(
     prompt: RowPrompt,
     batch_tokens: int,
     reused: tuple[int, ...],
+    heads: Sequence[int],
 ) -> Reading:
     """Read one question's suffix in all of its rows.
 
@@ -46,9 +48,11 @@ def read_suffix(
         prompt: suffix, question, refusal and vocabulary are used.
         batch_tokens: as in `read_contexts`.
         reused: goes into the reading.
+        heads: columns before the suffix that a row reads in the same pass, its context at their end; 0 where
+            that is in place.
 
     Raises:
-        NumericalError: the model gave NaN.
+        NumericalError: the model gave NaN; on a GPU, which would have to be waited for, it is given on.
     """
     suffix, question, refusal = prompt.suffix, prompt.question, prompt.refusal
     ids = torch.tensor([*suffix, *refusal[:-1]])
@@ -56,25 +60,27 @@ def read_suffix(
     # The token in column c is predicted in column c - 1.
     scored = range(max(question.start, 1), question.stop) if question is not None else range(0)
     before = torch.tensor([position - 1 for position in scored], dtype=torch.long)
-    targets = torch.tensor([suffix[position] for position in scored], dtype=torch.long, device=model.device)
+    targets = on_device(
+        torch.tensor([suffix[position] for position in scored], dtype=torch.long), model.device
+    )
     tail = torch.arange(last, last + max(len(refusal), 1))
     weight = model.output_weight if scored and worth_estimating(model.vocab_size, len(scored)) else None
     positions = tail if weight is not None else torch.cat([before, tail])
-    refusal_ids = torch.tensor([*refusal], dtype=torch.long, device=model.device)
-    step = max(1, min(batch_tokens // len(ids), LOGITS_BYTES // (4 * model.vocab_size * len(positions))))
+    refusal_ids = on_device(torch.tensor([*refusal], dtype=torch.long), model.device)
+    most_rows = LOGITS_BYTES // (4 * model.vocab_size * len(positions))
     estimate: QuestionEstimate | None = None
     next_log_probs, likelihoods, refusals = [], [], []
-    parts = list(_passes(starts, step))
+    parts = list(_passes(starts, heads, lambda head: min(batch_tokens // (head + len(ids)), most_rows)))
     for places in parts:
         check_deadline()
-        some = [rows[place] for place in places]
+        some, head = [rows[place] for place in places], heads[places[0]]
         log_probs, hidden = _read(
             model,
-            row_cache(memory, some, starts[places[0]]),
-            ids.expand(len(some), -1),
-            len(suffix),
-            positions,
-            before if weight is not None else None,
+            row_cache(memory, some, starts[places[0]] - head),
+            _with_contexts([prompt.contexts[place] for place in places], head, ids),
+            head + len(suffix),
+            positions + head,
+            before + head if weight is not None else None,
         )
         behind = log_probs[:, len(positions) - len(tail) :]
         next_log_probs.append(behind[:, 0])
@@ -101,14 +107,31 @@ def read_suffix(
     )
 
 
-def _passes(starts: Sequence[int], most: int) -> Iterator[list[int]]:
-    """Places of rows that one pass reads: at most so many, which start at one column. Row 0 comes first."""
-    places_by_start: dict[int, list[int]] = {}
-    for place, start in enumerate(starts):
+def _passes(starts: Sequence[int], heads: Sequence[int], most: Callable[[int], int]) -> Iterator[list[int]]:
+    """Places of rows that one pass reads, which start at one column. Row 0 comes first.
+
+    Args:
+        starts, heads: as in `read_suffix`.
+        most: how many rows of a head a pass may have; one is always read.
+    """
+    places_by_start: dict[tuple[int, int], list[int]] = {}
+    for place, start in enumerate(zip(starts, heads, strict=True)):
         places_by_start.setdefault(start, []).append(place)
-    for places in places_by_start.values():
-        for first in range(0, len(places), most):
-            yield places[first : first + most]
+    for (_, head), places in places_by_start.items():
+        step = max(1, most(head))
+        for first in range(0, len(places), step):
+            yield places[first : first + step]
+
+
+def _with_contexts(contexts: Sequence[TokenIds], head: int, ids: Tensor) -> Tensor:
+    """[R, head + T] the tokens of rows: contexts at the end of so many columns, and ids [T] behind them."""
+    if not head:
+        return ids.expand(len(contexts), -1)
+    rows = torch.zeros(len(contexts), head + len(ids), dtype=torch.long)
+    rows[:, head:] = ids
+    for row, context in zip(rows, contexts, strict=True):
+        row[head - len(context) : head] = torch.tensor(context)
+    return rows
 
 
 def _read(
@@ -120,11 +143,12 @@ def _read(
     hidden: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
     """`forward` of a suffix of so many tokens and what is read behind it, which leaves no trace in states."""
+    checked = model.staging is None
     if suffix == ids.shape[1] or not model.layout.has_states:
-        return forward(model, cache, ids, positions, hidden)
-    log_probs, states = forward(model, cache, ids[:, :suffix], positions[positions < suffix], hidden)
+        return forward(model, cache, ids, positions, hidden, checked)
+    log_probs, states = forward(model, cache, ids[:, :suffix], positions[positions < suffix], hidden, checked)
     cache.mark()
-    behind, _ = forward(model, cache, ids[:, suffix:])
+    behind, _ = forward(model, cache, ids[:, suffix:], checked=checked)
     cache.restore()
     return torch.cat([log_probs, behind], 1), states
 
