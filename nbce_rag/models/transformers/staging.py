@@ -42,8 +42,8 @@ def with_room(device: torch.device | None, needed: int, work: Callable[[], T]) -
 
     Args:
         device: where; None where there are several, on which stores hold nothing.
-        needed: about the bytes that it takes, 0 if it is not known; where there are not enough after all, it is
-            done once more.
+        needed: about the bytes that it takes, 0 if it is not known; where there are not enough after all, it
+            is done once more.
         work: may be done twice.
     """
     if device is None or not has_own_memory(device):
