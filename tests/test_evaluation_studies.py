@@ -240,10 +240,10 @@ class CodecStore(PassageKVStore):
         super().__init__(max_bytes)
         self.halves = codec == "int8"
 
-    def put(self, key: str, context: Any, label: Any = None, tokens: int | None = None) -> Any:
+    def put(self, key: str, context: Any, *arguments: Any, **options: Any) -> Any:
         if self.halves:
             context = {name: tensor * 0.5 for name, tensor in context.items()}
-        return super().put(key, context, label, tokens)
+        return super().put(key, context, *arguments, **options)
 
 
 def test_8_bit_keys_and_values(make_study: Callable[..., Study], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from ..checks import Range
 from ..engine.nbce import NBCE
 from ..errors import NbceWarning
 from ..kv.context import Packed
+from ..kv.staging import Staging
 from ..kv.store import PassageKVStore
 from ..models.transformers.loading import load_model
 from ..models.transformers.model import TransformersModel
@@ -157,8 +158,9 @@ class _ReadAhead(PassageKVStore):
         context: Packed,
         label: Mapping[str, str] | None = None,
         tokens: int | None = None,
+        staging: Staging | None = None,
     ) -> Packed:
-        return context if self.is_full else super().put(key, context, label, tokens)
+        return context if self.is_full else super().put(key, context, label, tokens, staging)
 
 
 def _endless(model: TransformersModel) -> TransformersModel:

@@ -370,7 +370,7 @@ def small_step(bench: Bench, shape: str, tokens: int) -> dict[str, Any]:
 
 
 def memory(bench: Bench, shape: Shape) -> dict[str, Any]:
-    """What twenty answers leave behind, and whether steps can be recorded while contexts are written to files."""
+    """What answers leave behind, and whether steps can be recorded while contexts are written to files."""
     tokenizer = build_tokenizer()
     model = build_model("llama", len(tokenizer)).to(bench.device)
     with tempfile.TemporaryDirectory() as folder:

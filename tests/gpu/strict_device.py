@@ -98,7 +98,9 @@ class _OnDevice(Tensor):
     host: Tensor
 
     @staticmethod
-    def __new__(cls, host: Tensor) -> _OnDevice:
+    def __new__(cls, host: Tensor, requires_grad: bool = False) -> _OnDevice:
+        if isinstance(host, _OnDevice):  # as accelerate makes a parameter of a tensor
+            return host
         made: _OnDevice = Tensor._make_wrapper_subclass(
             cls,
             host.shape,
@@ -329,7 +331,7 @@ class StrictDevice(TorchDispatchMode):
             self._arrive(args[1] if op.overloadpacket is _ops.copy_ else args[0])
         on_host = tree_map(_host, kwargs)
         if target is not None:
-            on_host["device"] = "cpu"
+            on_host["device"] = "meta" if torch.device(target).type == "meta" else "cpu"
         if "pin_memory" in on_host:
             on_host["pin_memory"] = False
         result = op(*tree_map(_host, args), **on_host)

@@ -177,7 +177,7 @@ def test_rows_get_the_memory_that_they_will_need_before_they_ask(
 def test_writers_of_files_never_see_the_device(
     folder: Folder, tmp_path: Path, strict: StrictDevice, monkeypatch: pytest.MonkeyPatch, codec: str | None
 ) -> None:
-    devices = set()
+    devices: set[str] = set()
 
     def write(path: Path, packed: Packed, label: Any) -> int:
         devices.update(tensor.device.type for tensor in packed.values())

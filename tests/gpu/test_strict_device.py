@@ -296,3 +296,17 @@ def test_the_device_itself(strict: StrictDevice) -> None:
     with strict.tally() as tally:
         assert here[torch.tensor([1])].tolist() == [[3.0, 4.0, 5.0]]
     assert sum(tally.waits.values()) == 2
+
+
+def test_an_output_layer_on_another_device(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = engine(folder("llama"), "cpu").answer(QUESTION, PASSAGES)
+    monkeypatch.setattr(likelihood, "SHORTLIST", 8)  # so that its weight is looked for
+    with StrictDevice(float64=False):
+        nbce = engine(folder("llama"), "strict", kv_store=None)
+        head: Any = nbce.model.model.lm_head.to("cpu")  # type: ignore[attr-defined]
+        # As accelerate brings numbers to a layer, and what the model gives back to where it began.
+        head.register_forward_pre_hook(lambda _, hidden: tuple(one.cpu() for one in hidden))
+        head.register_forward_hook(lambda _, hidden, logits: logits.to("strict"))
+        for _ in range(2):  # the second from the store
+            assert_same(nbce.answer(QUESTION, PASSAGES), expected)
+        assert nbce.model.output_weight is None  # type: ignore[attr-defined]

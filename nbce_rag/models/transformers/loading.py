@@ -21,7 +21,7 @@ from ...files import expand_home
 from ..loading import DEFAULT_MODEL
 from ..weights import weights_hash
 from .adapters import adapter_to_lay, attach_adapter, without_wrapping
-from .attention import use_grouped_attention
+from .attention import NAME, use_grouped_attention
 from .check import checked
 from .checkpoints import check_parts, damaged_part, weight_files
 from .devices import device_of, dtype_of, execution_device
@@ -217,9 +217,12 @@ def wrap_model(
 
 
 def _place(model: Any) -> str:
-    """What a context's bits depend on beside the weights: sums on a GPU round otherwise than on the CPU."""
+    """What a context's bits depend on beside the weights: sums on a GPU round otherwise than on the CPU, and
+    by an attention that somebody chose otherwise than by torch's own."""
     kind = execution_device(model).type
-    return "" if kind == "cpu" else f"|{kind}"
+    attention = getattr(model.config, "_attn_implementation", None) or "sdpa"
+    parts = ["" if kind == "cpu" else kind, "" if attention in ("sdpa", NAME) else attention]
+    return "".join(f"|{part}" for part in parts if part)
 
 
 def window_of(text: Any, tokenizer: TransformersTokenizer) -> int:
