@@ -24,7 +24,9 @@ from nbce_rag.models.transformers.attention import use_grouped_attention  # noqa
 from nbce_rag.models.transformers.loading import wrap_model  # noqa: E402
 
 PLACES = ("ferry", "mill", "tower", "market", "harbour", "school", "bridge", "inn", "forge", "farm")
-PASSAGES = [f"The {place} is run by Ada. It opens at nine. It is old and blue." for place in PLACES]
+PASSAGES = [
+    " ".join(f"The {place} is run by Ada. It opens at {n}. It is old." for n in range(6)) for place in PLACES
+]
 QUESTION = "Who runs the ferry?"
 
 
