@@ -93,6 +93,9 @@ class FlatContext(Mapping[str, Tensor]):
         begin = self._begins[name]
         return self.buffer[begin : begin + _bytes(shape, dtype)].view(dtype).view(shape)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.kinds
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.kinds)
 

@@ -216,14 +216,15 @@ def test_what_cannot_be_recorded_is_launched_anew_and_said(folder: Folder) -> No
     assert_same(nbce.answer(QUESTION, PASSAGES, max_tokens=20), expected)  # and not tried again
 
 
-def test_a_step_compiles_whole_and_once(folder: Folder) -> None:
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])  # the second sees tensors that share memory
+def test_a_step_compiles_whole_and_once(folder: Folder, backend: str) -> None:
     options = {"prompt_lookup_num_tokens": 0, "max_tokens": 16, "sleep": False}
     plain = engine(folder("llama"), "cpu")
     expected = plain.answer(QUESTION, PASSAGES, **options)
     steps = []
 
     def compile_it(step: Callable[[], None]) -> Callable[[], None]:
-        compiled = torch.compile(step, fullgraph=True, backend="eager")
+        compiled = torch.compile(step, fullgraph=True, backend=backend)
         steps.append(compiled)
         for _ in range(SPARE_COLUMNS):
             compiled()

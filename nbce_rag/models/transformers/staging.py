@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -26,8 +28,16 @@ _SHARED = ("cpu", "meta", "mps")  # devices whose memory is the processor's, or 
 
 
 def has_own_memory(device: torch.device) -> bool:
-    """Whether numbers have to be copied to a device before it can compute with them."""
-    return device.type not in _SHARED
+    """Whether numbers have to be copied to a device, which can be done beside what it computes."""
+    return device.type not in _SHARED and _has_streams(device.type)
+
+
+@cache
+def _has_streams(kind: str) -> bool:
+    try:
+        return hasattr(torch.get_device_module(kind), "Stream")
+    except RuntimeError:  # torch does not know it
+        return False
 
 
 def on_device(numbers: Tensor, device: torch.device) -> Tensor:
@@ -62,6 +72,22 @@ def with_room(device: torch.device | None, needed: int, work: Callable[[], T]) -
         return work()
 
 
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    """The end of a copy, as `nbce_rag.kv.flat.Event`; torch's own would wait in a stream of the device that
+    is the current one, which need not be this."""
+
+    event: Any
+    streams: Any
+    device: torch.device
+
+    def wait(self) -> None:
+        self.event.wait(self.streams.current_stream(self.device))
+
+    def synchronize(self) -> None:
+        self.event.synchronize()
+
+
 class DeviceStaging:
     """A `nbce_rag.kv.staging.Staging` for one device that torch has streams for.
 
@@ -85,9 +111,9 @@ class DeviceStaging:
         self._up.wait_stream(self._streams.current_stream(self.device))
         with self._streams.stream(self._up):
             buffer.copy_(context.in_stream(), non_blocking=True)
-            event = self._up.record_event()
+            end = self._end_of(self._up)
         buffer.record_stream(self._up)
-        return FlatContext(buffer, context.kinds, event)
+        return FlatContext(buffer, context.kinds, end)
 
     def flat(self, context: Packed) -> FlatContext:
         """See `nbce_rag.kv.staging.Staging.flat`."""
@@ -106,15 +132,18 @@ class DeviceStaging:
         self._down.wait_stream(self._streams.current_stream(self.device))
         with self._streams.stream(self._down):
             target.copy_(source, non_blocking=True)
-            event = self._down.record_event()
+            end = self._end_of(self._down)
         source.record_stream(self._down)
-        return FlatContext(target, context.kinds, event)
+        return FlatContext(target, context.kinds, end)
 
     def pinned(self, context: Packed) -> FlatContext:
         """See `nbce_rag.kv.staging.Staging.pinned`."""
         if isinstance(context, FlatContext):
             return context
         return filled(context, _pinned_memory(FlatContext.bytes_of(kinds(context))))
+
+    def _end_of(self, stream: Any) -> _Arrival:
+        return _Arrival(stream.record_event(), self._streams, self.device)
 
 
 def _pinned_memory(size: int) -> Tensor:
