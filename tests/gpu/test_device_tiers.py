@@ -262,9 +262,9 @@ def test_numbers_that_are_none_are_told(
 def test_launches_and_waits_up_to_the_first_token() -> None:
     few, many = counts(layers=2), counts(layers=6)
     layer = [(many[name].kernels - few[name].kernels) / 4 for name in few]
-    # What a pass of the model launches, two passes with sentences, and nothing of ours by the layer.
-    assert layer[0] <= layer[1] <= 48
-    assert layer[2] <= layer[3] <= 96
+    # What a pass of the model launches, and one more for passages or sentences; nothing of ours by the layer.
+    assert layer[1] <= 48
+    assert max(layer) <= 96
     assert [sum(tally.waits.values()) for tally in many.values()] == [2, 2, 4, 4]
 
 
