@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..kv.store import PassageKVStore
 from ..models.model import Model
 
-__all__ = ["NOTHING", "Size", "check_rows", "check_store", "copies", "fits", "joins"]
+__all__ = ["NOTHING", "Size", "check_rows", "check_store", "copies", "fits", "joins", "size_of"]
 
 _SHARE = 0.9  # of the free memory, at most
 _BATCH_SHARE = 3  # a decoding batch takes at most one part in so many of it
@@ -19,25 +19,39 @@ _BATCH_SHARE = 3  # a decoding batch takes at most one part in so many of it
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Rows, all as long as the longest of them.
+    """Rows.
 
     Attributes:
         rows: how many.
         tokens: of the longest, prompt and answer.
+        total: tokens of all of them.
     """
 
     rows: int
     tokens: int
+    total: int
 
     def __add__(self, other: Size) -> Size:
-        return Size(self.rows + other.rows, max(self.tokens, other.tokens))
+        return Size(self.rows + other.rows, max(self.tokens, other.tokens), self.total + other.total)
 
     def cost(self, model: Model) -> int:
         """About the bytes that decoding them takes at its peak."""
-        return model.cost(self.rows, self.tokens)
+        if model.can.pads or not self.rows:
+            return model.cost(self.rows, self.tokens)
+        return model.cost(self.rows, -(-self.total // self.rows))
 
 
-NOTHING = Size(0, 0)
+NOTHING = Size(0, 0, 0)
+
+
+def size_of(lengths: Sequence[int], room: int) -> Size:
+    """The size of rows.
+
+    Args:
+        lengths: tokens of each row's prompt; at least one row.
+        room: tokens that must fit behind each.
+    """
+    return Size(len(lengths), max(lengths) + room, sum(lengths) + len(lengths) * room)
 
 
 def fits(model: Model, size: Size) -> bool:
@@ -78,7 +92,7 @@ def joins(model: Model, running: Size, cohort: Sequence[Size], size: Size) -> bo
     cost = together.cost(model)
     if cost > (model.free() + running.cost(model)) / _BATCH_SHARE:
         return False
-    # Rows are padded to the longest: reading a long prompt with short ones may cost more than it saves.
+    # Where rows are padded to the longest, reading a long prompt with short ones may cost more than it saves.
     return running.rows > 0 or cost <= 2 * sum(one.cost(model) for one in (*cohort, size))
 
 

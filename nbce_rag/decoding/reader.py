@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,7 +17,7 @@ from ..passages import Passage
 from ..prompts.binding import Encoders
 from ..prompts.encoder import PromptEncoder
 from ..request import Request
-from .budget import NOTHING, Size, check_rows, fits
+from .budget import NOTHING, Size, check_rows, fits, size_of
 from .pieces import Scratch, pieces_of
 from .plan import RowPlan, plan_rows
 from .sentences import focal_passages, sentence_rows
@@ -106,7 +106,7 @@ class Engine:
 
     def size(self, request: Request, plan: RowPlan) -> Size:
         """Rows and tokens that a request takes when it is decoded."""
-        return Size(len(plan.rows), max(plan.row_tokens) + self.output_tokens(request))
+        return size_of(plan.row_tokens, self.output_tokens(request))
 
 
 @dataclass(frozen=True)
@@ -400,7 +400,9 @@ def _read_sentences(
         return rows, []
     # Rows of several passages, which are there already, may be longer than these.
     longest = max(longest, *(max(question.plan.row_tokens) for question in questions))
-    size = running + Size(len(rows) + sum(len(prompt.contexts) for prompt in users), longest + room)
+    lengths = _lengths(prompt for prompt, _ in before)
+    lengths += [longest] * (len(rows) - len(lengths))
+    size = running + size_of([*lengths, *_lengths(users)], room)
     if not fits(engine.model, size):
         return rows, [
             f"No passage was read sentence by sentence: {size.rows} rows of {size.tokens} tokens need about "
@@ -438,9 +440,7 @@ def _read_together(
     users = _users(questions, lambda question: question.together_prompt(engine.window - room))
     if not users:
         return rows, []
-    # All rows become as long as the longest.
-    longest = max(prompt.longest for prompt in (*users, *(prompt for prompt, _ in before)))
-    size = running + Size(len(rows) + 2 * len(users), longest + room)
+    size = running + size_of(_lengths([*(prompt for prompt, _ in before), *users]), room)
     if not fits(engine.model, size):
         return rows, [
             f"No passages were read together: {size.rows} rows of {size.tokens} tokens need about "
@@ -449,6 +449,11 @@ def _read_together(
     # Such a context is hardly ever read again, and would take the place of passages in the store.
     more, readings = _open(engine, list(users), room, None)
     return _joined(rows, more, users, [reading for _, reading in readings]), []
+
+
+def _lengths(prompts: Iterable[RowPrompt]) -> list[int]:
+    """Tokens of each of their rows."""
+    return [len(ids) + len(prompt.suffix) for prompt in prompts for ids in prompt.contexts]
 
 
 def _users(

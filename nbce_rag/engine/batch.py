@@ -47,15 +47,17 @@ class Batch:
         runs = []
         for job, prompted in zip(jobs, batch.prompted, strict=True):
             runs.append(run_of(job, prompted, batch.log_probs))
-        count = len(batch.rows) + self.size.rows
-        groups = [group_of(run, job.engine, count) for job, run in zip(jobs, runs, strict=True)]
+        # With the rows that came on top.
+        sizes = [job.engine.size(run.request, run.prompted.plan) for job, run in zip(jobs, runs, strict=True)]
+        size = sum(sizes, self.size)
+        groups = [group_of(run, job.engine, size) for job, run in zip(jobs, runs, strict=True)]
         if self._decoder is None:
             self._decoder = LockstepDecoder(batch.rows, batch.log_probs, groups)
             numbers = range(len(groups))
         else:
             numbers = self._decoder.add(batch.rows, batch.log_probs, groups)
-        for number, job, run in zip(numbers, jobs, runs, strict=True):
-            job.size = job.engine.size(job.request, run.prompted.plan)  # with the rows that came on top
+        for number, job, run, size in zip(numbers, jobs, runs, sizes, strict=True):
+            job.size = size
             self._jobs[number], self._runs[number] = job, run
         for number, job, run in zip(numbers, jobs, runs, strict=True):
             for note in batch.notes:

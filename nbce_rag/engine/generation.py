@@ -287,19 +287,17 @@ def piece_of(run: Run, text: str, thought: str, reason: str | None) -> Piece | N
     )
 
 
-def group_of(run: Run, engine: Engine, rows: int) -> Group:
+def group_of(run: Run, engine: Engine, size: Size) -> Group:
     """What the decoder has to know of an answer.
 
     Args:
         run: the answer.
         engine: model and wording.
-        rows: of all that is decoded with it.
+        size: of all that is decoded with it.
     """
     options, plan = run.request.options, run.prompted.plan
     can_rewind = engine.model.can.rewind
     has_grammar = options.json_schema is not None or options.regex is not None
-    # Rows that fall asleep are moved behind the others, which takes a copy of all.
-    copy = Size(rows, engine.size(run.request, plan).tokens)
     contexts = [row.context for row in plan.rows[1:]]
     drafts = options.prompt_lookup_num_tokens
     return Group(
@@ -311,7 +309,8 @@ def group_of(run: Run, engine: Engine, rows: int) -> Group:
         drop_after=options.drop_rows_after,
         entropies=options.entropies,
         top=options.top_logprobs,
-        sleep=options.sleep and can_rewind and not has_grammar and fits(engine.model, copy),
+        # Rows that fall asleep are moved behind the others, which takes a copy of all.
+        sleep=options.sleep and can_rewind and not has_grammar and fits(engine.model, size),
     )
 
 

@@ -143,6 +143,7 @@ class Can:
         repeat: `Rows.keep` with one row several times, which scoring of choices needs.
         grammar: tokens can be masked by a grammar before one is chosen.
         round: contexts are numbers that a codec of the store can round, and not bytes of a library's own.
+        pads: every row takes as much room as the longest one, not as its own tokens.
     """
 
     likelihood: bool = True
@@ -150,6 +151,7 @@ class Can:
     repeat: bool = True
     grammar: bool = True
     round: bool = True
+    pads: bool = True
 
 
 class Model(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from unusual_models import ATTENDING, BY_COLUMNS, RECURRENT, build_unusual
 
 from nbce_rag.models.model import Model, TokenIds
 from nbce_rag.models.transformers import suffix
+from nbce_rag.models.transformers.bands import BAND_COST
+from nbce_rag.models.transformers.base import LoadedModel
 from nbce_rag.models.transformers.loading import load_model, wrap_model
 
 
@@ -66,6 +69,17 @@ class TestShortlist(OfTransformers):
         monkeypatch.setattr(suffix, "worth_estimating", lambda vocab_size, positions: True)
         model: Model = tiny_loaded("gemma3")
         return model
+
+
+class TestBanded(OfTransformers):
+    """Rows of unequal length kept apart, however little that spares."""
+
+    @pytest.fixture(params=FAMILIES)
+    def model(self, request: pytest.FixtureRequest, tiny_loaded: Callable[..., Any]) -> Model:
+        loaded: LoadedModel = tiny_loaded(request.param)
+        assert loaded.layout.band_cost == BAND_COST
+        assert loaded.is_banded
+        return replace(loaded, layout=replace(loaded.layout, band_cost=0))  # type: ignore[return-value]
 
 
 class TestUnpacked(OfTransformers):

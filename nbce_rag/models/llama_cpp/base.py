@@ -48,7 +48,7 @@ class LoadedGguf:
         self.vocab_size = weights.vocab_size
         self.tokenizer = GgufTokenizer(weights)
         self.eos_ids = self.tokenizer.eos_ids
-        self.can = Can(rewind=not weights.is_recurrent, round=False)
+        self.can = Can(rewind=not weights.is_recurrent, round=False, pads=False)
         self.dtype = _DTYPES.get(settings.kv_type, "float16")
         parts = ("llama.cpp", build_name(), digest, settings.kv_type, f"flash={settings.flash}")
         self.fingerprint = " ".join(parts)

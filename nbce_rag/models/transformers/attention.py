@@ -23,9 +23,11 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from .bands import BandedColumns
+from .memory import Run
 from .sources import chooses_by_attention
 
-__all__ = ["NAME", "grouped_attention", "packed_attention", "use_grouped_attention"]
+__all__ = ["NAME", "attends_grouped", "grouped_attention", "packed_attention", "use_grouped_attention"]
 
 NAME = "nbce_grouped"
 _MOST_QUERIES = 64  # more of them are a prompt, for which the blockwise kernels of torch are better
@@ -106,6 +108,11 @@ def use_grouped_attention(model: Any) -> bool:
     return True
 
 
+def attends_grouped(model: Any) -> bool:
+    """Whether a model's attention is this one."""
+    return getattr(model.config, "_attn_implementation", None) == NAME
+
+
 def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
     """`sdpa_mask`, without a look at numbers on a GPU.
 
@@ -127,13 +134,27 @@ def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
 def _attention(
     module: nn.Module,
     query: Tensor,
-    key: Tensor,
-    value: Tensor,
+    key: Tensor | BandedColumns,
+    value: Tensor | BandedColumns,
     attention_mask: Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
+    if isinstance(key, BandedColumns) and isinstance(value, BandedColumns):
+        parts = []
+        for (places, first, keys), (_, _, values) in zip(key.parts, value.parts, strict=True):
+            mask = None if attention_mask is None else _of_band(attention_mask, places, first, keys.shape[2])
+            mixed, _ = _attention(module, query[places], keys, values, mask, dropout, scaling, **kwargs)
+            parts.append((places, mixed))
+        if len(parts) == 1:
+            return parts[0][1], None
+        whole = parts[0][1].new_empty(len(query), *parts[0][1].shape[1:])
+        for places, mixed in parts:
+            whole[places] = mixed
+        return whole, None
+    assert isinstance(key, Tensor)
+    assert isinstance(value, Tensor)
     usual = all(kwargs.get(name) is None for name in ("softcap", "position_bias", "cache", "s_aux"))
     on_cpu = query.device.type == "cpu"
     few = query.shape[2] <= (_MOST_QUERIES if on_cpu else _MOST_ON_GPU)
@@ -149,3 +170,8 @@ def _attention(
     mask = None if attention_mask is None else attention_mask[..., : key.shape[2]]
     mixed = (grouped_attention if on_cpu else packed_attention)(query, key, value, mask, scale)
     return mixed.transpose(1, 2).contiguous(), None
+
+
+def _of_band(mask: Tensor, places: Run, first: int, length: int) -> Tensor:
+    """What a mask [R or 1, ..., L] says of some rows and of so many columns from one on."""
+    return (mask if len(mask) == 1 else mask[places])[..., first : first + length]

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ...kv.staging import held_bytes
+from .attention import attends_grouped
 from .devices import execution_device, free_bytes
 from .fingerprint import Fingerprint
 from .layers import Layout
@@ -71,6 +72,13 @@ class LoadedModel:
     def dtype(self) -> str:
         """Of weights, keys and values, such as "bfloat16"."""
         return str(self.model.dtype).removeprefix("torch.")
+
+    @property
+    def is_banded(self) -> bool:
+        """Whether rows of very different lengths are kept apart (`nbce_rag.models.transformers.bands`)."""
+        # A step of a GPU is recorded, over memory of one width.
+        is_here = self.device.type == "cpu" and attends_grouped(self.model)
+        return is_here and self.layout.band_cost is not None
 
     @property
     def kv_bytes(self) -> int:

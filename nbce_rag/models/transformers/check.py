@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from ...errors import ModelError
-from .attention import use_grouped_attention
+from .attention import attends_grouped, use_grouped_attention
+from .bands import BAND_COST, can_be_banded
 from .comparison import CONTEXTS, row_errors
 from .layers import Layout
 from .model import TransformersModel
@@ -42,6 +43,7 @@ def checked(model: TransformersModel) -> TransformersModel:
             write_verdict(key, verdict)
     if verdict.right:
         way = {name: getattr(verdict, name) for name in _WAY}
+        way["band_cost"] = BAND_COST if verdict.banded else None
         window = model.window - verdict.first_position  # places in the table of positions that no row reaches
         return replace(model, layout=replace(model.layout, **way), window=window)
     raise ModelError(
@@ -82,7 +84,10 @@ def _ways(model: TransformersModel) -> Iterator[Layout]:
     for in_step in (True, False):
         for first in (0, *_first_positions(model.model)):
             for at_once in (True, False) if model.layout.has_states else (True,):
-                yield replace(model.layout, at_once=at_once, in_step=in_step, first_position=first)
+                way = replace(model.layout, at_once=at_once, in_step=in_step, first_position=first)
+                if can_be_banded(way) and attends_grouped(model.model):
+                    yield replace(way, band_cost=0)  # so that the two rows are two bands
+                yield way
 
 
 def _first_positions(model: Any) -> set[int]:
@@ -102,7 +107,8 @@ def _compare(model: TransformersModel, tolerance: float) -> Verdict:
         return Verdict(False, problem=f"{type(error).__name__}: {reason}")
     right = all(error < tolerance for error in errors)  # False for NaN
     way = {name: getattr(model.layout, name) for name in _WAY}
-    return Verdict(right, errors=[round(error, 9) for error in errors], **way)
+    banded = model.layout.band_cost is not None
+    return Verdict(right, errors=[round(error, 9) for error in errors], banded=banded, **way)
 
 
 def _difference(verdict: Verdict) -> str:

@@ -91,6 +91,8 @@ class Layout:
         in_step: whether rows of unequal length may end at one column and share a pass; else they all begin at
             the first column, which a model takes for a position, and those of one length share a pass.
         first_position: of a row's first token.
+        band_cost: columns that have to be spared for rows of unequal length to be kept in bands
+            (`nbce_rag.models.transformers.bands`); None where all rows are as wide as the longest.
     """
 
     layers: tuple[LayerKind, ...]
@@ -98,6 +100,7 @@ class Layout:
     at_once: bool = True
     in_step: bool = True
     first_position: int = 0
+    band_cost: int | None = None
 
     @property
     def has_columns(self) -> bool:

@@ -191,6 +191,16 @@ class RowMemory:
                 copy.layers[number][name] = copied_rows(self.layers[number][name], 0)
         return copy
 
+    def copy_row(self, row: int, other: RowMemory, source: int) -> None:
+        """Copy a row's columns from another memory, the first of them to where the row begins here."""
+        begin, its_begin = int(self.begins[row]), int(other.begins[source])
+        count = min(self.capacity - begin, other.capacity - its_begin)
+        for place, block in other.blocks.items():
+            tokens = self._kinds[place].part.tokens
+            assert tokens is not None
+            columns = self._block(place, block)[:, row].narrow(tokens + 1, begin, count)
+            columns.copy_(block[:, source].narrow(tokens + 1, its_begin, count))
+
     def joined(self, other: RowMemory, shifts: tuple[int, int], capacity: int) -> RowMemory:
         """Memory of these rows and another's, each moved so many columns to the right, or to the left where
         no row has any there."""

@@ -22,7 +22,10 @@ _AT_ONCE = 64
 class TransformersModel(LoadedModel):
     """A causal language model of transformers; make one with `nbce_rag.models.loading.load_model`."""
 
-    can = Can()
+    @property
+    def can(self) -> Can:
+        """What a backend by transformers can do."""
+        return Can(pads=not self.is_banded)
 
     @cached_property
     def batch_tokens(self) -> int:

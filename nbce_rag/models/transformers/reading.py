@@ -11,7 +11,8 @@ from torch import Tensor
 from ...errors import warn
 from ...kv.store import ContextStore
 from ..model import Reading, RowPrompt, TokenIds
-from .attention import NAME
+from .attention import attends_grouped
+from .bands import BandedMemory
 from .base import LoadedModel
 from .cache import RowCache
 from .contexts import keep_context, read_anew, stored_contexts
@@ -48,7 +49,7 @@ def open_rows(
     ends = [longest] * len(contexts) if model.layout.in_step else lengths
     begins = [end - length for end, length in zip(ends, lengths, strict=True)]
     capacity = longest + max(room, *(len(prompt.refusal) for prompt in prompts))
-    memory = RowMemory(begins, capacity, model.layout)
+    memory = (BandedMemory if model.is_banded else RowMemory)(begins, capacity, model.layout)
     for row, (ids, head) in enumerate(zip(contexts, chain.from_iterable(heads), strict=True)):
         if ids and not head:
             memory.place(row, packed[ids], len(ids))
@@ -105,8 +106,7 @@ def _apart(prompt: RowPrompt, heads: Sequence[int]) -> list[TokenIds]:
 
 def _reads_at_once(model: LoadedModel) -> bool:
     """Whether rows may begin within a pass, behind tokens that nobody sees."""
-    own = getattr(model.model.config, "_attn_implementation", None) == NAME
-    return model.staging is not None and can_be_static(model.layout) and own
+    return model.staging is not None and can_be_static(model.layout) and attends_grouped(model.model)
 
 
 def _recording(model: LoadedModel) -> Recording | None:

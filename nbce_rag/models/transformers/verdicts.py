@@ -32,6 +32,7 @@ class Verdict:
     Attributes:
         right: whether they do.
         at_once, in_step, first_position: how they are read then, as in `Layout`.
+        banded: whether they may be kept in bands.
         errors: of each row that was compared (`comparison.row_errors`); empty where nothing came out.
         problem: what the model raised instead, or "".
     """
@@ -40,6 +41,7 @@ class Verdict:
     at_once: bool = True
     in_step: bool = True
     first_position: int = 0
+    banded: bool = False
     errors: Sequence[float] = ()
     problem: str = ""
 
@@ -62,7 +64,7 @@ def read_verdict(key: str) -> Verdict | None:
     """The verdict under a key; None where there is none that can be read."""
     try:
         verdict = Verdict(**json.loads(_file(key).read_text("utf-8")))
-        flags = (verdict.right, verdict.at_once, verdict.in_step)
+        flags = (verdict.right, verdict.at_once, verdict.in_step, verdict.banded)
         is_whole = all(isinstance(flag, bool) for flag in flags) and type(verdict.first_position) is int
         return verdict if is_whole and (verdict.right or len(verdict.errors) == len(CONTEXTS)) else None
     except (OSError, ValueError, TypeError):
