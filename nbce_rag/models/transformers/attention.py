@@ -147,7 +147,7 @@ def _attention(
             mask = None if attention_mask is None else _of_band(attention_mask, places, first, keys.shape[2])
             mixed, _ = _attention(module, query[places], keys, values, mask, dropout, scaling, **kwargs)
             parts.append((places, mixed))
-        if len(parts) == 1:
+        if len(parts) == 1 and isinstance(parts[0][0], slice):
             return parts[0][1], None
         whole = parts[0][1].new_empty(len(query), *parts[0][1].shape[1:])
         for places, mixed in parts:

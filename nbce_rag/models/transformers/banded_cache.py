@@ -42,9 +42,9 @@ class _BandedLayer(CacheLayerMixin):
             end = begin + states.shape[-2]
             columns[part.rows, :, begin:end] = states[part.places]
             seen.append((part.places, part.band.first, columns[part.rows, :, :end]))
-        if len(seen) == 1 and seen[0][1] == 0:
-            return seen[0][2]
-        return BandedColumns(tuple(seen))
+        [places, first, columns], *others = seen
+        in_order = isinstance(places, slice) and not others and first == 0
+        return columns if in_order else BandedColumns(tuple(seen))
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.length + query_length, 0
