@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import struct
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,12 +25,8 @@ from nbce_rag.models.vllm.wire import (
 )
 from nbce_rag.options import Options
 
-# As it goes through vLLM: logits are float32, and its API gives nothing below -9999.
+# vLLM's API gives nothing below it.
 _LOWEST = -9999.0
-
-
-def as_float32(number: float) -> float:
-    return float(struct.unpack("f", struct.pack("f", number))[0])
 
 
 numbers = st.floats(-1000, 1000, width=32)
@@ -60,22 +56,25 @@ def steps(draw: st.DrawFn) -> tuple[Step, StepShape]:
     return step, shape
 
 
-def returned(step: Step, shape: StepShape, place: int) -> list[dict[int, float]]:
-    """The logits that come back of a vocabulary in which the numbers were written."""
+def returned(step: Step, shape: StepShape, place: int, *, softmax: bool) -> list[dict[int, float]]:
+    """The log-probs that come back of a vocabulary in which the numbers were written."""
     rows = []
     for values in encode_step(place, step, shape):
         written = dict(zip(carrier_ids(step.token, shape.carriers), values, strict=True))
-        logits = dict.fromkeys(range(60), FLOOR) | written | {step.token: CHOSEN}
-        best = sorted(logits, key=lambda token: -logits[token])[: shape.logprobs]
-        assert best[0] == step.token  # what greedy choice takes
-        rows.append({token: max(as_float32(logits[token]), _LOWEST) for token in best})
+        by_token = dict.fromkeys(range(80), FLOOR) | written | {step.token: CHOSEN}
+        tokens = list(by_token)
+        logits = torch.tensor([by_token[token] for token in tokens])
+        best = logits.topk(shape.logprobs)
+        assert tokens[int(best.indices[0])] == step.token  # what greedy choice takes
+        values = (logits.log_softmax(-1) if softmax else logits)[best.indices].tolist()
+        rows.append({tokens[int(at)]: max(v, _LOWEST) for at, v in zip(best.indices, values, strict=True)})
     return rows
 
 
-@given(steps(), st.integers(0, 100_000))
-def test_a_step_comes_back_as_it_was(case: tuple[Step, StepShape], place: int) -> None:
+@given(steps(), st.integers(0, 100_000), st.booleans())
+def test_a_step_comes_back_as_it_was(case: tuple[Step, StepShape], place: int, softmax: bool) -> None:
     step, shape = case
-    rows = returned(step, shape, place)
+    rows = returned(step, shape, place, softmax=softmax)
     back = decode_step(3, place, [step.token] * shape.rows, rows, shape)
     assert back is not None
     assert repr(back) == repr(step)  # NaN is not itself
@@ -84,7 +83,7 @@ def test_a_step_comes_back_as_it_was(case: tuple[Step, StepShape], place: int) -
 @given(steps(), st.data())
 def test_a_step_that_lacks_anything_is_none(case: tuple[Step, StepShape], data: st.DataObject) -> None:
     step, shape = case
-    tokens, rows = [step.token] * shape.rows, returned(step, shape, 5)
+    tokens, rows = [step.token] * shape.rows, returned(step, shape, 5, softmax=True)
     assert decode_step(3, 4, tokens, rows, shape) is None  # of another place
     row = data.draw(st.integers(0, shape.rows - 1))
     others = [*tokens[:row], step.token + 1, *tokens[row + 1 :]]
@@ -97,9 +96,9 @@ def test_a_step_that_lacks_anything_is_none(case: tuple[Step, StepShape], data: 
 
 
 def test_few_numbers_a_row_do_however_many_are_asked_for() -> None:
-    assert StepShape(9).logprobs == 4
-    assert StepShape(9, entropies=True, top=20).logprobs == 9
-    assert StepShape(2, top=5).carriers == 8
+    assert StepShape(9).logprobs == 5
+    assert StepShape(9, entropies=True, top=20).logprobs == 12
+    assert StepShape(2, top=5).carriers == 12
 
 
 def test_a_step_of_another_shape_is_a_mistake() -> None:

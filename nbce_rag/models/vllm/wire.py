@@ -4,9 +4,11 @@ There: a group is one request for completions with a list of R prompts, row 0's 
 `GROUP` (an id of its own), `ROWS` (R) and `SPEC` (a `GroupSpec` as JSON).
 
 Back, in band: in every step all rows of a group choose the same token, and what else there is to tell of it
-stands in the rows' logits, which vLLM returns as they are (`--logprobs-mode processed_logits`). A row's
-chosen token has `CHOSEN`, its carriers (`carrier_ids`) have one number each, and all other tokens have
-`FLOOR`. The numbers of a step are dealt out evenly to the rows, so that few a row do.
+stands in the rows' log-probs, which vLLM returns as they are when it is started with
+`--logprobs-mode processed_logprobs` (of prompts these are what the model says). A row's chosen token has the
+logit `CHOSEN`, its carriers (`carrier_ids`) one number each, so low that logits are log-probs already, and
+all other tokens have `FLOOR`. The numbers of a step, as float32, are one string of bits, which is dealt out
+evenly to the carriers of all rows: few a row do, and nothing is rounded.
 
 A step that lacks a number, or whose rows chose differently, is one of a group that fell apart: `decode_step`
 gives None, and nothing of it counts.
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import json
 import math
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -46,15 +49,16 @@ VERSION = 1
 GROUP, ROWS, SPEC, HELLO = "nbce_group", "nbce_rows", "nbce", "nbce_hello"
 """Names within `vllm_xargs`."""
 
-CHOSEN = 1e9
+CHOSEN = 0.0
 """Logit of the token that was chosen."""
 FLOOR = -1e30
 """Logit of a token that is neither chosen nor a carrier. vLLM's API writes -9999 for it."""
 
-_MOST = 1e8
-_LEAST = -9000.0  # stands for minus infinity; vLLM's API gives nothing below -9999
-_UNKNOWN = -9500.0  # stands for NaN
-_FEWEST = -9600.0  # below it stands no number
+# A carrier has 23 bits: -(32 + bits / 2048) is above -4129, where float32 holds it exactly, and
+# exp(-32) is lost beside the 1 of the chosen token, so that a softmax changes none.
+_BITS = 23
+_FIRST = 32.0
+_STEP = 2048.0
 _HELLO_MARK = "nbce-rag plugin "
 
 
@@ -79,8 +83,8 @@ class StepShape:
 
     @property
     def carriers(self) -> int:
-        """Numbers that one row carries."""
-        return math.ceil(self.numbers / self.rows)
+        """Carriers of one row."""
+        return math.ceil(math.ceil(32 * self.numbers / _BITS) / self.rows)
 
     @property
     def logprobs(self) -> int:
@@ -258,9 +262,12 @@ def encode_step(place: int, step: Step, shape: StepShape) -> list[list[float]]:
     ]
     if len(numbers) != shape.numbers:
         raise ValueError(f"The step has {len(numbers)} numbers and its group's have {shape.numbers}.")
-    padded = [_written(number) for number in numbers]
-    padded += [0.0] * (shape.rows * shape.carriers - len(padded))
-    return [padded[row * shape.carriers : (row + 1) * shape.carriers] for row in range(shape.rows)]
+    bits = int.from_bytes(struct.pack(f"<{len(numbers)}f", *numbers), "little")
+    carried = [
+        -(_FIRST + (bits >> (_BITS * at) & (2**_BITS - 1)) / _STEP)
+        for at in range(shape.rows * shape.carriers)
+    ]
+    return [carried[row * shape.carriers : (row + 1) * shape.carriers] for row in range(shape.rows)]
 
 
 def decode_step(
@@ -272,17 +279,23 @@ def decode_step(
         question: of the step.
         place: that the token must have.
         tokens: [R] that the rows chose.
-        rows: [R] logits by token id, as they came back.
+        rows: [R] log-probs by token id, as they came back.
         shape: of the group's steps.
     """
     if len(tokens) != shape.rows or len(rows) != shape.rows or len(set(tokens)) != 1:
         return None
     token = tokens[0]
     ids = carrier_ids(token, shape.carriers)
-    written = [row.get(id, FLOOR) for row in rows for id in ids]
-    if not all(value >= _FEWEST for value in written):  # nor NaN
+    bits = 0
+    for at, value in enumerate(row.get(id, FLOOR) for row in rows for id in ids):
+        part = round((-value - _FIRST) * _STEP)
+        if not 0 <= part < 2**_BITS:
+            return None
+        bits |= part << (_BITS * at)
+    size = 4 * shape.numbers
+    if bits.bit_length() > 8 * size:
         return None
-    numbers = [_read(value) for value in written[: shape.numbers]]
+    numbers = struct.unpack(f"<{shape.numbers}f", bits.to_bytes(size, "little"))
     if numbers[0] != place:
         return None
     parts = iter(numbers[1:])
@@ -305,13 +318,3 @@ def decode_step(
         row_log_probs=row_log_probs,
         top=tuple((int(id), value) for id, value in pairs if id >= 0),
     )
-
-
-def _written(number: float) -> float:
-    return _UNKNOWN if math.isnan(number) else min(max(number, _LEAST), _MOST)
-
-
-def _read(number: float) -> float:
-    if number == _UNKNOWN:
-        return math.nan
-    return -math.inf if number <= _LEAST else number
