@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, warn
-from ..fusion import FusionState
+from ..fusion import FusionState, Posterior, rule_fields
 from ..kv.store import ContextStore, PassageKVStore
 from ..models.model import Model, Reading, RowPrompt, Rows
 from ..options import Options
@@ -74,7 +74,7 @@ class Engine:
         Raises:
             InputError: what `plan_rows` raises, or something is asked for that the backend cannot do.
         """
-        self._check(request.options)
+        self._check(request)
         encoder = self.encoder_of(request)
         plan = plan_rows(encoder, request.question, request.passages, request.options, self.window)
         notes = [] if self.store is None or not self.store.codec.note else [self.store.codec.note]
@@ -92,11 +92,33 @@ class Engine:
         behind = max(options.max_tokens, len(encoder.refusal)) + thought_room(encoder, options, _UNBOUNDED)
         return max(plan.row_tokens) + behind
 
-    def _check(self, options: Options) -> None:
+    def check_steps(self, work: str) -> None:
+        """Raises InputError where rows cannot be stepped from here, as some work needs it ("score choices")."""
+        if not self.model.can.steps:
+            raise InputError(
+                f"The backend of {self.model.name!r} cannot {work}, since it steps its rows by itself; load the "
+                "model with backend='transformers' or 'llama.cpp' for it."
+            )
+
+    def _check(self, request: Request) -> None:
+        options, rule, can = request.options, request.options.rule, self.model.can
+        # Weights at the first token by which passages are chosen; those of `Posterior` are the prior.
+        weighs = not isinstance(rule, Posterior) and any(
+            getattr(rule, name, 0) for name in ("focus", "together")
+        )
         denied = {
-            "relevance": options.relevance and not self.model.can.likelihood,
-            "json_schema": options.json_schema is not None and not self.model.can.grammar,
-            "regex": options.regex is not None and not self.model.can.grammar,
+            "relevance": options.relevance and not can.likelihood,
+            "json_schema": options.json_schema is not None and not can.grammar,
+            "regex": options.regex is not None and not can.grammar,
+            "abstain_below with a calibration": (
+                options.abstain_below is not None
+                and request.calibration is not None
+                and not can.distributions
+            ),
+            f"focus or together of {rule!r}": weighs and not can.distributions,
+            "drop_rows_after": options.drop_rows_after > 0 and not can.steps,
+            f"fusion={rule!r}, a rule of your own,": not can.steps and rule_fields(rule) is None,
+            "a thought (thinking=False bars it)": not can.steps and self.encoder_of(request).thinks_first(),
         }
         if names := [name for name, is_denied in denied.items() if is_denied]:
             raise InputError(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 from ..answers.answer import Piece
 from ..decoding.budget import NOTHING, Size
 from ..decoding.decoder import LockstepDecoder
 from ..decoding.reader import ReadBatch
-from ..models.model import Step
+from ..models.model import Decoder, GroupRequest, JoinableDecoder, LoopModel, Step
 from .generation import Run, group_of, piece_of, run_of
 from .jobs import Job
 
@@ -19,8 +20,7 @@ class Batch:
     """Runs of one decoder. Used from one thread at a time."""
 
     def __init__(self) -> None:
-        # Made in `add` alone: the one place where the decoder of an engine that holds the loop comes in.
-        self._decoder: LockstepDecoder | None = None
+        self._decoder: Decoder | None = None
         self._jobs: dict[int, Job] = {}  # by their number in the decoder
         self._runs: dict[int, Run] = {}
 
@@ -47,13 +47,7 @@ class Batch:
         runs = []
         for job, prompted in zip(jobs, batch.prompted, strict=True):
             runs.append(run_of(job, prompted, batch.log_probs))
-        count = len(batch.rows) + self.size.rows
-        groups = [group_of(run, job.engine, count) for job, run in zip(jobs, runs, strict=True)]
-        if self._decoder is None:
-            self._decoder = LockstepDecoder(batch.rows, batch.log_probs, groups)
-            numbers = range(len(groups))
-        else:
-            numbers = self._decoder.add(batch.rows, batch.log_probs, groups)
+        numbers = self._added(jobs, runs, batch)
         for number, job, run in zip(numbers, jobs, runs, strict=True):
             job.size = job.engine.size(job.request, run.prompted.plan)  # with the rows that came on top
             self._jobs[number], self._runs[number] = job, run
@@ -62,6 +56,30 @@ class Batch:
                 job.sink.note(note)
             if run.prompted.refused or run.lacks_support:
                 self._abstain(number)
+
+    def _added(self, jobs: Sequence[Job], runs: Sequence[Run], batch: ReadBatch) -> range:
+        """Their numbers in the decoder: ours, or that of a backend which holds the loop itself."""
+        model = jobs[0].engine.model
+        if isinstance(model, LoopModel):
+            decoder = self._decoder or model.decoder()
+            requests = [
+                GroupRequest(
+                    run.prompted.rows,
+                    run.prompted.state,
+                    run.request.options,
+                    job.engine.output_tokens(run.request),
+                )
+                for job, run in zip(jobs, runs, strict=True)
+            ]
+            numbers = cast(JoinableDecoder, decoder).add(batch.rows, requests)
+            self._decoder = decoder
+            return numbers
+        count = len(batch.rows) + self.size.rows
+        groups = [group_of(run, job.engine, count) for job, run in zip(jobs, runs, strict=True)]
+        if self._decoder is None:
+            self._decoder = LockstepDecoder(batch.rows, batch.log_probs, groups)
+            return range(len(groups))
+        return cast(LockstepDecoder, self._decoder).add(batch.rows, batch.log_probs, groups)
 
     def step(self) -> None:
         """A token for each question, or the first ones of those that are new; pieces go to the sinks."""

@@ -76,7 +76,11 @@ class Run:
         self.first_token = self.first_token or time.perf_counter()
         # A decoder that holds the loop itself chooses without the sampler.
         shares = self.sampler.shares
-        share = shares.popleft() if shares else self.sampler.reader.push(step.token)
+        if shares:
+            share = shares.popleft()
+        else:
+            self.sampler.ids.append(step.token)
+            share = self.sampler.reader.push(step.token)
         if step.token in eos_ids:
             return "", share.thought, "stop"
         if share.tokens and step.token in self.ends:
@@ -251,7 +255,9 @@ def run_of(job: Job, prompted: Prompted, log_probs: Tensor) -> Run:
             request.options.rule,
             prompted,
             log_probs[prompted.rows[0] : prompted.rows[-1] + 1],
-        ),
+        )
+        if engine.model.can.distributions
+        else None,
     )
 
 
