@@ -80,7 +80,8 @@ class NBCESettings(BaseModel):
 
     model: str = Field(default_factory=from_env("NBCE_MODEL", default=DEFAULT_MODEL))
     """Hub id, folder or GGUF file; default: the environment variable NBCE_MODEL, else the packaged model. The
-    weights are loaded when they are first used, and shared by all objects of the same model."""
+    weights are loaded when they are first used, and shared by all objects of the same model. Or the URL of a
+    vLLM server (extra `[vllm]`), or several with commas between them."""
     engine: Any = Field(default=None, exclude=True, repr=False)
     """An `nbce_rag.NBCE` that is already loaded, or an `nbce_rag.RemoteNBCE`, in place of `model`."""
     base_url: str | None = None
@@ -103,7 +104,7 @@ class NBCESettings(BaseModel):
     check: bool = True
     """Refuse a model whose rows do not give what whole passes give."""
     backend: str | None = None
-    """What reads the model: "transformers" or "llama.cpp"; None takes what fits it."""
+    """What reads the model: "transformers", "llama.cpp" or "vllm"; None takes what fits it."""
     load: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of `NBCE.from_pretrained`, such as `{"n_gpu_layers": 20}`."""
 

@@ -53,7 +53,12 @@ def mcp_command(
             raise MissingDependencyError("`nbce-rag mcp` needs the package mcp: pip install 'nbce-rag[mcp]'")
         indexes = named_indexes(index)
         check_indexes(indexes)
-        opening = given(kv_store=kv or own_kv(indexes), backend=backend, device=device, dtype=dtype)
+        from ..models.loading import is_served
+
+        kv_store = kv
+        if kv is None and not is_served(model, backend):
+            kv_store = own_kv(indexes)
+        opening = given(kv_store=kv_store, backend=backend, device=device, dtype=dtype)
         options = given(style=style, max_tokens=max_tokens)
         search = given(rerank=reranker)
         from ..server.mcp.stdio import run_stdio

@@ -12,7 +12,6 @@ from ..errors import InputError, warn
 from ..fusion import FusionState, Posterior, rule_fields
 from ..kv.store import ContextStore, PassageKVStore
 from ..models.model import Model, Reading, RowPrompt, Rows
-from ..options import Options
 from ..passages import Passage
 from ..prompts.binding import Encoders
 from ..prompts.encoder import PromptEncoder
@@ -93,11 +92,11 @@ class Engine:
         return max(plan.row_tokens) + behind
 
     def check_steps(self, work: str) -> None:
-        """Raises InputError where rows cannot be stepped from here, as some work needs it ("score choices")."""
+        """Raises InputError where rows cannot be stepped from here, as some work needs ("score choices")."""
         if not self.model.can.steps:
             raise InputError(
-                f"The backend of {self.model.name!r} cannot {work}, since it steps its rows by itself; load the "
-                "model with backend='transformers' or 'llama.cpp' for it."
+                f"The backend of {self.model.name!r} cannot {work}, since it steps its rows by itself; load "
+                "the model with backend='transformers' or 'llama.cpp' for it."
             )
 
     def _check(self, request: Request) -> None:
@@ -106,15 +105,12 @@ class Engine:
         weighs = not isinstance(rule, Posterior) and any(
             getattr(rule, name, 0) for name in ("focus", "together")
         )
+        is_calibrated = options.abstain_below is not None and request.calibration is not None
         denied = {
             "relevance": options.relevance and not can.likelihood,
             "json_schema": options.json_schema is not None and not can.grammar,
             "regex": options.regex is not None and not can.grammar,
-            "abstain_below with a calibration": (
-                options.abstain_below is not None
-                and request.calibration is not None
-                and not can.distributions
-            ),
+            "abstain_below with a calibration": is_calibrated and not can.distributions,
             f"focus or together of {rule!r}": weighs and not can.distributions,
             "drop_rows_after": options.drop_rows_after > 0 and not can.steps,
             f"fusion={rule!r}, a rule of your own,": not can.steps and rule_fields(rule) is None,

@@ -25,7 +25,7 @@ LOADING_ARGUMENTS: tuple[str, ...] = (
     "kv_type",
     "use_mmap",
     "api_key",
-    "request_timeout",
+    "server_timeout",
     "max_retries",
     "data_parallel",
     "prompt",

@@ -100,8 +100,8 @@ class NBCE:
         if not model.can.store:
             if kv_store is not None and kv_store is not False:
                 raise InputError(
-                    f"kv_store={kv_store!r}: the backend of {model.name!r} keeps keys and values of passages by "
-                    "itself; leave it out, or give False."
+                    f"kv_store={kv_store!r}: the backend of {model.name!r} keeps keys and values of passages "
+                    "by itself; leave it out, or give False."
                 )
             kv_store = False
         store = resolve_store(kv_store)
@@ -142,7 +142,7 @@ class NBCE:
         kv_type: str = "f16",
         use_mmap: bool = True,
         api_key: str | None = None,
-        request_timeout: float | None = None,
+        server_timeout: float | None = None,
         max_retries: int = 3,
         data_parallel: int = 1,
         prompt: PromptTemplate | None = None,
@@ -167,7 +167,7 @@ class NBCE:
                 `nbce_rag.models.transformers.loading`.
             n_gpu_layers, n_threads, flash_attn, kv_type, use_mmap: of llama.cpp, see `load_model` in
                 `nbce_rag.models.llama_cpp.loading`.
-            api_key, request_timeout, max_retries, data_parallel: of vLLM servers, see `load_model` in
+            api_key, server_timeout, max_retries, data_parallel: of vLLM servers, see `load_model` in
                 `nbce_rag.models.vllm.loading`.
             prompt, kv_store, window, max_batch_tokens, **options: see the class.
 
@@ -205,7 +205,7 @@ class NBCE:
             kv_type=kv_type,
             use_mmap=use_mmap,
             api_key=api_key,
-            request_timeout=request_timeout,
+            server_timeout=server_timeout,
             max_retries=max_retries,
             data_parallel=data_parallel,
         )

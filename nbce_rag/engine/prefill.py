@@ -69,8 +69,8 @@ def fill_store(
             that matter.
 
     Raises:
-        InputError: there is no store, or a backend that keeps contexts by itself, the contexts do not fit into it or onto the disk, or it cannot be
-            written, which ends the reading.
+        InputError: there is no store, or a backend that keeps contexts by itself, the contexts do not fit
+            into it or onto the disk, or it cannot be written, which ends the reading.
     """
     model, store, contexts = engine.model, engine.store, engine.contexts
     if not model.can.store:

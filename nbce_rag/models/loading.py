@@ -16,7 +16,7 @@ from typing import Any
 from ..errors import InputError
 from .model import Model
 
-__all__ = ["BACKENDS", "DEFAULT_MODEL", "check_backend", "load_model"]
+__all__ = ["BACKENDS", "DEFAULT_MODEL", "check_backend", "is_served", "load_model"]
 
 DEFAULT_MODEL = "gemma3-270m"
 """The packaged model of the extra `[local]`, Gemma 3 270M."""
@@ -38,7 +38,7 @@ def load_model(
     Args:
         model: hub id, folder, GGUF file, or folder or hub id of an adapter (extra `[lora]`); None is the
             packaged default of the `[local]` extra; or a model that its library has loaded, for transformers
-            with `tokenizer=`; or the URL of a vLLM server (extra `[vllm]`), or several in a sequence, or in one
+            with `tokenizer=`; or the URL of a vLLM server (extra `[vllm]`), or several in a list, or in one
             string with commas between them.
         backend: one of `BACKENDS`. None takes the one that fits: llama.cpp for a GGUF file where `llama_cpp`
             is installed, unless an option of transformers is given, vLLM for what begins with http:// or
@@ -96,9 +96,16 @@ def check_backend(backend: str | None) -> None:
         raise InputError(f"backend={backend!r} is not known; choose {', '.join(BACKENDS)}.")
 
 
+def is_served(model: Any, backend: str | None = None) -> bool:
+    """Whether it is a server that reads this model, which then keeps keys and values by itself."""
+    names = _names(model) if _is_named(model) else []
+    are_urls = bool(names) and all(str(name).lstrip().startswith(_URLS) for name in names)
+    return backend == _VLLM or (backend is None and are_urls)
+
+
 def _fitting_backend(model: Any, options: Collection[str], of_llama_cpp: Collection[str]) -> str:
     transformers, llama_cpp, vllm = BACKENDS
-    if _is_named(model) and all(str(name).lstrip().startswith(_URLS) for name in _names(model)):
+    if is_served(model):
         return vllm
     if model is not None and not isinstance(model, (str, os.PathLike)):
         is_native = type(model).__module__.partition(".")[0] == "llama_cpp"

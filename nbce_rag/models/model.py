@@ -157,8 +157,8 @@ class Can:
         repeat: `Rows.keep` with one row several times, which scoring of choices needs.
         grammar: tokens can be masked by a grammar before one is chosen.
         round: contexts are numbers that a codec of the store can round, and not bytes of a library's own.
-        steps: rows are stepped from here, token by token. Where not, the backend holds the loop itself: it is a
-            `LoopModel`, whose rows write their own answers and no given texts.
+        steps: rows are stepped from here, token by token. Where not, the backend holds the loop itself: it is
+            a `LoopModel`, whose rows write their own answers and no given texts.
         distributions: `Reading.log_probs` are those of the first token.
         store: contexts can be kept in a store of ours.
     """

@@ -163,9 +163,9 @@ class VllmDecoder:
             self._tell(step)
         elif shown[place] != step.token:
             raise StreamError(
-                f"An instance of vLLM failed in the middle of an answer, and another one wrote a different "
-                f"token {place + 1}, so that it cannot be gone on with; ask again. Instances agree in float32, "
-                "and mostly in bfloat16."
+                "An instance of vLLM failed in the middle of an answer, and another one wrote a different "
+                f"token {place + 1}, so that it cannot be gone on with; ask again. Instances agree in "
+                "float32, and mostly in bfloat16."
             )
 
     def _tell(self, news: Step | tuple[int, Exception | None]) -> None:

@@ -91,8 +91,8 @@ def group_of(
     rule = rule_fields(options.rule)
     if rule is None:
         raise InputError(
-            f"vLLM fuses by the rules of nbce_rag.fusion, by name; {options.rule!r} is none of them. Load the "
-            "model with backend='transformers' for a rule of your own."
+            f"vLLM fuses by the rules of nbce_rag.fusion, by name; {options.rule!r} is none of them. Load "
+            "the model with backend='transformers' for a rule of your own."
         )
     defaults = Options()
     sampling = {name: getattr(options, name) for name in _SAMPLING}

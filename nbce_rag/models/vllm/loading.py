@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -50,7 +50,7 @@ def load_model(
     model: str | Sequence[str] | None = None,
     *,
     api_key: str | None = None,
-    request_timeout: float | None = None,
+    server_timeout: float | None = None,
     max_retries: int = 3,
     data_parallel: int = 1,
     tokenizer: Any = None,
@@ -61,7 +61,7 @@ def load_model(
         model: their URLs, such as "http://localhost:8000", in a sequence, or in one string with commas
             between them.
         api_key: of the servers, if they want one; None takes the environment variable VLLM_API_KEY.
-        request_timeout: seconds without a byte after which a request is given up, and asked elsewhere; None
+        server_timeout: seconds without a byte after which a request is given up, and asked elsewhere; None
             is 120.
         max_retries: how often a question is asked again.
         data_parallel: engines behind each server (`--data-parallel-size`); a question goes to one of them.
@@ -78,9 +78,9 @@ def load_model(
     urls = server_urls(model)
     for name, value, least in (("max_retries", max_retries, 0), ("data_parallel", data_parallel, 1)):
         Range(least, whole=True).check(name, value)
-    if request_timeout is not None:
-        Range(0, above=True, note="seconds, or None").check("request_timeout", request_timeout)
-    transport = Transport(api_key or os.environ.get(_API_KEY), request_timeout or SILENCE)
+    if server_timeout is not None:
+        Range(0, above=True, note="seconds, or None").check("server_timeout", server_timeout)
+    transport = Transport(api_key or os.environ.get(_API_KEY), server_timeout or SILENCE)
     every = results([_see(transport, url) for url in urls])
     there = [one for one in every if not one.problem]
     if not there:
@@ -175,13 +175,13 @@ def _checked(servers: Sequence[Seen]) -> Hello:
     for one in servers:
         if one.hello is None:
             raise ModelError(
-                f"The vLLM server at {one.url} runs without the plugin of nbce-rag. Install nbce-rag into its "
-                f"environment, and start it so: {_START}."
+                f"The vLLM server at {one.url} runs without the plugin of nbce-rag. Install nbce-rag into "
+                f"its environment, and start it so: {_START}."
             )
         if one.hello.version != VERSION:
             raise ModelError(
-                f"The plugin at {one.url} (nbce-rag {one.hello.package}) speaks version {one.hello.version} of "
-                f"the wire, and this nbce-rag {VERSION}; install the same version on both sides."
+                f"The plugin at {one.url} (nbce-rag {one.hello.package}) speaks version {one.hello.version} "
+                f"of the wire, and this nbce-rag {VERSION}; install the same version on both sides."
             )
         if (one.name, one.root) != (first.name, first.root):
             raise ModelError(
@@ -207,18 +207,18 @@ def _tokenizer(given: Any, root: str) -> tuple[Any, int, frozenset[int]]:
     native = given
     if given is None or isinstance(given, (str, os.PathLike)):
         try:
-            native = AutoTokenizer.from_pretrained(source)
+            native = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         except Exception as error:  # transformers raises whatever the files lead to
             raise ModelError(
-                f"There is no tokenizer in {source!r}, which the server names ({error}); give the folder or hub "
-                "id of the model's with tokenizer=."
+                f"There is no tokenizer in {source!r} ({error}); give the folder or hub id of the model's "
+                "with tokenizer=."
             ) from error
     ends: set[int] = set()
     size = len(native)
     values = [native.eos_token_id]
     for kind in (GenerationConfig, AutoConfig):
         try:
-            config = kind.from_pretrained(source)
+            config = kind.from_pretrained(source, trust_remote_code=False)
         except Exception:  # a tokenizer alone will do
             continue
         text = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config

@@ -80,7 +80,7 @@ def _choices(answer: Any, count: int) -> list[Sequence[Mapping[str, Any] | None]
 
 
 def _log_probs(row: Sequence[int], told: Sequence[Mapping[str, Any] | None]) -> list[float]:
-    """Of each token of a row given those before it; of the first one nothing is known, and 0 stands for it."""
+    """Of each token of a row given those before it; nothing is known of the first one, and 0 stands there."""
     values = [0.0]
     for token, by_token in zip(row[1:], told[1:], strict=True):
         values.append(float((by_token or {}).get(str(token), {}).get("logprob", math.nan)))

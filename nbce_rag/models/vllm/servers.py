@@ -1,9 +1,9 @@
 """Which of several instances of vLLM gets a question, and what happens where one fails.
 
 Each question goes whole to one instance. That is the first one on a list that follows from its best passage,
-the same list for everybody who asks (rendezvous hashing), so that an instance's prefix cache has passages that
-were asked for before; one that has much more to do than the average is passed over, as is one that has failed
-a moment ago. Where an instance fails, the question is asked again elsewhere.
+the same list for everybody who asks (rendezvous hashing), so that an instance's prefix cache has passages
+that were asked for before; one that has much more to do than the average is passed over, as is one that has
+failed a moment ago. Where an instance fails, the question is asked again elsewhere.
 """
 
 from __future__ import annotations
@@ -144,8 +144,9 @@ class Servers:
             if attempt < self._retries and len(tried) >= len(self.instances):
                 await asyncio.sleep(_backoff(attempt))
         raise RemoteError(
-            f"No vLLM server could answer, after {self._retries + 1} tries: {'; '.join(dict.fromkeys(reasons))}. "
-            "See that `vllm serve` runs there, raise request_timeout or max_retries, or ask again."
+            f"No vLLM server could answer, after {self._retries + 1} tries: "
+            f"{'; '.join(dict.fromkeys(reasons))}. "
+            "See that `vllm serve` runs there, raise server_timeout or max_retries, or ask again."
         )
 
     def choose(self, place: Place, tried: Collection[Instance] = ()) -> Instance:
