@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_reference import PASSAGES, QUESTION, TEMPLATE
+from engine_reference import PASSAGES, QUESTION, REFUSING, TEMPLATE
 from vllm_tools import FakeVllm, Fault
 
 from nbce_rag import NBCE, Answer, Passage, load_model
-from nbce_rag.errors import AnswerTimeoutError, RemoteError, StreamError
+from nbce_rag.errors import AnswerTimeoutError, NbceWarning, RemoteError, StreamError
 from nbce_rag.fusion import RULES
 from nbce_rag.models.vllm.model import VllmModel
 
@@ -50,7 +50,8 @@ def assert_equal(ours: Answer, theirs: Answer) -> None:
     assert [token.id for token in ours.tokens] == [token.id for token in theirs.tokens]
     assert ours.text == theirs.text
     assert ours.finish_reason == theirs.finish_reason
-    assert ours.passages[0].relevance == pytest.approx(theirs.passages[0].relevance, abs=1e-3)
+    for passage, other_passage in zip(ours.passages, theirs.passages, strict=True):
+        assert passage.relevance == pytest.approx(other_passage.relevance, abs=1e-3)
     for one, other in zip(ours.tokens, theirs.tokens, strict=True):
         assert one.weights == pytest.approx(other.weights, abs=1e-4)
         assert one.logprob == pytest.approx(other.logprob, abs=1e-4)
@@ -96,7 +97,7 @@ def test_where_every_row_refuses_no_answer_is_asked_for(
     fake: FakeVllm, make_nbce: Callable[..., NBCE]
 ) -> None:
     model = load_model(fake.url)
-    options: dict[str, Any] = {"max_tokens": 4, "refusal_threshold": 1e-300}
+    options: dict[str, Any] = {"max_tokens": 4, "refusal_threshold": 1e-37, "prompt": REFUSING}
     ours, theirs = NBCE(model, **options), make_nbce("llama", kv_store=False, **options)
     answer = ours.answer(QUESTION, PASSAGES)
     assert answer.finish_reason == theirs.answer(QUESTION, PASSAGES).finish_reason == "no_evidence"
@@ -117,7 +118,8 @@ def test_sentences_several_passages_and_parts(fake: FakeVllm, plain: Callable[..
     assert_equal(
         ours.answer(QUESTION, texts, fusion=together), theirs.answer(QUESTION, texts, fusion=together)
     )
-    assert_equal(ours.answer(QUESTION, []), theirs.answer(QUESTION, []))
+    with pytest.warns(NbceWarning, match="No passages"):
+        assert_equal(ours.answer(QUESTION, []), theirs.answer(QUESTION, []))
 
 
 def test_a_batch_a_stream_and_a_loop(fake: FakeVllm, plain: Callable[..., NBCE]) -> None:

@@ -55,10 +55,8 @@ def mcp_command(
         check_indexes(indexes)
         from ..models.loading import is_served
 
-        kv_store = kv
-        if kv is None and not is_served(model, backend):
-            kv_store = own_kv(indexes)
-        opening = given(kv_store=kv_store, backend=backend, device=device, dtype=dtype)
+        own = None if is_served(model, backend) else own_kv(indexes)
+        opening = given(kv_store=kv or own, backend=backend, device=device, dtype=dtype)
         options = given(style=style, max_tokens=max_tokens)
         search = given(rerank=reranker)
         from ..server.mcp.stdio import run_stdio

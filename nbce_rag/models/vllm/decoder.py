@@ -134,7 +134,7 @@ class VllmDecoder:
         shown: list[int] = []
 
         async def ask(instance: Instance) -> None:
-            reader = GroupReader(group.spec.shape, question)
+            reader = GroupReader(group, question)
             place = 0
             async with aclosing(self._model.servers.events(instance, group.body())) as events:  # type: ignore[type-var]
                 async for event in events:

@@ -19,7 +19,7 @@ from ...prompts.tokenizer import Tokenizer
 from ..model import GroupRequest, Step, TokenIds
 from .servers import Place
 from .transport import TryAgain
-from .wire import GROUP, ROWS, SPEC, GroupSpec, StepShape, decode_step
+from .wire import GROUP, ROWS, SPEC, GroupSpec, decode_step
 
 __all__ = ["Group", "GroupReader", "group_of"]
 
@@ -123,13 +123,15 @@ class GroupReader:
     """Makes steps of the events of one try of a group.
 
     Args:
-        shape: of its steps.
+        group: the group.
         question: that the steps are of.
     """
 
-    def __init__(self, shape: StepShape, question: int) -> None:
-        self._shape, self._question = shape, question
+    def __init__(self, group: Group, question: int) -> None:
+        self._group, self._question = group, question
+        self._shape = shape = group.spec.shape
         self._count = 0
+        self._last = -1
         self._rows: list[deque[tuple[int, dict[int, float]]]] = [deque() for _ in range(shape.rows)]
         self._reasons: dict[int, str] = {}
 
@@ -158,14 +160,16 @@ class GroupReader:
                 raise TryAgain(
                     f"the rows of a group fell out of step at token {self._count + 1}", is_down=False
                 )
-            self._count += 1
+            self._count, self._last = self._count + 1, step.token
             steps.append(step)
         return steps
 
     def check_whole(self) -> None:
-        """At the end of the events: raises TryAgain unless all rows have ended together."""
+        """At the end of the events: raises TryAgain unless all rows have ended together, and in time."""
         if any(self._rows) or len(self._reasons) < self._shape.rows or len(set(self._reasons.values())) > 1:
             raise TryAgain("the rows of a group did not end together", is_down=False)
+        if self._last not in self._group.spec.eos and self._count < self._group.max_tokens:
+            raise TryAgain(f"a group ended after {self._count} tokens, before its answer did", is_down=False)
 
 
 def _tokens_of(logprobs: Any) -> list[tuple[int, dict[int, float]]]:

@@ -110,9 +110,7 @@ class VllmModel:
                     f"{self.window} of the server (--max-model-len)."
                 )
         readings = results([read_prompt(self.servers, self.served_name, prompt) for prompt in prompts])
-        contexts = [ids for prompt in prompts for ids in prompt.contexts]
-        suffixes = [prompt.suffix for prompt in prompts for _ in prompt.contexts]
-        return VllmRows(contexts, suffixes, room), readings
+        return VllmRows.of(prompts, room), readings
 
     def read(
         self, contexts: Iterable[TokenIds], store: ContextStore, batch_tokens: int | None = None

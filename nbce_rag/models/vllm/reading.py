@@ -50,7 +50,7 @@ async def read_prompt(servers: Servers, model: str, prompt: RowPrompt) -> Readin
     async def read(instance: Instance) -> Any:
         return await servers.post(instance, body)
 
-    answer = await servers.run(place_of(prompt.contexts, prompt.suffix), read)
+    answer = await servers.run(place_of(prompt), read)
     by_row = [_log_probs(row, told) for row, told in zip(rows, _choices(answer, count), strict=True)]
     question = refusal = None
     if prompt.question is not None:

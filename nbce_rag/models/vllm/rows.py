@@ -3,31 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from ...errors import InputError
-from ..model import Rows, TokenIds
+from ..model import RowPrompt, Rows, TokenIds
 from ..row_numbers import check_rows
 from .servers import Place
 
 __all__ = ["VllmRows", "place_of"]
 
 
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row, and where the prompt goes that it came with."""
+
+    context: TokenIds
+    suffix: TokenIds
+    place: Place
+
+
 class VllmRows:
-    """`nbce_rag.models.model.Rows` that go to a `VllmDecoder`; nothing of ours steps them.
+    """`nbce_rag.models.model.Rows` that go to a `VllmDecoder`; nothing of ours steps them."""
 
-    Args:
-        contexts: of each row.
-        suffixes: what each ends with.
-        room: tokens that fit behind every row.
-    """
+    def __init__(self, rows: Sequence[_Row], room: int) -> None:
+        self._rows, self._room = tuple(rows), room
 
-    def __init__(self, contexts: Sequence[TokenIds], suffixes: Sequence[TokenIds], room: int) -> None:
-        self._contexts, self._suffixes, self._room = tuple(contexts), tuple(suffixes), room
+    @classmethod
+    def of(cls, prompts: Sequence[RowPrompt], room: int) -> VllmRows:
+        """The rows of some prompts, with room for so many tokens behind each."""
+        rows = []
+        for prompt in prompts:
+            place = place_of(prompt)
+            rows += [_Row(context, prompt.suffix, place) for context in prompt.contexts]
+        return cls(rows, room)
 
     def __len__(self) -> int:
-        return len(self._contexts)
+        return len(self._rows)
 
     @property
     def room(self) -> int:
@@ -41,22 +54,23 @@ class VllmRows:
 
     def keep(self, rows: Sequence[int]) -> VllmRows:
         check_rows(rows, len(self))
-        return VllmRows([self._contexts[r] for r in rows], [self._suffixes[r] for r in rows], self._room)
+        return VllmRows([self._rows[row] for row in rows], self._room)
 
     def joined(self, other: Rows) -> VllmRows:
         assert isinstance(other, VllmRows)
-        room = min(self._room, other._room)
-        return VllmRows((*self._contexts, *other._contexts), (*self._suffixes, *other._suffixes), room)
+        return VllmRows((*self._rows, *other._rows), min(self._room, other._room))
 
     def prompts(self, rows: Sequence[int]) -> list[TokenIds]:
         """Token ids of some rows, whole."""
-        return [(*self._contexts[row], *self._suffixes[row]) for row in rows]
+        return [(*self._rows[row].context, *self._rows[row].suffix) for row in rows]
 
     def place(self, rows: Sequence[int]) -> Place:
         """What decides where the question with these rows goes, row 0 first."""
-        return place_of([self._contexts[row] for row in rows], self._suffixes[rows[0]])
+        return self._rows[rows[0]].place
 
 
-def place_of(contexts: Sequence[TokenIds], suffix: TokenIds) -> Place:
-    """What decides where a question goes whose rows have these contexts, row 0's first."""
-    return Place(contexts[min(1, len(contexts) - 1)], suffix, len(contexts))
+def place_of(prompt: RowPrompt) -> Place:
+    """What decides where a prompt goes: its best passage's row; and what is read of it later, by the words of
+    all its passages."""
+    question = (prompt.suffix, prompt.vocabulary) if prompt.vocabulary else None
+    return Place(prompt.contexts[min(1, len(prompt.contexts) - 1)], question, len(prompt.contexts))

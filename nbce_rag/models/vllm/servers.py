@@ -13,7 +13,7 @@ import hashlib
 import random
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -79,13 +79,13 @@ class Place:
 
     Attributes:
         passage: token ids of its best passage's row, without the question.
-        question: token ids that tell it from others; what belongs to it later goes where it went first, whose
-            prefix cache has its rows.
+        question: tells it from others; what belongs to it later goes where it went first, whose prefix cache
+            has its rows. None where nothing does.
         rows: how many it has.
     """
 
     passage: tuple[int, ...]
-    question: tuple[int, ...]
+    question: Hashable | None
     rows: int
 
 
@@ -102,7 +102,7 @@ class Servers:
         self.instances = tuple(instances)
         self._transport = transport
         self._retries = retries
-        self._homes: OrderedDict[tuple[int, ...], tuple[Instance, float]] = OrderedDict()
+        self._homes: OrderedDict[Hashable, tuple[Instance, float]] = OrderedDict()
 
     async def post(self, instance: Instance, body: Mapping[str, Any]) -> Any:
         """A completion; errors as in `Transport.get`."""
@@ -157,12 +157,14 @@ class Servers:
             tried: those that failed at it, which are taken last.
         """
         bound = _BOUND * sum(one.rows for one in self.instances) / len(self.instances) + place.rows
-        home, until = self._homes.get(place.question, (None, 0.0))
+        home, until = (None, 0.0) if place.question is None else self._homes.get(place.question, (None, 0.0))
         if home is None or home in tried or home.rests or home.rows > bound or time.monotonic() > until:
             order = sorted(self.instances, key=lambda one: _hashed(place.passage, one.name))
             fresh = [one for one in order if one not in tried] or order
             ready = [one for one in fresh if not one.rests] or fresh
             home = next((one for one in ready if one.rows <= bound), min(ready, key=lambda one: one.rows))
+        if place.question is None:
+            return home
         self._homes[place.question] = home, time.monotonic() + _HOME_SECONDS
         self._homes.move_to_end(place.question)
         while len(self._homes) > _HOMES:
