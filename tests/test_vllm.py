@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,19 @@ def test_a_batch_a_stream_and_a_loop(fake: FakeVllm, plain: Callable[..., NBCE])
 
     for one in asyncio.run(some()):
         assert_equal(one, answer)
+
+
+@pytest.mark.parametrize(
+    "options", [{"regex": "[0-9]{2,3}"}, {"json_schema": {"type": "object", "additionalProperties": False}}]
+)
+def test_grammars_where_the_plugin_has_them(
+    options: dict[str, Any], fake: FakeVllm, plain: Callable[..., NBCE]
+) -> None:
+    assert fake.hello is not None
+    fake.hello = replace(fake.hello, grammar=True)
+    ours = engine(fake).answer(QUESTION, PASSAGES, **options)
+    assert_equal(ours, plain(sleep=False).answer(QUESTION, PASSAGES, **options))
+    assert ours.finish_reason == "stop"
 
 
 def test_comparisons_and_reranking(fake: FakeVllm, plain: Callable[..., NBCE]) -> None:

@@ -252,9 +252,10 @@ def test_an_index_with_keys_and_values_of_another_backend(
 
 
 def test_adapters_take_the_url_as_the_model(fake: FakeVllm, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pydantic import SecretStr
+
     from langchain_nbce import ChatNBCE
     from llama_index_nbce import NBCELLM
-    from pydantic import SecretStr
 
     fake.api_key = "secret"
     chat = ChatNBCE(model=fake.url, max_tokens=3, api_key=SecretStr("secret"))

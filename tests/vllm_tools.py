@@ -20,6 +20,7 @@ from typing import Any, Literal
 import torch
 
 from nbce_rag.decoding.decoder import LockstepDecoder
+from nbce_rag.decoding.grammar import Constraint
 from nbce_rag.decoding.group import Group
 from nbce_rag.decoding.sampling import Sampler
 from nbce_rag.fusion import RULES, FusionState
@@ -192,7 +193,16 @@ class FakeVllm:
         )
         options = spec.options
         spelled: Any = _Spelled(spec.spellings)
-        sampler = Sampler(options, spelled, frozenset(spec.eos))
+        constraint = None
+        if spec.json_schema or spec.regex:
+            constraint = Constraint(
+                self.model.tokenizer,
+                json_schema=spec.json_schema,
+                regex=spec.regex,
+                vocab_size=self.model.vocab_size,
+                eos_ids=self.model.eos_ids,
+            )
+        sampler = Sampler(options, spelled, frozenset(spec.eos), constraint)
         group = Group(
             tuple(range(spec.rows)), options.rule, sampler, state, entropies=spec.entropies, top=spec.top
         )
@@ -321,7 +331,7 @@ class _Handler(BaseHTTPRequestHandler):
         prompts = body["prompt"]
         assert body["vllm_xargs"][ROWS] == spec.rows == len(prompts)
         assert {*spec.eos, spec.poison} == set(body["stop_token_ids"])
-        assert body["temperature"] == 0
+        assert (body["temperature"], body["repetition_penalty"]) == (0, 1)
         assert body["ignore_eos"]
         self._begin("text/event-stream")
         try:

@@ -76,11 +76,7 @@ class Run:
         self.first_token = self.first_token or time.perf_counter()
         # A decoder that holds the loop itself chooses without the sampler.
         shares = self.sampler.shares
-        if shares:
-            share = shares.popleft()
-        else:
-            self.sampler.ids.append(step.token)
-            share = self.sampler.reader.push(step.token)
+        share = shares.popleft() if shares else self.sampler.follow(step.token)
         if step.token in eos_ids:
             return "", share.thought, "stop"
         if share.tokens and step.token in self.ends:

@@ -3,9 +3,9 @@
     python tests/benchmarks/chaos_vllm.py --rounds 200
 
 Each round asks three instances some questions at once, greedy and drawn ones; meanwhile one or several of
-them are killed at a random moment (they listen no more, and their connections break off), and some groups fall
-apart, stop, or are refused. Each answer has to be the one that the same model gives in this process, to the
-token, and its pieces have to join to it, or there has to be an error of ours that says what failed. The
+them are killed at a random moment (they listen no more, and their connections break off), and some groups
+fall apart, stop, or are refused. Each answer has to be the one that the same model gives in this process, to
+the token, and its pieces have to join to it, or there has to be an error of ours that says what failed. The
 instances are `vllm_tools.FakeVllm`, in threads: what is proved is what this side does.
 """
 

@@ -7,17 +7,14 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import aclosing
-from typing import TYPE_CHECKING
 
 from ...errors import StreamError
+from ...prompts.tokenizer import Tokenizer
 from ..model import GroupRequest, Rows, Step
 from .group import Group, GroupReader, group_of
 from .loop import submit
 from .rows import VllmRows
-from .servers import Instance
-
-if TYPE_CHECKING:
-    from .model import VllmModel
+from .servers import Instance, Servers
 
 __all__ = ["VllmDecoder"]
 
@@ -29,11 +26,14 @@ class VllmDecoder:
     drawn; where its instance fails it is asked again, and goes on where it was.
 
     Args:
-        model: who is asked.
+        servers: who are asked.
+        name: that they know the model by.
+        tokenizer: the model's.
+        eos_ids: tokens that end an answer.
     """
 
-    def __init__(self, model: VllmModel) -> None:
-        self._model = model
+    def __init__(self, servers: Servers, name: str, tokenizer: Tokenizer, eos_ids: frozenset[int]) -> None:
+        self._servers, self._name, self._tokenizer, self._eos_ids = servers, name, tokenizer, eos_ids
         self._changed = threading.Condition()
         self._news: deque[Step | tuple[int, Exception | None]] = deque()  # (question, how it ended)
         self._active: dict[int, None] = {}
@@ -48,15 +48,14 @@ class VllmDecoder:
     def add(self, rows: Rows, requests: Sequence[GroupRequest]) -> range:
         """See `nbce_rag.models.model.JoinableDecoder.add`; they are sent with the next step."""
         assert isinstance(rows, VllmRows)
-        model = self._model
         groups = [
             group_of(
-                model.served_name,
+                self._name,
                 request,
                 rows.prompts(request.rows),
                 rows.place(request.rows),
-                model.tokenizer,
-                model.eos_ids,
+                self._tokenizer,
+                self._eos_ids,
             )
             for request in requests
         ]
@@ -136,7 +135,7 @@ class VllmDecoder:
         async def ask(instance: Instance) -> None:
             reader = GroupReader(group, question)
             place = 0
-            async with aclosing(self._model.servers.events(instance, group.body())) as events:  # type: ignore[type-var]
+            async with aclosing(self._servers.events(instance, group.body())) as events:  # type: ignore[type-var]
                 async for event in events:
                     for step in reader.push(event):
                         self._show(step, place, shown)
@@ -144,7 +143,7 @@ class VllmDecoder:
             reader.check_whole()
 
         try:
-            await self._model.servers.run(group.place, ask)
+            await self._servers.run(group.place, ask)
         except CancelledError:
             raise
         except Exception as error:

@@ -25,6 +25,16 @@ __all__ = ["Group", "GroupReader", "group_of"]
 
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "no_repeat_ngram_size")
 _TOKEN = "token_id:"
+# What vLLM itself would do to logits; else a model's generation_config.json may say something.
+_NEUTRAL = {
+    "temperature": 0,
+    "top_p": 1,
+    "top_k": 0,
+    "min_p": 0,
+    "repetition_penalty": 1,
+    "presence_penalty": 0,
+    "frequency_penalty": 0,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +61,7 @@ class Group:
             "model": self.model,
             "prompt": [list(ids) for ids in self.prompts],
             "max_tokens": self.max_tokens,
-            "temperature": 0,
+            **_NEUTRAL,
             "logprobs": self.spec.shape.logprobs,
             "return_tokens_as_token_ids": True,
             "stop_token_ids": sorted({*self.spec.eos, self.spec.poison}),
@@ -194,4 +204,4 @@ def _numbers(values: Tensor | None) -> tuple[float, ...] | None:
 
 def _schema_text(options: Options) -> str | None:
     schema = options.json_schema
-    return schema if schema is None or isinstance(schema, str) else json.dumps(schema)
+    return schema if schema is None or isinstance(schema, str) else json.dumps(schema, default=dict)

@@ -20,7 +20,7 @@ __all__ = ["load_model", "seen", "server_urls", "wrap_model"]
 
 _API_KEY = "VLLM_API_KEY"
 _START = (
-    "vllm serve MODEL --scheduler-cls nbce_rag.vllm_plugin.scheduler.AsyncGangScheduler "
+    "vllm serve MODEL --scheduler-cls nbce_rag.vllm_plugin.scheduler.GangScheduler "
     "--logprobs-mode processed_logprobs (examples/docs/vllm.md)"
 )
 

@@ -56,7 +56,7 @@ class VllmModel:
         vocab_size: int,
         eos_ids: frozenset[int],
     ) -> None:
-        self.name = self.served_name = name
+        self.name = name
         self.servers = servers
         self.hello = hello
         self.window = window
@@ -109,7 +109,7 @@ class VllmModel:
                     f"A row of {prompt.longest} tokens and {room} behind it do not fit into the "
                     f"{self.window} of the server (--max-model-len)."
                 )
-        readings = results([read_prompt(self.servers, self.served_name, prompt) for prompt in prompts])
+        readings = results([read_prompt(self.servers, self.name, prompt) for prompt in prompts])
         return VllmRows.of(prompts, room), readings
 
     def read(
@@ -127,7 +127,7 @@ class VllmModel:
 
     def decoder(self) -> VllmDecoder:
         """See `nbce_rag.models.model.LoopModel.decoder`."""
-        return VllmDecoder(self)
+        return VllmDecoder(self.servers, self.name, self.tokenizer, self.eos_ids)
 
     def close(self) -> None:
         """End all connections; another question opens new ones."""
