@@ -172,6 +172,20 @@ def test_an_answer_that_nobody_wants_any_more_ends_there(fake: FakeVllm) -> None
     assert fake.written < 100
 
 
+def test_tokens_come_while_another_prompt_is_read(fake: FakeVllm) -> None:
+    nbce = engine(fake, max_tokens=100)
+    fake.pace = 0.02
+    first = nbce.scheduler.submit(nbce.request(QUESTION, PASSAGES))
+    next(first)
+    fake.reading_seconds = 1.5
+    begun = time.monotonic()
+    second = nbce.scheduler.submit(nbce.request("Why?", PASSAGES, max_tokens=2))
+    times = [time.monotonic() - begun for _ in first]
+    assert len([at for at in times if 0.3 < at < 1.4]) > 5
+    assert [*second][-1].answer is not None
+    assert time.monotonic() - begun > 1.5
+
+
 def test_an_answer_that_takes_too_long(fake: FakeVllm) -> None:
     fake.pace = 0.05
     with pytest.raises(AnswerTimeoutError):

@@ -75,6 +75,7 @@ class FakeVllm:
     Attributes:
         faults: of the requests for groups to come, one each; None for none.
         reading_faults: of those for likelihoods.
+        reading_seconds: that these take.
         bodies: of requests, with their headers.
         written: steps that were sent.
         closed: groups whose client went away before the end.
@@ -95,6 +96,7 @@ class FakeVllm:
         self.max_logprobs, self.pace = max_logprobs, pace
         self.faults: deque[Fault | None] = deque()
         self.reading_faults: deque[Fault | None] = deque()
+        self.reading_seconds = 0.0
         self.bodies: list[tuple[dict[str, Any], dict[str, str]]] = []
         self.written = 0
         self.closed = 0
@@ -305,6 +307,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _read(self, body: Mapping[str, Any]) -> None:
         fake = self.server_of
+        time.sleep(fake.reading_seconds)
         fault = fake.reading_faults.popleft() if fake.reading_faults else None
         if fault is not None and self._failed_at_once(fault):
             return

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..deadline import check_deadline
 from ..errors import InputError, warn
 from ..fusion import FusionState, Posterior, rule_fields
 from ..kv.store import ContextStore, PassageKVStore
-from ..models.model import Model, Reading, RowPrompt, Rows
+from ..models.model import LoopModel, Model, Reading, RowPrompt, Rows
 from ..passages import Passage
 from ..prompts.binding import Encoders
 from ..prompts.encoder import PromptEncoder
@@ -27,6 +28,7 @@ __all__ = ["Engine", "Prompted", "ReadBatch", "read_in_pieces", "read_prompts"]
 
 
 _UNBOUNDED = 2**31 - 1
+_PATIENCE = 0.02  # seconds until others are looked after while prompts are read elsewhere
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,7 @@ def read_in_pieces(
         running: what is decoded meanwhile, and becomes as long as the longest of these rows when they join.
 
     Yields:
-        None between two pieces.
+        None between two pieces, and while a backend that holds the loop itself reads them elsewhere.
     """
     sizes = [engine.size(request, plan) for request, plan in zip(requests, plans, strict=True)]
     check_rows(engine.model, sum(sizes, NOTHING))
@@ -233,7 +235,7 @@ def read_in_pieces(
         for piece in pieces_of(engine.model, contexts, scratch, tokens):
             engine.model.read(piece, scratch, tokens)
             yield
-    rows, readings = _open(engine, prompts, room, store if tokens is None else scratch)
+    rows, readings = yield from _open(engine, prompts, room, store if tokens is None else scratch)
     readings = [(prompt, scratch.as_new(prompt, reading)) for prompt, reading in readings]
     scratch.clear()
     first = 0
@@ -245,7 +247,7 @@ def read_in_pieces(
     if sentences:
         for read in (_read_together, _read_sentences):
             yield
-            rows, more = read(engine, questions, rows, readings, room, running)
+            rows, more = yield from read(engine, questions, rows, readings, room, running)
             notes += more
     if engine.store is not None:
         notes += engine.store.take_notes()
@@ -396,10 +398,20 @@ def _by_prompt(questions: Sequence[_Question]) -> list[list[_Question]]:
 
 def _open(
     engine: Engine, prompts: Sequence[RowPrompt], room: int, store: ContextStore | None
-) -> tuple[Rows, list[tuple[RowPrompt, Reading]]]:
+) -> Generator[None, None, tuple[Rows, list[tuple[RowPrompt, Reading]]]]:
     if store is not None:
         store.expect(ids for prompt in prompts for ids in prompt.contexts)
-    rows, readings = engine.model.open(prompts, room, store, engine.batch_tokens)
+    if isinstance(engine.model, LoopModel):
+        opening = engine.model.opening(prompts, room)
+        try:
+            while not opening.wait(_PATIENCE):
+                check_deadline()
+                yield
+            rows, readings = opening.result()
+        finally:
+            opening.cancel()
+    else:
+        rows, readings = engine.model.open(prompts, room, store, engine.batch_tokens)
     return rows, list(zip(prompts, readings, strict=True))
 
 
@@ -410,7 +422,7 @@ def _read_sentences(
     before: Sequence[tuple[RowPrompt, Reading]],
     room: int,
     running: Size,
-) -> tuple[Rows, list[str]]:
+) -> Generator[None, None, tuple[Rows, list[str]]]:
     """Rows of sentences behind the others, and what a person should be told."""
     longest = max(prompt.longest for prompt, _ in before)
     users = _users(questions, lambda question: question.sentence_prompt(longest))
@@ -424,7 +436,7 @@ def _read_sentences(
             f"No passage was read sentence by sentence: {size.rows} rows of {size.tokens} tokens need about "
             f"{size.cost(engine.model) / 2**30:.1f} GiB. Ask fewer questions at once, or lower max_tokens."
         ]
-    more, readings = _open(engine, list(users), room, engine.contexts)
+    more, readings = yield from _open(engine, list(users), room, engine.contexts)
     # What was put into the store a moment ago was not spared.
     fresh = {
         ids
@@ -451,7 +463,7 @@ def _read_together(
     before: Sequence[tuple[RowPrompt, Reading]],
     room: int,
     running: Size,
-) -> tuple[Rows, list[str]]:
+) -> Generator[None, None, tuple[Rows, list[str]]]:
     """Rows of several passages behind the others, and what a person should be told."""
     users = _users(questions, lambda question: question.together_prompt(engine.window - room))
     if not users:
@@ -465,7 +477,7 @@ def _read_together(
             f"{size.cost(engine.model) / 2**30:.1f} GiB. Ask fewer questions at once, or lower max_tokens."
         ]
     # Such a context is hardly ever read again, and would take the place of passages in the store.
-    more, readings = _open(engine, list(users), room, None)
+    more, readings = yield from _open(engine, list(users), room, None)
     return _joined(rows, more, users, [reading for _, reading in readings]), []
 
 

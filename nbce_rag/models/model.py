@@ -29,6 +29,7 @@ __all__ = [
     "JoinableDecoder",
     "LoopModel",
     "Model",
+    "Opening",
     "Reading",
     "RowPrompt",
     "Rows",
@@ -350,9 +351,33 @@ class JoinableDecoder(Decoder, Protocol):
         ...
 
 
+class Opening(Protocol):
+    """Prompts that are being read elsewhere."""
+
+    def wait(self, seconds: float) -> bool:
+        """Whether they are read, or have failed, within so many seconds."""
+        ...
+
+    def result(self) -> tuple[Rows, list[Reading]]:
+        """What `Model.open` gives or raises; waits for it."""
+        ...
+
+    def cancel(self) -> None:
+        """Nobody wants it any more."""
+        ...
+
+
 @runtime_checkable
 class LoopModel(Protocol):
     """What a backend has that holds the loop itself, beside what every `Model` has."""
+
+    def opening(self, prompts: Sequence[RowPrompt], room: int) -> Opening:
+        """`Model.open`, which goes on while others are served.
+
+        Raises:
+            InputError: rows that do not fit into the window.
+        """
+        ...
 
     def decoder(self) -> JoinableDecoder:
         """For questions that are answered side by side."""

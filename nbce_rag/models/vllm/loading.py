@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from ...checks import Range
 from ...errors import InputError, ModelError, NbceError, RemoteError, warn
-from .loop import results
+from .loop import Works
 from .model import VllmModel
 from .servers import Instance, Servers
 from .transport import SILENCE, Transport, TryAgain
@@ -81,7 +81,7 @@ def load_model(
     if server_timeout is not None:
         Range(0, above=True, note="seconds, or None").check("server_timeout", server_timeout)
     transport = Transport(api_key or os.environ.get(_API_KEY), server_timeout or SILENCE)
-    every = results([_see(transport, url) for url in urls])
+    every = Works([_see(transport, url) for url in urls]).results()
     there = [one for one in every if not one.problem]
     if not there:
         raise RemoteError(
@@ -144,7 +144,7 @@ def seen(model: str | Sequence[str], api_key: str | None = None) -> list[Seen]:
         MissingDependencyError: httpx is not installed.
     """
     transport = Transport(api_key or os.environ.get(_API_KEY), SILENCE)
-    return results([_see(transport, url) for url in server_urls(model)])
+    return Works([_see(transport, url) for url in server_urls(model)]).results()
 
 
 async def _see(transport: Transport, url: str) -> Seen:

@@ -7,11 +7,11 @@ import os
 import threading
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ...deadline import check_deadline
 
-__all__ = ["background_loop", "results", "submit"]
+__all__ = ["Works", "background_loop", "submit"]
 
 _T = TypeVar("_T")
 _PATIENCE = 0.1  # seconds between two looks at whether anybody still waits
@@ -36,24 +36,39 @@ def submit(work: Coroutine[Any, Any, _T]) -> Future[_T]:
     return asyncio.run_coroutine_threadsafe(work, background_loop())
 
 
-def results(works: Sequence[Coroutine[Any, Any, _T]]) -> list[_T]:
-    """What some pieces of work come to, done side by side.
+class Works(Generic[_T]):
+    """Some pieces of work that are done side by side, from now on.
 
-    Raises:
-        AnswerTimeoutError: the time of the answer that they are done for is over.
-        Exception: that of the first one that fails. The others are ended then, as with any other error.
+    Args:
+        works: the pieces.
     """
-    futures = [submit(work) for work in works]
-    try:
-        while True:
-            done, others = wait(futures, _PATIENCE, FIRST_EXCEPTION)
-            for future in done:
-                future.result()
-            if not others:
-                return [future.result() for future in futures]
-            check_deadline()
-    finally:
-        for future in futures:
+
+    def __init__(self, works: Sequence[Coroutine[Any, Any, _T]]) -> None:
+        self._futures = [submit(work) for work in works]
+
+    def wait(self, seconds: float) -> bool:
+        """Whether all of them are done, or one has failed, within so many seconds."""
+        done, others = wait(self._futures, seconds, FIRST_EXCEPTION)
+        return not others or any(future.exception() is not None for future in done)
+
+    def results(self) -> list[_T]:
+        """What they come to; waits for it.
+
+        Raises:
+            AnswerTimeoutError: the time of the answer that they are done for is over.
+            Exception: that of one that failed. The others are ended then, as with any other error.
+        """
+        try:
+            while not self.wait(_PATIENCE):
+                check_deadline()
+            failed = [future for future in self._futures if future.done() and future.exception() is not None]
+            return [future.result() for future in failed or self._futures]
+        finally:
+            self.cancel()
+
+    def cancel(self) -> None:
+        """End those that are not done."""
+        for future in self._futures:
             future.cancel()
 
 

@@ -11,16 +11,32 @@ from ...kv.store import ContextStore
 from ...prompts.tokenizer import Tokenizer
 from ..model import Can, Reading, RowPrompt, TokenIds
 from .decoder import VllmDecoder
-from .loop import results, submit
+from .loop import Works, submit
 from .reading import read_prompt
 from .rows import VllmRows
 from .servers import Servers
 from .transport import Transport
 from .wire import Hello
 
-__all__ = ["VllmModel"]
+__all__ = ["VllmModel", "VllmOpening"]
 
 _MUCH = 2**50
+
+
+class VllmOpening:
+    """A `nbce_rag.models.model.Opening`: rows, and the requests that read them."""
+
+    def __init__(self, rows: VllmRows, works: Works[Reading]) -> None:
+        self._rows, self._works = rows, works
+
+    def wait(self, seconds: float) -> bool:
+        return self._works.wait(seconds)
+
+    def result(self) -> tuple[VllmRows, list[Reading]]:
+        return self._rows, self._works.results()
+
+    def cancel(self) -> None:
+        self._works.cancel()
 
 
 class VllmModel:
@@ -98,19 +114,23 @@ class VllmModel:
         store: ContextStore | None = None,
         batch_tokens: int | None = None,
     ) -> tuple[VllmRows, list[Reading]]:
-        """See `nbce_rag.models.model.Model.open`: one request a prompt, all at the same time.
+        """See `nbce_rag.models.model.Model.open`.
 
         Raises:
             RemoteError: no server could.
         """
+        return self.opening(prompts, room).result()
+
+    def opening(self, prompts: Sequence[RowPrompt], room: int) -> VllmOpening:
+        """See `nbce_rag.models.model.LoopModel.opening`: one request a prompt, all at the same time."""
         for prompt in prompts:
             if prompt.longest + room > self.window:
                 raise InputError(
                     f"A row of {prompt.longest} tokens and {room} behind it do not fit into the "
                     f"{self.window} of the server (--max-model-len)."
                 )
-        readings = results([read_prompt(self.servers, self.name, prompt) for prompt in prompts])
-        return VllmRows.of(prompts, room), readings
+        works = Works([read_prompt(self.servers, self.name, prompt) for prompt in prompts])
+        return VllmOpening(VllmRows.of(prompts, room), works)
 
     def read(
         self, contexts: Iterable[TokenIds], store: ContextStore, batch_tokens: int | None = None
