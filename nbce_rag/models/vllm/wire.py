@@ -54,11 +54,12 @@ CHOSEN = 0.0
 FLOOR = -1e30
 """Logit of a token that is neither chosen nor a carrier. vLLM's API writes -9999 for it."""
 
-# A carrier has 23 bits: -(32 + bits / 2048) is above -4129, where float32 holds it exactly, and
-# exp(-32) is lost beside the 1 of the chosen token, so that a softmax changes none.
+# A carrier has 23 bits: -(32 + bits / 2**18) is above -64, where float32 holds it exactly. exp(-32) is lost
+# beside the 1 of the chosen token, so that a softmax changes none; and exp(-64) is not nothing yet: what is,
+# vLLM cuts off in all rows of a step in which somebody else draws with top_p.
 _BITS = 23
 _FIRST = 32.0
-_STEP = 2048.0
+_STEP = 2.0**18
 _HELLO_MARK = "nbce-rag plugin "
 
 
