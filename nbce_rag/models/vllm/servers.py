@@ -143,11 +143,13 @@ class Servers:
                 instance.rows -= place.rows
             if attempt < self._retries and len(tried) >= len(self.instances):
                 await asyncio.sleep(_backoff(attempt))
-        raise RemoteError(
+        away = RemoteError(
             f"No vLLM server could answer, after {self._retries + 1} tries: "
             f"{'; '.join(dict.fromkeys(reasons))}. "
             "See that `vllm serve` runs there, raise server_timeout or max_retries, or ask again."
         )
+        away.is_passing = True
+        raise away
 
     def choose(self, place: Place, tried: Collection[Instance] = ()) -> Instance:
         """The instance that gets a question, remembered for what belongs to it.
