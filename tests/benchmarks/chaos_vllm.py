@@ -118,7 +118,7 @@ class Chaos:
             server.kill()
 
     def _request(self, number: int) -> Request:
-        drawn = {"temperature": 1.0, "seed": self.random.randrange(1000)} if number % 2 else {}
+        drawn: dict[str, Any] = {"temperature": 1.0} if number % 2 else {}
         passages = self.random.sample(_PASSAGES, self.random.randint(1, 3))
         rule = self.random.choice(["posterior", "min-entropy", "experts"])
         return self.plain.request(f"Question {self.random.randrange(50)}?", passages, fusion=rule, **drawn)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from contextlib import aclosing
 
 from ...errors import StreamError
@@ -96,9 +96,11 @@ class VllmDecoder:
                 if one.question in self._active:
                     self._steps[one.question] += 1
                     steps.append(one)
+            elif one[0] not in self._active:
+                continue
             elif one[1] is None:
                 self._over.add(one[0])
-            elif one[0] in self._active:
+            else:
                 self._fail(one[0], one[1])
         return [step for step in steps if step.question in self._active]
 
@@ -135,7 +137,7 @@ class VllmDecoder:
         async def ask(instance: Instance) -> None:
             reader = GroupReader(group, question)
             place = 0
-            async with aclosing(self._servers.events(instance, group.body())) as events:  # type: ignore[type-var]
+            async with aclosing(self._servers.events(instance, group.body())) as events:
                 async for event in events:
                     for step in reader.push(event):
                         self._show(step, place, shown)
@@ -144,8 +146,6 @@ class VllmDecoder:
 
         try:
             await self._servers.run(group.place, ask)
-        except CancelledError:
-            raise
         except Exception as error:
             self._tell((question, error))
         else:

@@ -13,7 +13,7 @@ import hashlib
 import random
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -108,7 +108,7 @@ class Servers:
         """A completion; errors as in `Transport.get`."""
         return await self._transport.post(f"{instance.url}{_COMPLETIONS}", body, instance.headers)
 
-    def events(self, instance: Instance, body: Mapping[str, Any]) -> AsyncIterator[Mapping[str, Any]]:
+    def events(self, instance: Instance, body: Mapping[str, Any]) -> AsyncGenerator[Mapping[str, Any], None]:
         """A completion as it is written; errors as in `Transport.get`, at any time."""
         return self._transport.events(f"{instance.url}{_COMPLETIONS}", body, instance.headers)
 
