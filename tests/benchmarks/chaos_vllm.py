@@ -118,7 +118,9 @@ class Chaos:
             server.kill()
 
     def _request(self, number: int) -> Request:
-        drawn: dict[str, Any] = {"temperature": 1.0} if number % 2 else {}
+        drawn: dict[str, Any] = {}
+        if number % 2:
+            drawn = {"temperature": 1.0, "seed": self.random.randrange(1000)}
         passages = self.random.sample(_PASSAGES, self.random.randint(1, 3))
         rule = self.random.choice(["posterior", "min-entropy", "experts"])
         return self.plain.request(f"Question {self.random.randrange(50)}?", passages, fusion=rule, **drawn)
