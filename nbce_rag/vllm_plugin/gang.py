@@ -1,12 +1,12 @@
 """Gang scheduling: the rows of a group start together, take every step together, and end together.
 
-vLLM schedules requests one by one. Left to itself, it would let one row of a group begin before the others have
-arrived or have read their prompts, or take memory from one of them. So here a group is admitted whole, once
-all of its rows are there and there is room for them up to their last token; a row reads its prompt but for the
-last token, and waits; and when all rows wait there, each step has one token of each of them.
+vLLM schedules requests one by one. Left to itself, it would let one row of a group begin before the others
+have arrived or have read their prompts, or take memory from one of them. So here a group is admitted whole,
+once all of its rows are there and there is room for them up to their last token; a row reads its prompt but
+for the last token, and waits; and when all rows wait there, each step has one token of each of them.
 
-`GangMixin` goes before a scheduler of vLLM's, and changes what it does for rows of groups in a few methods that
-vLLM keeps apart (`HOOKS`). It imports no vLLM.
+`GangMixin` goes before a scheduler of vLLM's, and changes what it does for rows of groups in a few methods
+that vLLM keeps apart (`HOOKS`). It imports no vLLM.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import copy
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -205,14 +205,15 @@ class GangMixin(_Scheduler):
 
     def _need(self, request: Any) -> int:
         """Blocks that a row takes at most."""
-        tokens = min(request.num_prompt_tokens + request.max_tokens, self.max_model_len)
+        tokens: int = min(request.num_prompt_tokens + request.max_tokens, self.max_model_len)
         return -(-tokens // self.block_size) * len(self.kv_cache_config.kv_cache_groups)
 
     def _held(self, request: Any) -> int:
         """Blocks that a row has."""
         if request.request_id not in self._running_ids:
             return 0
-        return sum(map(len, self.kv_cache_manager.get_block_ids(request.request_id)))
+        blocks: Sequence[Sequence[int]] = self.kv_cache_manager.get_block_ids(request.request_id)
+        return sum(map(len, blocks))
 
     def _promised(self) -> int:
         """Blocks that admitted rows have yet to take. Within a step this only grows, on the safe side."""
@@ -235,8 +236,8 @@ class GangMixin(_Scheduler):
             )
         elif len(limits) > 1 or longest > self.max_model_len:
             gang.fault = (
-                f"rows of a group have one max_tokens, and the longest with it {self.max_model_len} tokens at "
-                "most"
+                f"rows of a group have one max_tokens, and the longest has {self.max_model_len} tokens with "
+                "it at most"
             )
         if gang.fault is not None:
             return False
@@ -279,7 +280,7 @@ class GangMixin(_Scheduler):
             return new
         if gang.fault is not None:
             return 0
-        last = request.num_tokens + request.num_output_placeholders - 1
+        last: int = request.num_tokens + request.num_output_placeholders - 1
         return max(0, min(new, last - computed))
 
     def schedule(self, *args: Any, **kwargs: Any) -> Any:
@@ -288,11 +289,10 @@ class GangMixin(_Scheduler):
         self._blocks, self._slots, self._overtaken = None, 0, False
         now = time.monotonic()
         for gang in self.gangs.values():
-            gang.is_ready = (
-                gang.is_admitted and gang.is_complete and all(map(self._stands, gang.members.values()))
-            )
+            rows = gang.members.values()
+            gang.is_ready = gang.is_admitted and gang.is_complete and all(map(self._stands, rows))
             if gang.is_admitted:
-                self._slots += sum(row.request_id not in self._running_ids for row in gang.members.values())
+                self._slots += sum(row.request_id not in self._running_ids for row in rows)
             elif gang.is_complete and now - gang.born > _PATIENCE:
                 self._overtaken = True
         if self.gangs:

@@ -1,9 +1,9 @@
 """The groups that one worker of vLLM answers: their rules, states and samplers, and a step of them.
 
-A worker sees the logits of a step, and which requests their rows are. Where all rows of a group are there, it
-fuses them and chooses a token as `nbce_rag.decoding.choice` does anywhere, and writes it into the logits of all
-rows, with what there is to tell of it (`nbce_rag.models.vllm.wire`). Where some are missing, those that are
-there get the group's poison, which ends them: what fell apart shows, and is asked again.
+A worker sees the logits of a step, and which requests their rows are. Where all rows of a group are there,
+it fuses them and chooses a token as `nbce_rag.decoding.choice` does anywhere, and writes it into the logits
+of all rows, with what there is to tell of it (`nbce_rag.models.vllm.wire`). Where some are missing, those
+that are there get the poison of the group, which ends them: what fell apart shows, and is asked again.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ class Groups:
 
     Args:
         tokenizer: the model's, asked for when a group has a grammar.
-        most: groups that are remembered; beyond them, those are forgotten that were seen longest ago. There must
-            not be more in flight.
+        most: groups that are remembered; beyond them, those are forgotten that were seen longest ago. There
+            must not be more in flight.
     """
 
     def __init__(self, tokenizer: Callable[[], Tokenizer], most: int = 1024) -> None:

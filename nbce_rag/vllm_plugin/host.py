@@ -42,7 +42,7 @@ def check_version() -> None:
     version = vllm_version()
     if not version.startswith(VLLM + "."):
         raise MissingDependencyError(
-            f"nbce-rag's plugin is written for vLLM {VLLM}, and this is {version or 'an environment without it'}: "
+            f"nbce-rag's plugin is written for vLLM {VLLM}, and here is {version or 'none'}: "
             f"pip install 'vllm=={VLLM}.*', or start the server with {_OFF}=off, which answers no groups."
         )
 
@@ -59,8 +59,8 @@ def check_hooks(scheduler: type, names: tuple[str, ...]) -> None:
     """
     if missing := [name for name in names if not callable(getattr(scheduler, name, None))]:
         raise MissingDependencyError(
-            f"{scheduler.__name__} of vLLM {vllm_version()} has no {', '.join(missing)}, on which groups depend: "
-            f"pip install 'vllm=={VLLM}.*'"
+            f"{scheduler.__name__} of vLLM {vllm_version()} has no {', '.join(missing)}, on which groups "
+            f"depend: pip install 'vllm=={VLLM}.*'"
         )
 
 
@@ -80,8 +80,8 @@ def check_host(config: Any, scheduler: type) -> None:
     there = config.scheduler_config.get_scheduler_cls()
     if not (isinstance(there, type) and issubclass(there, scheduler)):
         raise InputError(
-            f"The rows of a group stay in step only under nbce-rag's scheduler: give --scheduler-cls {SCHEDULER}, "
-            + way_out
+            "The rows of a group stay in step only under nbce-rag's scheduler: give --scheduler-cls "
+            f"{SCHEDULER}, {way_out}"
         )
     mode = config.model_config.logprobs_mode
     if mode != "processed_logprobs":

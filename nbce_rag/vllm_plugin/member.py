@@ -91,8 +91,8 @@ def check_params(params: Any) -> None:
         value = getattr(params, name, neutral[0])
         if value not in neutral:
             raise ValueError(
-                f"{name}={value!r} is not for rows of a group, which choose their token together; leave it at "
-                f"{neutral[0]!r}."
+                f"{name}={value!r} is not for rows of a group, which choose their token together; leave it "
+                f"at {neutral[0]!r}."
             )
     if missing := {spec.poison, *spec.eos} - set(params.stop_token_ids or ()):
         raise ValueError(f"stop_token_ids lacks {sorted(missing)}, at which the rows of this group end.")

@@ -28,8 +28,8 @@ class _Gangs(GangMixin):
         super().__init__(*args, **kwargs)
         if getattr(self, "need_mamba_block_aligned_split", False):
             raise InputError(
-                "This model keeps states at the ends of blocks, where no row of a group can wait for the others: "
-                "give --no-enable-prefix-caching."
+                "This model keeps states at the ends of blocks, where no row of a group can wait for the "
+                "others: give --no-enable-prefix-caching."
             )
 
     def _abort(self, requests: list[Any]) -> list[Any]:
