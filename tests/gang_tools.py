@@ -64,7 +64,8 @@ class Scheduled:
 class Bench(Protocol):
     """A scheduler as a trial drives it."""
 
-    gangs: GangMixin
+    @property
+    def gangs(self) -> GangMixin: ...
 
     def add(
         self, id: str, prompt: Sequence[int], max_tokens: int, arguments: dict[str, Any] | None
@@ -413,7 +414,7 @@ class FakeScheduler:
         return ends
 
 
-class FakeGangs(GangMixin, FakeScheduler):  # type: ignore[misc]
+class FakeGangs(GangMixin, FakeScheduler):
     """The same, with groups."""
 
     def _abort(self, requests: list[Any]) -> list[Any]:

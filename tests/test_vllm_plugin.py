@@ -110,9 +110,10 @@ def told(logits: Tensor, seats: Sequence[Seat], place: int) -> Step | None:
     return decode_step(0, place, [int(row.argmax()) for row in rows], by_row, spec.shape)
 
 
-def by_plugin(spec: GroupSpec, tokens: int, **options: Any) -> list[Step]:
+def by_plugin(spec: GroupSpec, tokens: int) -> list[Step]:
     """An answer of so many tokens by the plugin."""
-    groups, answer, steps = Groups(options.get("tokenizer", no_tokenizer)), [], []
+    groups, steps = Groups(no_tokenizer), []
+    answer: list[int] = []
     for place in range(tokens):
         logits = logits_of(prompts(spec.rows), answer)
         seats = seats_of(spec, place)
@@ -208,7 +209,8 @@ def test_a_grammar_holds(tiny_tokenizer: Any) -> None:
     width = len(tiny_tokenizer)
     eos = tiny_tokenizer.eos_token_id
     spec = GroupSpec(rows=2, rule={"rule": "mean"}, eos=(eos,), poison=eos, regex="(yes|no) [0-9]{3}")
-    groups, answer, place = Groups(lambda: tokenizer), [], 0
+    groups, place = Groups(lambda: tokenizer), 0
+    answer: list[int] = []
     table = random_table(width)
     while not answer or answer[-1] != eos:
         logits = torch.stack([table((row, *answer)) for row in range(2)])
@@ -281,7 +283,8 @@ def test_rows_that_are_not_in_step_are_poisoned(change: Callable[[list[Seat]], l
 def test_a_first_token_that_was_thrown_away_is_chosen_anew() -> None:
     """In the middle of a prompt vLLM asks for a token that nobody sees, and does not say so."""
     spec = spec_of("posterior", sampling={"temperature": 1.0})
-    groups, answer = Groups(no_tokenizer), []
+    groups = Groups(no_tokenizer)
+    answer: list[int] = []
     for _ in range(3):
         groups.choose(torch.randn(ROWS_OF, VOCABULARY), seats_of(spec, 0))
     for place in range(6):
@@ -337,7 +340,9 @@ def test_v1_requests_come_leave_and_change_places() -> None:
     there = processor(device="cpu", is_pin_memory=False)
     assert not there.is_argmax_invariant()
     outputs: list[list[int]] = [[] for _ in range(ROWS_OF)]
-    added = [(row + 1, Params(arguments_of(spec, row=row)), [], outputs[row]) for row in range(ROWS_OF)]
+    added: list[Any] = [
+        (row + 1, Params(arguments_of(spec, row=row)), [], outputs[row]) for row in range(ROWS_OF)
+    ]
     there.update_state(SimpleNamespace(removed=[], added=[(0, Params(None), [], []), *added], moved=[]))
     at = [1, 2, 3, 4]
     for place in range(6):
@@ -432,12 +437,13 @@ def test_arguments_that_are_none() -> None:
     assert member_of(None) is None
     assert member_of({"other": 1}) is None
     assert member_of(arguments_of(spec, row=2)) == Member("a", 2, spec)
-    for change, message in [
+    changes: list[tuple[dict[str, Any], str]] = [
         ({ROWS: 3}, "rows"),
         ({ROW: 4}, "is not within"),
         ({SPEC: "{}"}, "version"),
         ({SPEC: "no"}, "Expecting value"),
-    ]:
+    ]
+    for change, message in changes:
         with pytest.raises(ValueError, match=message):
             member_of({**arguments_of(spec), **change})
     with pytest.raises(ValueError, match="Unknown fusion rule"):
@@ -483,14 +489,15 @@ def config_of(**changes: Any) -> Any:
 def test_a_server_that_could_not_answer_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "vllm_version", lambda: f"{host.VLLM}.1")
     check_host(config_of(), Right)
-    for changes, message in [
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"scheduler": object}, "--scheduler-cls nbce_rag.vllm_plugin"),
         ({"mode": "raw_logprobs"}, "processed_logprobs"),
         ({"speculative": object()}, "speculative"),
         ({"sharded": True}, "batch-sharded"),
         ({"policy": "priority"}, "fcfs"),
         ({"chunked": False}, "chunked prefill"),
-    ]:
+    ]
+    for changes, message in wrong:
         with pytest.raises(InputError, match=message) as raised:
             check_host(config_of(**changes), Right)
         assert "NBCE_VLLM=off" in str(raised.value)
