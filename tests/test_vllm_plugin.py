@@ -252,6 +252,23 @@ def test_several_groups_and_others_rows_in_one_step() -> None:
     assert answers["b"] == [step.token for step in by_decoder(other, 5)]
 
 
+def test_what_is_told_outlives_the_draws_of_others() -> None:
+    """Where somebody else's row is cut by top_p, vLLM cuts all rows of the step, ours by 1."""
+    spec = spec_of("posterior", entropies=True, top=3)
+    logits = logits_of(prompts(ROWS_OF), ())
+    seats = seats_of(spec, 0)
+    Groups(no_tokenizer).choose(logits, seats)
+    expected = told(logits, seats, 0)
+    ascending, order = logits.sort(dim=-1)
+    is_cut = ascending.softmax(-1).cumsum(-1) <= 0
+    logits = ascending.masked_fill(is_cut, float("-inf")).scatter(
+        -1, order, ascending.masked_fill(is_cut, float("-inf"))
+    )
+    assert bool(logits.isneginf().any())
+    assert expected is not None
+    assert told(logits, seats, 0) == expected
+
+
 def poisoned(logits: Tensor, at: Sequence[int]) -> bool:
     return all(
         float(logits[row, POISON]) == CHOSEN and int((logits[row] == FLOOR).sum()) == VOCABULARY - 1

@@ -103,6 +103,7 @@ def test_how_tokens_are_chosen(
     )
 
 
+@pytest.mark.filterwarnings("ignore:No passages were given")
 def test_without_passages_and_many_at_once(served: Callable[..., NBCE], plain: Callable[..., NBCE]) -> None:
     questions: list[Any] = [(QUESTION, some) for some in variants(6)] + [QUESTION]
     ours = served(max_tokens=10).batch(questions)
