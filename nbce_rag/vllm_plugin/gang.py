@@ -6,7 +6,7 @@ once all of its rows are there and there is room for them up to their last token
 for the last token, and waits; and when all rows wait there, each step has one token of each of them.
 
 `GangMixin` goes before a scheduler of vLLM's, and changes what it does for rows of groups in a few methods
-that vLLM keeps apart (`HOOKS`). It imports no vLLM.
+that vLLM keeps apart (`nbce_rag.vllm_plugin.hooks`). It imports no vLLM.
 """
 
 from __future__ import annotations
@@ -17,25 +17,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..models.vllm.wire import GROUP, ROWS
+from .hooks import Scheduler
 from .member import ROW
 
-__all__ = ["HOOKS", "Gang", "GangMixin", "row_of"]
-
-HOOKS = (
-    "add_request",
-    "finish_requests",
-    "schedule",
-    "update_from_output",
-    "_free_request",
-    "_get_local_prefix_cache_hit",
-    "_handle_blocked_waiting_request",
-    "_preempt_request",
-    "_reserve_prefill_lookahead",
-)
-"""Methods of vLLM's scheduler that are overridden or called."""
+__all__ = ["Gang", "GangCounts", "GangMixin", "row_of"]
 
 _JOIN_SECONDS = 20.0  # that a group waits for missing rows
 _PATIENCE = 1.0  # seconds for which a group may be overtaken by single requests
@@ -83,35 +71,7 @@ class GangCounts:
     preempted: int = 0
 
 
-if TYPE_CHECKING:
-
-    class _Scheduler:
-        """What is used of `vllm.v1.core.sched.scheduler.Scheduler`."""
-
-        running: list[Any]
-        requests: dict[str, Any]
-        kv_cache_manager: Any
-        kv_cache_config: Any
-        block_size: int
-        max_num_active_reqs: int
-        max_num_scheduled_tokens: int
-        max_model_len: int
-
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
-        def add_request(self, request: Any) -> None: ...
-        def schedule(self, *args: Any, **kwargs: Any) -> Any: ...
-        def update_from_output(self, *args: Any, **kwargs: Any) -> Any: ...
-        def _free_request(self, request: Any, *args: Any, **kwargs: Any) -> Any: ...
-        def _get_local_prefix_cache_hit(self, request: Any) -> Any: ...
-        def _handle_blocked_waiting_request(self, request: Any) -> bool: ...
-        def _preempt_request(self, request: Any, *args: Any, **kwargs: Any) -> None: ...
-        def _reserve_prefill_lookahead(self, request: Any, computed: int, new: int) -> int: ...
-
-else:
-    _Scheduler = object
-
-
-class GangMixin(_Scheduler):
+class GangMixin(Scheduler):
     """Groups over a scheduler of vLLM's; a derived class says how requests are aborted (`_abort`, `_tell`).
 
     Attributes:

@@ -11,7 +11,8 @@ from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
 from vllm.v1.request import RequestStatus
 
 from ..errors import InputError
-from .gang import HOOKS, GangMixin
+from .gang import GangMixin
+from .hooks import HOOKS
 from .host import check_hooks, check_version
 
 __all__ = ["GangScheduler", "PlainGangScheduler"]
