@@ -488,6 +488,7 @@ def config_of(**changes: Any) -> Any:
         "mode": "processed_logprobs",
         "speculative": None,
         "sharded": False,
+        "connector": None,
         "policy": "fcfs",
         "chunked": True,
     } | changes
@@ -499,6 +500,7 @@ def config_of(**changes: Any) -> Any:
         ),
         model_config=SimpleNamespace(logprobs_mode=values["mode"]),
         speculative_config=values["speculative"],
+        kv_transfer_config=values["connector"],
         parallel_config=SimpleNamespace(enable_batch_sharded_sampling=values["sharded"]),
     )
 
@@ -511,6 +513,7 @@ def test_a_server_that_could_not_answer_does_not_start(monkeypatch: pytest.Monke
         ({"mode": "raw_logprobs"}, "processed_logprobs"),
         ({"speculative": object()}, "speculative"),
         ({"sharded": True}, "batch-sharded"),
+        ({"connector": object()}, "kv-transfer-config"),
         ({"policy": "priority"}, "fcfs"),
         ({"chunked": False}, "chunked prefill"),
     ]

@@ -96,6 +96,11 @@ def check_host(config: Any, scheduler: type) -> None:
             "With --enable-batch-sharded-sampling no process sees all rows of a group: leave it off, "
             + way_out
         )
+    if getattr(config, "kv_transfer_config", None) is not None:
+        raise InputError(
+            "A KV connector may bring the whole prompt of a row, which then has nothing to wait with: leave out "
+            f"--kv-transfer-config, {way_out}"
+        )
     scheduling = config.scheduler_config
     if scheduling.policy != "fcfs":
         raise InputError(
