@@ -98,8 +98,8 @@ def check_host(config: Any, scheduler: type) -> None:
         )
     if getattr(config, "kv_transfer_config", None) is not None:
         raise InputError(
-            "A KV connector may bring the whole prompt of a row, which then has nothing to wait with: leave out "
-            f"--kv-transfer-config, {way_out}"
+            "A KV connector may bring the whole prompt of a row, which then has nothing to wait with: leave "
+            f"out --kv-transfer-config, {way_out}"
         )
     scheduling = config.scheduler_config
     if scheduling.policy != "fcfs":
