@@ -209,9 +209,9 @@ def test_the_packaged_model_on_twenty_questions(tmp_path: Path) -> None:
     from nbce_rag.models.transformers.gguf import packaged_folder
 
     questions = searched(20, tmp_path / "index")
-    expected = NBCE.from_pretrained(dtype="float32", kv_store=False, max_tokens=32).batch(questions)
+    expected = NBCE.from_pretrained(dtype="float32", kv_store=False, max_tokens=24).batch(questions)
     with VllmServer(Path(packaged_folder(torch.float32)), tmp_path / "log", window=1024) as server:
-        engine = NBCE(load_model(server.url), max_tokens=32)
+        engine = NBCE(load_model(server.url), max_tokens=24)
         began = time.monotonic()
         answers = [engine.answer(*question) for question in questions]
         print(f"\n20 answers in {time.monotonic() - began:.0f} s")
@@ -227,4 +227,4 @@ def searched(count: int, path: Path) -> list[tuple[str, list[Passage]]]:
     index = PassageIndex.create(path)
     index.add_files([ROOT / "examples/corpus"])
     questions = [json.loads(line)["question"] for line in lines]
-    return [(text, index.search(text, k=5)) for text in questions]
+    return [(text, index.search(text, k=3)) for text in questions]
