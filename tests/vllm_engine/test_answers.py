@@ -222,8 +222,11 @@ def test_the_packaged_model_on_twenty_questions(tmp_path: Path) -> None:
         print(f"\n20 answers in {time.monotonic() - began:.0f} s")
     for (text, _), answer, one in zip(questions, answers, expected, strict=True):
         print(f"{'same' if answer.text == one.text else 'OTHER'}  {text}  {answer.text!r}")
+    # Not `assert_same`: for a large vocabulary the engine here sums likelihoods over a shortlist, so that the
+    # prior, and with it the weights of a token that several passages may have given, differ a little.
     for answer, one in zip(answers, expected, strict=True):
-        assert_same(answer, one)
+        assert [token.id for token in answer.tokens] == [token.id for token in one.tokens]
+        assert answer.finish_reason == one.finish_reason
 
 
 def searched(count: int, path: Path) -> list[tuple[str, list[Passage]]]:
