@@ -6,9 +6,10 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet
 DEMO = .demo
 LOWEST = .lowest
 S3 = .s3
+VLLM = .vllm
 WORKERS ?= 2
 
-.PHONY: demo test lint types contracts unit matrix llama lowest gpu s3 clean
+.PHONY: demo test lint types contracts unit matrix llama vllm lowest gpu s3 clean
 
 demo: $(VENV)/local.stamp
 	$(BIN)/nbce-rag index examples/corpus --index $(DEMO)/index
@@ -42,6 +43,12 @@ matrix: $(VENV)/dev.stamp
 llama: $(VENV)/llama.stamp
 	$(BIN)/python -m pytest tests/models/test_llama_cpp.py tests/models/test_llama_cpp_contract.py
 
+# The plugin in a real vLLM, on this processor: its scheduler at random, then servers that answer as the engine
+# in this process does. Some 4 GB of disk, up to 6 GB of memory, and half an hour on two cores.
+vllm: $(VLLM)/stamp $(VENV)/dev.stamp
+	PYTHONPATH=.:tests $(VLLM)/bin/python -m pytest --noconftest --config-file tests/vllm_engine/environment.ini tests/vllm_engine/test_scheduler.py
+	NBCE_VLLM_COMMAND=$(CURDIR)/$(VLLM)/bin/vllm $(BIN)/python -m pytest -s tests/vllm_engine/test_answers.py
+
 # What only an NVIDIA GPU can show, in under eight minutes; needs a torch that knows the GPU.
 gpu:
 	$(PYTHON) tests/gpu/measure.py --out gpu-results
@@ -56,7 +63,7 @@ s3: $(S3)/stamp
 	PYTHONPATH=$(CURDIR)/$(S3) $(BIN)/python -m pytest tests/test_kv_remote.py -k over_http
 
 clean:
-	rm -rf $(VENV) $(DEMO) $(LOWEST) $(S3) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) $(LOWEST) $(S3) $(VLLM) .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nbce-rag needs Python 3.11 or later; set PYTHON=")'
@@ -82,6 +89,11 @@ $(VENV)/llama.stamp: $(VENV)/dev.stamp
 $(LOWEST)/stamp: tests/lowest.txt $(VENV)/dev.stamp
 	rm -rf $(LOWEST)
 	$(PIP) --no-deps --target $(LOWEST) --requirement tests/lowest.txt
+	touch $@
+
+$(VLLM)/stamp: tests/vllm_engine/make_environment.sh pyproject.toml
+	rm -rf $(VLLM)
+	tests/vllm_engine/make_environment.sh $(VLLM) $(PYTHON)
 	touch $@
 
 $(S3)/stamp: $(VENV)/dev.stamp

@@ -84,7 +84,13 @@ class StreamError(NbceError, RuntimeError):
 
 
 class RemoteError(NbceError, ConnectionError):
-    """A server of nbce-rag cannot be reached, refuses, or answers something else."""
+    """A server of nbce-rag, or of vLLM, cannot be reached, refuses, or answers something else.
+
+    Attributes:
+        is_passing: whether the same may work a little later.
+    """
+
+    is_passing = False
 
 
 class MissingDependencyError(NbceError, ImportError):

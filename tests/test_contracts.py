@@ -105,9 +105,9 @@ def test_contracts_are_broken_by_what_they_forbid(tmp_path: Path) -> None:
     for name in names:
         (tmp_path / "nbce_rag" / f"{name}.py").write_text("", encoding="utf-8")
     (tmp_path / "nbce_rag" / "models.py").unlink()
-    for backend in ("transformers", "llama_cpp"):
+    for backend in ("transformers", "llama_cpp", "vllm"):
         (tmp_path / "nbce_rag" / "models" / backend).mkdir(parents=True)
-    for package in ("models", "models/transformers", "models/llama_cpp"):
+    for package in ("models", "models/transformers", "models/llama_cpp", "models/vllm"):
         (tmp_path / "nbce_rag" / package / "__init__.py").write_text("", encoding="utf-8")
     (tmp_path / "nbce_rag" / "cli.py").write_text("from . import engine\nfrom .passages import Passage\n")
     (tmp_path / "langchain_nbce" / "chat.py").write_text("from nbce_rag import NBCE, show\n")

@@ -67,6 +67,7 @@ _OF_LOADING = (
     "load",
 )
 _API_KEY = "NBCE_API_KEY"
+_URLS = ("http://", "https://")  # of vLLM servers, as a model's name
 _REMOTE = "nbce"  # the server's model, as long as its name is not known
 
 _engines: WeakValueDictionary[tuple[Any, ...], Answerer] = WeakValueDictionary()
@@ -80,7 +81,8 @@ class NBCESettings(BaseModel):
 
     model: str = Field(default_factory=from_env("NBCE_MODEL", default=DEFAULT_MODEL))
     """Hub id, folder or GGUF file; default: the environment variable NBCE_MODEL, else the packaged model. The
-    weights are loaded when they are first used, and shared by all objects of the same model."""
+    weights are loaded when they are first used, and shared by all objects of the same model. Or the URL of a
+    vLLM server (extra `[vllm]`), or several with commas between them."""
     engine: Any = Field(default=None, exclude=True, repr=False)
     """An `nbce_rag.NBCE` that is already loaded, or an `nbce_rag.RemoteNBCE`, in place of `model`."""
     base_url: str | None = None
@@ -103,7 +105,7 @@ class NBCESettings(BaseModel):
     check: bool = True
     """Refuse a model whose rows do not give what whole passes give."""
     backend: str | None = None
-    """What reads the model: "transformers" or "llama.cpp"; None takes what fits it."""
+    """What reads the model: "transformers", "llama.cpp" or "vllm"; None takes what fits it."""
     load: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of `NBCE.from_pretrained`, such as `{"n_gpu_layers": 20}`."""
 
@@ -170,8 +172,8 @@ class NBCESettings(BaseModel):
     """With `base_url`, how often a request is tried again that found no room or no connection, 2 if None;
     without it accepted for LangChain's sake, since there is no service that could fail."""
     api_key: SecretStr | None = Field(default=None, exclude=True)
-    """With `base_url`, a key of the server's; default: the environment variable NBCE_API_KEY. Likewise
-    accepted without it."""
+    """With `base_url`, a key of the server's; default: the environment variable NBCE_API_KEY. Of vLLM servers
+    theirs. Likewise accepted without either."""
 
     _held: dict[str, Answerer] = PrivateAttr(default_factory=dict)
 
@@ -262,7 +264,10 @@ class NBCESettings(BaseModel):
             "backend": self.backend,
             **self.load,
         }
-        key = (name, repr(loading), _weights(name), _weights(loading["adapter"]))
+        secret = self.api_key if name.startswith(_URLS) or self.backend == "vllm" else None
+        secrets = {"token": self.token, "api_key": secret}
+        plain = {one: None if value is None else value.get_secret_value() for one, value in secrets.items()}
+        key = (name, repr(loading), _weights(name), _weights(loading["adapter"]), plain["api_key"])
         with _loading:
             engine = _engines.get(key)
             if engine is None:
@@ -270,8 +275,7 @@ class NBCESettings(BaseModel):
 
                 engine = _engines[key] = NBCE.from_pretrained(
                     None if name == DEFAULT_MODEL else name,
-                    token=None if self.token is None else self.token.get_secret_value(),
-                    **loading,
+                    **{**plain, **loading},
                 )
             self._held.pop(name, None)
             self._held[name] = engine

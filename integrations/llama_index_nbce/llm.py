@@ -56,11 +56,13 @@ class NBCELLM(StructuredPrediction, StockPrompts, ToolCalling):
     llm.engine.model.tokenizer` lets LlamaIndex's own parts count with the model's tokens too.
 
     Args:
-        model: hub id, folder, GGUF file or LoRA adapter; None is the packaged default (extra `[local]`).
+        model: hub id, folder, GGUF file or LoRA adapter; None is the packaged default (extra `[local]`); or
+            the URL of a vLLM server (extra `[vllm]`), or several with commas between them.
         engine: an `NBCE` that is loaded already, or a `RemoteNBCE`, instead of `model`.
         base_url: URL of a server that `nbce-rag serve` runs, instead of `model` (extra `[client]`); options
             that are left out are its defaults. torch is not loaded then.
         api_key: with `base_url`, a key of the server's; default: the environment variable NBCE_API_KEY.
+            With `model`, that of a vLLM server.
         max_retries: with `base_url`, how often a request is tried again that found no room or no connection.
         context_window: a smaller window than the model's own, in tokens of one row.
         system_prompt, messages_to_prompt, completion_to_prompt, callback_manager, pydantic_program_mode,
@@ -123,7 +125,8 @@ class NBCELLM(StructuredPrediction, StockPrompts, ToolCalling):
         elif engine is None:
             from nbce_rag import NBCE
 
-            engine = NBCE.from_pretrained(model, **load, **options)
+            key = {} if api_key is None else {"api_key": api_key}
+            engine = NBCE.from_pretrained(model, **{**key, **load}, **options)
         _check_window(engine, context_window)
         engine = engine.updated(window=context_window, **options)
         fields: dict[str, Any] = {
@@ -353,9 +356,8 @@ class NBCELLM(StructuredPrediction, StockPrompts, ToolCalling):
 
 def _has_grammar(engine: Answerer) -> bool:
     """Whether answers can be held to a schema; a server says so itself."""
-    if isinstance(engine, RemoteNBCE):
-        return engine.model.can.grammar
-    return find_spec("llguidance") is not None
+    is_remote = isinstance(engine, RemoteNBCE)
+    return engine.model.can.grammar and (is_remote or find_spec("llguidance") is not None)
 
 
 def _check_remote(base_url: str, others: Mapping[str, Any]) -> None:

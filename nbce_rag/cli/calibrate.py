@@ -78,6 +78,7 @@ def calibrate_command(
             from ..evaluation.data.questions import read_questions
             from ..index import PassageIndex
             from ..index.folder import IndexFolder
+            from ..models.loading import is_served
 
             cases = [
                 {
@@ -96,7 +97,7 @@ def calibrate_command(
                 own = IndexFolder(path).kv
                 nbce = NBCE.from_pretrained(
                     model,
-                    kv_store=own if own.is_dir() else None,
+                    kv_store=own if own.is_dir() and not is_served(model, backend) else None,
                     **given(fusion=fusion, style=style, device=device, dtype=dtype, backend=backend),
                 )
                 with progress_bar() as progress:

@@ -53,7 +53,10 @@ def mcp_command(
             raise MissingDependencyError("`nbce-rag mcp` needs the package mcp: pip install 'nbce-rag[mcp]'")
         indexes = named_indexes(index)
         check_indexes(indexes)
-        opening = given(kv_store=kv or own_kv(indexes), backend=backend, device=device, dtype=dtype)
+        from ..models.loading import is_served
+
+        own = None if is_served(model, backend) else own_kv(indexes)
+        opening = given(kv_store=kv or own, backend=backend, device=device, dtype=dtype)
         options = given(style=style, max_tokens=max_tokens)
         search = given(rerank=reranker)
         from ..server.mcp.stdio import run_stdio

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..files import expand_home
-from .console import errors_in_one_line, spinner, table_console
+from ..models.loading import is_served
+from .console import FAILED, errors_in_one_line, spinner, table_console
 from .options import DeviceOption, DtypeOption, given
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def models_command(
         str | None,
         typer.Argument(
             metavar="[MODEL]",
-            help="Hub id, folder or GGUF file of one model, or gemma3-270m, the packaged one.",
+            help="Hub id, folder or GGUF file of one model, gemma3-270m, the packaged one, or URL of a vLLM "
+            "server.",
             show_default="all families",
         ),
     ] = None,
@@ -49,6 +51,9 @@ def models_command(
                 _show_families(table)
             return
         if _show_family(model, as_json):
+            return
+        if is_served(model):
+            _show_servers(model, as_json)
             return
         with spinner("reading the model's configuration"):
             from ..decoding.sentences import MOST_ROWS
@@ -74,6 +79,37 @@ def _show_family(name: str, as_json: bool) -> bool:
     else:
         typer.echo(f"{family.name}: {WAYS[family.way]}; {family.keeps or family.reason}")
     return True
+
+
+def _show_servers(model: str, as_json: bool) -> None:
+    """Prints what vLLM servers say; ends with an error where one cannot be asked."""
+    from ..models.description import describe_servers
+    from ..view.labels import one_line
+
+    with spinner("asking the servers"):
+        servers = describe_servers(model)
+    if as_json:
+        typer.echo(json.dumps(servers, ensure_ascii=True))
+    else:
+        for server in servers:
+            typer.echo(one_line(server["url"]))
+            plugin = server["plugin"]
+            if server["problem"]:
+                typer.echo(f"  problem  {one_line(server['problem'])}")
+                continue
+            typer.echo(f"  model    {one_line(server['name'])} ({one_line(server['root'])})")
+            typer.echo(f"  window   {server['window']:,} tokens a row")
+            if plugin is None:
+                typer.echo("  plugin   none: it was started without nbce-rag (examples/docs/vllm.md)")
+            else:
+                grammar = "with grammars" if plugin["grammar"] else "without grammars"
+                typer.echo(
+                    f"  plugin   nbce-rag {one_line(plugin['package'])} in vLLM {one_line(plugin['vllm'])}, "
+                    f"wire {plugin['version']}, {grammar}"
+                )
+                typer.echo(f"  rules    {', '.join(map(one_line, plugin['rules']))}")
+    if any(server["problem"] or server["plugin"] is None for server in servers):
+        raise typer.Exit(FAILED)
 
 
 def _show_families(table: Families) -> None:

@@ -61,7 +61,7 @@ BackendOption = Annotated[
     typer.Option(
         "--backend",
         metavar="NAME",
-        help="What reads the model: transformers, or llama.cpp for GGUF files.",
+        help="What reads the model: transformers, llama.cpp for GGUF files, or vllm for URLs of servers.",
         show_default="what fits it",
     ),
 ]
@@ -146,7 +146,7 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         metavar="M",
-        help="Hub id, folder or GGUF file of a causal language model.",
+        help="Hub id, folder or GGUF file of a causal language model, or URL of a vLLM server.",
         show_default="packaged",
     ),
 ]

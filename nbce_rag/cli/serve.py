@@ -129,6 +129,7 @@ def serve_command(
     """Serve indexes over HTTP: OpenAI's wire with true citations, a page that shows them, files, metrics."""
     with errors_in_one_line():
         _check_installed()
+        from ..models.loading import is_served
         from ..server.process import check_single
         from ..server.setting_layers import read_settings
 
@@ -157,7 +158,8 @@ def serve_command(
         )
         settings = read_settings(file, os.environ, flags)
         check_indexes(settings.indexes)
-        if "kv_store" not in settings.opening and (folder := own_kv(settings.indexes)):
+        is_remote = is_served(settings.model, settings.opening.get("backend"))
+        if "kv_store" not in settings.opening and not is_remote and (folder := own_kv(settings.indexes)):
             settings = replace(settings, opening={**settings.opening, "kv_store": folder})
         _serve(settings)
 

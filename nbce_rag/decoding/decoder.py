@@ -1,8 +1,9 @@
 """The lock-step loop: all rows of all questions step together, each question fused apart.
 
-At every step the rows of a question give n + 1 distributions, a rule fuses them, one token is chosen,
-and that token is appended to every row of the question. Rows that cannot change the choice may sleep: they
-are left unread, and read what they lack in one pass when they might matter (`nbce_rag.decoding.sleepers`).
+At every step the rows of a question give n + 1 distributions, a rule fuses them, one token is chosen
+(`nbce_rag.decoding.choice`), and that token is appended to every row of the question. Rows that cannot change
+the choice may sleep: they are left unread, and read what they lack in one pass when they might matter
+(`nbce_rag.decoding.sleepers`).
 
 Questions come and go between steps. One that comes takes its first token from its own prompt; from then on
 its rows stand behind the others' and all advance together.
@@ -10,25 +11,24 @@ its rows stand behind the others' and all advance together.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..errors import InputError, NumericalError
-from ..fusion import Fused, FusionState, Rule, responsibilities
+from ..fusion import Fused
 from ..fusion.base import NEG_INF
 from ..fusion.bounds import BoundedRule
 from ..models.model import Rows, Step
+from .choice import choose, choose_together, fuse, rows_of, step_of
 from .drafting import PromptLookup
 from .group import Group
 from .record import StepRecord, read_records
 from .sampling import TokenChooser
 
-__all__ = ["LOGITS_BYTES", "LockstepDecoder", "fuse"]
+__all__ = ["LOGITS_BYTES", "LockstepDecoder"]
 
 LOGITS_BYTES = 256 * 2**20
 """Of logits in a pass over several tokens, at most."""
@@ -144,17 +144,15 @@ class LockstepDecoder:
     def _chosen(self, questions: Sequence[int], log_probs: Tensor) -> list[Step]:
         """The next token of questions by the log-probs [R, V] of their rows."""
         drowsy = [index for index in questions if self._groups[index].sleepers is not None]
-        cohorts = list(self._cohorts(index for index in questions if index not in drowsy))
         steps: list[Step] = []
         for index in drowsy:
             with self._ending(index):
                 steps.append(self._choose_bounded(index, log_probs))
-        fused = [step for cohort in cohorts for step in self._fused(cohort, log_probs)]
-        records = read_records([(rows, step, self._groups[index].entropies) for index, rows, step in fused])
-        for (index, _, step), record in zip(fused, records, strict=True):
-            with self._ending(index):
-                steps.append(self._choose(index, step, record))
-        return steps
+        awake = {index: self._groups[index] for index in questions if index not in drowsy}
+        chosen, errors = choose_together(awake, log_probs)
+        for index, error in errors.items():
+            self._fail(index, error)
+        return steps + chosen
 
     @contextmanager
     def _ending(self, index: int) -> Iterator[None]:
@@ -312,43 +310,6 @@ class LockstepDecoder:
         self._lags = bool(asleep)
         self._read = len(awake)
 
-    def _cohorts(self, questions: Iterable[int]) -> Iterable[list[int]]:
-        """Questions that one call of a rule can fuse: same rule, same rows, same things known."""
-        cohorts: dict[Hashable, list[int]] = {}
-        for index in questions:
-            group = self._groups[index]
-            rule = group.rule
-            key = (_key_of(rule), len(group.rows), group.state.presence())
-            cohorts.setdefault(key, []).append(index)
-        return cohorts.values()
-
-    def _fused(self, cohort: list[int], log_probs: Tensor) -> list[tuple[int, Tensor, Fused]]:
-        """As `_fused_together`; where that fails, of each question by itself that does not fail then."""
-        try:
-            return list(self._fused_together(cohort, log_probs))
-        except Exception as error:
-            if len(cohort) == 1:
-                self._fail(cohort[0], error)
-                return []
-            return [one for index in cohort for one in self._fused([index], log_probs)]
-
-    def _fused_together(self, cohort: list[int], log_probs: Tensor) -> Iterator[tuple[int, Tensor, Fused]]:
-        """Of questions that one call of a rule can fuse: index, rows [n + 1, V] and what they come to, with
-        normalised scores [V]."""
-        groups = [self._groups[index] for index in cohort]
-        block = _rows_of(log_probs, [row for group in groups for row in group.rows])
-        block = block.view(len(groups), len(groups[0].rows), -1)
-        masks = [group.chooser.allowed() for group in groups]
-        if any(mask is not None for mask in masks):
-            block = torch.stack([_restrict(part, mask) for part, mask in zip(block, masks, strict=True)])
-        state = FusionState.stack([group.state for group in groups])
-        fused = fuse(groups[0].rule, block, state)
-        for group, part in zip(groups, state.unstack(len(groups)), strict=True):
-            group.state = part
-        normalised = fused.log_probs.log_softmax(-1)
-        for i, index in enumerate(cohort):
-            yield index, block[i], Fused(normalised[i], fused.weights[i])
-
     def _choose_bounded(self, index: int, log_probs: Tensor) -> Step:
         """A token of a question of which rows sleep; those that could change it wake first."""
         group = self._groups[index]
@@ -356,7 +317,7 @@ class LockstepDecoder:
         while (sleepers := group.sleepers) is not None and isinstance(group.rule, BoundedRule):
             awake = group.rows_awake
             run = all(row < len(log_probs) for row in awake)
-            block = _rows_of(log_probs, awake) if run else torch.stack([by_row[row] for row in awake])
+            block = rows_of(log_probs, awake) if run else torch.stack([by_row[row] for row in awake])
             weights = sleepers.weights[sleepers.awake].to(block)
             bounded = group.rule.bounded(block[None], weights[None], sleepers.doubt)
             normalised = bounded.fused.log_probs[0].log_softmax(-1)
@@ -368,13 +329,13 @@ class LockstepDecoder:
                     group.chooser.choose(group.chooser.process(normalised))
                     sleepers.take(of_token)
                     record = StepRecord(normalised, weights, None, block, {})
-                    return self._step(index, token, record, sleepers.evidence)
+                    return step_of(index, group, token, record, sleepers.evidence)
             waking = sorted(sleepers.read) if token is None else sleepers.heaviest(of_token)
             by_row |= self._wake(group, waking)
         block = torch.stack([by_row[row] for row in group.rows])
         log_scores, weights = fuse(group.rule, block[None], group.state)
         fused = Fused(log_scores[0].log_softmax(-1), weights[0])
-        return self._choose(index, fused, *read_records([(block, fused, group.entropies)]))
+        return choose(index, group, fused, *read_records([(block, fused, group.entropies)]))
 
     def _wake(self, group: Group, passages: Sequence[int]) -> dict[int, Tensor]:
         """Let passage rows read what they lack; by row of the batch, what they say of the next token."""
@@ -403,87 +364,6 @@ class LockstepDecoder:
         group.wake(woken)
         return by_row
 
-    def _choose(self, index: int, fused: Fused, record: StepRecord) -> Step:
-        """Choose a question's token; scores and weights are `fused` where they were computed, and `record`
-        what is known of them here."""
-        group = self._groups[index]
-        # On a CPU the model was looked at before.
-        if record.rows.device.type != "cpu" and bool(record.scores.isnan().any()):
-            raise NumericalError(
-                "The model gave NaN instead of probabilities; load it with dtype='float32', or check its "
-                "weights."
-            )
-        scores = group.chooser.process(record.scores)
-        if bool((scores == NEG_INF).all()):
-            # Every token that fusion left is banned: fuse again without the banned ones.
-            rows = record.rows
-            banned = (group.chooser.process(torch.zeros_like(record.scores)) == NEG_INF).to(rows.device)
-            if not bool((rows > NEG_INF).any(0)[~banned].any()):
-                raise InputError(
-                    "Nothing may come next: json_schema or regex allows only tokens that bad_words or "
-                    "no_repeat_ngram_size bans. Drop one of them."
-                )
-            rows = _restrict(rows, ~banned)
-            again = fuse(group.rule, rows[None], group.state)
-            fused = Fused(again.log_probs[0].log_softmax(-1), again.weights[0])
-            [record] = read_records([(rows, fused, group.entropies)])
-            scores = group.chooser.process(record.scores)
-        token = group.chooser.choose(scores)
-        # Once where the rows are, for the next step, and once here, to be told.
-        there = responsibilities(fused.weights, record.rows[1:, token])
-        here = there if there.device.type == "cpu" else _evidence(record, token)
-        return self._step(index, token, record, here, there)
-
-    def _step(
-        self, index: int, token: int, record: StepRecord, evidence: Tensor, there: Tensor | None = None
-    ) -> Step:
-        """A token that was chosen from some rows; evidence [n] over all passage rows, and `there` the same
-        where the rows are."""
-        group = self._groups[index]
-        there = evidence.to(record.rows) if there is None else there
-        group.state.evidence = there[None]
-        of_token = record.of_token(token)
-        gain = 0.0
-        if len(of_token) > 1:
-            gain = float((record.weights.log() + of_token[1:]).logsumexp(-1) - of_token[0])
-        log_prob = float(record.scores[token])
-        return Step(
-            question=index,
-            token=token,
-            log_prob=log_prob,
-            evidence=group.notice(token, evidence, log_prob),
-            gain=gain if math.isfinite(gain) else 0.0,
-            entropies=() if record.entropies is None else group.by_row(record.entropies, math.nan),
-            row_log_probs=group.by_row(of_token, NEG_INF),
-            top=_top(record.scores, group.top) if group.top else (),
-        )
-
-
-def _key_of(rule: Rule) -> Hashable:
-    """Equal of rules that fuse alike, as far as they tell."""
-    if isinstance(rule, Hashable):
-        with suppress(Exception):  # one of the user's may be frozen over a list
-            hash(rule)
-            return rule
-    return id(rule)
-
-
-def _evidence(record: StepRecord, token: int) -> Tensor:
-    return responsibilities(record.weights, record.of_token(token)[1:])
-
-
-def _top(log_probs: Tensor, count: int) -> tuple[tuple[int, float], ...]:
-    """The best tokens of log-probs [V], excluded ones left out."""
-    values, ids = log_probs.topk(min(count, len(log_probs)))
-    pairs = zip(ids.tolist(), values.tolist(), strict=True)
-    return tuple((token, value) for token, value in pairs if value > NEG_INF)
-
-
-def _rows_of(log_probs: Tensor, rows: Sequence[int]) -> Tensor:
-    """Some rows of log-probs; those in a run are a view, only scattered ones are copied."""
-    is_run = list(rows) == list(range(rows[0], rows[0] + len(rows)))
-    return log_probs[rows[0] : rows[0] + len(rows)] if is_run else log_probs[list(rows)]
-
 
 def _sure(chooser: TokenChooser, scores: Tensor, low: Tensor, high: Tensor) -> int | None:
     """The token that is chosen whatever the scores [V] are between two bounds, if there is one.
@@ -498,17 +378,3 @@ def _sure(chooser: TokenChooser, scores: Tensor, low: Tensor, high: Tensor) -> i
     bounds = low - high.logsumexp(-1), high - low.logsumexp(-1)
     processed = [chooser.process(values) for values in (bounds[0], scores, bounds[1])]
     return None if bool((processed[0] == NEG_INF).all()) else chooser.sure(*processed)
-
-
-def fuse(rule: Rule, log_probs: Tensor, state: FusionState) -> Fused:
-    """The rule, or the row without a passage where there are no others."""
-    if log_probs.shape[1] == 1:
-        return Fused(log_probs[:, 0], log_probs.new_zeros(len(log_probs), 0))
-    return rule.fuse(log_probs, state)
-
-
-def _restrict(log_probs: Tensor, allowed: Tensor | None) -> Tensor:
-    """[..., V] log-probs given that the token is an allowed one ([V] bool)."""
-    if allowed is None:
-        return log_probs
-    return log_probs.masked_fill(~allowed.to(log_probs.device), NEG_INF).log_softmax(-1)

@@ -18,7 +18,8 @@ from torch import Tensor
 from ..fusion import FusionState, Rule, responsibilities
 from ..fusion.truncation import nucleus
 from ..models.model import Rows, Step
-from .decoder import LOGITS_BYTES, fuse
+from .choice import fuse
+from .decoder import LOGITS_BYTES
 
 __all__ = ["ForcedStep", "Onlooker", "read_text"]
 

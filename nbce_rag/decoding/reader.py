@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..deadline import check_deadline
 from ..errors import InputError, warn
-from ..fusion import FusionState
+from ..fusion import FusionState, Posterior, rule_fields
 from ..kv.store import ContextStore, PassageKVStore
-from ..models.model import Model, Reading, RowPrompt, Rows
-from ..options import Options
+from ..models.model import LoopModel, Model, Reading, RowPrompt, Rows
 from ..passages import Passage
 from ..prompts.binding import Encoders
 from ..prompts.encoder import PromptEncoder
@@ -28,6 +28,7 @@ __all__ = ["Engine", "Prompted", "ReadBatch", "read_in_pieces", "read_prompts"]
 
 
 _UNBOUNDED = 2**31 - 1
+_PATIENCE = 0.02  # seconds until others are looked after while prompts are read elsewhere
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Engine:
         Raises:
             InputError: what `plan_rows` raises, or something is asked for that the backend cannot do.
         """
-        self._check(request.options)
+        self._check(request)
         encoder = self.encoder_of(request)
         plan = plan_rows(encoder, request.question, request.passages, request.options, self.window)
         notes = [] if self.store is None or not self.store.codec.note else [self.store.codec.note]
@@ -92,11 +93,30 @@ class Engine:
         behind = max(options.max_tokens, len(encoder.refusal)) + thought_room(encoder, options, _UNBOUNDED)
         return max(plan.row_tokens) + behind
 
-    def _check(self, options: Options) -> None:
+    def check_steps(self, work: str) -> None:
+        """Raises InputError where rows cannot be stepped from here, as some work needs ("score choices")."""
+        if not self.model.can.steps:
+            raise InputError(
+                f"The backend of {self.model.name!r} cannot {work}, since it steps its rows by itself; load "
+                "the model with backend='transformers' or 'llama.cpp' for it."
+            )
+
+    def _check(self, request: Request) -> None:
+        options, rule, can = request.options, request.options.rule, self.model.can
+        # Weights at the first token by which passages are chosen; those of `Posterior` are the prior.
+        weighs = not isinstance(rule, Posterior) and any(
+            getattr(rule, name, 0) for name in ("focus", "together")
+        )
+        is_calibrated = options.abstain_below is not None and request.calibration is not None
         denied = {
-            "relevance": options.relevance and not self.model.can.likelihood,
-            "json_schema": options.json_schema is not None and not self.model.can.grammar,
-            "regex": options.regex is not None and not self.model.can.grammar,
+            "relevance": options.relevance and not can.likelihood,
+            "json_schema": options.json_schema is not None and not can.grammar,
+            "regex": options.regex is not None and not can.grammar,
+            "abstain_below with a calibration": is_calibrated and not can.distributions,
+            f"focus or together of {rule!r}": weighs and not can.distributions,
+            "drop_rows_after": options.drop_rows_after > 0 and not can.steps,
+            f"fusion={rule!r}, a rule of your own,": not can.steps and rule_fields(rule) is None,
+            "a thought (thinking=False bars it)": not can.steps and self.encoder_of(request).thinks_first(),
         }
         if names := [name for name, is_denied in denied.items() if is_denied]:
             raise InputError(
@@ -199,7 +219,7 @@ def read_in_pieces(
         running: what is decoded meanwhile, and becomes as long as the longest of these rows when they join.
 
     Yields:
-        None between two pieces.
+        None between two pieces, and while a backend that holds the loop itself reads them elsewhere.
     """
     sizes = [engine.size(request, plan) for request, plan in zip(requests, plans, strict=True)]
     check_rows(engine.model, sum(sizes, NOTHING))
@@ -215,7 +235,7 @@ def read_in_pieces(
         for piece in pieces_of(engine.model, contexts, scratch, tokens):
             engine.model.read(piece, scratch, tokens)
             yield
-    rows, readings = _open(engine, prompts, room, store if tokens is None else scratch)
+    rows, readings = yield from _open(engine, prompts, room, store if tokens is None else scratch)
     readings = [(prompt, scratch.as_new(prompt, reading)) for prompt, reading in readings]
     scratch.clear()
     first = 0
@@ -227,7 +247,7 @@ def read_in_pieces(
     if sentences:
         for read in (_read_together, _read_sentences):
             yield
-            rows, more = read(engine, questions, rows, readings, room, running)
+            rows, more = yield from read(engine, questions, rows, readings, room, running)
             notes += more
     if engine.store is not None:
         notes += engine.store.take_notes()
@@ -378,10 +398,20 @@ def _by_prompt(questions: Sequence[_Question]) -> list[list[_Question]]:
 
 def _open(
     engine: Engine, prompts: Sequence[RowPrompt], room: int, store: ContextStore | None
-) -> tuple[Rows, list[tuple[RowPrompt, Reading]]]:
+) -> Generator[None, None, tuple[Rows, list[tuple[RowPrompt, Reading]]]]:
     if store is not None:
         store.expect(ids for prompt in prompts for ids in prompt.contexts)
-    rows, readings = engine.model.open(prompts, room, store, engine.batch_tokens)
+    if isinstance(engine.model, LoopModel):
+        opening = engine.model.opening(prompts, room)
+        try:
+            while not opening.wait(_PATIENCE):
+                check_deadline()
+                yield
+            rows, readings = opening.result()
+        finally:
+            opening.cancel()
+    else:
+        rows, readings = engine.model.open(prompts, room, store, engine.batch_tokens)
     return rows, list(zip(prompts, readings, strict=True))
 
 
@@ -392,7 +422,7 @@ def _read_sentences(
     before: Sequence[tuple[RowPrompt, Reading]],
     room: int,
     running: Size,
-) -> tuple[Rows, list[str]]:
+) -> Generator[None, None, tuple[Rows, list[str]]]:
     """Rows of sentences behind the others, and what a person should be told."""
     longest = max(prompt.longest for prompt, _ in before)
     users = _users(questions, lambda question: question.sentence_prompt(longest))
@@ -408,7 +438,7 @@ def _read_sentences(
             f"No passage was read sentence by sentence: {size.rows} rows of {size.tokens} tokens need about "
             f"{size.cost(engine.model) / 2**30:.1f} GiB. Ask fewer questions at once, or lower max_tokens."
         ]
-    more, readings = _open(engine, list(users), room, engine.contexts)
+    more, readings = yield from _open(engine, list(users), room, engine.contexts)
     # What was put into the store a moment ago was not spared.
     fresh = {
         ids
@@ -435,7 +465,7 @@ def _read_together(
     before: Sequence[tuple[RowPrompt, Reading]],
     room: int,
     running: Size,
-) -> tuple[Rows, list[str]]:
+) -> Generator[None, None, tuple[Rows, list[str]]]:
     """Rows of several passages behind the others, and what a person should be told."""
     users = _users(questions, lambda question: question.together_prompt(engine.window - room))
     if not users:
@@ -447,7 +477,7 @@ def _read_together(
             f"{size.cost(engine.model) / 2**30:.1f} GiB. Ask fewer questions at once, or lower max_tokens."
         ]
     # Such a context is hardly ever read again, and would take the place of passages in the store.
-    more, readings = _open(engine, list(users), room, None)
+    more, readings = yield from _open(engine, list(users), room, None)
     return _joined(rows, more, users, [reading for _, reading in readings]), []
 
 

@@ -126,10 +126,14 @@ class Sampler:
             warped = self._warpers(ids, scores[support].float().cpu()[None])[0]
             drawn = torch.multinomial(warped.softmax(-1), 1, generator=self._generator)
             token = int(support[drawn])
+        self.follow(token)
+        return token
+
+    def follow(self, token: int) -> None:
+        """A token counts as chosen, whoever chose it."""
         self.ids.append(token)
         if self._constraint is not None:
             self._constraint.accept(token)
-        return token
 
     def sure(self, low: Tensor, scores: Tensor, high: Tensor) -> int | None:
         support = (high > NEG_INF).nonzero()[:, 0]

@@ -140,6 +140,13 @@ class TurnSampler:
         self.shares.append(share)
         return token
 
+    def follow(self, token: int) -> Share:
+        """Take in a token that a decoder has chosen by itself; what it tells."""
+        if self._is_answering:
+            self._answer.follow(token)
+        self.ids.append(token)
+        return Share() if token in self._eos_ids else self.reader.push(token)
+
     @property
     def _is_answering(self) -> bool:
         return not self._due and self.reader.part == "answer"

@@ -44,10 +44,12 @@ def ablate(engine: Engine, answer: Answer) -> Answer:
 
     Raises:
         InputError: the answer knows nothing of its request, says nothing, comes behind a thought, was read
-            with several passages in a row, or was given by another model, whose tokens are others.
+            with several passages in a row, or was given by another model, whose tokens are others; or a
+            backend that cannot.
     """
     if not isinstance(answer, Answer):
         raise InputError(f"ablate takes an Answer, got {type(answer).__name__}.")
+    engine.check_steps("ablate an answer")
     request = answer.request
     if answer.parts:
         return _joined(engine, answer)

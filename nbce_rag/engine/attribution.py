@@ -39,11 +39,12 @@ def attribute(engine: Engine, request: Request, text: str) -> Answer:
         An answer with this text, to the character, with `finish_reason` "given" and `words`.
 
     Raises:
-        InputError: an empty text, no passages, or rows that do not fit into memory.
+        InputError: an empty text, no passages, rows that do not fit into memory, or a backend that cannot.
         ContextLengthError: the text does not fit behind the question.
     """
     if not isinstance(text, str):
         raise InputError(f"The text must be a string, got {type(text).__name__}.")
+    engine.check_steps("attribute a text")
     if not request.passages:
         raise InputError("attribute needs at least one passage.")
     options = request.options.updated(thinking=False, json_schema=None, regex=None, abstain_below=None)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 from ..answers.answer import Piece
 from ..decoding.budget import NOTHING, Size
 from ..decoding.decoder import LockstepDecoder
 from ..decoding.reader import ReadBatch
-from ..models.model import Step
+from ..models.model import Decoder, GroupRequest, JoinableDecoder, LoopModel, Step
 from .generation import Run, group_of, piece_of, run_of
 from .jobs import Job
 
@@ -19,8 +20,7 @@ class Batch:
     """Runs of one decoder. Used from one thread at a time."""
 
     def __init__(self) -> None:
-        # Made in `add` alone: the one place where the decoder of an engine that holds the loop comes in.
-        self._decoder: LockstepDecoder | None = None
+        self._decoder: Decoder | None = None
         self._jobs: dict[int, Job] = {}  # by their number in the decoder
         self._runs: dict[int, Run] = {}
 
@@ -49,13 +49,7 @@ class Batch:
             runs.append(run_of(job, prompted, batch.log_probs))
         # With the rows that came on top.
         sizes = [job.engine.size(run.request, run.prompted.plan) for job, run in zip(jobs, runs, strict=True)]
-        size = sum(sizes, self.size)
-        groups = [group_of(run, job.engine, size) for job, run in zip(jobs, runs, strict=True)]
-        if self._decoder is None:
-            self._decoder = LockstepDecoder(batch.rows, batch.log_probs, groups)
-            numbers = range(len(groups))
-        else:
-            numbers = self._decoder.add(batch.rows, batch.log_probs, groups)
+        numbers = self._added(jobs, runs, batch, sum(sizes, self.size))
         for number, job, run, size in zip(numbers, jobs, runs, sizes, strict=True):
             job.size = size
             self._jobs[number], self._runs[number] = job, run
@@ -64,6 +58,29 @@ class Batch:
                 job.sink.note(note)
             if run.prompted.refused or run.lacks_support:
                 self._abstain(number)
+
+    def _added(self, jobs: Sequence[Job], runs: Sequence[Run], batch: ReadBatch, size: Size) -> range:
+        """Their numbers in the decoder: ours, or that of a backend which holds the loop itself."""
+        model = jobs[0].engine.model
+        if isinstance(model, LoopModel):
+            decoder = self._decoder or model.decoder()
+            requests = [
+                GroupRequest(
+                    run.prompted.rows,
+                    run.prompted.state,
+                    run.request.options,
+                    job.engine.output_tokens(run.request),
+                )
+                for job, run in zip(jobs, runs, strict=True)
+            ]
+            numbers = cast(JoinableDecoder, decoder).add(batch.rows, requests)
+            self._decoder = decoder
+            return numbers
+        groups = [group_of(run, job.engine, size) for job, run in zip(jobs, runs, strict=True)]
+        if self._decoder is None:
+            self._decoder = LockstepDecoder(batch.rows, batch.log_probs, groups)
+            return range(len(groups))
+        return cast(LockstepDecoder, self._decoder).add(batch.rows, batch.log_probs, groups)
 
     def step(self) -> None:
         """A token for each question, or the first ones of those that are new; pieces go to the sinks."""

@@ -83,6 +83,12 @@ def calibrate(
     progress: Progress | None,
 ) -> Calibration:
     """See `NBCE.calibrate`; `request_of` makes a request of a question and its passages."""
+    if not engine.model.can.distributions:
+        raise InputError(
+            f"The backend of {engine.model.name!r} does not tell what each row expects at first, from which "
+            "support is measured, so that it cannot be calibrated; load the model with "
+            "backend='transformers' or 'llama.cpp' for it."
+        )
     FALSE_ALARMS.check("false_alarms", false_alarms)
     COUNT.check("k", k)
     if isinstance(questions, str):

@@ -76,7 +76,7 @@ class Run:
         self.first_token = self.first_token or time.perf_counter()
         # A decoder that holds the loop itself chooses without the sampler.
         shares = self.sampler.shares
-        share = shares.popleft() if shares else self.sampler.reader.push(step.token)
+        share = shares.popleft() if shares else self.sampler.follow(step.token)
         if step.token in eos_ids:
             return "", share.thought, "stop"
         if share.tokens and step.token in self.ends:
@@ -251,7 +251,9 @@ def run_of(job: Job, prompted: Prompted, log_probs: Tensor) -> Run:
             request.options.rule,
             prompted,
             log_probs[prompted.rows[0] : prompted.rows[-1] + 1],
-        ),
+        )
+        if engine.model.can.distributions
+        else None,
     )
 
 

@@ -97,6 +97,13 @@ class NBCE:
             raise InputError(
                 f"window={window} is not within 1..{model.window}; the model's own window cannot be widened."
             )
+        if not model.can.store:
+            if kv_store is not None and kv_store is not False:
+                raise InputError(
+                    f"kv_store={kv_store!r}: the backend of {model.name!r} keeps keys and values of passages "
+                    "by itself; leave it out, or give False."
+                )
+            kv_store = False
         store = resolve_store(kv_store)
         if store is not None and store.codec.note and not model.can.round:
             raise InputError(
@@ -112,7 +119,7 @@ class NBCE:
     @classmethod
     def from_pretrained(
         cls,
-        model: str | os.PathLike[str] | Any | None = None,
+        model: str | os.PathLike[str] | Sequence[str] | Any | None = None,
         *,
         tokenizer: Any = None,
         backend: str | None = None,
@@ -134,6 +141,10 @@ class NBCE:
         flash_attn: bool | None = None,
         kv_type: str = "f16",
         use_mmap: bool = True,
+        api_key: str | None = None,
+        server_timeout: float | None = None,
+        max_retries: int = 3,
+        data_parallel: int = 1,
         prompt: PromptTemplate | None = None,
         kv_store: StoreLike = None,
         window: int | None = None,
@@ -145,9 +156,10 @@ class NBCE:
         Args:
             model: hub id, folder, GGUF file, or the folder or hub id of a LoRA adapter (extra `[lora]`);
                 None is the packaged default (extra `[local]`); or a transformers model or `PeftModel` that
-                is already loaded, with `tokenizer=`, or a `llama_cpp.Llama`.
-            tokenizer: only for a model that is already loaded.
-            backend: what reads the model, "transformers" or "llama.cpp"; None takes what fits it
+                is already loaded, with `tokenizer=`, or a `llama_cpp.Llama`; or the URL of a vLLM server
+                (extra `[vllm]`, examples/docs/vllm.md), or several of them in a list.
+            tokenizer: for a model that is already loaded; of a vLLM server also a folder or hub id.
+            backend: what reads the model, "transformers", "llama.cpp" or "vllm"; None takes what fits it
                 (`nbce_rag.models.loading.load_model`).
             fusion: a rule's name or instance.
             device, dtype, revision, trust_remote_code, local_files_only, device_map, adapter,
@@ -155,6 +167,8 @@ class NBCE:
                 `nbce_rag.models.transformers.loading`.
             n_gpu_layers, n_threads, flash_attn, kv_type, use_mmap: of llama.cpp, see `load_model` in
                 `nbce_rag.models.llama_cpp.loading`.
+            api_key, server_timeout, max_retries, data_parallel: of vLLM servers, see `load_model` in
+                `nbce_rag.models.vllm.loading`.
             prompt, kv_store, window, max_batch_tokens, **options: see the class.
 
         Raises:
@@ -167,7 +181,8 @@ class NBCE:
         check_engine_arguments(
             Options().updated(fusion=fusion, **options), prompt, window, max_batch_tokens, backend
         )
-        kv_store = resolve_store(kv_store) or False
+        if kv_store is not None:  # where it is None, that the model keeps none of ours is no mistake
+            kv_store = resolve_store(kv_store) or False
         loaded = load_model(
             model,
             backend=backend,
@@ -189,6 +204,10 @@ class NBCE:
             flash_attn=flash_attn,
             kv_type=kv_type,
             use_mmap=use_mmap,
+            api_key=api_key,
+            server_timeout=server_timeout,
+            max_retries=max_retries,
+            data_parallel=data_parallel,
         )
         return cls(
             loaded,

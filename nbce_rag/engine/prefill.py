@@ -69,10 +69,15 @@ def fill_store(
             that matter.
 
     Raises:
-        InputError: there is no store, the contexts do not fit into it or onto the disk, or it cannot be
-            written, which ends the reading.
+        InputError: there is no store, or a backend that keeps contexts by itself, the contexts do not fit
+            into it or onto the disk, or it cannot be written, which ends the reading.
     """
     model, store, contexts = engine.model, engine.store, engine.contexts
+    if not model.can.store:
+        raise InputError(
+            f"The backend of {model.name!r} keeps keys and values of passages by itself, as questions come: "
+            "there is nothing to read ahead."
+        )
     if store is None or contexts is None:
         raise InputError("There is no KV store to put passages into (kv_store=False); give a folder.")
     if options.passages_per_row > 1 or options.order_labels:

@@ -83,7 +83,7 @@ class Rag:
     def open(
         cls,
         path: str | os.PathLike[str],
-        model: str | os.PathLike[str] | Any | None = None,
+        model: str | os.PathLike[str] | Sequence[str] | Any | None = None,
         *,
         embedder: EmbedderLike | None = None,
         timeout: float = 5.0,
@@ -114,6 +114,7 @@ class Rag:
 
         index = PassageIndex.open(path, embedder, timeout=timeout)
         try:
+            from ..models.loading import is_served
             from ..options import Options
             from .arguments import check_engine_arguments
             from .nbce import NBCE
@@ -125,7 +126,8 @@ class Rag:
             check_engine_arguments(Options().updated(**groups["answer"]), prompt, **opening)
             search = _checked_search(index, groups["search"])
             _ = index.embedder.dimension  # loads it, before the model, which is larger
-            if kv_store is True or (kv_store is None and index.has_folder):
+            keeps_own = kv_store is None and index.has_folder and not is_served(model, opening["backend"])
+            if kv_store is True or keeps_own:
                 own = IndexFolder(index.path).kv
                 kv_store = own if kv_store is True or own.is_dir() else None
             nbce = NBCE.from_pretrained(

@@ -38,12 +38,13 @@ def score(engine: Engine, request: Request, choices: Sequence[str]) -> ChoiceSco
         choices: at least one non-empty text.
 
     Raises:
-        InputError: no choices, or an empty one.
+        InputError: no choices, or an empty one, or a backend that cannot.
         ContextLengthError: a choice does not fit behind the question.
     """
     choices = choices if isinstance(choices, str) else tuple(choices)
     if not choices or isinstance(choices, str) or not all(isinstance(choice, str) for choice in choices):
         raise InputError(f"choices={choices!r} must be a sequence of at least one text.")
+    engine.check_steps("score choices")
     if not engine.model.can.repeat:
         raise InputError(f"The backend of {engine.model.name!r} cannot score choices; use another backend.")
     # A choice follows the prompt at once.

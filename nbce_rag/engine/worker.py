@@ -213,6 +213,8 @@ class Worker:
         if cohort and (job.is_apart or cohort[0].is_apart or job.engine is not cohort[0].engine):
             return False
         sizes = [one.size for one in cohort]
+        if not self.model.can.steps:  # rows and prompts are the backend's business, which lets them wait
+            return True
         rows = job.size.rows + running.rows + sum(size.rows for size in sizes)
         if others and rows > MOST_ROWS:
             return False
@@ -223,11 +225,12 @@ class Worker:
 
     def _begin_reading(self, cohort: list[Job]) -> None:
         engine = cohort[0].engine
+        in_pieces = len(self._batch) > 0 and self.model.can.steps
         pieces = read_in_pieces(
             engine,
             [job.request for job in cohort],
             [job.plan for job in cohort],
-            tokens=min(PIECE_TOKENS, engine.pass_tokens) if len(self._batch) else None,
+            tokens=min(PIECE_TOKENS, engine.pass_tokens) if in_pieces else None,
             running=self._batch.size,
         )
         self._reading = _Reading(cohort, pieces)

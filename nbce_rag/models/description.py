@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import Any
 
@@ -82,6 +82,33 @@ class ModelDescription:
     def fits(self) -> bool | None:
         """Whether what is needed is free, as far as that is known."""
         return None if self.needed_bytes is None else self.needed_bytes <= _SHARE * self.free_bytes
+
+
+def describe_servers(model: str) -> list[dict[str, Any]]:
+    """What each of some vLLM servers says of itself, in plain types.
+
+    It has `url`, `problem`, which is "" where the server can be asked, `name`, `root`, `window`, and `plugin`
+    with its `package`, `vllm`, `rules`, `grammar` and `version`, or None.
+
+    Args:
+        model: URLs, with commas between them.
+
+    Raises:
+        InputError: what is no URL.
+        MissingDependencyError: httpx is not installed (extra `[vllm]`).
+    """
+    backend = import_module(".vllm.loading", __package__)
+    return [
+        {
+            "url": one.url,
+            "name": one.name,
+            "root": one.root,
+            "window": one.window,
+            "plugin": None if one.hello is None else asdict(one.hello),
+            "problem": one.problem,
+        }
+        for one in backend.seen(model)
+    ]
 
 
 def describe_model(

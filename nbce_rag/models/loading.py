@@ -9,19 +9,21 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from importlib import import_module
 from typing import Any
 
 from ..errors import InputError
 from .model import Model
 
-__all__ = ["BACKENDS", "DEFAULT_MODEL", "check_backend", "load_model"]
+__all__ = ["BACKENDS", "DEFAULT_MODEL", "check_backend", "is_served", "load_model"]
 
 DEFAULT_MODEL = "gemma3-270m"
 """The packaged model of the extra `[local]`, Gemma 3 270M."""
 
-BACKENDS = ("transformers", "llama.cpp")
+BACKENDS = ("transformers", "llama.cpp", "vllm")
+_VLLM = BACKENDS[2]
+_URLS = ("http://", "https://")
 
 
 def load_model(
@@ -36,14 +38,18 @@ def load_model(
     Args:
         model: hub id, folder, GGUF file, or folder or hub id of an adapter (extra `[lora]`); None is the
             packaged default of the `[local]` extra; or a model that its library has loaded, for transformers
-            with `tokenizer=`.
+            with `tokenizer=`; or the URL of a vLLM server (extra `[vllm]`), or several in a list, or in one
+            string with commas between them.
         backend: one of `BACKENDS`. None takes the one that fits: llama.cpp for a GGUF file where `llama_cpp`
-            is installed, unless an option of transformers is given, and transformers for all else. That the
+            is installed, unless an option of transformers is given, vLLM for what begins with http:// or
+            https://, and transformers for all else. That the
             packaged default, which is small, is among the latter is a matter of speed (see
             examples/docs/llama-cpp.md).
-        tokenizer: only for a model of transformers that is already loaded.
-        **options: of the backend; see `load_model` in `nbce_rag.models.transformers.loading` and in
-            `nbce_rag.models.llama_cpp.loading`. One that has its default counts as not given.
+        tokenizer: for a model of transformers that is already loaded; of a vLLM server also a folder or hub
+            id.
+        **options: of the backend; see `load_model` in `nbce_rag.models.transformers.loading`, in
+            `nbce_rag.models.llama_cpp.loading` and in `nbce_rag.models.vllm.loading`. One that has its
+            default counts as not given.
 
     Raises:
         ModelError: nothing there, weights in an unsafe format, or an architecture that cannot be used.
@@ -65,6 +71,9 @@ def load_model(
             f"{chosen}.{hint}"
         )
     loaded: Model
+    if chosen == _VLLM and (model is None or _is_named(model)):
+        loaded = loading.load_model(model, tokenizer=tokenizer, **options)
+        return loaded
     if model is None or isinstance(model, (str, os.PathLike)):
         if tokenizer is not None:
             raise InputError("tokenizer= goes with a model that is already loaded; a name brings its own.")
@@ -87,8 +96,17 @@ def check_backend(backend: str | None) -> None:
         raise InputError(f"backend={backend!r} is not known; choose {', '.join(BACKENDS)}.")
 
 
+def is_served(model: Any, backend: str | None = None) -> bool:
+    """Whether it is a server that reads this model, which then keeps keys and values by itself."""
+    names = _names(model) if _is_named(model) else []
+    are_urls = bool(names) and all(str(name).lstrip().startswith(_URLS) for name in names)
+    return backend == _VLLM or (backend is None and are_urls)
+
+
 def _fitting_backend(model: Any, options: Collection[str], of_llama_cpp: Collection[str]) -> str:
-    transformers, llama_cpp = BACKENDS
+    transformers, llama_cpp, vllm = BACKENDS
+    if is_served(model):
+        return vllm
     if model is not None and not isinstance(model, (str, os.PathLike)):
         is_native = type(model).__module__.partition(".")[0] == "llama_cpp"
         return llama_cpp if is_native else transformers
@@ -99,6 +117,17 @@ def _fitting_backend(model: Any, options: Collection[str], of_llama_cpp: Collect
     return llama_cpp if options or importlib.util.find_spec("llama_cpp") is not None else transformers
 
 
+def _is_named(model: Any) -> bool:
+    """Whether a model is named, by a text or several, and not an object that is loaded."""
+    return isinstance(model, (str, os.PathLike)) or (
+        isinstance(model, (list, tuple)) and bool(model) and all(isinstance(one, str) for one in model)
+    )
+
+
+def _names(model: Any) -> Sequence[Any]:
+    return model if isinstance(model, (list, tuple)) else [model]
+
+
 def _loading(backend: str) -> Any:
     return import_module(f".{backend.replace('.', '_')}.loading", __package__)
 
@@ -106,4 +135,4 @@ def _loading(backend: str) -> Any:
 def _defaults(backend: str) -> dict[str, Any]:
     """The options of a backend's `load_model`, with their defaults."""
     parameters = inspect.signature(_loading(backend).load_model).parameters.values()
-    return {p.name: p.default for p in parameters if p.name != "model"}
+    return {p.name: p.default for p in parameters if p.name not in ("model", "tokenizer")}

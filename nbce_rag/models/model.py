@@ -10,18 +10,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
+from ..options import Options
 from ..prompts.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from ..fusion import FusionState
     from ..kv.staging import Staging
     from ..kv.store import ContextStore
 
-__all__ = ["Can", "Decoder", "Model", "Reading", "RowPrompt", "Rows", "Step", "TokenIds"]
+__all__ = [
+    "Can",
+    "Decoder",
+    "GroupRequest",
+    "JoinableDecoder",
+    "LoopModel",
+    "Model",
+    "Opening",
+    "Reading",
+    "RowPrompt",
+    "Rows",
+    "Step",
+    "TokenIds",
+]
 
 TokenIds: TypeAlias = tuple[int, ...]
 
@@ -57,7 +72,8 @@ class Reading:
     """What reading a prompt tells before the first token is chosen.
 
     Attributes:
-        log_probs: [R, V] next-token log-probs of each row, float32.
+        log_probs: [R, V] next-token log-probs of each row, float32; [R, 1] zeros where the backend denies
+            `Can.distributions`.
         question: [R] log p(question tokens | row), nats, or None if it was not asked for. A question
             token that is the very first token of a row has no prediction and is left out in all rows.
         refusal: [R] probability of the refusal, or None.
@@ -144,6 +160,10 @@ class Can:
         grammar: tokens can be masked by a grammar before one is chosen.
         round: contexts are numbers that a codec of the store can round, and not bytes of a library's own.
         pads: every row takes as much room as the longest one, not as its own tokens.
+        steps: rows are stepped from here, token by token. Where not, the backend holds the loop itself: it is
+            a `LoopModel`, whose rows write their own answers and no given texts.
+        distributions: `Reading.log_probs` are those of the first token.
+        store: contexts can be kept in a store of ours.
     """
 
     likelihood: bool = True
@@ -152,6 +172,9 @@ class Can:
     grammar: bool = True
     round: bool = True
     pads: bool = True
+    steps: bool = True
+    distributions: bool = True
+    store: bool = True
 
 
 class Model(Protocol):
@@ -303,4 +326,66 @@ class Decoder(Protocol):
     def row_steps(self, question: int) -> tuple[int, int]:
         """Steps of a question's rows behind its first token: those that were read, and those that were
         spared since the row slept."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRequest:
+    """One question for a decoder that chooses tokens by itself.
+
+    Attributes:
+        rows: its rows among those that it comes with, row 0 first.
+        state: what the fusion rule may know before the first token, G = 1.
+        options: the rule, sampling, and what its steps are to tell (`entropies`, `top_logprobs`).
+        max_tokens: most tokens, thought and answer.
+    """
+
+    rows: tuple[int, ...]
+    state: FusionState
+    options: Options
+    max_tokens: int
+
+
+class JoinableDecoder(Decoder, Protocol):
+    """A decoder of a backend that holds the loop itself."""
+
+    def add(self, rows: Rows, requests: Sequence[GroupRequest]) -> range:
+        """Let questions join, whose prompts were read by the same model; their indexes.
+
+        Raises:
+            InputError: something is asked for that it cannot do.
+        """
+        ...
+
+
+class Opening(Protocol):
+    """Prompts that are being read elsewhere."""
+
+    def wait(self, seconds: float) -> bool:
+        """Whether they are read, or have failed, within so many seconds."""
+        ...
+
+    def result(self) -> tuple[Rows, list[Reading]]:
+        """What `Model.open` gives or raises; waits for it."""
+        ...
+
+    def cancel(self) -> None:
+        """Nobody wants it any more."""
+        ...
+
+
+@runtime_checkable
+class LoopModel(Protocol):
+    """What a backend has that holds the loop itself, beside what every `Model` has."""
+
+    def opening(self, prompts: Sequence[RowPrompt], room: int) -> Opening:
+        """`Model.open`, which goes on while others are served.
+
+        Raises:
+            InputError: rows that do not fit into the window.
+        """
+        ...
+
+    def decoder(self) -> JoinableDecoder:
+        """For questions that are answered side by side."""
         ...

@@ -110,7 +110,7 @@ class PromptEncoder:
         self.refusal: tuple[int, ...] = ()
         # A plain prompt ends with "Answer:", after which a word starts with its blank.
         self._lead = "" if rendered else " "
-        if template.refusal and not self._thinks_first():
+        if template.refusal and not self.thinks_first():
             self.refusal = tokenizer.encode(self._lead + template.refusal)
 
     def passage_ids(
@@ -202,7 +202,7 @@ class PromptEncoder:
         """
         return self._lead + self._defuse(text.replace("\r\n", "\n")).strip()
 
-    def _thinks_first(self) -> bool:
+    def thinks_first(self) -> bool:
         """Whether a thought is likely before the answer, so that what comes first is no refusal."""
         thought = self.thought
         return self.thought_is_open or (thought is not None and not (thought.is_off or thought.is_barred))

@@ -13,6 +13,7 @@ from ...errors import (
     InputError,
     MissingDependencyError,
     NbceError,
+    RemoteError,
 )
 
 __all__ = [
@@ -111,6 +112,8 @@ def error_reply(error: BaseException) -> ErrorReply:
         return status_reply(501, str(error), code="missing_dependency")
     if isinstance(error, IndexLockedError):
         return status_reply(503, str(error))
+    if isinstance(error, RemoteError) and error.is_passing:  # it names servers, which are nobody's business
+        return status_reply(503, "The servers of the model cannot answer now; ask again, or look at the log.")
     return status_reply(500, "The server failed; its log has the reason under this request's id.")
 
 
