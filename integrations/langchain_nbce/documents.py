@@ -325,6 +325,7 @@ def mark_documents(
 
 
 def _from_fields(text: str, metadata: Mapping[str, Any], id_: Any, score_key: str) -> Passage:
+    id_ = metadata.get("_id") if id_ is None else id_  # where Qdrant's and MongoDB's stores put it
     title, source = metadata.get("title"), metadata.get("source")
     return Passage(
         text,

@@ -103,18 +103,35 @@ class _OneCallMixin(_ReportMixin):
         )
 
 
+class _StandaloneMixin:
+    """Condenses a turn to one line where a base model does it, which goes on writing after the question."""
+
+    def _condense_question(self, chat_history: list[ChatMessage], message: str, /) -> str:
+        made = super()._condense_question(chat_history, message)  # type: ignore[misc]
+        return self._standalone(made, message)
+
+    async def _acondense_question(self, chat_history: list[ChatMessage], message: str, /) -> str:
+        made = await super()._acondense_question(chat_history, message)  # type: ignore[misc]
+        return self._standalone(made, message)
+
+    def _standalone(self, made: str, message: str) -> str:
+        if made == message or self._llm.metadata.is_chat_model:  # type: ignore[attr-defined]
+            return made
+        return made.strip().split("\n", 1)[0].strip() or message
+
+
 class NBCEContextChatEngine(_OneCallMixin, ContextChatEngine):
     """`ContextChatEngine`, each node a context of its own; history and system prompt are in every row."""
 
 
-class NBCECondensePlusContextChatEngine(_OneCallMixin, CondensePlusContextChatEngine):
+class NBCECondensePlusContextChatEngine(_StandaloneMixin, _OneCallMixin, CondensePlusContextChatEngine):
     """`CondensePlusContextChatEngine`, with each node a context of its own.
 
     Condensing the question is a call of its own, without contexts.
     """
 
 
-class NBCECondenseQuestionChatEngine(_ReportMixin, CondenseQuestionChatEngine):
+class NBCECondenseQuestionChatEngine(_StandaloneMixin, _ReportMixin, CondenseQuestionChatEngine):
     """`CondenseQuestionChatEngine`, which hands on what its query engine says about the answer."""
 
 
