@@ -97,6 +97,8 @@ def test_a_cosine_comes_back_from_what_a_store_makes_of_it(scale: str, one: Any,
         "squared_euclidean": 2 - 2 * cosine,
         "euclidean": math.sqrt(max(0.0, 2 - 2 * cosine)),
         "shifted_cosine": (1 + cosine) / 2,
+        "exp_cosine_distance": math.exp(cosine - 1),
+        "exp_squared_euclidean": math.exp(2 * cosine - 2),
     }[scale]
     assert as_cosine(made, scale) == pytest.approx(cosine, abs=1e-6)
 
@@ -107,6 +109,8 @@ def test_no_cosine_is_made_of_what_tells_none() -> None:
             as_cosine(0.5, scale)
     with pytest.raises(InputError, match="Scores from 7 to 7 are no cosines"):
         as_cosine(7.0, "cosine")
+    with pytest.raises(InputError, match="Scores from 0 to 0 are no exp_cosine_distance"):
+        as_cosine(0.0, "exp_cosine_distance")
 
 
 @given(

@@ -31,8 +31,8 @@ class ScoredRetriever(VectorStoreRetriever):
         search_type, search_kwargs: as in LangChain. What "similarity_score_threshold" compares is what it
             writes, on a scale of the store's own.
         score_scale: what the pairs of `similarity_search_with_score` hold: "cosine", "cosine_distance"
-            (1 - cosine), "euclidean" or "squared_euclidean" (of vectors of length 1), or "shifted_cosine",
-            (1 + cosine) / 2.
+            (1 - cosine), "squared_euclidean" (of vectors of length 1), or another scale of
+            `nbce_rag.as_cosine`.
         score_key: where the score is written.
 
     Raises:
@@ -46,7 +46,7 @@ class ScoredRetriever(VectorStoreRetriever):
     @classmethod
     def _check_scale(cls, scale: str | None) -> str | None:
         if scale is not None:
-            as_cosine(0.0, scale)  # raises if it tells none
+            as_cosine(1.0, scale)  # raises if it tells none
         return scale
 
     def _get_relevant_documents(

@@ -21,6 +21,8 @@ ScoreScale = Literal[
     "euclidean",
     "squared_euclidean",
     "shifted_cosine",
+    "exp_cosine_distance",
+    "exp_squared_euclidean",
 ]
 SCORE_SCALES: tuple[str, ...] = get_args(ScoreScale)
 
@@ -32,11 +34,14 @@ _COSINE_OF: dict[str, Callable[[float], float]] = {
     "euclidean": lambda distance: 1 - distance * distance / 2,
     "squared_euclidean": lambda distance: 1 - distance / 2,
     "shifted_cosine": lambda score: 2 * score - 1,
+    "exp_cosine_distance": lambda score: 1 + _log(score),
+    "exp_squared_euclidean": lambda score: 1 + _log(score) / 2,
 }
 
 _DISTANCES = (
     "The scores of the passages rise from the first to the last, as distances do, so the passages count by "
-    "their order alone; score_scale='cosine' says that they are similarities."
+    "their order alone; score_scale='cosine' says that they are similarities, and 'cosine_distance' or "
+    "'squared_euclidean' makes cosines of distances."
 )
 _UNKNOWN = (
     "The scores of the passages are on no known scale ({low:.4g} to {high:.4g}), so the passages count by "
@@ -59,7 +64,8 @@ def as_cosine(score: float, scale: str) -> float:
     Args:
         score: as a store gives it.
         scale: "cosine"; "cosine_distance", 1 - cosine; "euclidean" or "squared_euclidean", the distance of
-            vectors of length 1 or its square; "shifted_cosine", (1 + cosine) / 2.
+            vectors of length 1 or its square; "shifted_cosine", (1 + cosine) / 2; "exp_cosine_distance" or
+            "exp_squared_euclidean", exp(-distance).
 
     Raises:
         InputError: another scale, which tells no cosine, or a score that none of this scale can be.
@@ -85,7 +91,7 @@ def on_one_scale(
         scale: what the scores are. "cosine": similarities in [-1, 1], or probabilities. "distance": the
             smaller, the nearer; passages count by their order from the nearest on. "logit": of a reranker;
             the logistic function brings them into [0, 1]. "rank": they mean nothing but the order of the
-            passages. "cosine_distance", "euclidean", "squared_euclidean", "shifted_cosine": see `as_cosine`.
+            passages. The others stand for cosines, see `as_cosine`.
             None tells it from the scores: within [-1, 1] they are cosines, unless they rise from the first
             to the last and none is negative, as distances do and similarities do not, since everybody
             returns the best first. Outside, they are logits if the last are negative, and nothing that is
@@ -149,6 +155,10 @@ def _misfit(scale: str, low: float, high: float) -> str:
 
 def _finite(score: float | None) -> float | None:
     return score if score is not None and math.isfinite(score) else None
+
+
+def _log(value: float) -> float:
+    return math.log(value) if value > 0 else -math.inf
 
 
 def _logistic(value: float) -> float:
