@@ -252,8 +252,9 @@ class TestChatEngines:
         for kind in (NBCEContextChatEngine, NBCECondensePlusContextChatEngine):
             stock = next(base for base in kind.__mro__ if base.__module__.startswith("llama_index.core"))
             assert "_get_response_synthesizer" in vars(stock), stock
-        for kind in (NBCECondensePlusContextChatEngine, NBCECondenseQuestionChatEngine):
-            stock = next(base for base in kind.__mro__ if base.__module__.startswith("llama_index.core"))
+        for condensing in (NBCECondensePlusContextChatEngine, NBCECondenseQuestionChatEngine):
+            bases = condensing.__mro__
+            stock = next(base for base in bases if base.__module__.startswith("llama_index.core"))
             assert {"_condense_question", "_acondense_question"} <= vars(stock).keys(), stock
 
     @pytest.mark.parametrize("mode", ["condense_plus_context", "condense_question"])
