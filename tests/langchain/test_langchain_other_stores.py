@@ -200,6 +200,19 @@ async def test_mmr_and_thresholds(chat: Chat) -> None:
         )
 
 
+def test_checkpoints_read_scored_documents_as_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LangGraph's serializer refuses classes that it does not know, or will."""
+    monkeypatch.setenv("LANGGRAPH_STRICT_MSGPACK", "true")
+    serializers = pytest.importorskip("langgraph.checkpoint.serde.jsonplus")
+    found = ScoredRetriever(vectorstore=Stated([0.9, 0.5, 0.1])).invoke(QUESTION)
+    for options in ({}, {"allowed_msgpack_modules": None}):
+        serializer = serializers.JsonPlusSerializer(**options)
+        back = serializer.loads_typed(serializer.dumps_typed(found))
+        assert [type(document) for document in back] == [Document] * 3
+        assert [document.metadata["relevance_score"] for document in back] == [0.9, 0.5, 0.1]
+        assert found == back
+
+
 def test_mistakes_are_named() -> None:
     store = Stated([0.9, 40.0, 50.0])
     with pytest.raises(

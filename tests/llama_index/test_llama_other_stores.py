@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from index_tools import DIMENSION
 from llama_index.core import StorageContext, VectorStoreIndex
+from llama_index.core.retrievers import QueryFusionRetriever
 from llama_index.core.schema import NodeWithScore, TextNode
 from llama_index.core.vector_stores import (
     FilterOperator,
@@ -168,6 +169,25 @@ def test_the_embedder_of_an_index_goes_to_other_stores() -> None:
     assert PassageEmbedding().model_name == PassageEmbedding(PassageEmbedding().embedder).model_name
     assert PassageEmbedding("some/model").model_name == "some/model"
     assert PassageEmbedding(embed_batch_size=7).embed_batch_size == 7
+
+
+@pytest.mark.parametrize("mode", ["reciprocal_rerank", "simple"])
+def test_sums_of_reciprocal_ranks_are_no_cosines(llm: NBCELLM, mode: Any) -> None:
+    index = index_of(SimpleVectorStore())
+    fusing = QueryFusionRetriever(
+        [index.as_retriever(similarity_top_k=3)],
+        llm=llm,
+        num_queries=1,
+        mode=mode,
+        similarity_top_k=3,
+        use_async=False,
+    )
+    right = [None] * 3 if mode == "reciprocal_rerank" else pytest.approx(RIGHT)
+    chat: Any = nbce_chat_engine(fusing, llm, chat_mode="context")
+    for response in (nbce_query_engine(fusing, llm).query(QUESTION), chat.chat(QUESTION)):
+        assert [c["score"] for c in report(response)["contexts"]] == right
+    told: Any = nbce_query_engine(fusing, llm, score_scale="cosine").query(QUESTION)
+    assert None not in [c["score"] for c in report(told)["contexts"]]
 
 
 def test_a_wrong_scale_is_named(llm: NBCELLM) -> None:
