@@ -7,9 +7,10 @@ DEMO = .demo
 LOWEST = .lowest
 S3 = .s3
 VLLM = .vllm
+STORES = .stores
 WORKERS ?= 2
 
-.PHONY: demo test lint types contracts unit matrix llama vllm lowest gpu s3 clean
+.PHONY: demo test lint types contracts unit matrix llama vllm lowest gpu s3 stores clean
 
 demo: $(VENV)/local.stamp
 	$(BIN)/nbce-rag index examples/corpus --index $(DEMO)/index
@@ -62,8 +63,13 @@ lowest: $(LOWEST)/stamp
 s3: $(S3)/stamp
 	PYTHONPATH=$(CURDIR)/$(S3) $(BIN)/python -m pytest tests/test_kv_remote.py -k over_http
 
+# Other vector stores through both frameworks, in local mode, laid over the environment for it (1 GB).
+stores: $(STORES)/stamp
+	PYTHONPATH=$(CURDIR)/$(STORES) $(BIN)/python -m pytest -rs tests/langchain/test_langchain_other_stores.py \
+		tests/llama_index/test_llama_other_stores.py tests/test_docs.py -k "stores"
+
 clean:
-	rm -rf $(VENV) $(DEMO) $(LOWEST) $(S3) $(VLLM) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) $(LOWEST) $(S3) $(VLLM) $(STORES) .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nbce-rag needs Python 3.11 or later; set PYTHON=")'
@@ -94,6 +100,11 @@ $(LOWEST)/stamp: tests/lowest.txt $(VENV)/dev.stamp
 $(VLLM)/stamp: tests/vllm_engine/make_environment.sh pyproject.toml
 	rm -rf $(VLLM)
 	tests/vllm_engine/make_environment.sh $(VLLM) $(PYTHON)
+	touch $@
+
+$(STORES)/stamp: tests/stores.txt $(VENV)/dev.stamp
+	rm -rf $(STORES)
+	$(PIP) --constraint constraints.txt --target $(STORES) --requirement tests/stores.txt
 	touch $@
 
 $(S3)/stamp: $(VENV)/dev.stamp

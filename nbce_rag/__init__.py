@@ -138,7 +138,10 @@ _NAMES = {
         "split_marks",
     ),
     "prompts.prompt": ("Prompt",),
-    "prompts.scores": ("check_score_scale",),
+    "prompts.scores": (
+        "as_cosine",
+        "check_score_scale",
+    ),
     "prompts.schemas": (
         "closed_schema",
         "response_schema",
@@ -173,6 +176,7 @@ __all__ = [
     "LOADING_ARGUMENTS",
     "AnyOf",
     "as_condition",
+    "as_cosine",
     "CallableEmbedder",
     "canonical_embedder_name",
     "ChoiceScores",
@@ -357,7 +361,7 @@ if TYPE_CHECKING:
     from .prompts.marks import format_passage, format_passages, mark_places, split_marks
     from .prompts.prompt import Prompt
     from .prompts.schemas import closed_schema, response_schema
-    from .prompts.scores import check_score_scale
+    from .prompts.scores import as_cosine, check_score_scale
     from .prompts.template import PromptTemplate
     from .prompts.tools import (
         Tool,

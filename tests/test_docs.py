@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import json
@@ -139,8 +140,13 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "notes.pdf").write_bytes(make_pdf("Bread is baked in Orme."))
 
 
+STORES = ROOT / "examples" / "docs" / "stores.md"
+
+
 @pytest.mark.usefixtures("reader")
-@pytest.mark.parametrize("page", [page for page in DOCS if blocks(page, "python")], ids=name_of)
+@pytest.mark.parametrize(
+    "page", [page for page in DOCS if blocks(page, "python") and page != STORES], ids=name_of
+)
 def test_code_of_the_pages_runs(
     page: Path,
     tiny_loaded: Callable[..., Any],
@@ -162,6 +168,64 @@ def test_code_of_the_pages_runs(
     for name in ("index", "rag", "store"):
         if hasattr(names.get(name), "close"):
             names[name].close()
+
+
+def programs(page: Path) -> dict[str, list[str]]:
+    """Code of each section that has some, by its title: sections are programs of their own."""
+    made = {}
+    for section in page.read_text(encoding="utf-8").split("\n## ")[1:]:
+        code = [code for language, code in _FENCE.findall(section) if language == "python"]
+        if code:
+            made[section.split("\n", 1)[0]] = code
+    return made
+
+
+def need(codes: list[str]) -> None:
+    """Skips a test whose code imports what is not installed; the reason names it."""
+    for node in ast.walk(ast.parse("\n".join(codes))):
+        if isinstance(node, ast.ImportFrom):
+            pytest.importorskip(node.module or "")
+
+
+def test_programs_are_found_and_need_what_they_import(tmp_path: Path) -> None:
+    assert len(programs(STORES)) >= 4
+    page = tmp_path / "page.md"
+    page.write_text("# A\n\n## B\n\n```python\nfrom no_such.thing import x\n```\n\n## C\n", encoding="utf-8")
+    assert list(programs(page)) == ["B"]
+    with pytest.raises(pytest.skip.Exception, match="no_such"):
+        need(programs(page)["B"])
+    need(["from json import dumps"])
+
+
+@pytest.mark.usefixtures("reader")
+@pytest.mark.parametrize("title", programs(STORES))
+def test_code_of_the_stores_runs(
+    title: str, tiny_loaded: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = programs(STORES)[title]
+    need(codes)
+    monkeypatch.setattr("nbce_rag.engine.nbce.load_model", lambda *_, **__: tiny_loaded("llama"))
+    assert run_code(codes, STORES)[1].strip()
+
+
+@pytest.mark.packaged
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("reader")
+@pytest.mark.parametrize("title", programs(STORES))
+def test_code_of_the_stores_answers(title: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same programs as above, with a model that can read."""
+    codes = programs(STORES)[title]
+    need(codes)
+    share_packaged_model(monkeypatch)
+    names, printed = run_code(codes, STORES)
+    assert "Ada Fenwick" in printed
+    if "made" in names:
+        assert [c["url"] for c in names["made"]["citations"]] == ["ferry.txt"]
+    elif "message" in names:
+        assert names["message"].content_blocks[0]["annotations"][0]["extras"]["passage_id"] == "f"
+        assert [c["id"] for c in names["message"].response_metadata["nbce"]["contexts"]] == ["f"]
+    else:
+        assert names["response"].metadata["nbce"]["citations"]
 
 
 @pytest.mark.packaged

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from operator import mul
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from nbce_rag.noncharacters import PASSAGES
 from nbce_rag.passages import Passage
 from nbce_rag.prompts.conversation import Turn, resolve
 from nbce_rag.prompts.marks import format_passage, format_passages, split_marks
-from nbce_rag.prompts.scores import SCORE_SCALES, on_one_scale
+from nbce_rag.prompts.scores import SCORE_SCALES, as_cosine, on_one_scale
 
 Scores = list[float | None]
 
@@ -44,6 +45,13 @@ def logistic(x: float) -> float:
         ([4.0, -2.0], None, [logistic(4), logistic(-2)], None),  # a cross-encoder's logits
         ([0.4, -0.2], "logit", [logistic(0.4), logistic(-0.2)], None),
         ([0.9, 0.1], "rank", [None, None], None),
+        ([0.2, 0.9, 2.0], "cosine_distance", [0.8, 0.1, -1.0], None),
+        ([0.2, None, 2.0], "squared_euclidean", [0.9, None, 0.0], None),
+        ([0.2, 2.0], "euclidean", [0.98, -1.0], None),
+        ([0.9, 0.5, 0.0], "shifted_cosine", [0.8, 0.0, -1.0], None),
+        ([-2e-7, 0.3, 0.9], None, [None] * 3, "rise"),  # a distance of nothing, rounded below it
+        ([1.003, 0.3], None, [1.0, 0.3], None),  # the cosine of vectors in half precision
+        ([-0.003, 0.5], "cosine_distance", [1.0, 0.5], None),
         ([0.8, None, 0.1], None, [0.8, None, 0.1], None),
         ([math.nan, 0.5, math.inf], None, [None, 0.5, None], None),
         ([None, None], None, [None, None], None),
@@ -70,13 +78,44 @@ def test_wrong_scales_are_named() -> None:
         on_one_scale([], "cosines")
     with pytest.raises(InputError, match=r"-3 to 12\.5 are no cosines.*logit"):
         on_one_scale(passages([12.5, -3.0]), "cosine")
+    with pytest.raises(InputError, match=r"40 are no squared_euclidean of vectors of length 1.*distance"):
+        on_one_scale(passages([0.2, 40.0]), "squared_euclidean")
     with pytest.raises(InputError, match="score_scale="):
         resolve([Turn("user", ["Who?"])], [], score_scale="l2")
 
 
 @given(
+    st.sampled_from(sorted(set(SCORE_SCALES) - {"distance", "logit", "rank"})),
+    st.lists(st.floats(-1, 1), min_size=6, max_size=6),
+    st.lists(st.floats(-1, 1), min_size=6, max_size=6),
+)
+def test_a_cosine_comes_back_from_what_a_store_makes_of_it(scale: str, one: Any, other: Any) -> None:
+    cosine = sum(map(mul, one, other)) / (math.hypot(*one) * math.hypot(*other) or 1)
+    made = {
+        "cosine": cosine,
+        "cosine_distance": 1 - cosine,
+        "squared_euclidean": 2 - 2 * cosine,
+        "euclidean": math.sqrt(max(0.0, 2 - 2 * cosine)),
+        "shifted_cosine": (1 + cosine) / 2,
+        "exp_cosine_distance": math.exp(cosine - 1),
+        "exp_squared_euclidean": math.exp(2 * cosine - 2),
+    }[scale]
+    assert as_cosine(made, scale) == pytest.approx(cosine, abs=1e-6)
+
+
+def test_no_cosine_is_made_of_what_tells_none() -> None:
+    for scale in ("distance", "logit", "rank"):
+        with pytest.raises(InputError, match=f"{scale}.* tells no cosines; cosine or cosine_distance"):
+            as_cosine(0.5, scale)
+    with pytest.raises(InputError, match="Scores from 7 to 7 are no cosines"):
+        as_cosine(7.0, "cosine")
+    with pytest.raises(InputError, match="Scores from 0 to 0 are no exp_cosine_distance"):
+        as_cosine(0.0, "exp_cosine_distance")
+
+
+@given(
     st.lists(st.none() | st.floats(-1e6, 1e6) | st.floats(-1, 1) | st.just(math.nan), max_size=6),
-    st.none() | st.sampled_from([s for s in SCORE_SCALES if s != "cosine"]),
+    st.none() | st.sampled_from(["distance", "logit", "rank"]),
 )
 def test_what_comes_out_is_always_cosines_and_stays_so(scores: Any, scale: str | None) -> None:
     scored, _ = on_one_scale(passages(scores), scale)

@@ -17,6 +17,7 @@ _HOME = {
     "format_passages": "documents",
     "PassageVectorStore": "vector_store",
     "PassageRetriever": "retriever",
+    "ScoredRetriever": "scored_retriever",
     "RelevanceReranker": "reranker",
     "NBCEEmbeddings": "embeddings",
     "create_nbce_chain": "chains",
@@ -37,6 +38,7 @@ __all__ = [
     "PassageRetriever",
     "PassageVectorStore",
     "RelevanceReranker",
+    "ScoredRetriever",
     "create_nbce_chain",
     "create_nbce_documents_chain",
     "format_passages",
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from .middleware import NBCERetrievalMiddleware
     from .reranker import RelevanceReranker
     from .retriever import PassageRetriever
+    from .scored_retriever import ScoredRetriever
     from .vector_store import PassageVectorStore
 
 

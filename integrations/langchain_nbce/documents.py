@@ -90,9 +90,22 @@ class ScoredDocument(Document):
 
     __hash__ = None  # type: ignore[assignment]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By a function, since the class goes by another name."""
+        return _scored_document, (self.id, self.page_content, self.metadata, self.score_key)
+
     def _own(self, document: Document | None = None) -> dict[str, Any]:
         metadata = (document or self).metadata
         return {name: value for name, value in metadata.items() if name != self.score_key}
+
+
+# LangGraph's checkpoints write a class by its name, and read none of others without being told of it.
+ScoredDocument.__module__ = Document.__module__
+ScoredDocument.__name__ = ScoredDocument.__qualname__ = Document.__name__
+
+
+def _scored_document(id_: str | None, text: str, metadata: dict[str, Any], score_key: str) -> ScoredDocument:
+    return ScoredDocument(id=id_, page_content=text, metadata=metadata, score_key=score_key)
 
 
 def to_passage(context: ContextLike, *, score_key: str = SCORE_KEY) -> Passage:
@@ -325,6 +338,7 @@ def mark_documents(
 
 
 def _from_fields(text: str, metadata: Mapping[str, Any], id_: Any, score_key: str) -> Passage:
+    id_ = metadata.get("_id") if id_ is None else id_  # where Qdrant's and MongoDB's stores put it
     title, source = metadata.get("title"), metadata.get("source")
     return Passage(
         text,

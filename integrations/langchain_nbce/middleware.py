@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any, NotRequired
 
 from langchain_core.documents import Document
@@ -48,12 +48,12 @@ class NBCERetrievalMiddleware(AgentMiddleware[RetrievalState, Any]):
     def before_agent(self, state: RetrievalState, runtime: Any) -> dict[str, Any] | None:
         """Retrieves for the last message of the user."""
         question = _question(state["messages"])
-        return {"context": _plain(self.retriever.invoke(question)) if question else []}
+        return {"context": self.retriever.invoke(question) if question else []}
 
     async def abefore_agent(self, state: RetrievalState, runtime: Any) -> dict[str, Any] | None:
         """As `before_agent`."""
         question = _question(state["messages"])
-        return {"context": _plain(await self.retriever.ainvoke(question)) if question else []}
+        return {"context": await self.retriever.ainvoke(question) if question else []}
 
     def wrap_model_call(self, request: ModelRequest, handler: Callable[[ModelRequest], ModelResponse]) -> Any:
         """Hands the documents over."""
@@ -64,14 +64,6 @@ class NBCERetrievalMiddleware(AgentMiddleware[RetrievalState, Any]):
     ) -> Any:
         """As `wrap_model_call`."""
         return await handler(_with_contexts(request))
-
-
-def _plain(documents: Sequence[Document]) -> list[Document]:
-    """Documents of LangChain's own class, since checkpoints read no others without being told of them."""
-    return [
-        Document(id=document.id, page_content=document.page_content, metadata=document.metadata)
-        for document in documents
-    ]
 
 
 def _with_contexts(request: ModelRequest) -> ModelRequest:

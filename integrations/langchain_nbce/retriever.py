@@ -10,6 +10,7 @@ from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, Callba
 from langchain_core.documents import Document
 from langchain_core.load.serializable import SerializedConstructor, SerializedNotImplemented
 from langchain_core.retrievers import BaseRetriever
+from langchain_core.vectorstores import VectorStore
 from pydantic import ConfigDict, Field, field_validator
 
 from nbce_rag import InputError, PassageIndex
@@ -60,6 +61,11 @@ class PassageRetriever(BaseRetriever):
             return PassageVectorStore(index=store)
         if isinstance(store, (str, os.PathLike)):
             return PassageVectorStore(index=PassageIndex.open(store))
+        if isinstance(store, VectorStore) and not isinstance(store, PassageVectorStore):
+            raise InputError(
+                f"A {type(store).__name__} holds no passage index; retrieve from it with "
+                "ScoredRetriever(vectorstore=store), or with its own as_retriever()."
+            )
         return store
 
     @classmethod

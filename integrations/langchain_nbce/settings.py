@@ -155,8 +155,8 @@ class NBCESettings(BaseModel):
     score_key: str = SCORE_KEY
     """Where documents' metadata hold their retrieval score."""
     score_scale: str | None = None
-    """What the scores of documents are: "cosine", "distance", "logit" or "rank"; None tells it from them
-    (`nbce_rag.prompts.scores`). Also taken as `score_kind`."""
+    """What the scores of documents are: "cosine", "distance", "logit", "rank" or one of the exact scales of
+    `nbce_rag.prompts.scores`; None tells it from them. Also taken as `score_kind`."""
     history_contexts: str = "drop"
     """What becomes of passages of earlier turns: "drop" or "keep_as_text"."""
     mark_key: SecretStr | None = None

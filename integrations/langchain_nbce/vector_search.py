@@ -15,7 +15,7 @@ from nbce_rag import InputError, Passage, PassageIndex, SearchOptions
 
 from .documents import to_document
 from .filters import Filter, as_where
-from .scored_retriever import ScoredRetriever
+from .scored_retriever import PassageStoreRetriever
 
 __all__ = ["PassageSearch", "refuse"]
 
@@ -164,7 +164,7 @@ class PassageSearch(VectorStore):
     def as_retriever(self, **kwargs: Any) -> VectorStoreRetriever:
         """As in LangChain, with each document's cosine in `metadata["relevance_score"]`."""
         tags = kwargs.pop("tags", None) or [*self._get_retriever_tags()]
-        return ScoredRetriever(vectorstore=self, tags=tags, **kwargs)
+        return PassageStoreRetriever(vectorstore=self, tags=tags, **kwargs)
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         return lambda cosine: (1 + cosine) / 2

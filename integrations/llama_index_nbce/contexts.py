@@ -6,6 +6,7 @@ Row k of the model reads the messages with only the k-th context in its place, r
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 from llama_index.core.base.llms.types import (
@@ -88,7 +89,7 @@ def _without_path(node: BaseNode) -> BaseNode:
 def score_of(context: Any) -> float | None:
     """The retrieval score that a context brings along, if any."""
     score = getattr(context, "score", None)
-    return float(score) if isinstance(score, int | float) else None
+    return float(score) if isinstance(score, Real) else None
 
 
 def to_turns(messages: Sequence[ChatMessage], scores: Sequence[float | None] | None = None) -> list[Turn]:

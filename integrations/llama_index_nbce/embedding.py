@@ -12,7 +12,13 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import PrivateAttr
 from numpy.typing import NDArray
 
-from nbce_rag import Embedder, InputError, canonical_embedder_name
+from nbce_rag import (
+    DEFAULT_EMBEDDER,
+    Embedder,
+    InputError,
+    SentenceTransformerEmbedder,
+    canonical_embedder_name,
+)
 
 __all__ = ["LlamaIndexEmbedder", "NodeEmbeddings", "PassageEmbedding"]
 
@@ -76,15 +82,19 @@ class NodeEmbeddings:
 
 
 class PassageEmbedding(BaseEmbedding):
-    """The embedder of a passage index as a LlamaIndex embedding model.
+    """The embedder of a passage index as a LlamaIndex embedding model, also for stores of others.
 
     Args:
-        embedder: what made the index's vectors, such as `PassageIndex.embedder`.
+        embedder: what made the index's vectors, such as `PassageIndex.embedder`, or the hub id or folder of a
+            sentence-transformers model; default: the packaged one of the extra `[local]`.
+        **options: fields of `BaseEmbedding`, such as `embed_batch_size`.
     """
 
     _embedder: Embedder = PrivateAttr()
 
-    def __init__(self, embedder: Embedder, **options: Any) -> None:
+    def __init__(self, embedder: Embedder | str = DEFAULT_EMBEDDER, **options: Any) -> None:
+        if isinstance(embedder, str):
+            embedder = SentenceTransformerEmbedder(embedder)
         super().__init__(model_name=embedder.name, **options)
         self._embedder = embedder
 

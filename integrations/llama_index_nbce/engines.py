@@ -24,6 +24,8 @@ from llama_index.core.chat_engine.types import BaseChatEngine
 from llama_index.core.indices.base import BaseIndex
 from llama_index.core.llms import LLM
 from llama_index.core.query_engine import RetrieverQueryEngine
+from llama_index.core.retrievers import QueryFusionRetriever
+from llama_index.core.retrievers.fusion_retriever import FUSION_MODES
 
 from nbce_rag import InputError, PassageIndex
 
@@ -103,18 +105,35 @@ class _OneCallMixin(_ReportMixin):
         )
 
 
+class _StandaloneMixin:
+    """Condenses a turn to one line where a base model does it, which goes on writing after the question."""
+
+    def _condense_question(self, chat_history: list[ChatMessage], message: str, /) -> str:
+        made = super()._condense_question(chat_history, message)  # type: ignore[misc]
+        return self._standalone(made, message)
+
+    async def _acondense_question(self, chat_history: list[ChatMessage], message: str, /) -> str:
+        made = await super()._acondense_question(chat_history, message)  # type: ignore[misc]
+        return self._standalone(made, message)
+
+    def _standalone(self, made: str, message: str) -> str:
+        if made == message or self._llm.metadata.is_chat_model:  # type: ignore[attr-defined]
+            return made
+        return made.strip().split("\n", 1)[0].strip() or message
+
+
 class NBCEContextChatEngine(_OneCallMixin, ContextChatEngine):
     """`ContextChatEngine`, each node a context of its own; history and system prompt are in every row."""
 
 
-class NBCECondensePlusContextChatEngine(_OneCallMixin, CondensePlusContextChatEngine):
+class NBCECondensePlusContextChatEngine(_StandaloneMixin, _OneCallMixin, CondensePlusContextChatEngine):
     """`CondensePlusContextChatEngine`, with each node a context of its own.
 
     Condensing the question is a call of its own, without contexts.
     """
 
 
-class NBCECondenseQuestionChatEngine(_ReportMixin, CondenseQuestionChatEngine):
+class NBCECondenseQuestionChatEngine(_StandaloneMixin, _ReportMixin, CondenseQuestionChatEngine):
     """`CondenseQuestionChatEngine`, which hands on what its query engine says about the answer."""
 
 
@@ -139,6 +158,7 @@ def nbce_query_engine(
         **synthesis: arguments of `NBCESynthesizer`, such as `streaming`, `text_qa_template`, `output_cls`,
             `answer_without_context` and options of generation.
     """
+    synthesis = _scale_of(source) | synthesis
     return RetrieverQueryEngine(
         _retriever(source, similarity_top_k, retriever_options),
         response_synthesizer=NBCESynthesizer(llm, callback_manager=callback_manager, **synthesis),
@@ -176,7 +196,7 @@ def nbce_chat_engine(
         InputError: another `chat_mode`; of "react" and "openai" it says what to take.
     """
     llm = default_llm(llm)
-    synthesis = dict(synthesis or {})
+    synthesis = _scale_of(source) | (synthesis or {})
     chat_mode = str(getattr(chat_mode, "value", chat_mode))
     if chat_mode in ("react", "openai"):
         raise InputError(
@@ -208,6 +228,12 @@ def nbce_chat_engine(
     chat: Any = kinds[chat_mode].from_defaults(retriever=retriever, llm=llm, **engine_options)
     chat.synthesis = synthesis
     return chat  # type: ignore[no-any-return]
+
+
+def _scale_of(source: object) -> dict[str, Any]:
+    """What is known of a retriever's scores: sums of 1 / (60 + rank) look like cosines and are none."""
+    fused = isinstance(source, QueryFusionRetriever) and source.mode == FUSION_MODES.RECIPROCAL_RANK
+    return {"score_scale": "rank"} if fused else {}
 
 
 def _retriever(source: Any, k: int, options: dict[str, Any] | None) -> BaseRetriever:

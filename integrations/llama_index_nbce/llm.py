@@ -204,8 +204,8 @@ class NBCELLM(StructuredPrediction, StockPrompts, ToolCalling):
             contexts: contexts instead of blocks: texts, blocks, nodes with or without score, passages. They
                 stand before the last user message.
             context_scores: retrieval scores of the blocks, in their order, the best first; None for unknown.
-            score_scale: what the scores are: "cosine", "distance", "logit" or "rank"; None tells it from them
-                (`nbce_rag.prompts.scores`).
+            score_scale: what the scores are: "cosine", "distance", "logit", "rank" or an exact scale of
+                `nbce_rag.prompts.scores`; None tells it from them.
             question: the part of the last message that is the question itself; the contexts that make it
                 likelier count more. Default: all that follows the contexts.
             refusal: the reply that the prompt asks for when a text holds no answer; contexts that make the

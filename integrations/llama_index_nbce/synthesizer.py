@@ -70,8 +70,8 @@ class NBCESynthesizer(BaseSynthesizer):
         streaming: answer token by token. Structured answers are never streamed.
         answer_without_context: without nodes, ask the model alone, instead of `empty_response`.
         use_scores: let the nodes' scores take part in fusion, and their order where a score is not known.
-        score_scale: what the scores are: "cosine", "distance", "logit" or "rank"; None tells it from them
-            (`nbce_rag.prompts.scores`).
+        score_scale: what the scores are: "cosine", "distance", "logit", "rank" or one of the exact scales of
+            `nbce_rag.prompts.scores`; None tells it from them.
         output_cls: answer with an object of this pydantic class.
         empty_response: the answer without nodes.
         callback_manager: as everywhere in LlamaIndex.

@@ -3,21 +3,45 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal, get_args
 
 from ..errors import InputError
 from ..passages import Passage
 
-__all__ = ["SCORE_SCALES", "ScoreScale", "check_score_scale", "on_one_scale"]
+__all__ = ["SCORE_SCALES", "ScoreScale", "as_cosine", "check_score_scale", "on_one_scale"]
 
-ScoreScale = Literal["cosine", "distance", "logit", "rank"]
+ScoreScale = Literal[
+    "cosine",
+    "distance",
+    "logit",
+    "rank",
+    "cosine_distance",
+    "euclidean",
+    "squared_euclidean",
+    "shifted_cosine",
+    "exp_cosine_distance",
+    "exp_squared_euclidean",
+]
 SCORE_SCALES: tuple[str, ...] = get_args(ScoreScale)
+
+_ROUNDING = 1e-2
+"""How far vectors in half precision take a cosine past [-1, 1], and a distance below zero."""
+_COSINE_OF: dict[str, Callable[[float], float]] = {
+    "cosine": lambda cosine: cosine,
+    "cosine_distance": lambda distance: 1 - distance,
+    "euclidean": lambda distance: 1 - distance * distance / 2,
+    "squared_euclidean": lambda distance: 1 - distance / 2,
+    "shifted_cosine": lambda score: 2 * score - 1,
+    "exp_cosine_distance": lambda score: 1 + _log(score),
+    "exp_squared_euclidean": lambda score: 1 + _log(score) / 2,
+}
 
 _DISTANCES = (
     "The scores of the passages rise from the first to the last, as distances do, so the passages count by "
-    "their order alone; score_scale='cosine' says that they are similarities."
+    "their order alone; score_scale='cosine' says that they are similarities, and 'cosine_distance' or "
+    "'squared_euclidean' makes cosines of distances."
 )
 _UNKNOWN = (
     "The scores of the passages are on no known scale ({low:.4g} to {high:.4g}), so the passages count by "
@@ -34,6 +58,27 @@ def check_score_scale(scale: str | None) -> None:
         )
 
 
+def as_cosine(score: float, scale: str) -> float:
+    """The cosine that a score stands for, in [-1, 1].
+
+    Args:
+        score: as a store gives it.
+        scale: "cosine"; "cosine_distance", 1 - cosine; "euclidean" or "squared_euclidean", the distance of
+            vectors of length 1 or its square; "shifted_cosine", (1 + cosine) / 2; "exp_cosine_distance" or
+            "exp_squared_euclidean", exp(-distance).
+
+    Raises:
+        InputError: another scale, which tells no cosine, or a score that none of this scale can be.
+    """
+    check_score_scale(scale)
+    if scale not in _COSINE_OF:
+        raise InputError(f"score_scale={scale!r} tells no cosines; {' or '.join(_COSINE_OF)} does.")
+    cosine = _COSINE_OF[scale](score)
+    if not _is_cosine(cosine):
+        raise InputError(_misfit(scale, score, score))
+    return max(-1.0, min(1.0, cosine))
+
+
 def on_one_scale(
     passages: Sequence[Passage], scale: str | None = None
 ) -> tuple[tuple[Passage, ...], tuple[str, ...]]:
@@ -46,16 +91,17 @@ def on_one_scale(
         scale: what the scores are. "cosine": similarities in [-1, 1], or probabilities. "distance": the
             smaller, the nearer; passages count by their order from the nearest on. "logit": of a reranker;
             the logistic function brings them into [0, 1]. "rank": they mean nothing but the order of the
-            passages. None tells it from the scores: within [-1, 1] they are cosines, unless they rise from
-            the first to the last and none is negative, as distances do and similarities do not, since
-            everybody returns the best first. Outside, they are logits if the last are negative, and nothing
-            that is known (distances, BM25, inner products) if none is.
+            passages. The others stand for cosines, see `as_cosine`.
+            None tells it from the scores: within [-1, 1] they are cosines, unless they rise from the first
+            to the last and none is negative, as distances do and similarities do not, since everybody
+            returns the best first. Outside, they are logits if the last are negative, and nothing that is
+            known (distances, BM25, inner products) if none is. A hundredth beyond a bound is a rounding.
 
     Returns:
         The passages, and sentences on scores that do not count.
 
     Raises:
-        InputError: an unknown scale, or scores outside [-1, 1] that are said to be cosines.
+        InputError: an unknown scale, or scores that are said to be, or to stand for, cosines and cannot.
     """
     check_score_scale(scale)
     scores = [_finite(passage.score) for passage in passages]
@@ -65,7 +111,7 @@ def on_one_scale(
     low, high = min(known), max(known)
     notes: tuple[str, ...] = ()
     if scale is None:
-        rises = low >= 0 and len(known) > 1 and known == sorted(known) and low < high
+        rises = low >= -_ROUNDING and len(known) > 1 and known == sorted(known) and low < high
         if rises:
             scale, notes = "rank", (_DISTANCES,)
         elif _is_cosine(low) and _is_cosine(high):
@@ -74,13 +120,10 @@ def on_one_scale(
             scale = "logit"
         else:
             scale, notes = "rank", (_UNKNOWN.format(low=low, high=high),)
-    if scale == "cosine" and not (_is_cosine(low) and _is_cosine(high)):
-        raise InputError(
-            f"Scores from {low:.4g} to {high:.4g} are no cosines; say what they are with score_scale "
-            f"({', '.join(SCORE_SCALES[1:])})."
-        )
-    if scale == "cosine":
-        return _with_scores(passages, scores), notes
+    if scale in _COSINE_OF:
+        if not all(_is_cosine(_COSINE_OF[scale](score)) for score in (low, high)):
+            raise InputError(_misfit(scale, low, high))
+        return _with_scores(passages, [None if s is None else as_cosine(s, scale) for s in scores]), notes
     if scale == "logit":
         return _with_scores(passages, [None if s is None else _logistic(s) for s in scores]), notes
     ordered = list(range(len(passages)))
@@ -99,11 +142,23 @@ def _with_scores(passages: Sequence[Passage], scores: Sequence[float | None]) ->
 
 
 def _is_cosine(score: float) -> bool:
-    return abs(score) <= 1 + 1e-6  # rounding
+    return abs(score) <= 1 + _ROUNDING
+
+
+def _misfit(scale: str, low: float, high: float) -> str:
+    kind = "cosines" if scale == "cosine" else f"{scale} of vectors of length 1"
+    others = ", ".join(other for other in SCORE_SCALES if other != scale)
+    return (
+        f"Scores from {low:.4g} to {high:.4g} are no {kind}; say what they are with score_scale ({others})."
+    )
 
 
 def _finite(score: float | None) -> float | None:
     return score if score is not None and math.isfinite(score) else None
+
+
+def _log(value: float) -> float:
+    return math.log(value) if value > 0 else -math.inf
 
 
 def _logistic(value: float) -> float:

@@ -1,4 +1,4 @@
-"""Forty everyday chains and engines, in the shapes of the frameworks' tutorials, with real answers.
+"""Some fifty everyday chains and engines, in the shapes of the frameworks' tutorials, with real answers.
 
     python tests/integration_scripts/everyday.py [--model FILE] [--only WORD] [--max-tokens 48]
 

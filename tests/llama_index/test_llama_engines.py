@@ -23,6 +23,7 @@ from llama_index_answers import check, rows_of_calls
 from llama_index_nbce import (
     NBCELLM,
     NBCECondensePlusContextChatEngine,
+    NBCECondenseQuestionChatEngine,
     NBCEContextChatEngine,
     NBCESynthesizer,
     cited_nodes,
@@ -249,8 +250,36 @@ class TestChatEngines:
 
     def test_core_still_has_what_is_overridden(self) -> None:
         for kind in (NBCEContextChatEngine, NBCECondensePlusContextChatEngine):
-            stock = kind.__mro__[3]
+            stock = next(base for base in kind.__mro__ if base.__module__.startswith("llama_index.core"))
             assert "_get_response_synthesizer" in vars(stock), stock
+        for condensing in (NBCECondensePlusContextChatEngine, NBCECondenseQuestionChatEngine):
+            bases = condensing.__mro__
+            stock = next(base for base in bases if base.__module__.startswith("llama_index.core"))
+            assert {"_condense_question", "_acondense_question"} <= vars(stock).keys(), stock
+
+    @pytest.mark.parametrize("mode", ["condense_plus_context", "condense_question"])
+    async def test_a_base_model_condenses_to_one_line(
+        self, base_llm: NBCELLM, llm: NBCELLM, index: VectorStoreIndex, mode: str, monkeypatch: Any
+    ) -> None:
+        """It writes on behind the question, and what it writes must not be looked for."""
+        history = [ChatMessage(role="user", content="Hello."), ChatMessage(role="assistant", content="Hi.")]
+        long = "\nWho runs it?\n\n<Answer>\nAda."
+        for model, right in ((base_llm, "Who runs it?"), (llm, long)):
+            made = nbce_chat_engine(index, model, chat_mode=mode)
+            stock: Any = next(b for b in type(made).__mro__ if b.__module__.startswith("llama_index.core"))
+            for says, expected in (
+                ("\nWho runs it?\n\n<Answer>\nAda.", right),
+                ("Who?\nWhen?", "Who?\nWhen?"),
+            ):
+
+                async def later(self: Any, history: Any, message: str, says: str = says) -> str:
+                    return says
+
+                monkeypatch.setattr(stock, "_condense_question", lambda self, history, message, s=says: s)
+                monkeypatch.setattr(stock, "_acondense_question", later)
+                engine: Any = made
+                assert engine._condense_question(history, "Who?\nWhen?") == expected
+                assert await engine._acondense_question(history, "Who?\nWhen?") == expected
 
 
 def test_engines_are_llama_index_engines(llm: NBCELLM, index: VectorStoreIndex) -> None:
