@@ -1,13 +1,15 @@
 r"""How often answers tell of conflicts, rightly and by mistake, and what it costs.
 
-    python tests/benchmarks/bench_conflicts.py --questions ramdocs.jsonl.gz [--limit 20]
+    python tests/benchmarks/bench_conflicts.py --questions ramdocs.jsonl.gz [--limit 20] \
+        [--methods experts,concat]
     python tests/benchmarks/bench_conflicts.py --questions nq-questions.jsonl.gz \
-        --passages nq-passages.jsonl.gz
+        --passages nq-passages.jsonl.gz [--half 2]
 
-Of questions that come with their own documents (RAMDocs) those are asked whose documents give several
-answers. The answer, and the claims of its conflict (the answer where none is told), are clean if they name
-all right answers and no wrong one, as RAMDocs' authors score. Over a corpus every conflict that is told is
-marked, so that it can be judged. Costs are shares of the answers' own time, taken in one run.
+Of questions that come with their own documents (RAMDocs) the figures say how often a conflict is told where
+the documents give several answers, and where they do not. The answer, what is told (the claims of its
+conflict; the answer where none is told) and the answers of other methods are clean if they name all right
+answers and no wrong one, as RAMDocs' authors score. Over a corpus every conflict that is told is marked, so
+that it can be judged. Costs are shares of the answers' own time, taken in one run.
 """
 
 from __future__ import annotations
@@ -19,11 +21,13 @@ import time
 from pathlib import Path
 
 from nbce_rag import NBCE, Passage, PassageIndex
-from nbce_rag.evaluation.data.dataset import load_dataset
+from nbce_rag.evaluation.data.dataset import Dataset, load_dataset
 from nbce_rag.evaluation.data.questions import Question
 from nbce_rag.evaluation.studies.conflict import contradicts, judge_answer
+from nbce_rag.evaluation.studies.study import Study
 
 MEASURES = ("any_right", "all_right", "no_wrong", "clean")
+TOKENS = 48
 
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
@@ -32,15 +36,17 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser.add_argument("--passages")
     parser.add_argument("--index", help="an index of the passages; made anew without one")
     parser.add_argument("--limit", type=int, default=20)
-    parser.add_argument("--first", type=int, default=0, help="questions that are left out before these")
+    parser.add_argument("--half", type=int, choices=(1, 2), help="every other question of these alone")
+    parser.add_argument("--methods", help="others to compare with, for questions with their own documents")
     parser.add_argument("--model", help="hub id, folder or GGUF file; default: the packaged model")
     options = parser.parse_args(arguments)
 
-    data = load_dataset(options.passages, options.questions).sample(seed=0)
-    questions = [one for one in data.questions if not data.own_contexts or contradicts(one)]
-    questions = questions[options.first : options.first + options.limit]
-    nbce = NBCE.from_pretrained(options.model, style="short", max_tokens=48, conflicts=True)
-    told, seconds, verdicts = 0, [0.0, 0.0], [dict.fromkeys(MEASURES, 0) for _ in range(2)]
+    data = load_dataset(options.passages, options.questions)
+    data = data.sample(options.limit, seed=0, half=options.half)
+    nbce = NBCE.from_pretrained(options.model, style="short", max_tokens=TOKENS, conflicts=True)
+    told: dict[bool, list[bool]] = {True: [], False: []}
+    verdicts: dict[str, list[dict[str, bool]]] = {"answer": [], "told": []}
+    seconds = [0.0, 0.0]
     with tempfile.TemporaryDirectory() as folder:
         index = None
         if options.index is not None:
@@ -48,25 +54,41 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         elif not data.own_contexts:
             index = PassageIndex.create(Path(folder) / "index")
             index.add(list(data.passages.values()))
-        for question in questions:
+        for question in data.questions:
             passages: list[Passage] = list(question.contexts)
             if index is not None:
                 passages = index.search(question.text, 8)
             answer, claims = ask(nbce, question, passages, seconds)
-            told += bool(claims)
-            texts = (answer, "\n".join(claims) or answer)
-            for counts, text in zip(verdicts, texts, strict=True):
-                for name, is_so in judge_answer(question, text).items():
-                    counts[name] += is_so
+            told[contradicts(question)].append(bool(claims))
+            verdicts["answer"].append(judge_answer(question, answer))
+            verdicts["told"].append(judge_answer(question, "\n".join(claims) or answer))
             mark = "told" if claims else "-"
-            print(f"{mark} {question.text} {answer!r} {claims or ''} right: {list(question.answers)}")
-    count = len(questions)
-    figures = {"questions": count, "told": told, "cost": seconds[1] / seconds[0] - 1}
-    for label, counts in zip(("answer", "told"), verdicts, strict=True):
-        figures |= {f"{label}: {name}": counts[name] / count for name in MEASURES}
+            print(
+                f"{mark} {question.text} {answer!r} {claims or ''} right: {list(question.answers)}",
+                flush=True,
+            )
+        if options.methods and data.own_contexts:
+            verdicts |= others(nbce, data, options.methods, Path(folder))
+    figures = {"cost": seconds[1] / seconds[0] - 1}
+    for is_there, marks in told.items():
+        label = "contradicting documents" if is_there else "others"
+        figures |= {f"{label}": len(marks), f"{label}, told": sum(marks)}
+    for label, some in verdicts.items():
+        figures |= {f"{label}: {name}": sum(one[name] for one in some) / len(some) for name in MEASURES}
     for name, figure in figures.items():
-        print(f"{name:18} {figure:.2f}")
+        print(f"{name:30} {figure:.3g}")
     return figures
+
+
+def others(nbce: NBCE, data: Dataset, methods: str, folder: Path) -> dict[str, list[dict[str, bool]]]:
+    """What other methods answer over the same documents, judged, by method."""
+    study = Study(folder, data, nbce, max_tokens=TOKENS)
+    study.run("others", data, methods=methods, k=max(len(question.contexts) for question in data.questions))
+    questions = {question.id: question for question in data.questions}
+    return {
+        method: [judge_answer(questions[row["question_id"]], row["answer"]) for row in rows]
+        for method, rows in study.rows("others", methods).items()
+    }
 
 
 def ask(
