@@ -32,7 +32,7 @@ LINE = '2 passages say "1931", 1 says "1934".'
 
 @pytest.fixture(scope="module")
 def nbce(chat_tokenizer: Any) -> NBCE:
-    return NBCE(wrap_model(ScriptedModel(chat_tokenizer), chat_tokenizer), max_tokens=24, conflicts=True)
+    return NBCE(wrap_model(ScriptedModel(chat_tokenizer), chat_tokenizer), max_tokens=24)
 
 
 def plain(answer: Answer) -> Answer:
@@ -77,9 +77,10 @@ def test_tokens_stay_as_they_are(nbce: NBCE) -> None:
     assert plain(nbce.answer(QUESTION, passages)) == plain(silent)
 
 
-def test_it_is_off_unless_asked_for(nbce: NBCE) -> None:
-    assert not Options().conflicts
-    assert nbce.answer(QUESTION, [OTHER, ONE, TWO], conflicts=Options().conflicts).conflicts == ()
+def test_it_is_on_unless_switched_off(nbce: NBCE) -> None:
+    assert Options().conflicts
+    assert len(nbce.answer(QUESTION, [OTHER, ONE, TWO], conflicts=Options().conflicts).conflicts) == 1
+    assert nbce.answer(QUESTION, [OTHER, ONE, TWO], conflicts=False).conflicts == ()
 
 
 def test_a_stream_does_not_wait_with_its_text(nbce: NBCE, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +145,7 @@ def test_a_passage_without_weight_is_not_asked(nbce: NBCE) -> None:
 
 def test_a_passage_about_something_else_is_not_asked(nbce: NBCE, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    original = told.requests_alone
+    original = comparing.requests_alone
 
     def noted(engine: Any, request: Request) -> list[Request]:
         asked.extend(passage.id for passage in request.passages)

@@ -31,6 +31,7 @@ __all__ = ["ConflictsTold"]
 _TOKENS = 40  # of an answer that is short
 _CLAIM_TOKENS = 24  # that a passage may write by itself
 _SHARE = 0.03  # of the prior, from which on a passage matters
+_COMPARABLE = 0.1  # of the weightiest passage's share, from which on another can contradict it
 _HELD = 0.5  # of the question's words that a passage has at least, if any is about it
 _ABOUT = 0.6  # of what that one has, from which on another is about it too
 _PASSAGES = 4  # that answer by themselves, at most
@@ -252,7 +253,8 @@ def _weighty(answer: Answer) -> list[int]:
         return []
     prior = prior_of(answer.request.options.rule, answer.passages)
     ranked = sorted(range(len(prior)), key=lambda place: -prior[place])
-    places = [place for place in ranked if prior[place] >= _SHARE]
+    least = max(_SHARE, _COMPARABLE * prior[ranked[0]])
+    places = [place for place in ranked if prior[place] >= least]
     held = {place: held_share(answer.question, _read(answer.passages[place])) for place in places}
     most = max(held.values(), default=0.0)
     return [place for place in places if most >= _HELD and held[place] >= _ABOUT * most][:_PASSAGES]

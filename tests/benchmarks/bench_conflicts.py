@@ -3,7 +3,7 @@ r"""How often answers tell of conflicts, rightly and by mistake, and what it cos
     python tests/benchmarks/bench_conflicts.py --questions ramdocs.jsonl.gz [--limit 20] \
         [--methods experts,concat]
     python tests/benchmarks/bench_conflicts.py --questions nq-questions.jsonl.gz \
-        --passages nq-passages.jsonl.gz [--half 2]
+        --passages nq-passages.jsonl.gz [--first 40]
 
 Of questions that come with their own documents (RAMDocs) the figures say how often a conflict is told where
 the documents give several answers, and where they do not. The answer, what is told (the claims of its
@@ -18,6 +18,7 @@ import argparse
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from nbce_rag import NBCE, Passage, PassageIndex
@@ -36,13 +37,14 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser.add_argument("--passages")
     parser.add_argument("--index", help="an index of the passages; made anew without one")
     parser.add_argument("--limit", type=int, default=20)
-    parser.add_argument("--half", type=int, choices=(1, 2), help="every other question of these alone")
+    parser.add_argument("--first", type=int, default=0, help="questions that are left out before these")
     parser.add_argument("--methods", help="others to compare with, for questions with their own documents")
     parser.add_argument("--model", help="hub id, folder or GGUF file; default: the packaged model")
     options = parser.parse_args(arguments)
 
     data = load_dataset(options.passages, options.questions)
-    data = data.sample(options.limit, seed=0, half=options.half)
+    data = data.sample(options.first + options.limit, seed=0)
+    data = replace(data, questions=data.questions[options.first :])
     nbce = NBCE.from_pretrained(options.model, style="short", max_tokens=TOKENS, conflicts=True)
     told: dict[bool, list[bool]] = {True: [], False: []}
     verdicts: dict[str, list[dict[str, bool]]] = {"answer": [], "told": []}
