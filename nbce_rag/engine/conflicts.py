@@ -24,6 +24,7 @@ from ..passages import Passage
 from ..request import Request
 from .compare import prior_of, requests_alone, says_nothing
 from .jobs import Sink, prepare
+from .parts import asks_long
 from .worker import Worker
 
 __all__ = ["ConflictsTold"]
@@ -195,16 +196,16 @@ def _conflict(engine: Engine, answer: Answer, alone: Sequence[Answer]) -> Confli
     ]
     if len(claims) < 2:
         return None
-    first = next((claim for claim in claims if _is_taken_up(claim, answer, read)), None)
+    said = _opening(engine, answer)
+    first = next((claim for claim in claims if _is_taken_up(claim, said, answer.question, read)), None)
     if first is None:  # what all wrote together is nobody's own answer, and tells nothing of theirs
         return None
     others = sorted((claim for claim in claims if claim is not first), key=lambda claim: -claim.weight)
     return Conflict(answer.question, (first, *others))
 
 
-def _is_taken_up(claim: Claim, answer: Answer, read: Sequence[str]) -> bool:
+def _is_taken_up(claim: Claim, text: str, question: str, read: Sequence[str]) -> bool:
     """Whether an answer says what a claim does, or what a passage that makes it has."""
-    question, text = answer.question, answer.text
     return are_alike(claim.text, text, question) or any(
         is_said(text, question, read[place]) for place in claim.passages
     )
@@ -215,10 +216,12 @@ def _dissenting(engine: Engine, answer: Answer) -> bool:
     request = answer.request
     if request is None or not request.options.conflicts or not _can_conflict(engine, answer, request):
         return False
-    places = _weighty(answer)
+    end = len(_opening(engine, answer))
+    places = _weighty(answer) if end else []
     return len(places) > 1 and any(
         max(given, default=-math.inf) >= _LIKELY and min(given) < _DENIED
         for token in answer.tokens
+        if token.start < end
         for given in [_given(token, places)]
     )
 
@@ -231,12 +234,11 @@ def _given(token: TokenEvidence, places: Sequence[int]) -> list[float]:
 
 
 def _can_conflict(engine: Engine, answer: Answer, request: Request) -> bool:
-    """Whether a conflict can mean anything: a short answer in words, from rows of one passage each."""
+    """Whether a conflict can mean anything: an answer in words, from rows of one passage each."""
     options, prompt = request.options, request.prompt
     return (
         len(answer.passages) > 1
-        and answer.finish_reason == "stop"
-        and len(answer.tokens) <= _TOKENS
+        and answer.finish_reason in ("stop", "length")
         and not answer.thought
         and options.json_schema is None
         and options.regex is None
@@ -245,6 +247,19 @@ def _can_conflict(engine: Engine, answer: Answer, request: Request) -> bool:
         and not options.order_labels
         and (prompt is None or not prompt.tools)
     )
+
+
+def _opening(engine: Engine, answer: Answer) -> str:
+    """What of an answer can be a claim: all of a short one; else its first sentence, if that is short.
+
+    Small models do not stop where they are asked for few words. Of an answer that is to be long it is "".
+    """
+    if answer.finish_reason == "stop" and len(answer.tokens) <= _TOKENS:
+        return answer.text
+    if answer.request is None or asks_long(engine, answer.request):
+        return ""
+    text = _whole(answer.text)
+    return text if sum(token.start < len(text) for token in answer.tokens) <= _TOKENS else ""
 
 
 def _weighty(answer: Answer) -> list[int]:

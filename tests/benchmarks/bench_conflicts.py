@@ -9,7 +9,8 @@ Of questions that come with their own documents (RAMDocs) the figures say how of
 the documents give several answers, and where they do not. The answer, what is told (the claims of its
 conflict; the answer where none is told) and the answers of other methods are clean if they name all right
 answers and no wrong one, as RAMDocs' authors score. Over a corpus every conflict that is told is marked, so
-that it can be judged. Costs are shares of the answers' own time, taken in one run.
+that it can be judged; with `--quick` questions of which nothing can be told are counted and not answered.
+Costs are shares of the answers' own time, taken in one run.
 """
 
 from __future__ import annotations
@@ -18,14 +19,18 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 from nbce_rag import NBCE, Passage, PassageIndex
+from nbce_rag.engine import conflicts
 from nbce_rag.evaluation.data.dataset import Dataset, load_dataset
 from nbce_rag.evaluation.data.questions import Question
 from nbce_rag.evaluation.studies.conflict import contradicts, judge_answer
 from nbce_rag.evaluation.studies.study import Study
+from nbce_rag.evidence.claims import held_share
 
 MEASURES = ("any_right", "all_right", "no_wrong", "clean")
 TOKENS = 48
@@ -38,6 +43,9 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser.add_argument("--index", help="an index of the passages; made anew without one")
     parser.add_argument("--limit", type=int, default=20)
     parser.add_argument("--first", type=int, default=0, help="questions that are left out before these")
+    parser.add_argument(
+        "--quick", action="store_true", help="do not answer where no two passages are about the question"
+    )
     parser.add_argument("--methods", help="others to compare with, for questions with their own documents")
     parser.add_argument("--model", help="hub id, folder or GGUF file; default: the packaged model")
     options = parser.parse_args(arguments)
@@ -60,6 +68,9 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
             passages: list[Passage] = list(question.contexts)
             if index is not None:
                 passages = index.search(question.text, 8)
+            if options.quick and not may_be_told(question, passages):
+                told[contradicts(question)].append(False)
+                continue
             answer, claims = ask(nbce, question, passages, seconds)
             told[contradicts(question)].append(bool(claims))
             verdicts["answer"].append(judge_answer(question, answer))
@@ -71,7 +82,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
             )
         if options.methods and data.own_contexts:
             verdicts |= others(nbce, data, options.methods, Path(folder))
-    figures = {"cost": seconds[1] / seconds[0] - 1}
+    figures = {"answered": len(verdicts["answer"]), "cost": seconds[1] / seconds[0] - 1}
     for is_there, marks in told.items():
         label = "contradicting documents" if is_there else "others"
         figures |= {f"{label}": len(marks), f"{label}, told": sum(marks)}
@@ -80,6 +91,15 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     for name, figure in figures.items():
         print(f"{name:30} {figure:.3g}")
     return figures
+
+
+def may_be_told(question: Question, passages: Sequence[Passage]) -> bool:
+    """Whether two passages have enough of the question's words, whatever they weigh."""
+    shares = [held_share(question.text, f"{passage.title or ''}\n{passage.text}") for passage in passages]
+    ordered = sorted(shares, reverse=True)
+    return any(
+        most >= conflicts._HELD and other >= conflicts._ABOUT * most for most, other in pairwise(ordered)
+    )
 
 
 def others(nbce: NBCE, data: Dataset, methods: str, folder: Path) -> dict[str, list[dict[str, bool]]]:
