@@ -138,6 +138,22 @@ def test_long_answers_are_left_alone(nbce: NBCE, monkeypatch: pytest.MonkeyPatch
     assert nbce.answer(QUESTION, [OTHER, ONE, TWO]).conflicts == ()
 
 
+def test_of_an_answer_that_goes_on_its_first_sentence_counts(
+    nbce: NBCE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = nbce._engine
+    answer = nbce.answer(QUESTION, [OTHER, ONE, TWO], style="short")
+    assert told._opening(engine, answer) == "1931"
+    cut = replace(answer, text="It is 1931. It was", finish_reason="length")
+    assert told._opening(engine, cut) == "It is 1931."
+    assert told._opening(engine, replace(cut, text="It is")) == ""
+    long = nbce.answer(QUESTION, [OTHER, ONE, TWO], style="long")
+    assert told._opening(engine, long) == "1931"
+    assert told._opening(engine, replace(long, text="It is 1931. It was", finish_reason="length")) == ""
+    monkeypatch.setattr(told, "_TOKENS", 0)
+    assert told._opening(engine, cut) == ""
+
+
 def test_a_passage_without_weight_is_not_asked(nbce: NBCE) -> None:
     scored = [replace(ONE, score=0.9), replace(TWO, score=0.9), replace(OTHER, score=0.1)]
     assert nbce.answer(QUESTION, scored).conflicts == ()
@@ -170,7 +186,7 @@ def test_where_no_passage_is_about_the_question_none_is_asked(
 def test_an_answer_that_is_no_passage_s_own_tells_nothing(
     nbce: NBCE, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(told, "_is_taken_up", lambda *_: False)
+    monkeypatch.setattr(told, "_opening", lambda *_: "1935 and 1936")
     assert nbce.answer(QUESTION, [OTHER, ONE, TWO]).conflicts == ()
 
 

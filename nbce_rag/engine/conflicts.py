@@ -197,18 +197,11 @@ def _conflict(engine: Engine, answer: Answer, alone: Sequence[Answer]) -> Confli
     if len(claims) < 2:
         return None
     said = _opening(engine, answer)
-    first = next((claim for claim in claims if _is_taken_up(claim, said, answer.question, read)), None)
+    first = next((claim for claim in claims if are_alike(claim.text, said, answer.question)), None)
     if first is None:  # what all wrote together is nobody's own answer, and tells nothing of theirs
         return None
     others = sorted((claim for claim in claims if claim is not first), key=lambda claim: -claim.weight)
     return Conflict(answer.question, (first, *others))
-
-
-def _is_taken_up(claim: Claim, text: str, question: str, read: Sequence[str]) -> bool:
-    """Whether an answer says what a claim does, or what a passage that makes it has."""
-    return are_alike(claim.text, text, question) or any(
-        is_said(text, question, read[place]) for place in claim.passages
-    )
 
 
 def _dissenting(engine: Engine, answer: Answer) -> bool:
