@@ -15,6 +15,7 @@ from nbce_rag.answers.answer import Answer, Piece
 from nbce_rag.engine import compare as comparing
 from nbce_rag.engine import conflicts as told
 from nbce_rag.engine.nbce import NBCE
+from nbce_rag.engine.tickets import answers_of
 from nbce_rag.evidence.claims import are_alike, are_of_a_kind, grouped_claims, held_share, is_said
 from nbce_rag.evidence.conflict import Claim, Conflict
 from nbce_rag.models.transformers.loading import wrap_model
@@ -138,22 +139,6 @@ def test_long_answers_are_left_alone(nbce: NBCE, monkeypatch: pytest.MonkeyPatch
     assert nbce.answer(QUESTION, [OTHER, ONE, TWO]).conflicts == ()
 
 
-def test_of_an_answer_that_goes_on_its_first_sentence_counts(
-    nbce: NBCE, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine = nbce._engine
-    answer = nbce.answer(QUESTION, [OTHER, ONE, TWO], style="short")
-    assert told._opening(engine, answer) == "1931"
-    cut = replace(answer, text="It is 1931. It was", finish_reason="length")
-    assert told._opening(engine, cut) == "It is 1931."
-    assert told._opening(engine, replace(cut, text="It is")) == ""
-    long = nbce.answer(QUESTION, [OTHER, ONE, TWO], style="long")
-    assert told._opening(engine, long) == "1931"
-    assert told._opening(engine, replace(long, text="It is 1931. It was", finish_reason="length")) == ""
-    monkeypatch.setattr(told, "_TOKENS", 0)
-    assert told._opening(engine, cut) == ""
-
-
 def test_a_passage_without_weight_is_not_asked(nbce: NBCE) -> None:
     scored = [replace(ONE, score=0.9), replace(TWO, score=0.9), replace(OTHER, score=0.1)]
     assert nbce.answer(QUESTION, scored).conflicts == ()
@@ -183,11 +168,16 @@ def test_where_no_passage_is_about_the_question_none_is_asked(
     assert nbce.answer(question, [OTHER, ONE, TWO]).conflicts == ()
 
 
-def test_an_answer_that_is_no_passage_s_own_tells_nothing(
-    nbce: NBCE, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(told, "_opening", lambda *_: "1935 and 1936")
-    assert nbce.answer(QUESTION, [OTHER, ONE, TWO]).conflicts == ()
+def test_an_answer_that_is_no_passage_s_own_tells_nothing(nbce: NBCE) -> None:
+    engine = nbce._engine
+    answer = nbce.answer(QUESTION, [OTHER, ONE, TWO])
+    request = answer.request
+    assert request is not None
+    places = told._weighty(answer)
+    asked = replace(request, passages=[request.passages[place] for place in places])
+    alone = answers_of(engine, comparing.requests_alone(engine, asked))
+    assert told._conflict(engine, answer, alone) is not None
+    assert told._conflict(engine, replace(answer, text="1935"), alone) is None
 
 
 def test_a_passage_that_has_both_contradicts_nobody(nbce: NBCE) -> None:

@@ -24,7 +24,6 @@ from ..passages import Passage
 from ..request import Request
 from .compare import prior_of, requests_alone, says_nothing
 from .jobs import Sink, prepare
-from .parts import asks_long
 from .worker import Worker
 
 __all__ = ["ConflictsTold"]
@@ -196,8 +195,7 @@ def _conflict(engine: Engine, answer: Answer, alone: Sequence[Answer]) -> Confli
     ]
     if len(claims) < 2:
         return None
-    said = _opening(engine, answer)
-    first = next((claim for claim in claims if are_alike(claim.text, said, answer.question)), None)
+    first = next((c for c in claims if are_alike(c.text, answer.text, answer.question)), None)
     if first is None:  # what all wrote together is nobody's own answer, and tells nothing of theirs
         return None
     others = sorted((claim for claim in claims if claim is not first), key=lambda claim: -claim.weight)
@@ -209,12 +207,10 @@ def _dissenting(engine: Engine, answer: Answer) -> bool:
     request = answer.request
     if request is None or not request.options.conflicts or not _can_conflict(engine, answer, request):
         return False
-    end = len(_opening(engine, answer))
-    places = _weighty(answer) if end else []
+    places = _weighty(answer)
     return len(places) > 1 and any(
         max(given, default=-math.inf) >= _LIKELY and min(given) < _DENIED
         for token in answer.tokens
-        if token.start < end
         for given in [_given(token, places)]
     )
 
@@ -227,11 +223,12 @@ def _given(token: TokenEvidence, places: Sequence[int]) -> list[float]:
 
 
 def _can_conflict(engine: Engine, answer: Answer, request: Request) -> bool:
-    """Whether a conflict can mean anything: an answer in words, from rows of one passage each."""
+    """Whether a conflict can mean anything: a short answer in words, from rows of one passage each."""
     options, prompt = request.options, request.prompt
     return (
         len(answer.passages) > 1
-        and answer.finish_reason in ("stop", "length")
+        and answer.finish_reason == "stop"
+        and len(answer.tokens) <= _TOKENS
         and not answer.thought
         and options.json_schema is None
         and options.regex is None
@@ -240,19 +237,6 @@ def _can_conflict(engine: Engine, answer: Answer, request: Request) -> bool:
         and not options.order_labels
         and (prompt is None or not prompt.tools)
     )
-
-
-def _opening(engine: Engine, answer: Answer) -> str:
-    """What of an answer can be a claim: all of a short one; else its first sentence, if that is short.
-
-    Small models do not stop where they are asked for few words. Of an answer that is to be long it is "".
-    """
-    if answer.finish_reason == "stop" and len(answer.tokens) <= _TOKENS:
-        return answer.text
-    if answer.request is None or asks_long(engine, answer.request):
-        return ""
-    text = _whole(answer.text)
-    return text if sum(token.start < len(text) for token in answer.tokens) <= _TOKENS else ""
 
 
 def _weighty(answer: Answer) -> list[int]:

@@ -19,7 +19,7 @@ from ..prompts.prompt import Prompt
 from ..request import Request
 from .jobs import Sink
 
-__all__ = ["JoinedParts", "asked_in_parts", "asks_long", "sized"]
+__all__ = ["JoinedParts", "asked_in_parts", "sized"]
 
 
 def asked_in_parts(engine: Engine, request: Request) -> Request:
@@ -102,20 +102,14 @@ def sized(engine: Engine, request: Request) -> Request:
 
     Of a wording of the user's it is not known, and the rule stays as it is.
     """
-    rule = request.options.rule
-    if not asks_long(engine, request) or not isinstance(rule, FusionRule):
-        return request
-    if (sized := rule.for_long()) is rule:
-        return request
-    return replace(request, options=request.options.updated(fusion=sized))
-
-
-def asks_long(engine: Engine, request: Request) -> bool:
-    """Whether a long answer is asked for, as far as that is known."""
-    style, prompt = request.options.style, request.prompt
+    rule, style = request.options.rule, request.options.style
+    prompt = request.prompt
     # An adapter may have made a conversation of the engine's own wording.
     own = engine.encoders.own is not None or (prompt is not None and prompt.is_template)
-    return style == "long" or (style is None and not own and engine.model.tokenizer.has_chat_template)
+    long = style == "long" or (style is None and not own and engine.model.tokenizer.has_chat_template)
+    if not long or not isinstance(rule, FusionRule) or (sized := rule.for_long()) is rule:
+        return request
+    return replace(request, options=request.options.updated(fusion=sized))
 
 
 def _timed(piece: Piece, started: float) -> Piece:
