@@ -97,8 +97,7 @@ class Options:
         conflicts: say where passages that matter give other answers (`nbce_rag.Answer.conflicts`). It changes
             no token. The answer's own numbers tell first whether there may be any; only then up to four
             passages answer by themselves, before the last piece of a stream. For short answers in words
-            from one passage a row, without tools, grammar or thought; off, since it speaks up by mistake too
-            (3 of 15 ordinary questions of Natural Questions).
+            from one passage a row, without tools, grammar or thought.
         citation_threshold: least share of the evidence at which a passage is cited, in (0, 1].
 
     Raises:
@@ -137,7 +136,7 @@ class Options:
     prompt_lookup_num_tokens: int = 8
     sleep: bool = True
     drop_rows_after: int = 0
-    conflicts: bool = False
+    conflicts: bool = True
     citation_threshold: float = 0.5
 
     def __post_init__(self) -> None:

@@ -15,7 +15,8 @@ from nbce_rag.answers.answer import Answer, Piece
 from nbce_rag.engine import compare as comparing
 from nbce_rag.engine import conflicts as told
 from nbce_rag.engine.nbce import NBCE
-from nbce_rag.evidence.claims import are_alike, are_of_a_kind, is_said
+from nbce_rag.engine.tickets import answers_of
+from nbce_rag.evidence.claims import are_alike, are_of_a_kind, grouped_claims, held_share, is_said
 from nbce_rag.evidence.conflict import Claim, Conflict
 from nbce_rag.models.transformers.loading import wrap_model
 from nbce_rag.options import Options
@@ -32,7 +33,7 @@ LINE = '2 passages say "1931", 1 says "1934".'
 
 @pytest.fixture(scope="module")
 def nbce(chat_tokenizer: Any) -> NBCE:
-    return NBCE(wrap_model(ScriptedModel(chat_tokenizer), chat_tokenizer), max_tokens=24, conflicts=True)
+    return NBCE(wrap_model(ScriptedModel(chat_tokenizer), chat_tokenizer), max_tokens=24)
 
 
 def plain(answer: Answer) -> Answer:
@@ -77,9 +78,10 @@ def test_tokens_stay_as_they_are(nbce: NBCE) -> None:
     assert plain(nbce.answer(QUESTION, passages)) == plain(silent)
 
 
-def test_it_is_off_unless_asked_for(nbce: NBCE) -> None:
-    assert not Options().conflicts
-    assert nbce.answer(QUESTION, [OTHER, ONE, TWO], conflicts=Options().conflicts).conflicts == ()
+def test_it_is_on_unless_switched_off(nbce: NBCE) -> None:
+    assert Options().conflicts
+    assert len(nbce.answer(QUESTION, [OTHER, ONE, TWO], conflicts=Options().conflicts).conflicts) == 1
+    assert nbce.answer(QUESTION, [OTHER, ONE, TWO], conflicts=False).conflicts == ()
 
 
 def test_a_stream_does_not_wait_with_its_text(nbce: NBCE, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,6 +142,47 @@ def test_long_answers_are_left_alone(nbce: NBCE, monkeypatch: pytest.MonkeyPatch
 def test_a_passage_without_weight_is_not_asked(nbce: NBCE) -> None:
     scored = [replace(ONE, score=0.9), replace(TWO, score=0.9), replace(OTHER, score=0.1)]
     assert nbce.answer(QUESTION, scored).conflicts == ()
+
+
+def test_a_passage_about_something_else_is_not_asked(nbce: NBCE, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    original = comparing.requests_alone
+
+    def noted(engine: Any, request: Request) -> list[Request]:
+        asked.extend(passage.id for passage in request.passages)
+        return original(engine, request)
+
+    monkeypatch.setattr(told, "requests_alone", noted)
+    other = Passage("Eta is 1934.", id="eta")  # has nothing of the question
+    assert nbce.answer(QUESTION, [other, ONE, TWO]).conflicts == ()
+    assert "eta" not in asked
+    assert len(nbce.answer(QUESTION, [other, OTHER, ONE, TWO]).conflicts) == 1
+    assert sorted(asked) == ["one", "other", "two"]
+
+
+def test_where_no_passage_is_about_the_question_none_is_asked(
+    nbce: NBCE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(told, "requests_alone", lambda *_: pytest.fail("passages were asked"))
+    question = "What is the code of Zeta, according to Professor Abernathy's unpublished manuscript?"
+    assert nbce.answer(question, [OTHER, ONE, TWO]).conflicts == ()
+
+
+def test_an_answer_that_is_no_passage_s_own_tells_nothing(nbce: NBCE) -> None:
+    engine = nbce._engine
+    answer = nbce.answer(QUESTION, [OTHER, ONE, TWO])
+    request = answer.request
+    assert request is not None
+    places = told._weighty(answer)
+    asked = replace(request, passages=[request.passages[place] for place in places])
+    alone = answers_of(engine, comparing.requests_alone(engine, asked))
+    assert told._conflict(engine, answer, alone) is not None
+    assert told._conflict(engine, replace(answer, text="1935"), alone) is None
+
+
+def test_a_passage_that_has_both_contradicts_nobody(nbce: NBCE) -> None:
+    both = Passage("The code of Zeta is 1934. It was 1931.", id="both")
+    assert nbce.answer(QUESTION, [both, ONE, TWO]).conflicts == ()
 
 
 def test_several_questions_and_parts(nbce: NBCE) -> None:
@@ -203,6 +246,37 @@ def test_claims_of_a_kind() -> None:
     assert are_of_a_kind("Ada", "Bo", "Who?")
     assert not are_of_a_kind("Ada", "In 1934", "Who?")
     assert not are_of_a_kind("从西市的灯笼铺烧起", "景澜十九年八月", "哪里？")
+
+
+def test_claims_that_contradict_each_other() -> None:
+    def grouped(*claims: str, passages: list[str]) -> list[tuple[str, list[int]]]:
+        return grouped_claims("When was it lit?", list(enumerate(claims)), passages)
+
+    one, other = "It was lit in 1931.", "It was lit in 1934."
+    assert grouped("1931", "1934", passages=[one, other]) == [("1931", [0]), ("1934", [1])]
+    assert grouped("1931", "in 1931", passages=[one, one]) == [("1931", [0, 1])]
+    # A list, or a text that tells of both.
+    assert grouped("1931", "1934", passages=[one, f"{one} {other}"]) == [("1931", [0])]
+    assert grouped("1931", "1934", passages=[f"{one} {other}", other]) == [("1931", [0])]
+    # One date in two forms, which both passages have.
+    dates = ["Born on 24 January 1993 (1993-01-24).", "24 January 1993, 1993-01-24"]
+    assert grouped("24 January 1993", "1993-01-24", passages=dates) == [("24 January 1993", [0, 1])]
+    assert grouped("1931", "Ada Fenwick", passages=[one, "Ada Fenwick lit it."]) == [("1931", [0])]
+    assert grouped(passages=[]) == []
+
+
+@pytest.mark.parametrize(
+    ("question", "passage", "share"),
+    [
+        ("Who is the most played artist on Spotify?", "Artists on Spotify", 13 / 19),
+        ("Who is the most played artist on Spotify?", "Chris Martin sings.", 0),
+        ("Who is it?", "Nobody.", 1),
+        ("云磨城大火发生在哪一年？", "云磨城大火", 7 / 11),  # with the particles, which are not looked up
+        ("云磨城大火发生在哪一年？", "The fire", 2 / 11),
+    ],
+)
+def test_the_share_of_a_question_s_words_in_a_passage(question: str, passage: str, share: float) -> None:
+    assert held_share(question, passage) == pytest.approx(share, abs=0.06)
 
 
 def test_what_a_passage_says() -> None:

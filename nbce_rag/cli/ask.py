@@ -122,7 +122,7 @@ def ask_command(
         typer.Option(
             "--conflicts/--no-conflicts",
             help="Say where passages give other answers than this one.",
-            show_default="no-conflicts",
+            show_default="conflicts",
         ),
     ] = None,
     chat_template_kwargs: ChatTemplateOption = None,

@@ -1,7 +1,8 @@
 """Conflicts told: where passages give other answers than the one that was written, who says what.
 
-The answer's own rows tell first, for nothing: a passage that matters and to which a token of the answer is
-improbable may say something else. Only then the passages that matter answer by themselves.
+The answer's own rows tell first, for nothing: a passage that matters, is about the question as much as the
+others, and to which a token of the answer is improbable may say something else. Only then those passages
+answer by themselves. What two of them say is a conflict where neither passage has what the other says.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from ..answers.answer import Answer, Piece
 from ..decoding.reader import Engine
 from ..documents.splitting import split_sentences
 from ..errors import AnswerTimeoutError
-from ..evidence.claims import are_alike, are_of_a_kind, is_said
+from ..evidence.claims import are_alike, grouped_claims, held_share, is_said
 from ..evidence.conflict import Claim, Conflict
 from ..evidence.evidence import TokenEvidence
+from ..passages import Passage
 from ..request import Request
 from .compare import prior_of, requests_alone, says_nothing
 from .jobs import Sink, prepare
@@ -29,6 +31,9 @@ __all__ = ["ConflictsTold"]
 _TOKENS = 40  # of an answer that is short
 _CLAIM_TOKENS = 24  # that a passage may write by itself
 _SHARE = 0.03  # of the prior, from which on a passage matters
+_COMPARABLE = 0.1  # of the weightiest passage's share, from which on another can contradict it
+_HELD = 0.5  # of the question's words that a passage has at least, if any is about it
+_ABOUT = 0.6  # of what that one has, from which on another is about it too
 _PASSAGES = 4  # that answer by themselves, at most
 _DENIED = math.log(0.1)  # below it a token is improbable to a passage that may say something else
 _LIKELY = math.log(0.2)  # from which on it is probable to the one that says it
@@ -178,6 +183,7 @@ def _conflict(engine: Engine, answer: Answer, alone: Sequence[Answer]) -> Confli
     prior = prior_of(answer.request.options.rule, answer.passages)
     places = _weighty(answer)
     texts = [(place, text) for place, one in zip(places, alone, strict=True) if (text := _claim(engine, one))]
+    read = [_read(passage) for passage in answer.passages]
     claims = [
         Claim(
             text=text,
@@ -185,13 +191,15 @@ def _conflict(engine: Engine, answer: Answer, alone: Sequence[Answer]) -> Confli
             passage_ids=tuple(answer.passages[place].id for place in members),
             weight=math.fsum(prior[place] for place in members),
         )
-        for text, members in _groups(answer.question, texts)
+        for text, members in grouped_claims(answer.question, texts, read)
     ]
     if len(claims) < 2:
         return None
     first = next((c for c in claims if are_alike(c.text, answer.text, answer.question)), None)
-    others = sorted((c for c in claims if c is not first), key=lambda claim: -claim.weight)
-    return Conflict(answer.question, (*([first] if first else []), *others))
+    if first is None:  # what all wrote together is nobody's own answer, and tells nothing of theirs
+        return None
+    others = sorted((claim for claim in claims if claim is not first), key=lambda claim: -claim.weight)
+    return Conflict(answer.question, (first, *others))
 
 
 def _dissenting(engine: Engine, answer: Answer) -> bool:
@@ -232,12 +240,20 @@ def _can_conflict(engine: Engine, answer: Answer, request: Request) -> bool:
 
 
 def _weighty(answer: Answer) -> list[int]:
-    """The passages that matter, the weightiest first."""
+    """The passages that matter and are about the question, the weightiest first."""
     if answer.request is None or not answer.passages:
         return []
     prior = prior_of(answer.request.options.rule, answer.passages)
     ranked = sorted(range(len(prior)), key=lambda place: -prior[place])
-    return [place for place in ranked[:_PASSAGES] if prior[place] >= _SHARE]
+    least = max(_SHARE, _COMPARABLE * prior[ranked[0]])
+    places = [place for place in ranked if prior[place] >= least]
+    held = {place: held_share(answer.question, _read(answer.passages[place])) for place in places}
+    most = max(held.values(), default=0.0)
+    return [place for place in places if most >= _HELD and held[place] >= _ABOUT * most][:_PASSAGES]
+
+
+def _read(passage: Passage) -> str:
+    return f"{passage.title or ''}\n{passage.text}"
 
 
 def _claim(engine: Engine, answer: Answer) -> str:
@@ -249,10 +265,9 @@ def _claim(engine: Engine, answer: Answer) -> str:
         return ""
     is_sure = math.fsum(token.logprob for token in tokens) >= _SURE * len(tokens)
     is_gained = answer.grounding * len(tokens) >= _GAIN
-    passage = answer.passages[0]
     if not is_sure or not is_gained:
         return ""
-    said = is_said(text, answer.question, f"{passage.title or ''}\n{passage.text}")
+    said = is_said(text, answer.question, _read(answer.passages[0]))
     return text.rstrip(" .\u3002") if said else ""
 
 
@@ -263,17 +278,3 @@ def _whole(text: str) -> str:
         return text[slice(*first)]
     end = _CLAUSE_END.search(text)
     return "" if end is None else text[: end.start()]
-
-
-def _groups(question: str, claims: Sequence[tuple[int, str]]) -> list[tuple[str, list[int]]]:
-    """Claims, and the places of those who make them, in the order of their weightiest passage."""
-    groups: list[tuple[str, list[int]]] = []
-    for place, text in claims:
-        for first, members in groups:
-            if are_alike(first, text, question):
-                members.append(place)
-                break
-        else:
-            if not groups or are_of_a_kind(groups[0][0], text, question):
-                groups.append((text, [place]))
-    return groups

@@ -18,7 +18,7 @@ from .quantities import quantities
 from .units import is_short
 from .words import is_cjk, words
 
-__all__ = ["StretchWords", "content_words", "script_of", "skipped_spans"]
+__all__ = ["StretchWords", "content_words", "is_function_word", "script_of", "skipped_spans"]
 
 Script: TypeAlias = Literal["cased", "uncased", "cjk", "unspaced"]
 
@@ -81,6 +81,11 @@ def skipped_spans(text: str) -> list[tuple[int, int]]:
     """Code blocks and the heads of tables, in which no word counts, as (start, end) in characters."""
     heads = [match.span() for match in _TABLE_HEAD.finditer(text)]
     return [*((block.start, block.end) for block in code_blocks(text)), *heads]
+
+
+def is_function_word(word: str) -> bool:
+    """Whether a word holds sentences together and says nothing by itself: "the", "who", "des"."""
+    return word.casefold() in _FUNCTION
 
 
 class StretchWords:

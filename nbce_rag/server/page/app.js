@@ -16,7 +16,7 @@ import { ask, bodyOf, isRunning, isSilent, newTurn, plainError, storeTurns, stor
 import { Words } from "./words.js";
 
 const PATIENCE = 3; // seconds until a server that loads its model is asked again
-const PLAIN = { index: "", k: 8, rule: "", look: false, conflicts: false, filters: [] };
+const PLAIN = { index: "", k: 8, rule: "", look: false, conflicts: true, filters: [] };
 
 function App() {
   const [language, setLanguage] = useState(preferred);

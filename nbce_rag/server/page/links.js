@@ -30,7 +30,7 @@ export function linkOf(question, options) {
     k: options.k,
     rule: options.rule,
     look: options.look ? "1" : "",
-    conflicts: options.conflicts ? "1" : "",
+    conflicts: options.conflicts ? "" : "0",
     where: filters.length ? JSON.stringify(filters.map((one) => [one.name, one.op, one.value])) : "",
   };
   const hash = new URLSearchParams(FIELDS.filter((name) => values[name]).map((name) => [name, values[name]]));

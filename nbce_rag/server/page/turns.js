@@ -37,7 +37,7 @@ export function bodyOf({ question, options }) {
   if (options.look) body.look = true;
   body.options = {};
   if (options.rule) body.options.fusion = options.rule;
-  if (options.conflicts) body.options.conflicts = true;
+  if (!options.conflicts) body.options.conflicts = false;
   return body;
 }
 
