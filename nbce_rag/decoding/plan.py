@@ -7,7 +7,7 @@ them (`joint_row`), or a part of one that is longer than the window.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,7 +20,7 @@ from ..passages import Passage
 from ..prompts.encoder import PromptEncoder, Suffix
 from .turn import thought_room
 
-__all__ = ["Row", "RowPlan", "filled_scores", "passage_ids", "plan_rows", "shared_row"]
+__all__ = ["Row", "RowPlan", "filled_scores", "passage_ids", "plan_rows", "row_of", "shared_row"]
 
 _RANK_STEP = 0.1
 
@@ -36,12 +36,14 @@ class Row:
         members: indexes of the passages in it; empty in row 0.
         score: the best retrieval score among them, or None if one is unknown.
         rank: the best place among them in the retrieval, from 1, or None if one is unknown.
+        joint: whether it reads several passages that have rows besides.
     """
 
     context: tuple[int, ...]
     members: tuple[int, ...]
     score: float | None = None
     rank: int | None = None
+    joint: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,15 +83,25 @@ class RowPlan:
         return None if scores is None else torch.tensor([scores]).clamp(-_MOST, _MOST)
 
     def joint(self) -> Tensor | None:
-        """[1, n] 1 for the row that reads all passages beside rows that do not; None without one."""
-        whole = [len(row.members) == self.passages for row in self.rows[1:]]
-        return torch.tensor([whole]).float() if any(whole) and not all(whole) else None
+        """[1, n] 1 for a row that reads several passages that have rows besides; None without one."""
+        joint = [row.joint for row in self.rows[1:]]
+        return torch.tensor([joint]).float() if any(joint) else None
 
-    def share(self, evidence: Sequence[float]) -> tuple[float, ...]:
+    @property
+    def is_shared(self) -> bool:
+        """Whether some row holds several passages."""
+        return any(len(row.members) > 1 for row in self.rows)
+
+    def share(self, evidence: Sequence[float], holders: Sequence[int] = ()) -> tuple[float, ...]:
         """Evidence over n passage rows into weights over the passages, with the same sum.
 
-        The weight of a row with several passages goes to them in proportion to the weight of the rows
-        that hold one of them alone, and in equal parts where there are none.
+        The weight of a row with several passages goes to those of them that hold what is said, and to all
+        where none does; in proportion to the weight of the rows that hold one of them alone, and in equal
+        parts where there are none.
+
+        Args:
+            evidence: over the passage rows.
+            holders: passages that hold what is said, by number (`nbce_rag.decoding.holders`).
         """
         alone = [0.0] * self.passages
         for row, weight in zip(self.rows[1:], evidence, strict=True):
@@ -98,9 +110,10 @@ class RowPlan:
         shared = list(alone)
         for row, weight in zip(self.rows[1:], evidence, strict=True):
             if len(row.members) > 1:
-                total = sum(alone[m] for m in row.members)
-                for member in row.members:
-                    part = alone[member] / total if total > 0 else 1 / len(row.members)
+                members = [member for member in row.members if member in holders] or row.members
+                total = sum(alone[m] for m in members)
+                for member in members:
+                    part = alone[member] / total if total > 0 else 1 / len(members)
                     shared[member] += weight * part
         return tuple(shared)
 
@@ -197,7 +210,8 @@ def plan_rows(
             rows.append(_shared_row(encoder, passages, ids, members, room))
     if options.joint_row and options.passages_per_row < len(passages):
         try:
-            rows.append(_shared_row(encoder, passages, ids, range(len(passages)), room))
+            row = _shared_row(encoder, passages, ids, range(len(passages)), room)
+            rows.append(replace(row, joint=True))
         except ContextLengthError as error:
             warnings.append(f"No joint row: {error}")
     return RowPlan(tuple(rows), suffix, len(passages), tuple(warnings))
@@ -273,6 +287,19 @@ def shared_row(
     return _shared_row(encoder, passages, ids, members, room)
 
 
+def row_of(
+    encoder: PromptEncoder, passages: Sequence[Passage], texts: Mapping[int, str], options: Options
+) -> Row:
+    """One row that reads these parts of the texts of some passages, by number, beside the passages' own."""
+    ids = {
+        index: passage_ids(encoder, passages[index], index, len(passages), options, text)
+        for index, text in texts.items()
+    }
+    members = tuple(sorted(texts))
+    score, rank = _best_place([passages[member] for member in members])
+    return Row(encoder.context(ids), members, score, rank, joint=True)
+
+
 def _shared_row(
     encoder: PromptEncoder,
     passages: Sequence[Passage],
@@ -286,9 +313,13 @@ def _shared_row(
             f"{len(members)} passages take {taken} tokens together and a row has room for {room}. Use "
             "fewer passages per row; with passages_per_row=1 each only has to fit by itself."
         )
-    scores = [passages[member].score for member in members]
-    ranks = [passages[member].rank for member in members]
-    known, places = [s for s in scores if s is not None], [r for r in ranks if r is not None]
-    score = max(known) if len(known) == len(scores) else None
-    rank = min(places) if len(places) == len(ranks) else None
+    score, rank = _best_place([passages[member] for member in members])
     return Row(encoder.context({member: ids[member] for member in members}), tuple(members), score, rank)
+
+
+def _best_place(passages: Sequence[Passage]) -> tuple[float | None, int | None]:
+    """Of passages that share a row, the best score and the best rank, each None where it is of one."""
+    scores = [passage.score for passage in passages if passage.score is not None]
+    ranks = [passage.rank for passage in passages if passage.rank is not None]
+    score = max(scores) if len(scores) == len(passages) else None
+    return score, min(ranks) if len(ranks) == len(passages) else None

@@ -300,6 +300,7 @@ class _Question:
         row = together_row(
             self.encoder,
             self.plan,
+            self.request.question,
             self.request.passages,
             self.request.options,
             self.reading.log_probs,

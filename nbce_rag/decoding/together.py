@@ -18,6 +18,7 @@ from ..fusion import FusionState
 from ..options import Options
 from ..passages import Passage
 from ..prompts.encoder import PromptEncoder
+from .extract import extract_row
 from .plan import Row, RowPlan, shared_row
 
 __all__ = ["together_row"]
@@ -26,19 +27,22 @@ __all__ = ["together_row"]
 def together_row(
     encoder: PromptEncoder,
     plan: RowPlan,
+    question: str,
     passages: Sequence[Passage],
     options: Options,
     log_probs: Tensor,
     state: FusionState,
     room: int,
 ) -> Row | None:
-    """The row of the `rule.together` passages that hold most of the rule's weights, in their order.
+    """The row of the `rule.together` passages that hold most of the rule's weights, in their order, or else,
+    with `rule.extract`, of the sentences nearest the question.
 
     None where the rule wants none, fewer than two passages fit, or rows hold several passages already.
 
     Args:
         encoder: prompt wording and tokenizer.
         plan: the rows that were read.
+        question: what is asked.
         passages: all passages of the question.
         options: `passages_per_row`, `joint_row`, `order_labels` and the rule are used.
         log_probs: [n + 1, V] first log-probs of these rows.
@@ -46,15 +50,19 @@ def together_row(
         room: most tokens of a context; the least of the passages is left out where they take more.
     """
     rule = options.rule
-    most = int(getattr(rule, "together", 0) or 0)
-    if most < 2 or len(passages) < 2 or options.passages_per_row > 1 or options.joint_row:
+    if len(passages) < 2 or options.passages_per_row > 1 or options.joint_row:
         return None
+    most = int(getattr(rule, "together", 0) or 0)
+    if most < 2:
+        wanted = getattr(rule, "extract", 0.0)
+        return extract_row(encoder, question, passages, options, room) if wanted else None
     weights = rule.fuse(log_probs[None], replace(state, memory={})).weights[0].tolist()
     shares = plan.share(weights)
     order = sorted(range(len(passages)), key=lambda passage: -shares[passage])
     for count in range(min(most, len(passages)), 1, -1):
         try:
-            return shared_row(encoder, passages, sorted(order[:count]), options, room)
+            row = shared_row(encoder, passages, sorted(order[:count]), options, room)
+            return replace(row, joint=True)
         except ContextLengthError:
             continue
     return None

@@ -42,7 +42,8 @@ class FusionState:
         relevance: [G, n] log p(question | passage k) - log p(question | no passage), nats, or None.
         refusal: [G, n] probability that row k answers with the prompt's refusal, or None.
         evidence: [G, n] evidence for the previous token, sums to 1; None at the first step.
-        joint: [G, n] 1 for a row that reads all passages beside rows that do not, else 0; None without one.
+        joint: [G, n] 1 for a row that reads several passages that have rows besides, else 0; None without
+            one.
         memory: the rule's own tensors, kept from step to step; first dimension G.
     """
 

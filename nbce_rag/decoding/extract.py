@@ -1,0 +1,87 @@
+"""Which sentences are read together in one row, and which of them are near a question.
+
+A question may ask for a fact by another that stands elsewhere ("the mayor of the town where Ada was born").
+No passage holds both, and a row of whole passages is long, so that a small model loses its way in it. The few
+sentences of all passages that share most with the question make a short row that holds both facts more
+often than not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ..documents.prose import is_prose
+from ..documents.splitting import split_sentences
+from ..index.words import query_terms, term_counts
+from ..options import Options
+from ..passages import Passage
+from ..prompts.encoder import PromptEncoder
+from .plan import Row, row_of
+
+__all__ = ["extract_row", "nearest_sentences"]
+
+_SENTENCES = 6
+_OF_A_PASSAGE = 2  # at most, so that there is room for others
+_MOST_OF_A_PASSAGE = 64  # sentences that are looked at; of longer passages several are one
+_SATURATION, _LENGTH = 1.2, 0.75  # of BM25
+
+
+def extract_row(
+    encoder: PromptEncoder, question: str, passages: Sequence[Passage], options: Options, room: int
+) -> Row | None:
+    """The row of the sentences nearest the question, each passage's under its heading.
+
+    None where they are of one passage, or take more than `room` tokens.
+
+    Args:
+        encoder: prompt wording and tokenizer.
+        question: what is asked.
+        passages: all passages of the question, in order.
+        options: as they were for the passages' own rows.
+        room: most tokens of a context.
+    """
+    texts = {
+        index: " ".join(passages[index].text[start:end] for start, end in spans)
+        for index, spans in nearest_sentences(question, passages).items()
+    }
+    if len(texts) < 2:
+        return None
+    row = row_of(encoder, passages, texts, options)
+    return row if len(row.context) <= room else None
+
+
+def nearest_sentences(question: str, passages: Sequence[Passage]) -> dict[int, list[tuple[int, int]]]:
+    """Spans of the sentences that share most with a question, by passage, in order; of prose only.
+
+    By BM25 over the sentences at hand, with the words of the passage's title as part of each.
+    """
+    spans: list[tuple[int, int, int]] = []
+    counts, sizes = [], []
+    for index, passage in enumerate(passages):
+        if not is_prose(passage.text):
+            continue  # a sentence taken out of a list or of code says little
+        for start, end in split_sentences(passage.text, _MOST_OF_A_PASSAGE):
+            count, size = term_counts(passage.title, passage.text[start:end])
+            spans.append((index, start, end))
+            counts.append(count)
+            sizes.append(size)
+    if not spans:
+        return {}
+    mean = sum(sizes) / len(sizes)
+    scores = [0.0] * len(spans)
+    for term in {term.lower() for term in query_terms(question)}:
+        having = sum(term in count for count in counts)
+        rarity = math.log(1 + (len(spans) - having + 0.5) / (having + 0.5))
+        for place, (count, size) in enumerate(zip(counts, sizes, strict=True)):
+            if often := count[term]:
+                longer = 1 - _LENGTH + _LENGTH * size / mean
+                scores[place] += rarity * often * (1 + _SATURATION) / (often + _SATURATION * longer)
+    nearest: dict[int, list[tuple[int, int]]] = {}
+    left = _SENTENCES
+    for place in sorted(range(len(spans)), key=lambda place: -scores[place]):
+        index, *span = spans[place]
+        if left and scores[place] > 0 and len(nearest.get(index, ())) < _OF_A_PASSAGE:
+            nearest.setdefault(index, []).append((span[0], span[1]))
+            left -= 1
+    return {index: sorted(nearest[index]) for index in sorted(nearest)}
