@@ -1,9 +1,9 @@
 """Which sentences are read together in one row, and which of them are near a question.
 
-A question may ask for a fact by another that stands elsewhere ("the mayor of the town where Ada was born").
-No passage holds both, and a row of whole passages is long, so that a small model loses its way in it. The few
-sentences of all passages that share most with the question make a short row that holds both facts more
-often than not.
+A question may ask for a fact by way of another ("the mayor of the town where Ada was born"), and rarely does
+one passage hold both. A row of whole passages is long; the few sentences of all of them that share most with
+the question make a short one. It is read where the question's form says that it takes two facts, and where
+another passage has words of it that the best passage lacks.
 """
 
 from __future__ import annotations
@@ -13,18 +13,21 @@ from collections.abc import Sequence
 
 from ..documents.prose import is_prose
 from ..documents.splitting import split_sentences
-from ..index.words import query_terms, term_counts
+from ..index.words import query_terms, term_counts, terms_of
 from ..options import Options
 from ..passages import Passage
 from ..prompts.encoder import PromptEncoder
-from .plan import Row, row_of
+from ..prompts.relations import is_nested
+from .plan import Row, row_of_extracts
 
-__all__ = ["extract_row", "nearest_sentences"]
+__all__ = ["extract_row", "nearest_sentences", "takes_two"]
 
 _SENTENCES = 6
 _OF_A_PASSAGE = 2  # at most, so that there is room for others
 _MOST_OF_A_PASSAGE = 64  # sentences that are looked at; of longer passages several are one
 _SATURATION, _LENGTH = 1.2, 0.75  # of BM25
+_LACKING = 2  # words of the question that the best passage lacks and another one has
+_STEM = 5  # letters by which a word is known again
 
 
 def extract_row(
@@ -47,8 +50,22 @@ def extract_row(
     }
     if len(texts) < 2:
         return None
-    row = row_of(encoder, passages, texts, options)
+    row = row_of_extracts(encoder, passages, texts, options)
     return row if len(row.context) <= room else None
+
+
+def takes_two(question: str, passages: Sequence[Passage], best: int) -> bool:
+    """Whether a question takes two passages, by its form and its words.
+
+    Args:
+        question: what is asked.
+        passages: all passages of the question.
+        best: the number of the one that matters most.
+    """
+    if not is_nested(question):
+        return False
+    lacking = _stems(question) - _stems(_whole(passages[best]))
+    return any(len(lacking & _stems(_whole(passage))) >= _LACKING for passage in passages)
 
 
 def nearest_sentences(question: str, passages: Sequence[Passage]) -> dict[int, list[tuple[int, int]]]:
@@ -85,3 +102,12 @@ def nearest_sentences(question: str, passages: Sequence[Passage]) -> dict[int, l
             nearest.setdefault(index, []).append((span[0], span[1]))
             left -= 1
     return {index: sorted(nearest[index]) for index in sorted(nearest)}
+
+
+def _whole(passage: Passage) -> str:
+    return f"{passage.title or ''}\n{passage.text}"
+
+
+def _stems(text: str) -> set[str]:
+    """The beginnings of a text's words; of scripts without spaces, pairs of characters."""
+    return {term.lower()[:_STEM] for term in terms_of(text)}

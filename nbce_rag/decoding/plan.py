@@ -20,7 +20,7 @@ from ..passages import Passage
 from ..prompts.encoder import PromptEncoder, Suffix
 from .turn import thought_room
 
-__all__ = ["Row", "RowPlan", "filled_scores", "passage_ids", "plan_rows", "row_of", "shared_row"]
+__all__ = ["Row", "RowPlan", "filled_scores", "passage_ids", "plan_rows", "row_of_extracts", "shared_row"]
 
 _RANK_STEP = 0.1
 
@@ -36,14 +36,14 @@ class Row:
         members: indexes of the passages in it; empty in row 0.
         score: the best retrieval score among them, or None if one is unknown.
         rank: the best place among them in the retrieval, from 1, or None if one is unknown.
-        joint: whether it reads several passages that have rows besides.
+        is_extract: whether it reads sentences of several passages that have rows besides.
     """
 
     context: tuple[int, ...]
     members: tuple[int, ...]
     score: float | None = None
     rank: int | None = None
-    joint: bool = False
+    is_extract: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,14 @@ class RowPlan:
         return None if scores is None else torch.tensor([scores]).clamp(-_MOST, _MOST)
 
     def joint(self) -> Tensor | None:
-        """[1, n] 1 for a row that reads several passages that have rows besides; None without one."""
-        joint = [row.joint for row in self.rows[1:]]
-        return torch.tensor([joint]).float() if any(joint) else None
+        """[1, n] 1 for the row that reads all passages beside rows that do not; None without one."""
+        whole = [len(row.members) == self.passages and not row.is_extract for row in self.rows[1:]]
+        return torch.tensor([whole]).float() if any(whole) and not all(whole) else None
+
+    def extract(self) -> Tensor | None:
+        """[1, n] 1 for the row that reads sentences of several passages; None without one."""
+        extract = [row.is_extract for row in self.rows[1:]]
+        return torch.tensor([extract]).float() if any(extract) else None
 
     @property
     def is_shared(self) -> bool:
@@ -210,8 +215,7 @@ def plan_rows(
             rows.append(_shared_row(encoder, passages, ids, members, room))
     if options.joint_row and options.passages_per_row < len(passages):
         try:
-            row = _shared_row(encoder, passages, ids, range(len(passages)), room)
-            rows.append(replace(row, joint=True))
+            rows.append(_shared_row(encoder, passages, ids, range(len(passages)), room))
         except ContextLengthError as error:
             warnings.append(f"No joint row: {error}")
     return RowPlan(tuple(rows), suffix, len(passages), tuple(warnings))
@@ -287,17 +291,17 @@ def shared_row(
     return _shared_row(encoder, passages, ids, members, room)
 
 
-def row_of(
+def row_of_extracts(
     encoder: PromptEncoder, passages: Sequence[Passage], texts: Mapping[int, str], options: Options
 ) -> Row:
-    """One row that reads these parts of the texts of some passages, by number, beside the passages' own."""
+    """One row that reads these sentences of some passages, by number, beside the passages' own rows."""
     ids = {
         index: passage_ids(encoder, passages[index], index, len(passages), options, text)
         for index, text in texts.items()
     }
     members = tuple(sorted(texts))
     score, rank = _best_place([passages[member] for member in members])
-    return Row(encoder.context(ids), members, score, rank, joint=True)
+    return Row(encoder.context(ids), members, score, rank, is_extract=True)
 
 
 def _shared_row(

@@ -366,7 +366,9 @@ class _Question:
         scores = None if scores is None else scores.to(self.engine.model.device)
         joint = self.plan.joint()
         joint = None if joint is None else joint.to(self.engine.model.device)
-        return FusionState(scores=scores, relevance=relevance, refusal=refusal, joint=joint)
+        extract = self.plan.extract()
+        extract = None if extract is None else extract.to(self.engine.model.device)
+        return FusionState(scores, relevance, refusal, joint=joint, extract=extract)
 
 
 def _by_prompt(questions: Sequence[_Question]) -> list[list[_Question]]:

@@ -18,7 +18,7 @@ from ..fusion import FusionState
 from ..options import Options
 from ..passages import Passage
 from ..prompts.encoder import PromptEncoder
-from .extract import extract_row
+from .extract import extract_row, takes_two
 from .plan import Row, RowPlan, shared_row
 
 __all__ = ["together_row"]
@@ -53,16 +53,18 @@ def together_row(
     if len(passages) < 2 or options.passages_per_row > 1 or options.joint_row:
         return None
     most = int(getattr(rule, "together", 0) or 0)
-    if most < 2:
-        wanted = getattr(rule, "extract", 0.0)
-        return extract_row(encoder, question, passages, options, room) if wanted else None
+    if most < 2 and not getattr(rule, "extract", 0.0):
+        return None
     weights = rule.fuse(log_probs[None], replace(state, memory={})).weights[0].tolist()
     shares = plan.share(weights)
     order = sorted(range(len(passages)), key=lambda passage: -shares[passage])
+    if most < 2:
+        if not takes_two(question, passages, order[0]):
+            return None
+        return extract_row(encoder, question, passages, options, room)
     for count in range(min(most, len(passages)), 1, -1):
         try:
-            row = shared_row(encoder, passages, sorted(order[:count]), options, room)
-            return replace(row, joint=True)
+            return shared_row(encoder, passages, sorted(order[:count]), options, room)
         except ContextLengthError:
             continue
     return None
