@@ -1,9 +1,10 @@
-"""Which passages are read once more, all of them in one row.
+"""What is read once more, all of it in one row: passages before a long answer, sentences for a short one.
 
 A fact stands in one passage; an explanation draws on several, and a row that has read only one of them
 makes up what the others say. So before a long answer the best passages are read in one further row, as one
-prompt would read them: one more hypothesis, which fusion weighs like any other. What it says is evidence for
-its members, in proportion to that of their own rows (`nbce_rag.decoding.plan.RowPlan.share`).
+prompt would read them: one more hypothesis, which fusion weighs like any other. A short answer that takes two
+passages may have such a row of their sentences (`nbce_rag.decoding.extract`). What it says is evidence for
+the passages in it that hold the words (`nbce_rag.decoding.plan.RowPlan.share`).
 """
 
 from __future__ import annotations
