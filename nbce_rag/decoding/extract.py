@@ -18,7 +18,7 @@ from ..options import Options
 from ..passages import Passage
 from ..prompts.encoder import PromptEncoder
 from ..prompts.relations import is_nested
-from .plan import Row, row_of_extracts
+from .plan import Row, best_place, passage_ids
 
 __all__ = ["extract_row", "nearest_sentences", "takes_two"]
 
@@ -50,8 +50,15 @@ def extract_row(
     }
     if len(texts) < 2:
         return None
-    row = row_of_extracts(encoder, passages, texts, options)
-    return row if len(row.context) <= room else None
+    ids = {
+        index: passage_ids(encoder, passages[index], index, len(passages), options, text)
+        for index, text in texts.items()
+    }
+    context = encoder.context(ids)
+    if len(context) > room:
+        return None
+    score, rank = best_place([passages[index] for index in texts])
+    return Row(context, tuple(texts), score, rank, is_extract=True)
 
 
 def takes_two(question: str, passages: Sequence[Passage], best: int) -> bool:

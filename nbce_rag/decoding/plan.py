@@ -7,7 +7,7 @@ them (`joint_row`), or a part of one that is longer than the window.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,7 +20,7 @@ from ..passages import Passage
 from ..prompts.encoder import PromptEncoder, Suffix
 from .turn import thought_room
 
-__all__ = ["Row", "RowPlan", "filled_scores", "passage_ids", "plan_rows", "row_of_extracts", "shared_row"]
+__all__ = ["Row", "RowPlan", "best_place", "filled_scores", "passage_ids", "plan_rows", "shared_row"]
 
 _RANK_STEP = 0.1
 
@@ -291,19 +291,6 @@ def shared_row(
     return _shared_row(encoder, passages, ids, members, room)
 
 
-def row_of_extracts(
-    encoder: PromptEncoder, passages: Sequence[Passage], texts: Mapping[int, str], options: Options
-) -> Row:
-    """One row that reads these sentences of some passages, by number, beside the passages' own rows."""
-    ids = {
-        index: passage_ids(encoder, passages[index], index, len(passages), options, text)
-        for index, text in texts.items()
-    }
-    members = tuple(sorted(texts))
-    score, rank = _best_place([passages[member] for member in members])
-    return Row(encoder.context(ids), members, score, rank, is_extract=True)
-
-
 def _shared_row(
     encoder: PromptEncoder,
     passages: Sequence[Passage],
@@ -317,11 +304,11 @@ def _shared_row(
             f"{len(members)} passages take {taken} tokens together and a row has room for {room}. Use "
             "fewer passages per row; with passages_per_row=1 each only has to fit by itself."
         )
-    score, rank = _best_place([passages[member] for member in members])
+    score, rank = best_place([passages[member] for member in members])
     return Row(encoder.context({member: ids[member] for member in members}), tuple(members), score, rank)
 
 
-def _best_place(passages: Sequence[Passage]) -> tuple[float | None, int | None]:
+def best_place(passages: Sequence[Passage]) -> tuple[float | None, int | None]:
     """Of passages that share a row, the best score and the best rank, each None where it is of one."""
     scores = [passage.score for passage in passages if passage.score is not None]
     ranks = [passage.rank for passage in passages if passage.rank is not None]
