@@ -125,6 +125,7 @@ class Known:
     refusal: list[float] | None = None
     evidence: list[float] | None = None  # for the token before the first step
     joint: list[float] | None = None  # 1 for the row that reads all passages, if there is one
+    extract: list[float] | None = None  # 1 for the row that reads sentences of several
 
 
 REFERENCES: dict[str, type[Reference]] = {}
@@ -243,9 +244,11 @@ class ReferencePosterior(Reference, rule="posterior"):
         epsilon: float,
         cutoff: float,
         opening: float | None,
+        extract: float,
     ) -> None:
         super().__init__(known)
         self.beta, self.gamma, self.tau = beta, gamma, tau
+        self.extract = extract
         self.opening = 1.0 if opening is None else opening
         self.alpha, self.epsilon, self.cutoff = alpha, epsilon, cutoff
 
@@ -256,6 +259,13 @@ class ReferencePosterior(Reference, rule="posterior"):
                 logits[k] += self.known.scores[k] / self.tau
             if self.known.relevance is not None:
                 logits[k] += self.alpha * self.known.relevance[k]
+        extracts = self.known.extract or [0.0] * n
+        if self.extract and 0 < sum(extracts) < n:
+            for kind, share in ((1.0, self.extract), (0.0, 1 - self.extract)):
+                some = [k for k in range(n) if extracts[k] == kind]
+                for k, log_share in zip(some, normalise([logits[k] for k in some]), strict=True):
+                    logits[k] = log_share + math.log(share)
+        for k in range(n):
             if self.known.refusal is not None:
                 logits[k] += math.log(max(1e-6, 1 - self.known.refusal[k]))
         return [math.exp(x) for x in normalise(logits)]

@@ -75,7 +75,7 @@ class Case:
             values = [getattr(known, name) for known in self.known]
             return None if values[0] is None else torch.tensor(values, dtype=dtype)
 
-        names = ("scores", "relevance", "refusal", "evidence", "joint")
+        names = ("scores", "relevance", "refusal", "evidence", "joint", "extract")
         return FusionState(**{name: side(name) for name in names})  # type: ignore[arg-type]
 
     def only(self, g: int) -> Case:
@@ -142,7 +142,7 @@ def cases(
     if equal_rows and draw(st.booleans()):
         logits[:, :, draw(st.integers(0, n))] = logits[:, :, draw(st.integers(0, n))]
     # None, or one kind of knowledge about all passages of all questions
-    has = [draw(st.booleans()) if sides else False for _ in range(5)]
+    has = [draw(st.booleans()) if sides else False for _ in range(6)]
     known = [
         ref.Known(
             scores=rng.uniform(-1, 1, n).tolist() if has[0] else None,
@@ -150,6 +150,7 @@ def cases(
             refusal=rng.choice([0.0, 1.0, 0.3, 0.999], n).tolist() if has[2] else None,
             evidence=rng.dirichlet(np.ones(n)).tolist() if has[3] else None,
             joint=ref.one_hot(int(rng.integers(n)), n) if has[4] and n > 1 else None,
+            extract=ref.one_hot(int(rng.integers(n)), n) if has[5] and n > 1 else None,
         )
         for _ in range(groups)
     ]
@@ -202,6 +203,7 @@ ALL_RULES: list[FusionRule] = [
     Posterior(beta=-0.5, epsilon=1.0, cutoff=1.0),
     Posterior(cutoff=0.0),
     Posterior(opening=0.0),
+    Posterior(extract=0.5),
     Posterior(gamma=3.0, cutoff=0.0, opening=0.5),
 ]
 each_rule = pytest.mark.parametrize("rule", ALL_RULES, ids=repr)
@@ -997,6 +999,7 @@ OUT_OF_RANGE: dict[str, list[float]] = {
     "cutoff": [-0.01, 1.01],
     "opening": [-0.01, 1.01],
     "together": [-1.0],
+    "extract": [-0.1, 1.0],
 }
 
 

@@ -20,7 +20,7 @@ from ..passages import Passage
 from ..prompts.encoder import PromptEncoder, Suffix
 from .turn import thought_room
 
-__all__ = ["Row", "RowPlan", "filled_scores", "passage_ids", "plan_rows", "shared_row"]
+__all__ = ["Row", "RowPlan", "best_place", "filled_scores", "passage_ids", "plan_rows", "shared_row"]
 
 _RANK_STEP = 0.1
 
@@ -36,12 +36,14 @@ class Row:
         members: indexes of the passages in it; empty in row 0.
         score: the best retrieval score among them, or None if one is unknown.
         rank: the best place among them in the retrieval, from 1, or None if one is unknown.
+        is_extract: whether it reads sentences of several passages that have rows besides.
     """
 
     context: tuple[int, ...]
     members: tuple[int, ...]
     score: float | None = None
     rank: int | None = None
+    is_extract: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,14 +84,29 @@ class RowPlan:
 
     def joint(self) -> Tensor | None:
         """[1, n] 1 for the row that reads all passages beside rows that do not; None without one."""
-        whole = [len(row.members) == self.passages for row in self.rows[1:]]
+        whole = [len(row.members) == self.passages and not row.is_extract for row in self.rows[1:]]
         return torch.tensor([whole]).float() if any(whole) and not all(whole) else None
 
-    def share(self, evidence: Sequence[float]) -> tuple[float, ...]:
+    def extract(self) -> Tensor | None:
+        """[1, n] 1 for the row that reads sentences of several passages; None without one."""
+        extract = [row.is_extract for row in self.rows[1:]]
+        return torch.tensor([extract]).float() if any(extract) else None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether some row holds several passages."""
+        return any(len(row.members) > 1 for row in self.rows)
+
+    def share(self, evidence: Sequence[float], holders: Sequence[int] = ()) -> tuple[float, ...]:
         """Evidence over n passage rows into weights over the passages, with the same sum.
 
-        The weight of a row with several passages goes to them in proportion to the weight of the rows
-        that hold one of them alone, and in equal parts where there are none.
+        The weight of a row with several passages goes to those of them that hold what is said, and to all
+        where none does; in proportion to the weight of the rows that hold one of them alone, and in equal
+        parts where there are none.
+
+        Args:
+            evidence: over the passage rows.
+            holders: passages that hold what is said, by number (`nbce_rag.decoding.holders`).
         """
         alone = [0.0] * self.passages
         for row, weight in zip(self.rows[1:], evidence, strict=True):
@@ -98,9 +115,10 @@ class RowPlan:
         shared = list(alone)
         for row, weight in zip(self.rows[1:], evidence, strict=True):
             if len(row.members) > 1:
-                total = sum(alone[m] for m in row.members)
-                for member in row.members:
-                    part = alone[member] / total if total > 0 else 1 / len(row.members)
+                members = [member for member in row.members if member in holders] or row.members
+                total = sum(alone[m] for m in members)
+                for member in members:
+                    part = alone[member] / total if total > 0 else 1 / len(members)
                     shared[member] += weight * part
         return tuple(shared)
 
@@ -286,9 +304,13 @@ def _shared_row(
             f"{len(members)} passages take {taken} tokens together and a row has room for {room}. Use "
             "fewer passages per row; with passages_per_row=1 each only has to fit by itself."
         )
-    scores = [passages[member].score for member in members]
-    ranks = [passages[member].rank for member in members]
-    known, places = [s for s in scores if s is not None], [r for r in ranks if r is not None]
-    score = max(known) if len(known) == len(scores) else None
-    rank = min(places) if len(places) == len(ranks) else None
+    score, rank = best_place([passages[member] for member in members])
     return Row(encoder.context({member: ids[member] for member in members}), tuple(members), score, rank)
+
+
+def best_place(passages: Sequence[Passage]) -> tuple[float | None, int | None]:
+    """Of passages that share a row, the best score and the best rank, each None where it is of one."""
+    scores = [passage.score for passage in passages if passage.score is not None]
+    ranks = [passage.rank for passage in passages if passage.rank is not None]
+    score = max(scores) if len(scores) == len(passages) else None
+    return score, min(ranks) if len(ranks) == len(passages) else None

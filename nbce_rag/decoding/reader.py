@@ -320,6 +320,7 @@ class _Question:
         row = together_row(
             self.encoder,
             self.plan,
+            self.request.question,
             self.request.passages,
             self.request.options,
             self.reading.log_probs,
@@ -385,7 +386,9 @@ class _Question:
         scores = None if scores is None else scores.to(self.engine.model.device)
         joint = self.plan.joint()
         joint = None if joint is None else joint.to(self.engine.model.device)
-        return FusionState(scores=scores, relevance=relevance, refusal=refusal, joint=joint)
+        extract = self.plan.extract()
+        extract = None if extract is None else extract.to(self.engine.model.device)
+        return FusionState(scores, relevance, refusal, joint=joint, extract=extract)
 
 
 def _by_prompt(questions: Sequence[_Question]) -> list[list[_Question]]:

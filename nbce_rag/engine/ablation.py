@@ -34,9 +34,9 @@ def ablate(engine: Engine, answer: Answer) -> Answer:
     """An answer with what becomes of its likelihood without each of its passages.
 
     The rows are the answer's own, those of sentences included: they stay as they are where another passage is
-    left out, and go with their own passage. A row of several passages (`Posterior.together`) is not
-    among them: what it would be without one of these, nobody has read. Parts of a question have rows of their
-    own, so that what a passage is worth to the whole answer is the sum of what it is worth to them.
+    left out, and go with their own passage. A row of several passages (`Posterior.together` and `extract`) is
+    not among them: what it would be without one of these, nobody has read. Parts of a question have rows of
+    their own, so that what a passage is worth to the whole answer is the sum of what it is worth to them.
 
     Args:
         engine: that gave the answer, or one like it.

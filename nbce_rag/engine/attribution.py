@@ -12,6 +12,7 @@ from dataclasses import replace
 from ..answers.answer import Answer
 from ..decoding.detokenizer import TextBuilder
 from ..decoding.forced import Onlooker, read_text
+from ..decoding.holders import holders_of
 from ..decoding.plan import RowPlan
 from ..decoding.reader import Engine, read_prompts
 from ..decoding.spelling import spell
@@ -68,6 +69,7 @@ def attribute(engine: Engine, request: Request, text: str) -> Answer:
         ends=frozenset(),
         started=started,
         prefilled=prefilled,
+        holders=holders_of(encoder, prompted.plan, prompted.passages, request.options),
         steps=[one.step for one in onlooker.steps],
         row_steps=((len(spelling.ids) - 1) * len(prompted.rows), 0),
     )

@@ -13,6 +13,7 @@ from ..decoding.budget import Size, fits
 from ..decoding.detokenizer import TextBuilder
 from ..decoding.drafting import PromptLookup
 from ..decoding.group import Group
+from ..decoding.holders import Holders, holders_of
 from ..decoding.loops import LOOP_TOKENS, is_loop
 from ..decoding.reader import Engine, Prompted
 from ..decoding.support import support_numbers
@@ -42,6 +43,7 @@ class Run:
     started: float
     prefilled: float
     numbers: SupportNumbers | None = None
+    holders: Holders | None = None  # where rows hold several passages
     steps: list[Step] = field(default_factory=list)  # of the answer
     waiting: list[Step] = field(default_factory=list)  # that may turn out to be the answer's
     tokens: list[TokenEvidence] = field(default_factory=list)
@@ -118,6 +120,7 @@ class Run:
             place = self.read
             step, (start, end) = self.steps[place], self.text.span(place)
             self.read += 1
+            holders = () if self.holders is None else self.holders.push(step.token)
             if start == end:
                 continue  # white space around the answer, or beyond a stop string
             # Of several tokens that spell one character the last one completes it.
@@ -129,7 +132,7 @@ class Run:
                     start=start,
                     end=end,
                     logprob=step.log_prob,
-                    weights=self.prompted.plan.share(step.evidence),
+                    weights=self.prompted.plan.share(step.evidence, holders),
                     gain=step.gain,
                     entropies=step.entropies,
                     row_log_probs=self._by_passage(step.row_log_probs),
@@ -254,6 +257,7 @@ def run_of(job: Job, prompted: Prompted, log_probs: Tensor) -> Run:
         )
         if engine.model.can.distributions
         else None,
+        holders=holders_of(engine.encoder_of(request), prompted.plan, prompted.passages, request.options),
     )
 
 

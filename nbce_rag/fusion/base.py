@@ -43,6 +43,7 @@ class FusionState:
         refusal: [G, n] probability that row k answers with the prompt's refusal, or None.
         evidence: [G, n] evidence for the previous token, sums to 1; None at the first step.
         joint: [G, n] 1 for a row that reads all passages beside rows that do not, else 0; None without one.
+        extract: [G, n] likewise for a row that reads sentences of several passages.
         memory: the rule's own tensors, kept from step to step; first dimension G.
     """
 
@@ -51,11 +52,12 @@ class FusionState:
     refusal: Tensor | None = None
     evidence: Tensor | None = None
     joint: Tensor | None = None
+    extract: Tensor | None = None
     memory: dict[str, Tensor] = field(default_factory=dict)
 
     def presence(self) -> tuple[bool, ...]:
-        """Which of scores, relevance, refusal, evidence and joint there are."""
-        parts = (self.scores, self.relevance, self.refusal, self.evidence, self.joint)
+        """Which of scores, relevance, refusal, evidence, joint and extract there are."""
+        parts = (self.scores, self.relevance, self.refusal, self.evidence, self.joint, self.extract)
         return tuple(part is not None for part in parts)
 
     @classmethod
@@ -77,6 +79,7 @@ class FusionState:
             refusal=join(*(state.refusal for state in states)),
             evidence=join(*(state.evidence for state in states)),
             joint=join(*(state.joint for state in states)),
+            extract=join(*(state.extract for state in states)),
             memory={name: torch.cat([state.memory[name] for state in states]) for name in names},
         )
 
@@ -97,6 +100,7 @@ class FusionState:
             refusal=part(self.refusal),
             evidence=None if evidence is None else evidence / evidence.sum(-1, keepdim=True),
             joint=part(self.joint),
+            extract=part(self.extract),
             memory={name: rest for name, values in self.memory.items() if (rest := part(values)) is not None},
         )
 
@@ -115,6 +119,7 @@ class FusionState:
                 refusal=part(self.refusal, i),
                 evidence=part(self.evidence, i),
                 joint=part(self.joint, i),
+                extract=part(self.extract, i),
                 memory={name: values[i : i + 1] for name, values in self.memory.items()},
             )
             for i in range(questions)

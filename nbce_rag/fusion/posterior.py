@@ -51,6 +51,9 @@ class Posterior(FusionRule):
         focus: share of the prior whose passages are read by sentences too, in [0, 1].
         together: how many of the best passages one further row reads together, as one prompt would; 0 and 1
             are none, None is 4 where a long answer is asked for (`for_long`), and 0 elsewhere.
+        extract: share of the prior of one further row, which reads the sentences nearest the question of all
+            passages together where the question takes two of them (`nbce_rag.decoding.extract`), in [0,
+            0.95]; 0 reads none, and neither does a rule with `together`.
     """
 
     beta: float = number(0.25, CONTRAST, grid=(0.0, 0.1, 0.25, 0.5, 1.0))
@@ -62,6 +65,7 @@ class Posterior(FusionRule):
     focus: float = number(0.5, FOCUS, grid=(0.0, 0.3, 0.5, 0.8))
     opening: float | None = number(None, SHARE, grid=(0.0, 0.5, 1.0))
     together: float | None = number(None, Range(0, note="0 for none"), grid=(0, 2, 4, 8))
+    extract: float = number(0.0, Range(0, 0.95, note="0 for none"), grid=(0.0, 0.2, 0.5, 0.8))
 
     name = "posterior"
     uses_refusal = True
@@ -82,7 +86,7 @@ class Posterior(FusionRule):
         )
 
     def apart(self) -> Posterior:
-        return replace(self, together=0)
+        return replace(self, together=0, extract=0.0)
 
     def log_prior(self, state: FusionState, like: Tensor) -> Tensor:
         """log pi, shape and dtype of `like` [G, n]."""
@@ -93,6 +97,8 @@ class Posterior(FusionRule):
             logits = logits + state.scores / self.tau
         if state.relevance is not None:
             logits = logits + self.alpha * state.relevance
+        if self.extract and state.extract is not None:
+            logits = _shared(logits, state.extract > 0, self.extract)
         if state.refusal is not None:
             # The floor keeps a finite prior when every row is sure to refuse.
             logits = logits + torch.log1p(-state.refusal.clamp(0.0, 1.0 - 1e-6))
@@ -182,6 +188,15 @@ class Posterior(FusionRule):
         g, v = (peak >= floor).nonzero(as_tuple=True)
         log_p = joint[g, :, v].logsumexp(-1)
         return g, v, log_p, torch.full_like(peak[:, 0], NEG_INF).scatter_reduce(0, g, log_p, "amax")
+
+
+def _shared(logits: Tensor, some: Tensor, share: float) -> Tensor:
+    """Logits [G, n] with which some of the rows, [G, n], have a share of the prior in all."""
+    inside = logits.masked_fill(~some, NEG_INF).logsumexp(-1, keepdim=True)
+    outside = logits.masked_fill(some, NEG_INF).logsumexp(-1, keepdim=True)
+    has_both = some.any(-1, keepdim=True) & ~some.all(-1, keepdim=True)
+    shifted = logits + (outside - inside) + math.log(share / (1 - share))
+    return logits.where(~(some & has_both), shifted)
 
 
 def _log_add(log_p: Tensor, log_rest: float) -> Tensor:

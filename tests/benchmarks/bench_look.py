@@ -1,25 +1,34 @@
 """What a second look finds: questions with all gold passages among those found, without and with `look=True`.
 
     python tests/benchmarks/bench_look.py QUESTIONS PASSAGES [-k 8] [--mode hybrid] [--index DIR]
+    python tests/benchmarks/bench_look.py QUESTIONS PASSAGES --answers 100 [--log FILE]
 
 Questions are jsonl(.gz) with `question` and `gold_ids`; those with `"answerable": false` are passed over. No
 language model is loaded. One line for each number of gold passages: the share of questions that have all of
 them, recall, the paired difference with its 95% bootstrap interval, and milliseconds a search.
+
+With `--answers` the packaged model is asked instead, over what is found without and with the look: so many of
+those questions whose passages differ, in the order of `nbce-rag eval`. One line: answers found, the paired
+difference, questions won and lost. `--log` keeps the answers, and goes on where it ended.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import cast
 
 import numpy as np
 
-from nbce_rag import Passage, PassageIndex
+from nbce_rag import NBCE, Passage, PassageIndex
+from nbce_rag.evaluation.data.dataset import load_dataset
 from nbce_rag.evaluation.data.records import Record, read_records
+from nbce_rag.evaluation.metrics import score_row
 from nbce_rag.index.search import SearchMode
 
 
@@ -30,6 +39,8 @@ def main() -> None:
     parser.add_argument("-k", type=int, default=8)
     parser.add_argument("--mode", default="vector")
     parser.add_argument("--index", help="folder of an index to keep or reuse")
+    parser.add_argument("--answers", type=int, default=0, help="questions that are asked; 0 asks none")
+    parser.add_argument("--log", help="file of the answers; the same command goes on where it ended")
     arguments = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -39,6 +50,9 @@ def main() -> None:
             Passage(record["text"], id=str(record["id"]), title=record.get("title") or None)
             for record in records(arguments.passages)
         )
+        if arguments.answers:
+            answers(index, arguments)
+            return
         questions = [q for q in records(arguments.questions) if q.get("answerable", True)]
         print(arguments.questions, end=": ")
         measure(index, questions, arguments.k, arguments.mode)
@@ -67,6 +81,44 @@ def measure(index: PassageIndex, questions: Sequence[Record], k: int, mode: Sear
     print(f"k = {k}, {mode}; ms a search without and with a look: {times}")
     for count, pairs in sorted(found.items()):
         line(count, np.array(pairs))
+
+
+def answers(index: PassageIndex, arguments: argparse.Namespace) -> None:
+    """Asks over both searches, and prints what was found."""
+    data = load_dataset(arguments.passages, arguments.questions).sample(seed=0)
+    file = Path(arguments.log or "/dev/null")
+    scores = {}
+    if file.is_file():
+        lines = map(json.loads, file.read_text().splitlines())
+        scores = {line["id"]: line["found"] for line in lines}
+    nbce = NBCE.from_pretrained(dtype="bfloat16", style="short", max_tokens=24)
+    for question in (question for question in data.questions if question.answers):
+        if len(scores) == arguments.answers:
+            break
+        if question.id in scores:
+            continue
+        pair = [
+            index.search(question.text, arguments.k, mode=arguments.mode, look=look) for look in (False, True)
+        ]
+        if len({frozenset(passage.id for passage in passages) for passages in pair}) == 1:
+            continue
+        replies = nbce.batch([nbce.request(question.text, passages) for passages in pair])
+        rows = [
+            {"question": question.text, "answer": reply.text, "answers": list(question.answers)}
+            for reply in replies
+        ]
+        scores[question.id] = [cast(float, score_row(row)["answer_found"]) for row in rows]
+        told = {"id": question.id, "found": scores[question.id], "rows": rows}
+        with file.open("a") as log:
+            log.write(json.dumps(told, ensure_ascii=False) + "\n")
+    found = np.array(list(scores.values()))
+    difference = found[:, 1] - found[:, 0]
+    low, high = interval(difference)
+    print(
+        f"{arguments.questions}: {len(found)} answers, found {found[:, 0].mean():.3f} -> "
+        f"{found[:, 1].mean():.3f} ({difference.mean():+.3f} [{low:+.3f}, {high:+.3f}]); "
+        f"{(difference > 0).sum()} won, {(difference < 0).sum()} lost"
+    )
 
 
 def line(gold: int, shares: np.ndarray) -> None:
