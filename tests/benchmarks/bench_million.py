@@ -163,7 +163,7 @@ def _cell(name: str, value: Any) -> str:
     if not value:
         return ""
     if isinstance(value, dict):
-        return f"{value['ms']:.3g}, recall {value['recall']:.2f}"
+        return f"{_cell(name, value['ms'])}, recall {value['recall']:.2f}"
     number = value / 1e6 if name.endswith("bytes") else value
     return f"{number:,.0f}" if number >= 10 else f"{number:.1f}"
 
