@@ -38,7 +38,8 @@ CHUNK = 50_000  # vectors that are compared at once
 DEPTH = {"query": 1, **{f"filter {name}": one_in for name, one_in in SHARES.items()}}
 """What is asked, and of how many passages a filter keeps one; query q keeps those of rows q mod that."""
 
-SETTINGS = {"shared_buffers": "1GB", "max_wal_size": "8GB", "maintenance_work_mem": "3GB"}
+SETTINGS = {"shared_buffers": "1GB", "max_wal_size": "8GB"}
+GRAPH_BYTES = 1_000  # a vector, beside its numbers; PostgreSQL takes maintenance_work_mem all at once
 ROWS = {
     "build_s": "build, s",
     "graph_s": "and its graph, s",
@@ -162,7 +163,7 @@ def _cell(name: str, value: Any) -> str:
     if not value:
         return ""
     if isinstance(value, dict):
-        return f"{value['ms']:.3g}, recall {value['recall']:.2f}"
+        return f"{_cell(name, value['ms'])}, recall {value['recall']:.2f}"
     number = value / 1e6 if name.endswith("bytes") else value
     return f"{number:,.0f}" if number >= 10 else f"{number:.1f}"
 
@@ -212,7 +213,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         if options.dsn is not None:
             note(make(options.dsn))
         else:
-            with server(Path(name, "server"), SETTINGS) as url:
+            memory = options.passages * (4 * options.dimension + GRAPH_BYTES) // 2**20
+            settings = {**SETTINGS, "maintenance_work_mem": f"{max(64, memory)}MB"}
+            with server(Path(name, "server"), settings) as url:
                 note(make(url))
     print(table(figures))
     return figures
