@@ -23,6 +23,8 @@ from .memory import RowMemory
 
 __all__ = ["read_contexts"]
 
+_ENOUGH = 256  # tokens a pass, from which on a CPU multiplies no faster for more
+_PADDING = 0.05  # of a pass, at most, where it could be spared
 _STATE_BYTES = 1 << 20  # of states a token, at most; a shorter context is read again sooner than it is stored
 
 
@@ -55,7 +57,8 @@ def read_contexts(
         else:
             by_ids[ids] = _on_devices(model.layout, packed)
     reused = set(by_ids)
-    for chunk in _chunks(sorted(unread, key=len), batch_tokens):
+    enough = _ENOUGH if model.device.type == "cpu" else batch_tokens
+    for chunk in _chunks(sorted(unread, key=len), batch_tokens, enough):
         check_deadline()
         for ids, packed in zip(chunk, _prefill(model, chunk), strict=True):
             worth = model.state_bytes <= _STATE_BYTES * len(ids)
@@ -91,14 +94,21 @@ def _prefill(model: LoadedModel, chunk: Sequence[TokenIds]) -> list[Packed]:
     ]
 
 
-def _chunks(contexts: Sequence[TokenIds], batch_tokens: int) -> Iterator[list[TokenIds]]:
-    """Runs of contexts, sorted by length, whose rows times longest stay within the budget."""
+def _chunks(contexts: Sequence[TokenIds], batch_tokens: int, enough: int) -> Iterator[list[TokenIds]]:
+    """Runs of contexts, sorted by length, whose rows times longest stay within the budget.
+
+    A run of `enough` tokens ends before a context that would pad it by more than a little.
+    """
     chunk: list[TokenIds] = []
+    tokens = 0
     for ids in contexts:
-        if chunk and (len(chunk) + 1) * len(ids) > batch_tokens:
+        padded = (len(chunk) + 1) * len(ids)
+        is_wasteful = tokens >= enough and padded > (1 + _PADDING) * (tokens + len(ids))
+        if chunk and (padded > batch_tokens or is_wasteful):
             yield chunk
-            chunk = []
+            chunk, tokens = [], 0
         chunk.append(ids)
+        tokens += len(ids)
     if chunk:
         yield chunk
 
