@@ -15,7 +15,9 @@ enters it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +25,8 @@ from ...kv.context import Packed
 from .layers import Layout, Part
 
 __all__ = ["RowMemory", "Run", "run_of"]
+
+_ALIGNMENT = 64  # bytes, as torch has it
 
 Run = slice | Tensor
 """Some of the rows: a run of them, which can be seen in place, or indexes."""
@@ -81,7 +85,7 @@ class RowMemory:
             shape = [len(self), *like.shape[-tokens - 1 :]]
             shape[tokens] = self.capacity
             # Zeros, not garbage: a masked column still multiplies its value by a weight of zero.
-            tensors[name] = like.new_zeros(shape)
+            tensors[name] = _untouched_zeros(shape, like)
         return tensors[name]
 
     def states(self, layer: int) -> dict[str, Tensor]:
@@ -122,40 +126,58 @@ class RowMemory:
             packed[f"{number}.{name}"] = tensor.clone()
         return packed
 
-    def copied(self, rows: Tensor) -> RowMemory:
+    def copied(self, rows: Tensor, end: int) -> RowMemory:
         """Memory of the given rows [R'] (indexes, in order, repeats allowed), from the first column on that
-        one of them has."""
+        one of them has.
+
+        Args:
+            rows: which.
+            end: the column before which all of them end.
+        """
         first = int(self.begins[rows].min())
         copy = RowMemory((self.begins[rows] - first).tolist(), self.capacity - first, self.layout)
+        run = run_of(rows.tolist())
         for number, name, part in self.layout.parts():
             tensor = self.layers[number].get(name)
-            if tensor is not None:
-                if part.tokens is not None and first:
-                    tensor = tensor.narrow(part.tokens + 1, first, copy.capacity)
+            if tensor is None:
+                continue
+            if part.tokens is None:
                 copy.layers[number][name] = tensor.index_select(0, rows.to(tensor.device))
+                continue
+            dim = part.tokens + 1
+            columns = copy.columns(number, name, tensor, dim)
+            columns.narrow(dim, 0, end - first).copy_(tensor.narrow(dim, first, end - first)[run])
         return copy
 
-    def joined(self, other: RowMemory, shifts: tuple[int, int], capacity: int) -> RowMemory:
+    def joined(
+        self, other: RowMemory, shifts: tuple[int, int], ends: tuple[int, int], capacity: int
+    ) -> RowMemory:
         """Memory of these rows and another's, each moved so many columns to the right, or to the left where
-        no row has any there."""
+        no row has any there.
+
+        Args:
+            other: of the same model.
+            shifts: columns, of these rows and of the others.
+            ends: the columns before which these rows and the others end, as they stand now.
+            capacity: columns allocated.
+        """
         begins = [*(self.begins + shifts[0]).tolist(), *(other.begins + shifts[1]).tolist()]
         joined = RowMemory(begins, capacity, self.layout)
-        in_place = shifts == (0, 0) and capacity == self.capacity == other.capacity
         for number, name, part in self.layout.parts():
             mine, others = self.layers[number].get(name), other.layers[number].get(name)
             if mine is None or others is None:
                 continue
-            if part.tokens is None or in_place:
+            if part.tokens is None:
                 joined.layers[number][name] = torch.cat([mine, others])
                 continue
             dim = part.tokens + 1
             columns = joined.columns(number, name, mine, dim)
-            for tensor, shift, place in (
-                (mine, shifts[0], columns[: len(self)]),
-                (others, shifts[1], columns[len(self) :]),
+            for tensor, shift, end, place in (
+                (mine, shifts[0], ends[0], columns[: len(self)]),
+                (others, shifts[1], ends[1], columns[len(self) :]),
             ):
                 first = max(0, -shift)
-                count = min(tensor.shape[dim] - first, capacity - shift - first)
+                count = end - first
                 place.narrow(dim, shift + first, count).copy_(tensor.narrow(dim, first, count))
         return joined
 
@@ -172,3 +194,17 @@ class RowMemory:
         for tensors, marks in zip(self.layers, self._marks, strict=True):
             for name, tensor in marks.items():
                 tensors[name][rows] = tensor[rows]
+
+
+def _untouched_zeros(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Zeros of a tensor's dtype, on its device.
+
+    On a CPU the system hands out memory of zeros when it is touched. Rows have room for the longest answer,
+    which takes longer to fill than the question takes to read where passages are short.
+    """
+    if like.device.type != "cpu":
+        return like.new_zeros(list(shape))
+    size = prod(shape) * like.element_size()
+    raw = np.zeros(size + _ALIGNMENT, np.uint8)
+    first = -raw.ctypes.data % _ALIGNMENT
+    return torch.from_numpy(raw[first : first + size]).view(like.dtype).view(list(shape))

@@ -62,7 +62,7 @@ def read_suffix(
     positions = tail if weight is not None else torch.cat([before, tail])
     refusal_ids = torch.tensor([*refusal], dtype=torch.long, device=model.device)
     step = max(1, min(batch_tokens // len(ids), LOGITS_BYTES // (4 * model.vocab_size * len(positions))))
-    estimate: QuestionEstimate | None = None
+    estimate = prompt.measure if isinstance(prompt.measure, QuestionEstimate) else None
     next_log_probs, likelihoods, refusals = [], [], []
     parts = list(_passes(starts, step))
     for places in parts:
@@ -98,6 +98,7 @@ def read_suffix(
         in_order(likelihoods, parts) if question is not None else None,
         in_order(refusals, parts) if refusal else None,
         reused,
+        estimate,
     )
 
 
