@@ -243,6 +243,7 @@ class ReferencePosterior(Reference, rule="posterior"):
         alpha: float,
         epsilon: float,
         cutoff: float,
+        least: float,
         opening: float | None,
         extract: float,
     ) -> None:
@@ -250,7 +251,7 @@ class ReferencePosterior(Reference, rule="posterior"):
         self.beta, self.gamma, self.tau = beta, gamma, tau
         self.extract = extract
         self.opening = 1.0 if opening is None else opening
-        self.alpha, self.epsilon, self.cutoff = alpha, epsilon, cutoff
+        self.alpha, self.epsilon, self.cutoff, self.least = alpha, epsilon, cutoff, least
 
     def prior(self, n: int) -> list[float]:
         logits = [0.0] * n
@@ -268,6 +269,13 @@ class ReferencePosterior(Reference, rule="posterior"):
         for k in range(n):
             if self.known.refusal is not None:
                 logits[k] += math.log(max(1e-6, 1 - self.known.refusal[k]))
+        most = max(logits)
+        for k in range(n):
+            share = math.exp(logits[k] - most)
+            if self.least > 0 and logits[k] != most and abs(share - self.least) < CLOSE:
+                raise CloseCall
+            if share < self.least:
+                logits[k] = NEG_INF
         return [math.exp(x) for x in normalise(logits)]
 
     def step(self, passages: Sequence[Row], baseline: Row) -> tuple[list[float], list[float]]:

@@ -205,6 +205,8 @@ ALL_RULES: list[FusionRule] = [
     Posterior(opening=0.0),
     Posterior(extract=0.5),
     Posterior(gamma=3.0, cutoff=0.0, opening=0.5),
+    Posterior(least=0.3),
+    Posterior(least=1.0, epsilon=0.0, cutoff=0.0),
 ]
 each_rule = pytest.mark.parametrize("rule", ALL_RULES, ids=repr)
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from engine_reference import engine_of, read
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from kv_child import PASSAGES as MANY
 from kv_tools import assert_same_tokens, kill_while_writing
 
@@ -21,6 +23,8 @@ from nbce_rag.errors import InputError, NbceWarning
 from nbce_rag.fusion import Posterior
 from nbce_rag.kv.context import nbytes
 from nbce_rag.kv.store import PassageKVStore
+from nbce_rag.models.model import TokenIds
+from nbce_rag.models.transformers import contexts
 from nbce_rag.models.transformers.contexts import read_contexts
 from nbce_rag.models.transformers.memory import RowMemory
 from nbce_rag.passages import Passage
@@ -306,3 +310,31 @@ def test_reading_ahead_ends_when_nothing_can_be_written(
     assert len(done) < 40
     with pytest.raises(InputError, match="No space left on device"):
         make_nbce("llama", kv_store=PassageKVStore(0, tmp_path / "kv")).prefill(["one passage"])
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 60), min_size=1, max_size=30),
+    budget=st.sampled_from([40, 200, 10_000]),
+)
+def test_passes_on_a_cpu_are_padded_by_little(
+    lengths: list[int], budget: int, tiny_loaded: Callable[..., Any]
+) -> None:
+    model = tiny_loaded("llama")
+    unread = [(5 + number % 20, *[7] * (length - 1)) for number, length in enumerate(lengths)]
+    passes: list[list[int]] = []
+    read = contexts._prefill
+
+    def watched(model: Any, chunk: Sequence[TokenIds]) -> Any:
+        passes.append([len(ids) for ids in chunk])
+        return read(model, chunk)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(contexts, "_prefill", watched)
+        packed, _ = read_contexts(model, unread, None, budget)
+    assert packed.keys() == set(unread)
+    assert sum(map(len, passes)) == len(set(unread))
+    for chunk in passes:
+        assert len(chunk) == 1 or len(chunk) * max(chunk) <= budget
+        # What came behind the first tokens of a pass pads it by a twentieth at most.
+        assert len(chunk) * max(chunk) <= 1.05 * sum(chunk) or sum(chunk[:-1]) < 256

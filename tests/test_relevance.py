@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbce_rag import NBCE, Passage
+from nbce_rag import NBCE, Passage, Posterior
 from nbce_rag.models.transformers import likelihood as relevance
 from nbce_rag.models.transformers import suffix as prefill
 from nbce_rag.models.transformers.likelihood import QuestionEstimate, worth_estimating
@@ -78,3 +80,28 @@ def test_the_engine_estimates_what_it_would_have_computed(
     for near, true in zip(nbce.answer("Who runs the ferry?", PASSAGES).passages, exact.passages, strict=True):
         assert near.relevance != true.relevance
         assert near.relevance == pytest.approx(true.relevance, abs=0.2)
+
+
+@pytest.mark.parametrize("rule", [Posterior(focus=1.0), Posterior(focus=0.0, together=2)], ids=repr)
+def test_further_rows_are_measured_as_the_first_ones_were(
+    rule: Posterior, make_nbce: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nbce = make_nbce("gemma3", max_tokens=2, kv_store=False, fusion=rule, conflicts=False)
+    passages = [replace(one, text=f"{one.text} There is a mill too.") for one in PASSAGES]
+    exact = nbce.answer("Who runs the ferry?", passages)
+    monkeypatch.setattr(prefill, "worth_estimating", lambda vocab_size, positions: True)
+    made: list[int] = []
+    make = QuestionEstimate.__init__
+
+    def counted(self: QuestionEstimate, *arguments: Any) -> None:
+        made.append(1)
+        make(self, *arguments)
+
+    monkeypatch.setattr(QuestionEstimate, "__init__", counted)
+    estimated = nbce.answer("Who runs the ferry?", passages)
+    assert len(estimated.usage.row_tokens) > 1 + len(passages)  # there are further rows
+    assert len(made) == 1
+    assert estimated.text == exact.text
+    assert [p.relevance for p in estimated.passages] == pytest.approx(
+        [p.relevance for p in exact.passages], abs=1e-3
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -201,6 +202,30 @@ def test_what_needs_every_row_reads_every_row(
     monkeypatch.setattr(sleepers, "_NIGHT", 0)
     _, steps = answers(5, 1, 6, 20, True, Posterior(epsilon=0.0), Options(), **of_group)
     assert steps[0][1] == 0
+
+
+@pytest.mark.parametrize("sampling", [SAMPLED[0], SAMPLED[3]], ids=str)
+@pytest.mark.parametrize("sleep", [True, False])
+@pytest.mark.parametrize("rule", [Posterior(least=0.01), Posterior(least=1.0, epsilon=0.0)], ids=repr)
+def test_rows_without_weight_are_read_for_the_first_token_alone(
+    rule: Posterior, sleep: bool, sampling: dict[str, Any]
+) -> None:
+    spared = 0
+    for seed in range(3):
+        few, steps = answers(seed, 2, 8, 40, sleep, rule, Options(**sampling))
+        # The entropies of all rows are asked for, so that all are read.
+        whole, every = answers(seed, 2, 8, 40, False, rule, Options(**sampling), entropies=True)
+        assert_same(few, whole)
+        assert [read + slept for read, slept in steps] == [read for read, _ in every]
+        assert [slept for _, slept in every] == [0, 0]
+        spared += sum(slept for _, slept in steps)
+        for mine, other in zip(few, whole, strict=True):
+            for step, full in zip(mine[1:], other[1:], strict=True):
+                for ours, theirs, share in zip(
+                    step.row_log_probs[1:], full.row_log_probs[1:], full.evidence, strict=True
+                ):
+                    assert ours == pytest.approx(theirs, abs=1e-4) or (ours == -math.inf and share < 1e-4)
+    assert spared > 300
 
 
 def test_what_rows_that_sleep_may_say_is_bounded() -> None:

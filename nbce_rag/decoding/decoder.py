@@ -277,7 +277,7 @@ class LockstepDecoder:
         drowsy: list[list[int]] = []
         for index in self.active:
             with self._ending(index):
-                self._groups[index].drop_negligible()
+                self._groups[index].drop_rows()
                 drowsy.append(self._groups[index].drowsy())
         groups = [self._groups[index] for index in self._active]
         if not groups:
@@ -322,7 +322,7 @@ class LockstepDecoder:
             bounded = group.rule.bounded(block[None], weights[None], sleepers.doubt)
             normalised = bounded.fused.log_probs[0].log_softmax(-1)
             token = _sure(group.chooser, normalised, bounded.low[0], bounded.high[0])
-            of_token = torch.full((group.passages,), NEG_INF)
+            of_token = torch.full((len(group.live_rows),), NEG_INF)
             if token is not None:
                 of_token[sleepers.awake] = block[1:, token].float().cpu()
                 if sleepers.holds(of_token):

@@ -53,25 +53,41 @@ class Group:
     leading: int | None = field(default=None, init=False)  # the passage row with the most evidence
     surprise: float = field(default=0.0, init=False)  # nats that the answer's tokens cost
     watches: dict[int, tuple[int, int]] = field(default_factory=dict, init=False)  # until, and how long
+    dropped: int = field(default=0, init=False)  # rows, by `drop_after`
+    _read_until: list[int] = field(default_factory=list, init=False)  # of rows without weight
 
     def __post_init__(self) -> None:
         self.passages = len(self.rows) - 1
         self.live_rows = list(range(self.passages))  # passage rows that are still read
         self.negligible = [0] * self.passages  # for how many tokens in a row
 
-    @property
-    def dropped(self) -> int:
-        """How many passage rows were dropped."""
-        return self.passages - len(self.live_rows)
-
-    def drop_negligible(self) -> None:
-        """Forget rows that have not mattered; the caller drops them from the batch."""
-        stay = [i for i, row in enumerate(self.live_rows) if self.negligible[row] < self.drop_after]
-        if not self.drop_after or len(stay) == len(self.live_rows) or not stay:
+    def drop_rows(self) -> None:
+        """Forget rows that count for nothing, and those that have not mattered; the caller drops them from
+        the batch."""
+        useless = self._weightless()
+        self._read_until += [len(self.answer) - 1] * len(useless)
+        if self.drop_after:
+            late = [i for i, row in enumerate(self.live_rows) if self.negligible[row] >= self.drop_after]
+            if len(useless.union(late)) < len(self.live_rows):
+                self.dropped += len(set(late) - useless)
+                useless |= set(late)
+        if not useless:
             return
+        stay = [i for i in range(len(self.live_rows)) if i not in useless]
         self.rows = (self.rows[0], *(self.rows[i + 1] for i in stay))
         self.live_rows = [self.live_rows[i] for i in stay]
         self.state = self.state.keep(torch.tensor(stay))
+
+    def _weightless(self) -> set[int]:
+        """Places among the live rows of those that the rule weighs by 0 and always will."""
+        evidence = self.state.evidence
+        # Known once, behind the first token. One more row costs a step on a GPU nothing.
+        if len(self.answer) != 1 or evidence is None or evidence.device.type != "cpu" or self.entropies:
+            return set()
+        if self.passages < 2 or not isinstance(self.rule, BoundedRule):
+            return set()
+        _, restart = self.rule.drift(self.state)
+        return set(((evidence[0] == 0) & (restart[0] == 0)).nonzero()[:, 0].tolist())
 
     @property
     def rows_awake(self) -> list[int]:
@@ -90,8 +106,9 @@ class Group:
     def row_steps(self) -> tuple[int, int]:
         """Tokens of the answer that rows were stepped by, and that rows were spared, over all rows."""
         steps = max(len(self.answer) - 1, 0)
-        slept = 0 if self.sleepers is None else sum(steps - read for read in self.sleepers.read.values())
-        return steps * len(self.rows) - slept, slept
+        until = [*self._read_until, *(() if self.sleepers is None else self.sleepers.read.values())]
+        slept = sum(steps - read for read in until)
+        return steps * (len(self.rows) + len(self._read_until)) - slept, slept
 
     def drowsy(self) -> list[int]:
         """Passage rows that are read and may sleep from the next token on."""

@@ -330,7 +330,8 @@ class _Question:
         if row is None:
             return None
         contexts = (self.plan.rows[0].context, row.context)
-        return replace(self.prompt, contexts=contexts), self.plan.with_row(row)
+        prompt = replace(self.prompt, contexts=contexts, measure=self.reading.measure)
+        return prompt, self.plan.with_row(row)
 
     def sentence_prompt(self, longest: int) -> tuple[RowPrompt, RowPlan] | None:
         """The further rows that the request's rule wants to read beside these, and the plan with them.
@@ -345,7 +346,8 @@ class _Question:
             return None
         # Row 0 again, as what likelihoods are measured against.
         contexts = (self.plan.rows[0].context, *(row.context for row in further))
-        return replace(self.prompt, contexts=contexts), self.plan.with_sentences(further)
+        prompt = replace(self.prompt, contexts=contexts, measure=self.reading.measure)
+        return prompt, self.plan.with_sentences(further)
 
     def add(self, plan: RowPlan, reading: Reading, first: int) -> None:
         """Take in further rows, which stand from `first` on without their row 0."""

@@ -22,7 +22,8 @@ __all__ = ["Posterior"]
 class Posterior(FusionRule):
     """A hidden Markov model over passages: which one supports the next token?
 
-    Prior:      log pi = log_softmax_k(s_k / tau + alpha * relevance_k + log(1 - refusal_k)).
+    Prior:      log pi = log_softmax_k(s_k / tau + alpha * relevance_k + log(1 - refusal_k)), and 0 where pi
+                is below least * max pi.
     Predict:    log p = logsumexp_k(log w_k + L_k), w = pi at the first step.
     Contrast:   log p + beta (log p - L_0) over the tokens with p >= cutoff * max p; others -inf. To the
                 first token's score comes gamma (log p - log b), b = sum_k (1 - w_k) p_k / (n - 1): how the
@@ -49,6 +50,8 @@ class Posterior(FusionRule):
         epsilon: probability of moving on to a passage drawn from the prior, in [0, 1].
         cutoff: tokens less probable than cutoff times the best are excluded, in [0, 1].
         focus: share of the prior whose passages are read by sentences too, in [0, 1].
+        least: rows whose prior is less than this share of the largest have none, so that they are read for
+            the first token alone; in [0, 1].
         together: how many of the best passages one further row reads together, as one prompt would; 0 and 1
             are none, None is 4 where a long answer is asked for (`for_long`), and 0 elsewhere.
         extract: share of the prior of one further row, which reads the sentences nearest the question of all
@@ -63,6 +66,7 @@ class Posterior(FusionRule):
     epsilon: float = number(0.05, SHARE, grid=(0.0, 0.02, 0.05, 0.2, 1.0))
     cutoff: float = number(0.05, SHARE, grid=(0.0, 0.05, 0.1, 0.3))
     focus: float = number(0.5, FOCUS, grid=(0.0, 0.3, 0.5, 0.8))
+    least: float = number(0.0, SHARE, grid=(0.0, 0.01, 0.03, 0.1))
     opening: float | None = number(None, SHARE, grid=(0.0, 0.5, 1.0))
     together: float | None = number(None, Range(0, note="0 for none"), grid=(0, 2, 4, 8))
     extract: float = number(0.0, Range(0, 0.95, note="0 for none"), grid=(0.0, 0.2, 0.5, 0.8))
@@ -76,7 +80,8 @@ class Posterior(FusionRule):
 
     def untruncated(self) -> Posterior:
         # Without the cutoff a ratio of two mixtures is mostly noise from their tails.
-        return replace(self, gamma=0.0, cutoff=0.0)
+        # And a text that is given may rest on a passage that is no answer to the question.
+        return replace(self, gamma=0.0, cutoff=0.0, least=0.0)
 
     def for_long(self) -> Posterior:
         return replace(
@@ -109,7 +114,11 @@ class Posterior(FusionRule):
 
         rows, baseline = log_probs[:, 1:], log_probs[:, 0]
         if "log_prior" not in state.memory:
-            state.memory["log_prior"] = self.log_prior(state, rows[..., 0])
+            log_prior = self.log_prior(state, rows[..., 0])
+            if self.least:
+                lowest = log_prior.amax(-1, keepdim=True) + math.log(self.least)
+                log_prior = log_prior.masked_fill(log_prior < lowest, NEG_INF)
+            state.memory["log_prior"] = log_prior
         weights = state.memory["log_prior"].softmax(-1)  # anew where passages were dropped
         if state.evidence is not None:
             weights = (1 - self.epsilon) * state.evidence + self.epsilon * weights

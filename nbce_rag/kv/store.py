@@ -218,8 +218,9 @@ class PassageKVStore:
 
     def of(self, model: ModelIdentity) -> ContextStore:
         """This store as a model sees it: its own contexts, by their token ids."""
-        label = {"fingerprint": model.fingerprint, "model": model.name, "dtype": model.dtype}
-        return _ContextsOfModel(self, model.fingerprint, label, model.staging)
+        fingerprint = model.fingerprint  # which takes some milliseconds
+        label = {"fingerprint": fingerprint, "model": model.name, "dtype": model.dtype}
+        return _ContextsOfModel(self, fingerprint, label, model.staging)
 
     def key(self, fingerprint: str, ids: Sequence[int]) -> str:
         """The key of a context in this store: `context_key` with its salt."""

@@ -53,6 +53,8 @@ class RowPrompt:
         refusal: token ids whose probability behind the suffix is asked for; empty asks for none.
         vocabulary: tokens that a backend may normalise likelihoods over, beside those that it finds likely
             itself; equal wherever likelihoods are to be compared.
+        measure: of a `Reading` of the same suffix behind the same row 0, where there is one: likelihoods are
+            then measured by it, which spares measuring row 0 again.
     """
 
     contexts: tuple[TokenIds, ...]
@@ -60,6 +62,7 @@ class RowPrompt:
     question: range | None = None
     refusal: TokenIds = ()
     vocabulary: frozenset[int] = field(default=frozenset(), repr=False)
+    measure: object = field(default=None, repr=False, compare=False)
 
     @property
     def longest(self) -> int:
@@ -78,12 +81,15 @@ class Reading:
             token that is the very first token of a row has no prediction and is left out in all rows.
         refusal: [R] probability of the refusal, or None.
         reused: tokens of each row that came from the store.
+        measure: what the backend measured the question's likelihood by, for further rows; None where each
+            row is measured by itself.
     """
 
     log_probs: Tensor
     question: Tensor | None
     refusal: Tensor | None
     reused: tuple[int, ...]
+    measure: object = field(default=None, repr=False)
 
     def joined(self, other: Reading) -> Reading:
         """These rows and another reading's passage rows; the row 0 of both is the same."""
@@ -97,6 +103,7 @@ class Reading:
             join(self.question, other.question),
             join(self.refusal, other.refusal),
             (*self.reused, *other.reused[1:]),
+            self.measure,
         )
 
 

@@ -24,6 +24,8 @@ from .staging import on_device
 
 __all__ = ["keep_context", "read_anew", "read_contexts", "stored_contexts"]
 
+_ENOUGH = 256  # tokens a pass, from which on a CPU multiplies no faster for more
+_PADDING = 0.05  # of a pass, at most, where it could be spared
 _STATE_BYTES = 1 << 20  # of states a token, at most; a shorter context is read again sooner than it is stored
 
 
@@ -52,7 +54,8 @@ def read_anew(
 ) -> dict[TokenIds, Packed]:
     """What the layers keep of distinct contexts that no store has; arguments as in `read_contexts`."""
     by_ids: dict[TokenIds, Packed] = {}
-    for chunk in _chunks(sorted(contexts, key=len), batch_tokens):
+    enough = _ENOUGH if model.device.type == "cpu" else batch_tokens
+    for chunk in _chunks(sorted(contexts, key=len), batch_tokens, enough):
         check_deadline()
         for ids, packed in zip(chunk, _prefill(model, chunk), strict=True):
             by_ids[ids] = keep_context(model, ids, packed, store)
@@ -120,14 +123,21 @@ def _prefill(model: LoadedModel, chunk: Sequence[TokenIds]) -> list[Packed]:
     ]
 
 
-def _chunks(contexts: Sequence[TokenIds], batch_tokens: int) -> Iterator[list[TokenIds]]:
-    """Runs of contexts, sorted by length, whose rows times longest stay within the budget."""
+def _chunks(contexts: Sequence[TokenIds], batch_tokens: int, enough: int) -> Iterator[list[TokenIds]]:
+    """Runs of contexts, sorted by length, whose rows times longest stay within the budget.
+
+    A run of `enough` tokens ends before a context that would pad it by more than a little.
+    """
     chunk: list[TokenIds] = []
+    tokens = 0
     for ids in contexts:
-        if chunk and (len(chunk) + 1) * len(ids) > batch_tokens:
+        padded = (len(chunk) + 1) * len(ids)
+        is_wasteful = tokens >= enough and padded > (1 + _PADDING) * (tokens + len(ids))
+        if chunk and (padded > batch_tokens or is_wasteful):
             yield chunk
-            chunk = []
+            chunk, tokens = [], 0
         chunk.append(ids)
+        tokens += len(ids)
     if chunk:
         yield chunk
 

@@ -18,7 +18,9 @@ one go instead of layer by layer.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,6 +30,8 @@ from .layers import Layout, Part
 from .staging import DeviceStaging, on_device
 
 __all__ = ["RowMemory", "Run", "run_of"]
+
+_ALIGNMENT = 64  # bytes, as torch has it
 
 Run = slice | Tensor
 """Some of the rows: a run of them, which can be seen in place, or indexes."""
@@ -93,7 +97,7 @@ class RowMemory:
         if place not in self.blocks:
             kind = self._kinds[place]
             # Zeros, not garbage: a masked column still multiplies its value by a weight of zero.
-            block = like.new_zeros(len(kind.members), len(self), *kind.part.of(self.capacity))
+            block = _untouched_zeros((len(kind.members), len(self), *kind.part.of(self.capacity)), like)
             self._set_block(place, block)
         return self.blocks[place]
 
@@ -168,61 +172,78 @@ class RowMemory:
             flat[name].copy_(parts[name])
         return flat
 
-    def copied(self, rows: Sequence[int]) -> RowMemory:
+    def copied(self, rows: Sequence[int], end: int) -> RowMemory:
         """Memory of the given rows (in order, repeats allowed), from the first column on that one of them
-        has."""
-        chosen = torch.tensor(list(rows))
+        has.
+
+        Args:
+            rows: which.
+            end: the column before which all of them end.
+        """
+        chosen, run = torch.tensor(list(rows)), run_of(rows)
         begins = self.begins[chosen]
         first = int(begins.min())
         copy = RowMemory((begins - first).tolist(), self.capacity - first, self.layout)
         indexes: dict[torch.device, Tensor] = {}
 
-        def copied_rows(tensor: Tensor, dim: int) -> Tensor:
+        def some(tensor: Tensor, dim: int) -> Tensor:
+            if isinstance(run, slice):
+                return tensor.narrow(dim, run.start, run.stop - run.start)
             if tensor.device not in indexes:
                 indexes[tensor.device] = on_device(chosen, tensor.device)
             return tensor.index_select(dim, indexes[tensor.device])
 
         for place, block in self.blocks.items():
-            dim = self._kinds[place].part.tokens
-            assert dim is not None
-            copy._set_block(place, copied_rows(block.narrow(dim + 2, first, copy.capacity), 1))
+            tokens = self._kinds[place].part.tokens
+            assert tokens is not None
+            columns = copy._block(place, block).narrow(tokens + 2, 0, end - first)
+            columns.copy_(some(block.narrow(tokens + 2, first, end - first), 1))
         for number, name, part in self.layout.parts():
             if part.tokens is None and name in self.layers[number]:
-                copy.layers[number][name] = copied_rows(self.layers[number][name], 0)
+                copy.layers[number][name] = some(self.layers[number][name], 0).clone()
         return copy
 
-    def copy_row(self, row: int, other: RowMemory, source: int) -> None:
-        """Copy a row's columns from another memory, the first of them to where the row begins here."""
+    def copy_row(self, row: int, other: RowMemory, source: int, end: int) -> None:
+        """Copy a row's columns from another memory, the first of them to where the row begins here.
+
+        Args:
+            row: here.
+            other, source: the memory, and the row there.
+            end: the column of `other` before which the row ends.
+        """
         begin, its_begin = int(self.begins[row]), int(other.begins[source])
-        count = min(self.capacity - begin, other.capacity - its_begin)
         for place, block in other.blocks.items():
             tokens = self._kinds[place].part.tokens
             assert tokens is not None
-            columns = self._block(place, block)[:, row].narrow(tokens + 1, begin, count)
-            columns.copy_(block[:, source].narrow(tokens + 1, its_begin, count))
+            columns = self._block(place, block)[:, row].narrow(tokens + 1, begin, end - its_begin)
+            columns.copy_(block[:, source].narrow(tokens + 1, its_begin, end - its_begin))
 
-    def joined(self, other: RowMemory, shifts: tuple[int, int], capacity: int) -> RowMemory:
+    def joined(
+        self, other: RowMemory, shifts: tuple[int, int], ends: tuple[int, int], capacity: int
+    ) -> RowMemory:
         """Memory of these rows and another's, each moved so many columns to the right, or to the left where
-        no row has any there."""
+        no row has any there.
+
+        Args:
+            other: of the same model.
+            shifts: columns, of these rows and of the others.
+            ends: the columns before which these rows and the others end, as they stand now.
+            capacity: columns allocated.
+        """
         begins = [*(self.begins + shifts[0]).tolist(), *(other.begins + shifts[1]).tolist()]
         joined = RowMemory(begins, capacity, self.layout)
-        in_place = shifts == (0, 0) and capacity == self.capacity == other.capacity
         for place in self.blocks.keys() & other.blocks.keys():
             mine, others = self.blocks[place], other.blocks[place]
-            if in_place:
-                joined._set_block(place, torch.cat([mine, others], 1))
-                continue
             tokens = self._kinds[place].part.tokens
             assert tokens is not None
             dim = tokens + 2
             columns = joined._block(place, mine)
-            for tensor, shift, target in (
-                (mine, shifts[0], columns[:, : len(self)]),
-                (others, shifts[1], columns[:, len(self) :]),
+            for tensor, shift, end, target in (
+                (mine, shifts[0], ends[0], columns[:, : len(self)]),
+                (others, shifts[1], ends[1], columns[:, len(self) :]),
             ):
                 first = max(0, -shift)
-                count = min(tensor.shape[dim] - first, capacity - shift - first)
-                target.narrow(dim, shift + first, count).copy_(tensor.narrow(dim, first, count))
+                target.narrow(dim, shift + first, end - first).copy_(tensor.narrow(dim, first, end - first))
         for number, name, part in self.layout.parts():
             states = [memory.layers[number].get(name) for memory in (self, other)]
             if part.tokens is None and states[0] is not None and states[1] is not None:
@@ -242,3 +263,17 @@ class RowMemory:
         for tensors, marks in zip(self.layers, self._marks, strict=True):
             for name, tensor in marks.items():
                 tensors[name][rows] = tensor[rows]
+
+
+def _untouched_zeros(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Zeros of a tensor's dtype, on its device.
+
+    On a CPU the system hands out memory of zeros when it is touched. Rows have room for the longest answer,
+    which takes longer to fill than the question takes to read where passages are short.
+    """
+    if like.device.type != "cpu":
+        return like.new_zeros(list(shape))
+    size = prod(shape) * like.element_size()
+    raw = np.zeros(size + _ALIGNMENT, np.uint8)
+    first = -raw.ctypes.data % _ALIGNMENT
+    return torch.from_numpy(raw[first : first + size]).view(like.dtype).view(list(shape))

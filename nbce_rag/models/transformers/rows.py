@@ -121,7 +121,8 @@ class CachedRows:
     def keep(self, rows: Sequence[int]) -> Self:
         """See `nbce_rag.models.model.Rows.keep`."""
         check_rows(rows, len(self))
-        memory = self._with_room(lambda: self.memory.copied(rows))
+        end = max(self._ends[row] for row in rows)
+        memory = self._with_room(lambda: self.memory.copied(rows, end))
         first = self.memory.capacity - memory.capacity
         ends, opened = ([columns[row] - first for row in rows] for columns in (self._ends, self._opened))
         return type(self)(memory, ends, opened, self._forward, self._record)
@@ -141,7 +142,7 @@ class CachedRows:
             return [*(column + shifts[0] for column in mine), *(column + shifts[1] for column in others)]
 
         return type(self)(
-            self._with_room(lambda: self.memory.joined(other.memory, shifts, capacity)),
+            self._with_room(lambda: self.memory.joined(other.memory, shifts, (end, other_end), capacity)),
             moved(self._ends, other._ends),
             moved(self._opened, other._opened),
             self._forward,

@@ -68,7 +68,7 @@ def read_suffix(
     positions = tail if weight is not None else torch.cat([before, tail])
     refusal_ids = on_device(torch.tensor([*refusal], dtype=torch.long), model.device)
     most_rows = LOGITS_BYTES // (4 * model.vocab_size * len(positions))
-    estimate: QuestionEstimate | None = None
+    estimate = prompt.measure if isinstance(prompt.measure, QuestionEstimate) else None
     next_log_probs, likelihoods, refusals = [], [], []
     parts = list(_passes(starts, heads, lambda head: min(batch_tokens // (head + len(ids)), most_rows)))
     for places in parts:
@@ -104,6 +104,7 @@ def read_suffix(
         in_order(likelihoods, parts) if question is not None else None,
         in_order(refusals, parts) if refusal else None,
         reused,
+        estimate,
     )
 
 
