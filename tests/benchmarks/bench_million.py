@@ -153,7 +153,7 @@ def table(figures: dict[str, dict[str, Any]]) -> str:
     """Figures as Markdown, an index a column."""
     lines = [f"| | {' | '.join(figures)} |", "| --- " * (1 + len(figures)) + "|"]
     for name, label in ROWS.items():
-        if any(name in column for column in figures.values()):
+        if any(column.get(name) for column in figures.values()):
             cells = [_cell(name, column.get(name)) for column in figures.values()]
             lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines)
