@@ -47,7 +47,7 @@ llama: $(VENV)/llama.stamp
 # The plugin in a real vLLM, on this processor: its scheduler at random, then servers that answer as the engine
 # in this process does. Some 4 GB of disk, up to 6 GB of memory, and half an hour on two cores.
 vllm: $(VLLM)/stamp $(VENV)/dev.stamp
-	PYTHONPATH=.:tests $(VLLM)/bin/python -m pytest --noconftest --config-file tests/vllm_engine/environment.ini tests/vllm_engine/test_scheduler.py
+	PYTHONPATH=.:tests $(VLLM)/bin/python -m pytest --noconftest --config-file tests/vllm_engine/environment.ini tests/vllm_engine/test_vllm_scheduler.py
 	NBCE_VLLM_COMMAND=$(CURDIR)/$(VLLM)/bin/vllm $(BIN)/python -m pytest -s tests/vllm_engine/test_answers.py
 
 # What only an NVIDIA GPU can show, in under eight minutes; needs a torch that knows the GPU.
