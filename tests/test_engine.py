@@ -552,12 +552,19 @@ def test_batches_are_as_large_as_memory_allows(make_nbce: Make) -> None:
         nbce.batch(requests)
 
 
-def test_a_long_prompt_is_not_batched_with_many_short_ones(make_nbce: Make) -> None:
-    nbce, model = watched(make_nbce(prompt=TEMPLATE, max_tokens=3))
+@pytest.mark.parametrize("pads", [True, False])
+def test_a_long_prompt_is_not_batched_with_many_short_ones(pads: bool, make_nbce: Make) -> None:
+    """Where all rows are as wide as the longest; in bands it costs them nothing."""
+    made = make_nbce(prompt=TEMPLATE, max_tokens=3)
+    if pads:
+        model: Any = made.model
+        layout = dataclasses.replace(model.layout, band_cost=None)
+        made = made.updated(model=dataclasses.replace(model, layout=layout))
+    nbce, watch = watched(made)
     short = [nbce.request(f"Question {n}?", PASSAGES[1:2] * 4) for n in range(8)]
     long = nbce.request(QUESTION, [Passage("Bread and apples. " * 60)])
     answers = nbce.batch([*short, long])
-    assert model.batches == [8, 1]
+    assert watch.batches == ([8, 1] if pads else [9])
     for request, answer in zip([*short, long], answers, strict=True):
         assert_same_answer(answer, nbce.batch([request])[0])
 

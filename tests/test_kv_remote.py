@@ -144,7 +144,8 @@ def test_a_salt_makes_keys_of_ones_own() -> None:
     assert len(keys) == 4
     assert all(len(key) == 64 for key in keys)
     remote = FaultyStore()
-    model: Any = type("Model", (), {"fingerprint": "f", "name": "m", "dtype": "float32"})()
+    parts = {"fingerprint": "f", "name": "m", "dtype": "float32", "staging": None}
+    model: Any = type("Model", (), parts)()
     mine = PassageKVStore(remote=remote, salt="mine")
     mine.of(model).put(ids, context(0))
     mine.close()

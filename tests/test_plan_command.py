@@ -210,8 +210,8 @@ def test_no_model_there(tmp_path: Path) -> None:
     done = run("plan", "--model", str(tmp_path))
     assert done.exit_code == 2
     assert "holds no config.json" in done.stderr
-    done = run("plan", "--backend", "vllm")
+    done = run("plan", "--backend", "vlm")
     assert done.exit_code == 2
-    assert "backend='vllm' is not known" in done.stderr
+    assert "backend='vlm' is not known" in done.stderr
     with pytest.raises(InputError, match="users=0 is out of range"):
         Workload(users=0)

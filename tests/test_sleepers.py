@@ -105,7 +105,7 @@ def assert_same(ours: Sequence[Sequence[Step]], theirs: Sequence[Sequence[Step]]
     for mine, other in zip(ours, theirs, strict=True):
         for a, b in zip(mine, other, strict=True):
             assert a.evidence == pytest.approx(b.evidence, abs=1e-4)
-            assert a.log_prob == pytest.approx(b.log_prob, abs=2e-3)
+            assert a.log_prob == pytest.approx(b.log_prob, abs=5e-3)
             assert a.gain == pytest.approx(b.gain, abs=2e-3)
 
 
