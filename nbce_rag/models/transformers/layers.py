@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 
 import torch
@@ -80,7 +81,7 @@ class LayerKind:
     states: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Layout:
     """What the layers of a model keep of a row, and how the model takes it.
 
@@ -118,6 +119,7 @@ class Layout:
             for name, part in kind.parts.items():
                 yield number, name, part
 
+    @cached_property
     def blocks(self) -> tuple[Block, ...]:
         """The columns of all layers: those of one shape, dtype, device and window together."""
         alike: dict[tuple[Part, int | None], list[tuple[int, str]]] = {}
@@ -126,7 +128,7 @@ class Layout:
                 alike.setdefault((part, self._window(number, name)), []).append((number, name))
         return tuple(Block(part, tuple(members)) for (part, _), members in alike.items())
 
-    @property
+    @cached_property
     def device(self) -> torch.device | None:
         """The one device that all parts are on; None where there are several, or nothing is kept."""
         devices = {part.device for _, _, part in self.parts()}

@@ -68,7 +68,7 @@ class RowMemory:
         self.layout = layout
         self.layers: list[dict[str, Tensor]] = [{} for _ in layout.layers]
         self.blocks: dict[int, Tensor] = {}
-        self._kinds = layout.blocks()
+        self._kinds = layout.blocks
         self._places = {member: place for place, kind in enumerate(self._kinds) for member in kind.members}
         self._begins: dict[torch.device, Tensor] = {}
         self._marks: list[dict[str, Tensor]] = [{} for _ in layout.layers]
