@@ -114,32 +114,12 @@ class BandedMemory(RowMemory):
         band, place = self._band_of[row]
         return band.memory.cut(place, end - band.first, staging)
 
-    def copied(self, rows: Sequence[int], end: int) -> BandedMemory:
-        """See `RowMemory.copied`."""
-        begins = self.begins[list(rows)]
-        first = int(begins.min())
-        copy = BandedMemory((begins - first).tolist(), self.capacity - first, self.layout)
-        for row, source in enumerate(rows):
-            copy._copy_row(row, self, source, end)
-        return copy
-
-    def joined(
-        self, other: RowMemory, shifts: tuple[int, int], ends: tuple[int, int], capacity: int
-    ) -> BandedMemory:
-        """See `RowMemory.joined`."""
+    def copy_rows(self, row: int, other: RowMemory, rows: Sequence[int], end: int) -> None:
+        """See `RowMemory.copy_rows`."""
         assert isinstance(other, BandedMemory)
-        begins = [*(self.begins + shifts[0]).tolist(), *(other.begins + shifts[1]).tolist()]
-        joined = BandedMemory(begins, capacity, self.layout)
-        for row in range(len(self)):
-            joined._copy_row(row, self, row, ends[0])
-        for row in range(len(other)):
-            joined._copy_row(len(self) + row, other, row, ends[1])
-        return joined
-
-    def _copy_row(self, row: int, memory: BandedMemory, source: int, end: int) -> None:
-        """What another memory keeps of a row before a column, beginning where the row begins here."""
-        (mine, place), (band, its_place) = self._band_of[row], memory._band_of[source]
-        mine.memory.copy_row(place, band.memory, its_place, end - band.first)
+        for target, source in enumerate(rows, row):
+            (mine, place), (band, its_place) = self._band_of[target], other._band_of[source]
+            mine.memory.copy_rows(place, band.memory, [its_place], end - band.first)
 
 
 def can_be_banded(layout: Layout) -> bool:

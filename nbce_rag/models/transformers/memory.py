@@ -19,12 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...kv.context import Packed
+from ...kv.context import Packed, kinds
 from ...kv.flat import FlatContext
 from .layers import Layout, Part
 from .staging import DeviceStaging, on_device
@@ -162,7 +163,7 @@ class RowMemory:
         if staging is None:
             names = (f"{number}.{name}" for number, name, _ in self.layout.parts())
             return {name: parts[name].clone() for name in names}
-        what = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in parts.items()}
+        what = kinds(parts)
         flat = FlatContext(staging.memory(what), what)
         for block, columns in stacks.items():
             stack = flat.stack(block)
@@ -172,7 +173,7 @@ class RowMemory:
             flat[name].copy_(parts[name])
         return flat
 
-    def copied(self, rows: Sequence[int], end: int) -> RowMemory:
+    def copied(self, rows: Sequence[int], end: int) -> Self:
         """Memory of the given rows (in order, repeats allowed), from the first column on that one of them
         has.
 
@@ -180,47 +181,13 @@ class RowMemory:
             rows: which.
             end: the column before which all of them end.
         """
-        chosen, run = torch.tensor(list(rows)), run_of(rows)
-        begins = self.begins[chosen]
+        begins = self.begins[list(rows)]
         first = int(begins.min())
-        copy = RowMemory((begins - first).tolist(), self.capacity - first, self.layout)
-        indexes: dict[torch.device, Tensor] = {}
-
-        def some(tensor: Tensor, dim: int) -> Tensor:
-            if isinstance(run, slice):
-                return tensor.narrow(dim, run.start, run.stop - run.start)
-            if tensor.device not in indexes:
-                indexes[tensor.device] = on_device(chosen, tensor.device)
-            return tensor.index_select(dim, indexes[tensor.device])
-
-        for place, block in self.blocks.items():
-            tokens = self._kinds[place].part.tokens
-            assert tokens is not None
-            columns = copy._block(place, block).narrow(tokens + 2, 0, end - first)
-            columns.copy_(some(block.narrow(tokens + 2, first, end - first), 1))
-        for number, name, part in self.layout.parts():
-            if part.tokens is None and name in self.layers[number]:
-                copy.layers[number][name] = some(self.layers[number][name], 0).clone()
+        copy = type(self)((begins - first).tolist(), self.capacity - first, self.layout)
+        copy.copy_rows(0, self, rows, end)
         return copy
 
-    def copy_row(self, row: int, other: RowMemory, source: int, end: int) -> None:
-        """Copy a row's columns from another memory, the first of them to where the row begins here.
-
-        Args:
-            row: here.
-            other, source: the memory, and the row there.
-            end: the column of `other` before which the row ends.
-        """
-        begin, its_begin = int(self.begins[row]), int(other.begins[source])
-        for place, block in other.blocks.items():
-            tokens = self._kinds[place].part.tokens
-            assert tokens is not None
-            columns = self._block(place, block)[:, row].narrow(tokens + 1, begin, end - its_begin)
-            columns.copy_(block[:, source].narrow(tokens + 1, its_begin, end - its_begin))
-
-    def joined(
-        self, other: RowMemory, shifts: tuple[int, int], ends: tuple[int, int], capacity: int
-    ) -> RowMemory:
+    def joined(self, other: RowMemory, shifts: tuple[int, int], ends: tuple[int, int], capacity: int) -> Self:
         """Memory of these rows and another's, each moved so many columns to the right, or to the left where
         no row has any there.
 
@@ -231,24 +198,38 @@ class RowMemory:
             capacity: columns allocated.
         """
         begins = [*(self.begins + shifts[0]).tolist(), *(other.begins + shifts[1]).tolist()]
-        joined = RowMemory(begins, capacity, self.layout)
-        for place in self.blocks.keys() & other.blocks.keys():
-            mine, others = self.blocks[place], other.blocks[place]
+        joined = type(self)(begins, capacity, self.layout)
+        joined.copy_rows(0, self, range(len(self)), ends[0])
+        joined.copy_rows(len(self), other, range(len(other)), ends[1])
+        return joined
+
+    def copy_rows(self, row: int, other: RowMemory, rows: Sequence[int], end: int) -> None:
+        """Copy rows of another memory, whose columns stand here as they stand there among each other.
+
+        Args:
+            row: the first of them here; the others follow.
+            other, rows: the memory, and which of its rows; repeats allowed.
+            end: the column of `other` before which all of them end.
+        """
+        here, run = slice(row, row + len(rows)), run_of(rows)
+        begin, its_begin = int(self.begins[here].min()), int(other.begins[run].min())
+        indexes: dict[torch.device, Tensor] = {}
+
+        def some(tensor: Tensor, dim: int) -> Tensor:
+            if isinstance(run, slice):
+                return tensor.narrow(dim, run.start, len(rows))
+            if tensor.device not in indexes:
+                indexes[tensor.device] = on_device(run, tensor.device)
+            return tensor.index_select(dim, indexes[tensor.device])
+
+        for place, block in other.blocks.items():
             tokens = self._kinds[place].part.tokens
             assert tokens is not None
-            dim = tokens + 2
-            columns = joined._block(place, mine)
-            for tensor, shift, end, target in (
-                (mine, shifts[0], ends[0], columns[:, : len(self)]),
-                (others, shifts[1], ends[1], columns[:, len(self) :]),
-            ):
-                first = max(0, -shift)
-                target.narrow(dim, shift + first, end - first).copy_(tensor.narrow(dim, first, end - first))
+            columns = self._block(place, block)[:, here].narrow(tokens + 2, begin, end - its_begin)
+            columns.copy_(some(block.narrow(tokens + 2, its_begin, end - its_begin), 1))
         for number, name, part in self.layout.parts():
-            states = [memory.layers[number].get(name) for memory in (self, other)]
-            if part.tokens is None and states[0] is not None and states[1] is not None:
-                joined.layers[number][name] = torch.cat([states[0], states[1]])
-        return joined
+            if part.tokens is None and name in other.layers[number]:
+                self.states(number)[name][here] = some(other.layers[number][name], 0)
 
     def mark(self, rows: Run) -> None:
         """Remember the states of rows. Columns need none: what is behind a row's end is written over."""
