@@ -15,6 +15,8 @@ unequal length, since to see whether it could be left out the GPU would have to 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -141,19 +143,10 @@ def _attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    if isinstance(key, BandedColumns) and isinstance(value, BandedColumns):
-        parts = []
-        for (places, first, keys), (_, _, values) in zip(key.parts, value.parts, strict=True):
-            mask = None if attention_mask is None else _of_band(attention_mask, places, first, keys.shape[2])
-            mixed, _ = _attention(module, query[places], keys, values, mask, dropout, scaling, **kwargs)
-            parts.append((places, mixed))
-        if len(parts) == 1 and isinstance(parts[0][0], slice):
-            return parts[0][1], None
-        whole = parts[0][1].new_empty(len(query), *parts[0][1].shape[1:])
-        for places, mixed in parts:
-            whole[places] = mixed
-        return whole, None
-    assert isinstance(key, Tensor)
+    if isinstance(key, BandedColumns):
+        assert isinstance(value, BandedColumns)
+        alone = partial(_attention, module, dropout=dropout, scaling=scaling, **kwargs)
+        return _by_bands(alone, query, key, value, attention_mask), None
     assert isinstance(value, Tensor)
     usual = all(kwargs.get(name) is None for name in ("softcap", "position_bias", "cache", "s_aux"))
     on_cpu = query.device.type == "cpu"
@@ -170,6 +163,26 @@ def _attention(
     mask = None if attention_mask is None else attention_mask[..., : key.shape[2]]
     mixed = (grouped_attention if on_cpu else packed_attention)(query, key, value, mask, scale)
     return mixed.transpose(1, 2).contiguous(), None
+
+
+def _by_bands(
+    attention: Callable[[Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, None]],
+    query: Tensor,
+    key: BandedColumns,
+    value: BandedColumns,
+    attention_mask: Tensor | None,
+) -> Tensor:
+    """What an attention of query, key, value and mask comes to, band by band."""
+    parts = []
+    for (places, first, keys), (_, _, values) in zip(key.parts, value.parts, strict=True):
+        mask = None if attention_mask is None else _of_band(attention_mask, places, first, keys.shape[2])
+        parts.append((places, attention(query[places], keys, values, mask)[0]))
+    if len(parts) == 1 and isinstance(parts[0][0], slice):
+        return parts[0][1]
+    whole = parts[0][1].new_empty(len(query), *parts[0][1].shape[1:])
+    for places, mixed in parts:
+        whole[places] = mixed
+    return whole
 
 
 def _of_band(mask: Tensor, places: Run, first: int, length: int) -> Tensor:
