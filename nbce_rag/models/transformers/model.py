@@ -50,12 +50,14 @@ class TransformersModel(LoadedModel):
     ) -> tuple[CachedRows, list[Reading]]:
         """See `nbce_rag.models.model.Model.open`."""
         most = batch_tokens or self.batch_tokens
-        tokens = max(prompt.longest for prompt in prompts) + room
-        # Rows are copied where some join or leave.
-        needed = 2 * self.cost(sum(len(prompt.contexts) for prompt in prompts), tokens)
-        needed += sum(self.context_bytes(len(ids)) for prompt in prompts for ids in prompt.contexts)
-        needed += most * self.activation_bytes
-        return with_room(self.layout.device, needed, lambda: open_rows(self, prompts, room, store, most))
+
+        def needed() -> int:
+            contexts = [ids for prompt in prompts for ids in prompt.contexts]
+            tokens = max(prompt.longest for prompt in prompts) + room
+            # Rows are copied where some join or leave.
+            return 2 * self.cost(len(contexts), tokens) + self._reading_cost(contexts, most)
+
+        return with_room(self.layout.device, lambda: open_rows(self, prompts, room, store, most), needed)
 
     def read(
         self, contexts: Iterable[TokenIds], store: ContextStore, batch_tokens: int | None = None
@@ -65,8 +67,12 @@ class TransformersModel(LoadedModel):
         unread = [ids for ids in contexts if ids and ids not in store]
         for first in range(0, len(unread), _AT_ONCE):  # what was read is let go of before more is
             some = unread[first : first + _AT_ONCE]
-            needed = most * self.activation_bytes + sum(self.context_bytes(len(ids)) for ids in some)
-            with_room(self.layout.device, needed, partial(read_contexts, self, some, store, most))
+            needed = partial(self._reading_cost, some, most)
+            with_room(self.layout.device, partial(read_contexts, self, some, store, most), needed)
+
+    def _reading_cost(self, contexts: Sequence[TokenIds], batch_tokens: int) -> int:
+        """About the bytes that contexts take, and the passes that read them."""
+        return batch_tokens * self.activation_bytes + sum(self.context_bytes(len(ids)) for ids in contexts)
 
 
 def rows_cost(layout: Layout, vocab_size: int, rows: int, tokens: int) -> int:

@@ -91,7 +91,7 @@ class CachedRows:
         return self._forward(row_cache(self.memory, rows, end), ids)
 
     def _with_room(self, work: Callable[[], T]) -> T:
-        return with_room(self.memory.layout.device, 0, work)
+        return with_room(self.memory.layout.device, work)
 
     def _play(self, ids: Tensor, chosen: list[int]) -> Tensor | None:
         """A step of all rows by one token as it was recorded; None where there is no such recording."""

@@ -47,20 +47,23 @@ def on_device(numbers: Tensor, device: torch.device) -> Tensor:
     return numbers.to(device)
 
 
-def with_room(device: torch.device | None, needed: int, work: Callable[[], T]) -> T:
+def with_room(
+    device: torch.device | None, work: Callable[[], T], needed: Callable[[], int] | None = None
+) -> T:
     """What some work on a device comes to, for which stores give up what they hold there if need be.
 
     Args:
         device: where; None where there are several, on which stores hold nothing.
-        needed: about the bytes that it takes, 0 if it is not known; where there are not enough after all, it
-            is done once more.
         work: may be done twice.
+        needed: about the bytes that it takes, asked where that matters; None if it is not known. Where there
+            are not enough after all, the work is done once more.
     """
     if device is None or not has_own_memory(device):
         return work()
-    is_tight = needed > 0 and needed > free_bytes(device)
+    most = 0 if needed is None else needed()
+    is_tight = most > 0 and most > free_bytes(device)
     if is_tight:
-        give_way(device, lambda: needed <= free_bytes(device))
+        give_way(device, lambda: most <= free_bytes(device))
     try:
         with closed(device) if is_tight else nullcontext():
             return work()
