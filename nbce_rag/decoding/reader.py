@@ -384,12 +384,10 @@ class _Question:
             relevance = (reading.question[1:] - reading.question[:1])[None]
         if needs_refusal and reading.refusal is not None:
             refusal = reading.refusal[1:][None]
-        scores = self.plan.scores()
-        scores = None if scores is None else scores.to(self.engine.model.device)
-        joint = self.plan.joint()
-        joint = None if joint is None else joint.to(self.engine.model.device)
-        extract = self.plan.extract()
-        extract = None if extract is None else extract.to(self.engine.model.device)
+        scores, joint, extract = (
+            None if values is None else values.to(self.engine.model.device)
+            for values in (self.plan.scores(), self.plan.joint(), self.plan.extract())
+        )
         return FusionState(scores, relevance, refusal, joint=joint, extract=extract)
 
 
