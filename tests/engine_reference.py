@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from nbce_rag.decoding.holders import Holders
 from nbce_rag.decoding.reader import Engine, Prompted, read_prompts
 from nbce_rag.decoding.turn import TurnSampler
 from nbce_rag.engine import jobs
@@ -156,6 +157,32 @@ def slow_decode(
         if token in nbce.model.eos_ids:
             break
     return out
+
+
+def assert_shared_evidence(
+    nbce: Any,
+    answer: Any,
+    slow: Decoded,
+    question: str,
+    passages: Sequence[Passage],
+    members: Sequence[int],
+) -> None:
+    """Whether an answer is that of slow decoding, where the last row reads several passages: what it says
+    counts for those of them that hold the words."""
+    said = [token.id for token in answer.tokens]
+    [first, *_] = [i for i in range(len(slow.tokens)) if slow.tokens[i : i + len(said)] == said]
+    encoder = nbce._engine.encoder_of(nbce.request(question))
+    holders = Holders([encoder.passage_ids(passage.title, passage.text) for passage in passages])
+    for token, log_prob, evidence in zip(
+        answer.tokens, slow.log_probs[first:], slow.evidence[first:], strict=False
+    ):
+        assert token.logprob == pytest.approx(log_prob, abs=1e-4)
+        own, together = list(evidence[: len(passages)]), evidence[len(passages)]
+        held = holders.push(token.id)
+        heirs = [member for member in members if member in held] or list(members)
+        total = sum(own[member] for member in heirs)
+        weights = [w + together * w / total if member in heirs else w for member, w in enumerate(own)]
+        assert token.weights == pytest.approx(weights, abs=1e-4)
 
 
 def greedy_by_transformers(nbce: Any, ids: Sequence[int], max_tokens: int) -> list[int]:

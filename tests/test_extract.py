@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from engine_reference import BARE, brute_state, prompt_ids, row_prompts, slow_decode
+from engine_reference import (
+    BARE,
+    assert_shared_evidence,
+    brute_state,
+    prompt_ids,
+    row_prompts,
+    slow_decode,
+)
 
 from nbce_rag.decoding.extract import nearest_sentences, takes_two
 from nbce_rag.decoding.holders import Holders
@@ -130,20 +137,7 @@ def test_the_row_is_fused_with_its_share_of_the_prior(family: str, make_nbce: Ma
     state.relevance = None
     state.extract = torch.tensor([[0.0, 0.0, 0.0, 0.0, 1.0]])
     slow = slow_decode(nbce, rows, rule, 8, state)
-    said = [token.id for token in answer.tokens]
-    [first, *_] = [i for i in range(len(slow.tokens)) if slow.tokens[i : i + len(said)] == said]
-    encoder = nbce._engine.encoder_of(nbce.request(QUESTION))
-    holders = Holders([encoder.passage_ids(passage.title, passage.text) for passage in PASSAGES])
-    for token, log_prob, evidence in zip(
-        answer.tokens, slow.log_probs[first:], slow.evidence[first:], strict=False
-    ):
-        assert token.logprob == pytest.approx(log_prob, abs=1e-4)
-        own, together = list(evidence[:4]), evidence[4]
-        held = holders.push(token.id)
-        members = [member for member in (0, 1, 3) if member in held] or [0, 1, 3]
-        total = sum(own[member] for member in members)
-        weights = [w + together * w / total if member in members else w for member, w in enumerate(own)]
-        assert token.weights == pytest.approx(weights, abs=1e-4)
+    assert_shared_evidence(nbce, answer, slow, QUESTION, PASSAGES, (0, 1, 3))
 
 
 def test_plain_questions_and_other_layouts_do_without(make_nbce: Make) -> None:

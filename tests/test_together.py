@@ -11,6 +11,7 @@ from engine_reference import (
     BARE,
     QUESTION,
     assert_same_answer,
+    assert_shared_evidence,
     brute_state,
     prompt_ids,
     row_prompts,
@@ -18,7 +19,6 @@ from engine_reference import (
 )
 from watched_model import watched
 
-from nbce_rag.decoding.holders import Holders
 from nbce_rag.errors import NbceWarning
 from nbce_rag.fusion import Experts, Posterior
 from nbce_rag.passages import Passage
@@ -53,20 +53,7 @@ def test_the_row_is_fused_like_the_others(family: str, make_nbce: Make) -> None:
     state = brute_state(nbce, rows, QUESTION, [*SCORES, 0.6])
     state.relevance = None
     slow = slow_decode(nbce, rows, rule, 8, state)
-    said = [token.id for token in answer.tokens]
-    [first, *_] = [i for i in range(len(slow.tokens)) if slow.tokens[i : i + len(said)] == said]
-    encoder = nbce._engine.encoder_of(nbce.request(QUESTION))
-    holders = Holders([encoder.passage_ids(passage.title, passage.text) for passage in PASSAGES])
-    for token, log_prob, evidence in zip(
-        answer.tokens, slow.log_probs[first:], slow.evidence[first:], strict=False
-    ):
-        assert token.logprob == pytest.approx(log_prob, abs=1e-4)
-        own, both = list(evidence[:4]), evidence[4]
-        held = holders.push(token.id)
-        members = [member for member in (1, 3) if member in held] or [1, 3]
-        total = sum(own[member] for member in members)
-        weights = [w + both * w / total if member in members else w for member, w in enumerate(own)]
-        assert token.weights == pytest.approx(weights, abs=1e-4)
+    assert_shared_evidence(nbce, answer, slow, QUESTION, PASSAGES, (1, 3))
 
 
 def test_long_answers_have_it_and_short_ones_do_not(make_nbce: Make) -> None:
