@@ -13,7 +13,8 @@ from strict_engine import PASSAGES, QUESTION, Folder, assert_same, engine
 from tiny_models import build_model, build_tokenizer
 from transformers import AutoModelForCausalLM
 
-from nbce_rag.models.transformers import loading
+from nbce_rag.models.transformers import check, loading
+from nbce_rag.models.transformers.verdicts import Verdict
 
 pytestmark = pytest.mark.skipif(not is_supported(), reason="this torch cannot make a device out of Python")
 
@@ -76,3 +77,22 @@ def test_contexts_of_a_device_are_not_those_of_the_processor(folder: Folder) -> 
         assert loaded.staging is not None
         assert loaded.staging.device == loaded.device == torch.device("strict", 0)
     assert loading.load_model(folder("llama"), device="cpu", check=False).staging is None
+
+
+def test_bands_are_not_vouched_for_where_there_are_none(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model without a twin is judged where it is; the verdict is read on other devices too."""
+    monkeypatch.setattr(check, "twins", lambda model, layout: iter(()))
+
+    def verdict(device: str) -> Verdict:
+        loaded: Any = loading.load_model(folder("llama"), device=device, dtype="float32", check=False)
+        return check.judge(loaded)
+
+    on_cpu = verdict("cpu")
+    with StrictDevice(float64=False):
+        there = verdict("strict")
+    assert on_cpu.right
+    assert on_cpu.banded
+    assert there.right
+    assert not there.banded

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ...errors import ModelError
-from .attention import attends_grouped, use_grouped_attention
+from .attention import use_grouped_attention
 from .bands import BAND_COST, can_be_banded
 from .comparison import CONTEXTS, row_errors
 from .layers import Layout
@@ -85,8 +85,9 @@ def _ways(model: TransformersModel) -> Iterator[Layout]:
         for first in (0, *_first_positions(model.model)):
             for at_once in (True, False) if model.layout.has_states else (True,):
                 way = replace(model.layout, at_once=at_once, in_step=in_step, first_position=first)
-                if can_be_banded(way) and attends_grouped(model.model):
-                    yield replace(way, band_cost=0)  # so that the two rows are two bands
+                banded = replace(way, band_cost=0)  # so that the two rows are two bands
+                if can_be_banded(way) and replace(model, layout=banded).is_banded:
+                    yield banded
                 yield way
 
 
