@@ -57,6 +57,7 @@ class VllmModel:
 
     dtype = "float32"  # of what comes back; keys and values never do
     device = torch.device("cpu")
+    staging = None  # contexts are vLLM's own
     batch_tokens = 2**31 - 1
 
     def __init__(
