@@ -16,7 +16,7 @@ from .servers import Instance, Servers
 from .transport import SILENCE, Transport, TryAgain
 from .wire import HELLO, VERSION, Hello
 
-__all__ = ["load_model", "seen", "server_urls", "wrap_model"]
+__all__ = ["load_model", "seen", "server_urls"]
 
 _API_KEY = "VLLM_API_KEY"
 _START = (
@@ -108,20 +108,16 @@ def load_model(
     )
 
 
-def wrap_model(model: Any, tokenizer: Any) -> VllmModel:
-    """Raises InputError: a model in this process is not served by vLLM."""
-    raise InputError(
-        f"{model!r} is no URL of a vLLM server; give one such as 'http://localhost:8000', or a list of them."
-    )
-
-
-def server_urls(model: str | Sequence[str] | None) -> list[str]:
+def server_urls(model: Any) -> list[str]:
     """URLs of servers, without what their paths add.
 
     Raises:
-        InputError: one that is none, or one twice.
+        InputError: one that is none, or one twice; or what is neither a text, nor several, nor None.
     """
-    texts = model.split(",") if isinstance(model, str) else list(model or ())
+    if isinstance(model, str):
+        texts = model.split(",")
+    else:
+        texts = list(model) if isinstance(model, Sequence) else [] if model is None else [model]
     urls = []
     for text in texts:
         parts = urlsplit(text.strip()) if isinstance(text, str) else None
