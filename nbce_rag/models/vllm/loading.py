@@ -34,7 +34,7 @@ class Seen:
         name: that it knows the model by.
         root: folder or hub id of the weights.
         window: the most tokens of a row, prompt and answer.
-        hello: what the plugin says, None where there is none.
+        plugin: what the plugin says, None where there is none.
         problem: why it cannot be asked, or "".
     """
 
@@ -42,7 +42,7 @@ class Seen:
     name: str = ""
     root: str = ""
     window: int = 0
-    hello: Hello | None = None
+    plugin: Hello | None = None
     problem: str = ""
 
 
@@ -169,27 +169,28 @@ def _checked(servers: Sequence[Seen]) -> Hello:
     """
     first = servers[0]
     for one in servers:
-        if one.hello is None:
+        if one.plugin is None:
             raise ModelError(
                 f"The vLLM server at {one.url} runs without the plugin of nbce-rag. Install nbce-rag into "
                 f"its environment, and start it so: {_START}."
             )
-        if one.hello.version != VERSION:
+        if one.plugin.version != VERSION:
             raise ModelError(
-                f"The plugin at {one.url} (nbce-rag {one.hello.package}) speaks version {one.hello.version} "
-                f"of the wire, and this nbce-rag {VERSION}; install the same version on both sides."
+                f"The plugin at {one.url} (nbce-rag {one.plugin.package}) speaks version "
+                f"{one.plugin.version} of the wire, and this nbce-rag {VERSION}; install the same version on "
+                "both sides."
             )
         if (one.name, one.root) != (first.name, first.root):
             raise ModelError(
                 f"The servers at {first.url} and {one.url} have different models, {first.name!r} "
                 f"({first.root}) and {one.name!r} ({one.root}); name servers of one model."
             )
-        if one.hello.rules != first.hello.rules or one.hello.grammar != first.hello.grammar:  # type: ignore[union-attr]
+        if one.plugin.rules != first.plugin.rules or one.plugin.grammar != first.plugin.grammar:  # type: ignore[union-attr]
             raise ModelError(
                 f"The plugins at {first.url} and {one.url} differ; install the same version in all of them."
             )
-    assert first.hello is not None
-    return first.hello
+    assert first.plugin is not None
+    return first.plugin
 
 
 def _tokenizer(given: Any, root: str) -> tuple[Any, int, frozenset[int]]:
