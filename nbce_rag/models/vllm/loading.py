@@ -198,7 +198,7 @@ def _tokenizer(given: Any, root: str) -> tuple[Any, int, frozenset[int]]:
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
     from ...files import expand_home
-    from ..transformers.tokenizer import TransformersTokenizer
+    from ..transformers.tokenizer import TransformersTokenizer, end_ids
 
     source = expand_home(given) if isinstance(given, (str, os.PathLike)) else root
     native = given
@@ -210,18 +210,14 @@ def _tokenizer(given: Any, root: str) -> tuple[Any, int, frozenset[int]]:
                 f"There is no tokenizer in {source!r} ({error}); give the folder or hub id of the model's "
                 "with tokenizer=."
             ) from error
-    ends: set[int] = set()
     size = len(native)
-    values = [native.eos_token_id]
+    ends = [native.eos_token_id]
     for kind in (GenerationConfig, AutoConfig):
         try:
             config = kind.from_pretrained(source, trust_remote_code=False)
         except Exception:  # a tokenizer alone will do
             continue
         text = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
-        values.append(getattr(text, "eos_token_id", None))
+        ends.append(getattr(text, "eos_token_id", None))
         size = max(size, int(getattr(text, "vocab_size", None) or 0))
-    for value in values:
-        if value is not None:
-            ends.update([value] if isinstance(value, int) else value)
-    return TransformersTokenizer(native), size, frozenset(map(int, ends))
+    return TransformersTokenizer(native), size, end_ids(ends)
