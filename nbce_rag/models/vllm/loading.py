@@ -98,7 +98,6 @@ def load_model(
     return VllmModel(
         first.name,
         Servers(instances, transport, max_retries),
-        transport,
         hello,
         root=first.root,
         window=min(one.window for one in there),
@@ -132,14 +131,14 @@ def server_urls(model: Any) -> list[str]:
     return urls
 
 
-def seen(model: str | Sequence[str], api_key: str | None = None) -> list[Seen]:
+def seen(model: str | Sequence[str]) -> list[Seen]:
     """What each of some servers says of itself.
 
     Raises:
         InputError: what is no URL.
         MissingDependencyError: httpx is not installed.
     """
-    transport = Transport(api_key or os.environ.get(_API_KEY), SILENCE)
+    transport = Transport(os.environ.get(_API_KEY), SILENCE)
     return Works([_see(transport, url) for url in server_urls(model)]).results()
 
 
