@@ -17,6 +17,8 @@ from vllm_tools import FakeVllm, Fault
 from nbce_rag import NBCE, Answer, Passage, load_model
 from nbce_rag.errors import AnswerTimeoutError, NbceWarning, RemoteError, StreamError
 from nbce_rag.fusion import RULES
+from nbce_rag.models.model import Model
+from nbce_rag.models.vllm import loading
 from nbce_rag.models.vllm.model import VllmModel
 
 
@@ -322,6 +324,12 @@ def test_several_threads_at_once(fake: FakeVllm, plain: Callable[..., NBCE]) -> 
     theirs = plain(sleep=False)
     for number in (0, 5):
         assert_equal(answers[number], theirs.answer(f"Who runs ferry {number}?", PASSAGES))
+
+
+def test_it_is_a_model_as_any_other(fake: FakeVllm) -> None:
+    model: Model = loading.load_model(fake.url)  # mypy sees whether something is missing
+    assert model.staging is None
+    assert model.free() > model.cost(100, 10_000) + model.context_bytes(10_000)
 
 
 def test_a_closed_model_opens_again(fake: FakeVllm) -> None:

@@ -14,13 +14,12 @@ import pytest
 import torch
 from table_model import TableModel, random_table
 from torch import Tensor
+from vllm_tools import group_of_spec
 
 import nbce_rag.vllm_plugin.host as host
 from nbce_rag.decoding.decoder import LockstepDecoder
-from nbce_rag.decoding.group import Group
-from nbce_rag.decoding.sampling import Sampler
 from nbce_rag.errors import InputError, MissingDependencyError
-from nbce_rag.fusion import RULES, FusionState, rule_fields
+from nbce_rag.fusion import RULES, rule_fields
 from nbce_rag.models.model import RowPrompt, Step
 from nbce_rag.models.transformers.tokenizer import TransformersTokenizer
 from nbce_rag.models.vllm.wire import (
@@ -125,24 +124,12 @@ def by_plugin(spec: GroupSpec, tokens: int) -> list[Step]:
     return steps
 
 
-def by_decoder(spec: GroupSpec, tokens: int, tokenizer: Any = None, constraint: Any = None) -> list[Step]:
+def by_decoder(spec: GroupSpec, tokens: int) -> list[Step]:
     """The same by our own loop."""
     model = TableModel(random_table(VOCABULARY), vocab_size=VOCABULARY)
     contexts = tuple(ids[:1] for ids in prompts(spec.rows))
     rows, [reading] = model.open([RowPrompt(contexts=contexts, suffix=(20, 30))], tokens + 1)
-
-    def known(values: Sequence[float] | None) -> Tensor | None:
-        return None if values is None else torch.tensor([values])
-
-    group = Group(
-        tuple(range(spec.rows)),
-        spec.options.rule,
-        Sampler(spec.options, tokenizer, frozenset(spec.eos), constraint),
-        FusionState(scores=known(spec.scores), relevance=known(spec.relevance), refusal=known(spec.refusal)),
-        entropies=spec.entropies,
-        top=spec.top,
-    )
-    decoder = LockstepDecoder(rows, reading.log_probs, [group])
+    decoder = LockstepDecoder(rows, reading.log_probs, [group_of_spec(spec)])
     return [step for _ in range(tokens) for step in decoder.step()]
 
 
@@ -184,14 +171,9 @@ def test_words_are_banned_by_the_spellings_that_came_along() -> None:
     plain = by_plugin(spec_of("mean"), 4)
     first = plain[1].token
     spec = spec_of("mean", bad_words=("no",), spellings={"no": (first,), " no": (first, 7)})
-
-    class Tokenizer:
-        def encode(self, text: str) -> tuple[int, ...]:
-            return spec.spellings[text]
-
     steps = by_plugin(spec, 4)
     assert first not in [step.token for step in steps]
-    assert_same(steps, by_decoder(spec, 4, Tokenizer()))
+    assert_same(steps, by_decoder(spec, 4))
 
 
 def test_a_question_without_passages_has_one_row() -> None:

@@ -187,6 +187,8 @@ def test_tokenizers(fake: FakeVllm, tiny_folder: Callable[..., Path], tiny_token
         ("some/model", {"backend": "vllm"}, "'some/model' is no URL"),
         (None, {"backend": "vllm"}, "at least one URL"),
         (object(), {"backend": "vllm"}, "is no URL"),
+        (Path("some/model"), {"backend": "vllm"}, "Path.*is no URL"),
+        (["http://a", 3], {"backend": "vllm"}, "3 is no URL"),
         ("http://a", {"max_retries": -1}, "max_retries=-1"),
         ("http://a", {"data_parallel": 0}, "data_parallel=0"),
         ("http://a", {"server_timeout": 0}, "server_timeout=0"),

@@ -38,7 +38,7 @@ from nbce_rag.models.vllm.wire import (
     encode_step,
 )
 
-__all__ = ["FakeVllm", "Fault"]
+__all__ = ["FakeVllm", "Fault", "group_of_spec"]
 
 _PLUGIN = Hello("0", "0.32.0", tuple(RULES))
 
@@ -187,14 +187,6 @@ class FakeVllm:
         contexts = tuple(tuple(ids[:-1]) for ids in prompts)
         assert len({ids[-1] for ids in prompts}) == 1
 
-        def part(values: Sequence[float] | None) -> torch.Tensor | None:
-            return None if values is None else torch.tensor([values])
-
-        state = FusionState(
-            part(spec.scores), part(spec.relevance), part(spec.refusal), None, part(spec.joint)
-        )
-        options = spec.options
-        spelled: Any = _Spelled(spec.spellings)
         constraint = None
         if spec.json_schema or spec.regex:
             constraint = Constraint(
@@ -204,13 +196,9 @@ class FakeVllm:
                 vocab_size=self.model.vocab_size,
                 eos_ids=self.model.eos_ids,
             )
-        sampler = Sampler(options, spelled, frozenset(spec.eos), constraint)
-        group = Group(
-            tuple(range(spec.rows)), options.rule, sampler, state, entropies=spec.entropies, top=spec.top
-        )
         with self._model_lock:
             rows, [reading] = self.model.open([RowPrompt(contexts, tuple(prompts[0][-1:]))], most)
-            decoder = LockstepDecoder(rows, reading.log_probs, [group])
+            decoder = LockstepDecoder(rows, reading.log_probs, [group_of_spec(spec, constraint)])
         for _ in range(most):
             with self._model_lock:
                 [step] = decoder.step()
@@ -233,6 +221,29 @@ class FakeVllm:
         logits = torch.full((self.model.vocab_size,), FLOOR)
         logits[token] = CHOSEN
         return _written(logits, logprobs)
+
+
+def group_of_spec(spec: GroupSpec, constraint: Constraint | None = None) -> Group:
+    """What the plugin is told of a group, for our own loop."""
+
+    def part(values: Sequence[float] | None) -> torch.Tensor | None:
+        return None if values is None else torch.tensor([values])
+
+    options = spec.options
+    spelled: Any = _Spelled(spec.spellings)
+    return Group(
+        tuple(range(spec.rows)),
+        options.rule,
+        Sampler(options, spelled, frozenset(spec.eos), constraint),
+        FusionState(
+            scores=part(spec.scores),
+            relevance=part(spec.relevance),
+            refusal=part(spec.refusal),
+            joint=part(spec.joint),
+        ),
+        entropies=spec.entropies,
+        top=spec.top,
+    )
 
 
 class _Spelled:

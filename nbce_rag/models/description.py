@@ -98,17 +98,7 @@ def describe_servers(model: str) -> list[dict[str, Any]]:
         MissingDependencyError: httpx is not installed (extra `[vllm]`).
     """
     backend = import_module(".vllm.loading", __package__)
-    return [
-        {
-            "url": one.url,
-            "name": one.name,
-            "root": one.root,
-            "window": one.window,
-            "plugin": None if one.hello is None else asdict(one.hello),
-            "problem": one.problem,
-        }
-        for one in backend.seen(model)
-    ]
+    return [asdict(one) for one in backend.seen(model)]
 
 
 def describe_model(

@@ -1,7 +1,7 @@
 """Which backend loads a model: by its name, its file, or the object that it is.
 
 A backend is a folder here. Its `loading` module has `load_model` for names and paths, and `wrap_model` for
-objects that its library has loaded; nothing else of it is named outside.
+objects that its library has loaded, which vLLM's has not: it takes URLs. Nothing else of it is named outside.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from importlib import import_module
 from typing import Any
 
@@ -71,7 +71,7 @@ def load_model(
             f"{chosen}.{hint}"
         )
     loaded: Model
-    if chosen == _VLLM and (model is None or _is_named(model)):
+    if chosen == _VLLM:
         loaded = loading.load_model(model, tokenizer=tokenizer, **options)
         return loaded
     if model is None or isinstance(model, (str, os.PathLike)):
@@ -98,9 +98,10 @@ def check_backend(backend: str | None) -> None:
 
 def is_served(model: Any, backend: str | None = None) -> bool:
     """Whether it is a server that reads this model, which then keeps keys and values by itself."""
-    names = _names(model) if _is_named(model) else []
-    are_urls = bool(names) and all(str(name).lstrip().startswith(_URLS) for name in names)
-    return backend == _VLLM or (backend is None and are_urls)
+    if backend is not None:
+        return backend == _VLLM
+    names = model if isinstance(model, (list, tuple)) else [model]
+    return bool(names) and all(isinstance(one, str) and one.lstrip().startswith(_URLS) for one in names)
 
 
 def _fitting_backend(model: Any, options: Collection[str], of_llama_cpp: Collection[str]) -> str:
@@ -115,17 +116,6 @@ def _fitting_backend(model: Any, options: Collection[str], of_llama_cpp: Collect
         return transformers
     # Whoever names one of its options means it, and is told where it is not installed.
     return llama_cpp if options or importlib.util.find_spec("llama_cpp") is not None else transformers
-
-
-def _is_named(model: Any) -> bool:
-    """Whether a model is named, by a text or several, and not an object that is loaded."""
-    return isinstance(model, (str, os.PathLike)) or (
-        isinstance(model, (list, tuple)) and bool(model) and all(isinstance(one, str) for one in model)
-    )
-
-
-def _names(model: Any) -> Sequence[Any]:
-    return model if isinstance(model, (list, tuple)) else [model]
 
 
 def _loading(backend: str) -> Any:

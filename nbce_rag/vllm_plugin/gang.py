@@ -66,9 +66,7 @@ class GangCounts:
     """What happened to groups so far."""
 
     admitted: int = 0
-    ended: int = 0
     torn: int = 0
-    preempted: int = 0
 
 
 class GangMixin(Scheduler):
@@ -148,7 +146,6 @@ class GangMixin(Scheduler):
                 gang.fault = f"{len(gang.members)} of {gang.size} rows after {self.join_seconds:g} s"
             if gang.fault is None:
                 continue
-            self.counts.ended += 1
             self._past[gang.id] = None
             while len(self._past) > _REMEMBERED:
                 self._past.popitem(last=False)
@@ -294,7 +291,6 @@ class GangMixin(Scheduler):
     def _preempt_request(self, request: Any, *args: Any, **kwargs: Any) -> None:
         gang = self._gang_of.get(request.request_id)
         if gang is not None:
-            self.counts.preempted += 1
             gang.is_ready = False
         super()._preempt_request(request, *args, **kwargs)
 

@@ -34,7 +34,7 @@ from .quantised import arrange_weights, missing_package, quantisation, unpacked_
 from .staging import has_own_memory
 from .static_step import is_capturable, record_cuda_graph
 from .thresholds import most_tokens
-from .tokenizer import TransformersTokenizer
+from .tokenizer import TransformersTokenizer, end_ids
 
 __all__ = ["load_model", "refuse_unusable", "window_of", "wrap_model"]
 
@@ -306,14 +306,5 @@ def refuse_unusable(config: Any, name: str, model: Any = None) -> None:
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """The union: chat models often end a turn with a token that the tokenizer does not call its EOS."""
-    generation = getattr(model, "generation_config", None)
-    found: set[int] = set()
-    for value in (
-        getattr(generation, "eos_token_id", None),
-        getattr(model.config.get_text_config(decoder=True), "eos_token_id", None),
-        tokenizer.eos_token_id,
-    ):
-        if value is not None:
-            found.update([value] if isinstance(value, int) else value)
-    return frozenset(int(v) for v in found)
+    configs = (getattr(model, "generation_config", None), model.config.get_text_config(decoder=True))
+    return end_ids([*(getattr(one, "eos_token_id", None) for one in configs), tokenizer.eos_token_id])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from llguidance import LLTokenizer
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["TransformersTokenizer"]
+__all__ = ["TransformersTokenizer", "end_ids"]
 
 # What steers a model looks like a tag. Vocabularies hold tags of HTML too, which steer nothing.
 _CONTROL = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]")
@@ -136,3 +136,15 @@ class TransformersTokenizer:
                 ) from error
             self._index = (state, index)
             return index
+
+
+def end_ids(values: Iterable[int | Iterable[int] | None]) -> frozenset[int]:
+    """Every token that ends an answer, by what several configs call `eos_token_id`: one, some or none each.
+
+    Chat models often end a turn with a token that the tokenizer does not call its EOS.
+    """
+    ends: set[int] = set()
+    for value in values:
+        if value is not None:
+            ends.update([value] if isinstance(value, int) else value)
+    return frozenset(map(int, ends))

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing
+from dataclasses import dataclass
 
 from ...errors import StreamError
 from ...prompts.tokenizer import Tokenizer
@@ -19,6 +20,23 @@ from .servers import Instance, Servers
 __all__ = ["VllmDecoder"]
 
 _PATIENCE = 0.1  # seconds without a token until the caller may look after other things
+
+
+@dataclass(eq=False)
+class _Question:
+    """A question that is answered.
+
+    Attributes:
+        group: what vLLM gets.
+        request: which is under way; None until it is sent.
+        steps: that were drawn.
+        is_over: whether no more of them comes.
+    """
+
+    group: Group
+    request: Future[None] | None = None
+    steps: int = 0
+    is_over: bool = False
 
 
 class VllmDecoder:
@@ -36,12 +54,8 @@ class VllmDecoder:
         self._servers, self._name, self._tokenizer, self._eos_ids = servers, name, tokenizer, eos_ids
         self._changed = threading.Condition()
         self._news: deque[Step | tuple[int, Exception | None]] = deque()  # (question, how it ended)
+        self._questions: dict[int, _Question] = {}
         self._active: dict[int, None] = {}
-        self._waiting: dict[int, Group] = {}  # not sent yet
-        self._sent: dict[int, Future[None]] = {}
-        self._rows: dict[int, int] = {}
-        self._steps: dict[int, int] = {}
-        self._over: set[int] = set()  # of which no more comes
         self._errors: dict[int, Exception] = {}
         self._count = 0
 
@@ -61,10 +75,8 @@ class VllmDecoder:
         ]
         questions = range(self._count, self._count + len(groups))
         self._count = questions.stop
-        self._waiting.update(zip(questions, groups, strict=True))
+        self._questions.update(zip(questions, map(_Question, groups), strict=True))
         self._active.update(dict.fromkeys(questions))
-        for question, group in zip(questions, groups, strict=True):
-            self._rows[question], self._steps[question] = len(group.prompts), 0
         return questions
 
     @property
@@ -80,11 +92,12 @@ class VllmDecoder:
     def step(self) -> list[Step]:
         """What has come since the last time, or after a tenth of a second nothing."""
         self._errors = {}
-        for question, group in self._waiting.items():
-            self._sent[question] = submit(self._answer(question, group))
-        self._waiting.clear()
-        for question in self._over & self._active.keys():  # whoever draws has not seen an end in its tokens
-            self._fail(question, StreamError("vLLM ended an answer before it was whole; ask again."))
+        for number in self.active:
+            question = self._questions[number]
+            if question.request is None:
+                question.request = submit(self._answer(number, question.group))
+            elif question.is_over:  # whoever draws has not seen an end in its tokens
+                self._fail(number, StreamError("vLLM ended an answer before it was whole; ask again."))
         with self._changed:
             if not self._news and self._active:
                 self._changed.wait(_PATIENCE)
@@ -94,12 +107,12 @@ class VllmDecoder:
         for one in news:
             if isinstance(one, Step):
                 if one.question in self._active:
-                    self._steps[one.question] += 1
+                    self._questions[one.question].steps += 1
                     steps.append(one)
             elif one[0] not in self._active:
                 continue
             elif one[1] is None:
-                self._over.add(one[0])
+                self._questions[one[0]].is_over = True
             else:
                 self._fail(one[0], one[1])
         return [step for step in steps if step.question in self._active]
@@ -107,16 +120,14 @@ class VllmDecoder:
     def finish(self, question: int) -> None:
         """No more tokens for this question; vLLM frees its rows."""
         self._active.pop(question, None)
-        self._waiting.pop(question, None)
-        self._over.discard(question)
-        if (future := self._sent.pop(question, None)) is not None:
-            future.cancel()
+        one = self._questions.get(question)
+        if one is not None and one.request is not None:
+            one.request.cancel()
 
     def forget(self, question: int) -> None:
         """Nothing more will be asked about this question."""
         self.finish(question)
-        self._rows.pop(question, None)
-        self._steps.pop(question, None)
+        self._questions.pop(question, None)
 
     def dropped(self, question: int) -> int:
         """None: vLLM reads all rows to the end."""
@@ -124,7 +135,8 @@ class VllmDecoder:
 
     def row_steps(self, question: int) -> tuple[int, int]:
         """Steps of rows behind the first token; none sleeps."""
-        return max(self._steps[question] - 1, 0) * self._rows[question], 0
+        one = self._questions[question]
+        return max(one.steps - 1, 0) * len(one.group.prompts), 0
 
     def _fail(self, question: int, error: Exception) -> None:
         self._errors[question] = error

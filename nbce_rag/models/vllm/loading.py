@@ -16,7 +16,7 @@ from .servers import Instance, Servers
 from .transport import SILENCE, Transport, TryAgain
 from .wire import HELLO, VERSION, Hello
 
-__all__ = ["load_model", "seen", "server_urls", "wrap_model"]
+__all__ = ["load_model", "seen", "server_urls"]
 
 _API_KEY = "VLLM_API_KEY"
 _START = (
@@ -34,7 +34,7 @@ class Seen:
         name: that it knows the model by.
         root: folder or hub id of the weights.
         window: the most tokens of a row, prompt and answer.
-        hello: what the plugin says, None where there is none.
+        plugin: what the plugin says, None where there is none.
         problem: why it cannot be asked, or "".
     """
 
@@ -42,7 +42,7 @@ class Seen:
     name: str = ""
     root: str = ""
     window: int = 0
-    hello: Hello | None = None
+    plugin: Hello | None = None
     problem: str = ""
 
 
@@ -98,7 +98,6 @@ def load_model(
     return VllmModel(
         first.name,
         Servers(instances, transport, max_retries),
-        transport,
         hello,
         root=first.root,
         window=min(one.window for one in there),
@@ -108,20 +107,16 @@ def load_model(
     )
 
 
-def wrap_model(model: Any, tokenizer: Any) -> VllmModel:
-    """Raises InputError: a model in this process is not served by vLLM."""
-    raise InputError(
-        f"{model!r} is no URL of a vLLM server; give one such as 'http://localhost:8000', or a list of them."
-    )
-
-
-def server_urls(model: str | Sequence[str] | None) -> list[str]:
+def server_urls(model: Any) -> list[str]:
     """URLs of servers, without what their paths add.
 
     Raises:
-        InputError: one that is none, or one twice.
+        InputError: one that is none, or one twice; or what is neither a text, nor several, nor None.
     """
-    texts = model.split(",") if isinstance(model, str) else list(model or ())
+    if isinstance(model, str):
+        texts = model.split(",")
+    else:
+        texts = list(model) if isinstance(model, Sequence) else [] if model is None else [model]
     urls = []
     for text in texts:
         parts = urlsplit(text.strip()) if isinstance(text, str) else None
@@ -136,14 +131,14 @@ def server_urls(model: str | Sequence[str] | None) -> list[str]:
     return urls
 
 
-def seen(model: str | Sequence[str], api_key: str | None = None) -> list[Seen]:
+def seen(model: str | Sequence[str]) -> list[Seen]:
     """What each of some servers says of itself.
 
     Raises:
         InputError: what is no URL.
         MissingDependencyError: httpx is not installed.
     """
-    transport = Transport(api_key or os.environ.get(_API_KEY), SILENCE)
+    transport = Transport(os.environ.get(_API_KEY), SILENCE)
     return Works([_see(transport, url) for url in server_urls(model)]).results()
 
 
@@ -173,27 +168,28 @@ def _checked(servers: Sequence[Seen]) -> Hello:
     """
     first = servers[0]
     for one in servers:
-        if one.hello is None:
+        if one.plugin is None:
             raise ModelError(
                 f"The vLLM server at {one.url} runs without the plugin of nbce-rag. Install nbce-rag into "
                 f"its environment, and start it so: {_START}."
             )
-        if one.hello.version != VERSION:
+        if one.plugin.version != VERSION:
             raise ModelError(
-                f"The plugin at {one.url} (nbce-rag {one.hello.package}) speaks version {one.hello.version} "
-                f"of the wire, and this nbce-rag {VERSION}; install the same version on both sides."
+                f"The plugin at {one.url} (nbce-rag {one.plugin.package}) speaks version "
+                f"{one.plugin.version} of the wire, and this nbce-rag {VERSION}; install the same version on "
+                "both sides."
             )
         if (one.name, one.root) != (first.name, first.root):
             raise ModelError(
                 f"The servers at {first.url} and {one.url} have different models, {first.name!r} "
                 f"({first.root}) and {one.name!r} ({one.root}); name servers of one model."
             )
-        if one.hello.rules != first.hello.rules or one.hello.grammar != first.hello.grammar:  # type: ignore[union-attr]
+        if one.plugin.rules != first.plugin.rules or one.plugin.grammar != first.plugin.grammar:  # type: ignore[union-attr]
             raise ModelError(
                 f"The plugins at {first.url} and {one.url} differ; install the same version in all of them."
             )
-    assert first.hello is not None
-    return first.hello
+    assert first.plugin is not None
+    return first.plugin
 
 
 def _tokenizer(given: Any, root: str) -> tuple[Any, int, frozenset[int]]:
@@ -201,7 +197,7 @@ def _tokenizer(given: Any, root: str) -> tuple[Any, int, frozenset[int]]:
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
     from ...files import expand_home
-    from ..transformers.tokenizer import TransformersTokenizer
+    from ..transformers.tokenizer import TransformersTokenizer, end_ids
 
     source = expand_home(given) if isinstance(given, (str, os.PathLike)) else root
     native = given
@@ -213,18 +209,14 @@ def _tokenizer(given: Any, root: str) -> tuple[Any, int, frozenset[int]]:
                 f"There is no tokenizer in {source!r} ({error}); give the folder or hub id of the model's "
                 "with tokenizer=."
             ) from error
-    ends: set[int] = set()
     size = len(native)
-    values = [native.eos_token_id]
+    ends = [native.eos_token_id]
     for kind in (GenerationConfig, AutoConfig):
         try:
             config = kind.from_pretrained(source, trust_remote_code=False)
         except Exception:  # a tokenizer alone will do
             continue
         text = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
-        values.append(getattr(text, "eos_token_id", None))
+        ends.append(getattr(text, "eos_token_id", None))
         size = max(size, int(getattr(text, "vocab_size", None) or 0))
-    for value in values:
-        if value is not None:
-            ends.update([value] if isinstance(value, int) else value)
-    return TransformersTokenizer(native), size, frozenset(map(int, ends))
+    return TransformersTokenizer(native), size, end_ids(ends)

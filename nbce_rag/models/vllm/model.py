@@ -15,7 +15,6 @@ from .loop import Works, submit
 from .reading import read_prompt
 from .rows import VllmRows
 from .servers import Servers
-from .transport import Transport
 from .wire import Hello
 
 __all__ = ["VllmModel", "VllmOpening"]
@@ -46,7 +45,6 @@ class VllmModel:
     Args:
         name: that the servers know it by.
         servers: who have it.
-        transport: to them.
         hello: what their plugin says of itself.
         root: folder or hub id of its weights, as a server names it.
         window: the most tokens of a row.
@@ -57,13 +55,13 @@ class VllmModel:
 
     dtype = "float32"  # of what comes back; keys and values never do
     device = torch.device("cpu")
+    staging = None  # contexts are vLLM's own
     batch_tokens = 2**31 - 1
 
     def __init__(
         self,
         name: str,
         servers: Servers,
-        transport: Transport,
         hello: Hello,
         *,
         root: str,
@@ -74,7 +72,6 @@ class VllmModel:
     ) -> None:
         self.name = name
         self.servers = servers
-        self.hello = hello
         self.window = window
         self.tokenizer = tokenizer
         self.vocab_size = vocab_size
@@ -89,7 +86,6 @@ class VllmModel:
             distributions=False,
             store=False,
         )
-        self._transport = transport
 
     def __repr__(self) -> str:
         urls = dict.fromkeys(instance.url for instance in self.servers.instances)
@@ -151,4 +147,4 @@ class VllmModel:
 
     def close(self) -> None:
         """End all connections; another question opens new ones."""
-        submit(self._transport.close()).result()
+        submit(self.servers.close()).result()

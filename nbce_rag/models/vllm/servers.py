@@ -112,6 +112,10 @@ class Servers:
         """A completion as it is written; errors as in `Transport.get`, at any time."""
         return self._transport.events(f"{instance.url}{_COMPLETIONS}", body, instance.headers)
 
+    async def close(self) -> None:
+        """End all connections."""
+        await self._transport.close()
+
     async def run(self, place: Place, work: Callable[[Instance], Awaitable[_T]]) -> _T:
         """What an instance makes of some work, and where it fails another one, or the same a little later.
 
