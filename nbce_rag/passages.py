@@ -14,7 +14,7 @@ from typing import Any
 from .errors import InputError
 from .values import mended, plain_text, shown
 
-__all__ = ["Passage"]
+__all__ = ["Passage", "whole_text"]
 
 # 80 bits: among a million passages the chance of one accidental clash is below 1e-12.
 _ID_HEX_DIGITS = 20
@@ -116,6 +116,11 @@ class Passage:
         except TypeError:
             pass
         raise InputError(f"Passage {shown(self.id)}: {name} must be int or None, got {shown(value)}.")
+
+
+def whole_text(passage: Passage) -> str:
+    """A passage's title and, below it, its text: all of it in which words are looked for."""
+    return f"{passage.title or ''}\n{passage.text}"
 
 
 def _text(name: str, value: object) -> str:

@@ -289,7 +289,8 @@ def mixed_requests() -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_batch_equals_one_by_one(family: str, make_nbce: Make) -> None:
-    nbce, model = watched(make_nbce(family, prompt=TEMPLATE, kv_store=False))
+    # Passages that answer by themselves would join the batch while it shrinks.
+    nbce, model = watched(make_nbce(family, prompt=TEMPLATE, kv_store=False, conflicts=False))
     alone = [nbce.answer(**request) for request in mixed_requests()]
     assert len({a.text for a in alone}) >= len(alone) - 1
     assert len({a.usage.generated_tokens for a in alone}) > 6
@@ -297,7 +298,7 @@ def test_batch_equals_one_by_one(family: str, make_nbce: Make) -> None:
     together = nbce.batch(mixed_requests())
     kept = model.kept
     assert len(kept) >= 3  # rows were dropped as questions finished
-    assert kept[:3] == sorted(kept[:3], reverse=True)
+    assert kept == sorted(kept, reverse=True)
     for one, other in zip(together, alone, strict=True):
         assert one.question == other.question
         assert_same_answer(one, other)

@@ -15,7 +15,7 @@ from ..documents.prose import is_prose
 from ..documents.splitting import split_sentences
 from ..index.words import query_terms, term_counts, terms_of
 from ..options import Options
-from ..passages import Passage
+from ..passages import Passage, whole_text
 from ..prompts.encoder import PromptEncoder
 from ..prompts.relations import is_nested
 from .plan import Row, best_place, passage_ids
@@ -71,8 +71,8 @@ def takes_two(question: str, passages: Sequence[Passage], best: int) -> bool:
     """
     if not is_nested(question):
         return False
-    lacking = _stems(question) - _stems(_whole(passages[best]))
-    return any(len(lacking & _stems(_whole(passage))) >= _LACKING for passage in passages)
+    lacking = _stems(question) - _stems(whole_text(passages[best]))
+    return any(len(lacking & _stems(whole_text(passage))) >= _LACKING for passage in passages)
 
 
 def nearest_sentences(question: str, passages: Sequence[Passage]) -> dict[int, list[tuple[int, int]]]:
@@ -109,10 +109,6 @@ def nearest_sentences(question: str, passages: Sequence[Passage]) -> dict[int, l
             nearest.setdefault(index, []).append((span[0], span[1]))
             left -= 1
     return {index: sorted(nearest[index]) for index in sorted(nearest)}
-
-
-def _whole(passage: Passage) -> str:
-    return f"{passage.title or ''}\n{passage.text}"
 
 
 def _stems(text: str) -> set[str]:

@@ -8,6 +8,7 @@ from torch import Tensor
 from ..evidence.calibration import SupportNumbers
 from ..evidence.words import fold, words
 from ..fusion import Posterior, Rule
+from ..passages import whole_text
 from .reader import Prompted
 
 __all__ = ["support_numbers"]
@@ -40,7 +41,7 @@ def support_numbers(
     # A score that was filled in for a passage without one is no score of the search.
     scores = [passage.score for passage in prompted.passages if passage.score is not None]
     members = prompted.plan.rows[1 + lead].members
-    read = "\n".join(f"{prompted.passages[m].title or ''}\n{prompted.passages[m].text}" for m in members)
+    read = "\n".join(whole_text(prompted.passages[m]) for m in members)
     asked = _words(question)
     return SupportNumbers(
         question_gain=None if state.relevance is None else float(state.relevance.max()),

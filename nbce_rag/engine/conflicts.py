@@ -20,7 +20,7 @@ from ..errors import AnswerTimeoutError
 from ..evidence.claims import are_alike, grouped_claims, held_share, is_said
 from ..evidence.conflict import Claim, Conflict
 from ..evidence.evidence import TokenEvidence
-from ..passages import Passage
+from ..passages import whole_text
 from ..request import Request
 from .compare import prior_of, requests_alone, says_nothing
 from .jobs import Sink, prepare
@@ -183,7 +183,7 @@ def _conflict(engine: Engine, answer: Answer, alone: Sequence[Answer]) -> Confli
     prior = prior_of(answer.request.options.rule, answer.passages)
     places = _weighty(answer)
     texts = [(place, text) for place, one in zip(places, alone, strict=True) if (text := _claim(engine, one))]
-    read = [_read(passage) for passage in answer.passages]
+    read = [whole_text(passage) for passage in answer.passages]
     claims = [
         Claim(
             text=text,
@@ -247,13 +247,9 @@ def _weighty(answer: Answer) -> list[int]:
     ranked = sorted(range(len(prior)), key=lambda place: -prior[place])
     least = max(_SHARE, _COMPARABLE * prior[ranked[0]])
     places = [place for place in ranked if prior[place] >= least]
-    held = {place: held_share(answer.question, _read(answer.passages[place])) for place in places}
+    held = {place: held_share(answer.question, whole_text(answer.passages[place])) for place in places}
     most = max(held.values(), default=0.0)
     return [place for place in places if most >= _HELD and held[place] >= _ABOUT * most][:_PASSAGES]
-
-
-def _read(passage: Passage) -> str:
-    return f"{passage.title or ''}\n{passage.text}"
 
 
 def _claim(engine: Engine, answer: Answer) -> str:
@@ -267,7 +263,7 @@ def _claim(engine: Engine, answer: Answer) -> str:
     is_gained = answer.grounding * len(tokens) >= _GAIN
     if not is_sure or not is_gained:
         return ""
-    said = is_said(text, answer.question, _read(answer.passages[0]))
+    said = is_said(text, answer.question, whole_text(answer.passages[0]))
     return text.rstrip(" .\u3002") if said else ""
 
 

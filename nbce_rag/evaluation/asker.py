@@ -17,7 +17,7 @@ from ..evidence.identifiers import identifiers, names_in
 from ..evidence.passage_evidence import cited_by_number
 from ..evidence.unsupported import count_cited_words
 from ..models.transformers.rope import why_not
-from ..passages import Passage
+from ..passages import Passage, whole_text
 from ..prompts.template import Style
 from ..request import Request
 from .data.dataset import Dataset
@@ -134,7 +134,7 @@ class Asker:
         question = course.questions[part]
         if question.keys:
             gold = (self._data.passages[id_] for id_ in question.gold_ids)
-            texts = [f"{p.title or ''}\n{p.text}" for p in (*self._contexts[question.id], *gold)]
+            texts = [whole_text(passage) for passage in (*self._contexts[question.id], *gold)]
             names = names_in(texts)
             line["keys"] = [list(group) for group in question.keys]
             # With what the passages say of them, so that the log alone is enough to score again.

@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 
 from ..errors import InputError
-from ..passages import Passage
+from ..passages import Passage, whole_text
 from .agreement import Agreement
 from .evidence import Citation, Support, TokenEvidence
 from .identifiers import names_stand
@@ -84,7 +84,7 @@ class CitationStream:
         self._threshold = threshold
         first_of_id: dict[str, int] = {}
         self._owners = [first_of_id.setdefault(passage.id, place) for place, passage in enumerate(passages)]
-        self._texts = [passage.text and f"{passage.title or ''}\n{passage.text}" for passage in passages]
+        self._texts = [passage.text and whole_text(passage) for passage in passages]
         self._agreement = Agreement(self._texts, [passage.text for passage in passages])
         self._folded: dict[int, FoldedText] = {}
         self._reader = UnitReader()

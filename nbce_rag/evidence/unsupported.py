@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from ..passages import Passage
+from ..passages import Passage, whole_text
 from .content_words import StretchWords, content_words, script_of, skipped_spans
 from .evidence import Citation
 from .passage_words import PassageWords, words_of
@@ -160,17 +160,14 @@ class _Lookup:
     def words(self, place: int) -> PassageWords:
         """The words of a passage's title and text."""
         if place not in self._words:
-            self._words[place] = words_of(self._text(place))
+            self._words[place] = words_of(whole_text(self._passages[place]))
         return self._words[place]
 
     def is_verbatim(self, word: str, place: int) -> bool:
         """Whether a passage's title or text has a word letter by letter, but for case and width."""
         if place not in self._folded:
-            self._folded[place] = FoldedText(self._text(place))
+            self._folded[place] = FoldedText(whole_text(self._passages[place]))
         return self._folded[place].holds(word)
-
-    def _text(self, place: int) -> str:
-        return f"{self._passages[place].title or ''}\n{self._passages[place].text}"
 
     def places(self, citation: Citation) -> list[int]:
         """The passages that a citation names; of those that share an id all, and none if one has no text."""

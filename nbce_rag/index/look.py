@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
-from ..passages import Passage
+from ..passages import Passage, whole_text
 from .words import terms_of
 
 __all__ = ["half", "look_terms", "with_look"]
@@ -45,7 +45,7 @@ def look_terms(question: str, passage: Passage, size: int, count: Callable[[str,
     """
     common = min(max(_COMMON_AT_LEAST, size // _COMMON), _COMMON_AT_MOST)
     asked = dict.fromkeys(_terms(question))
-    there = dict.fromkeys(_terms(f"{passage.title or ''}\n{passage.text}"))
+    there = dict.fromkeys(_terms(whole_text(passage)))
     names: dict[tuple[str, ...], None] = {}
     for span in _spans(passage.text):
         name = tuple(_terms(span))

@@ -31,6 +31,7 @@ from nbce_rag.evaluation.data.questions import Question
 from nbce_rag.evaluation.studies.conflict import contradicts, judge_answer
 from nbce_rag.evaluation.studies.study import Study
 from nbce_rag.evidence.claims import held_share
+from nbce_rag.passages import whole_text
 
 MEASURES = ("any_right", "all_right", "no_wrong", "clean")
 TOKENS = 48
@@ -95,7 +96,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
 
 def may_be_told(question: Question, passages: Sequence[Passage]) -> bool:
     """Whether two passages have enough of the question's words, whatever they weigh."""
-    shares = [held_share(question.text, f"{passage.title or ''}\n{passage.text}") for passage in passages]
+    shares = [held_share(question.text, whole_text(passage)) for passage in passages]
     ordered = sorted(shares, reverse=True)
     return any(
         most >= conflicts._HELD and other >= conflicts._ABOUT * most for most, other in pairwise(ordered)
