@@ -243,7 +243,7 @@ class ReferencePosterior(Reference, rule="posterior"):
         alpha: float,
         epsilon: float,
         cutoff: float,
-        least: float,
+        least: float | None,
         opening: float | None,
         extract: float,
     ) -> None:
@@ -251,7 +251,8 @@ class ReferencePosterior(Reference, rule="posterior"):
         self.beta, self.gamma, self.tau = beta, gamma, tau
         self.extract = extract
         self.opening = 1.0 if opening is None else opening
-        self.alpha, self.epsilon, self.cutoff, self.least = alpha, epsilon, cutoff, least
+        self.alpha, self.epsilon, self.cutoff = alpha, epsilon, cutoff
+        self.least = 0.03 if least is None else least
 
     def prior(self, n: int) -> list[float]:
         logits = [0.0] * n

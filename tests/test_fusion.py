@@ -302,7 +302,7 @@ def test_the_other_passages_count_where_one_is_all_but_certain() -> None:
     scores = [math.log(1e12) / 10, 0.0]
     rows = log_softmax(np.array([[[0.0, 0.0], [0.0, 0.0], [-np.inf, 0.0]]]))
     state = FusionState(scores=torch.tensor([scores], dtype=torch.float64))
-    rule = Posterior(beta=0.0, gamma=1.0, cutoff=0.0)
+    rule = Posterior(beta=0.0, gamma=1.0, cutoff=0.0, least=0.0)
     fused = rule.fuse(torch.tensor(rows), state).log_probs[0]
     log_p = math.log(0.5) - math.log1p(1e-12)
     log_b = math.log(0.5) - math.log(1e12) - math.log1p(1e-12)
@@ -404,7 +404,7 @@ def test_contrast_where_either_side_is_excluded(beta: float) -> None:
 @given(case=cases(max_vocab=20))
 @settings(max_examples=80, deadline=None)
 def test_posterior_that_always_moves_on_is_the_fixed_mixture(case: Case) -> None:
-    rule = Posterior(beta=0.0, gamma=0.0, epsilon=1.0, cutoff=0.0)
+    rule = Posterior(beta=0.0, gamma=0.0, epsilon=1.0, cutoff=0.0, least=0.0)
     prior = rule.log_prior(case.state(), case.tensor()[:, 1:, 0]).exp()
     for t, (fused, _, _) in enumerate(play(rule, case)):
         mixture = (prior[..., None] * case.tensor(t)[:, 1:].exp()).sum(1)
@@ -418,7 +418,7 @@ def test_berag_that_prunes_nothing_is_a_posterior_without_contrasts(case: Case, 
     """... that never moves on and knows of no refusal."""
     for known in case.known:
         known.refusal = None
-    rule = Posterior(beta=0.0, gamma=0.0, alpha=0.0, epsilon=0.0, cutoff=0.0, focus=0.0, tau=tau)
+    rule = Posterior(beta=0.0, gamma=0.0, alpha=0.0, epsilon=0.0, cutoff=0.0, focus=0.0, least=0.0, tau=tau)
     steps = zip(play(Berag(tau, mass=1.0), case), play(rule, case), strict=True)
     for (a, _, e), (b, _, f) in steps:
         assert_close(a.log_probs, b.log_probs)
@@ -885,13 +885,14 @@ def test_untruncated_allows_every_token() -> None:
         whole = rule.untruncated()
         assert type(whole) is kind
         assert (whole.fuse(log_probs, FusionState()).log_probs > NEG_INF).all()
-        cut = {"top_p": 1.0, "cutoff": 0.0} | ({"gamma": 0.0} if kind is Posterior else {})
+        cut = {"top_p": 1.0, "cutoff": 0.0} | ({"gamma": 0.0, "least": 0.0} if kind is Posterior else {})
         changed = {name: cut[name] for name in rule.__dict__ if name in cut}
         assert whole == replace(rule, **changed)  # type: ignore[type-var]
     assert MinEntropy(0.5, 0.2, 0.8, 0.3).untruncated() == MinEntropy(0.5, 0.2, 1.0, 0.3)
     assert Mean(0.5, 0.8).untruncated() == Mean(0.5, 1.0)
     assert Max(0.5, 0.8).untruncated() == Max(0.5, 1.0)
-    assert Posterior(0.5, 1.5, 0.2, 0.4, 0.3, 0.2).untruncated() == Posterior(0.5, 0.0, 0.2, 0.4, 0.3, 0.0)
+    whole = Posterior(0.5, 0.0, 0.2, 0.4, 0.3, 0.0, least=0.0)
+    assert Posterior(0.5, 1.5, 0.2, 0.4, 0.3, 0.2).untruncated() == whole
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -1031,14 +1032,14 @@ def test_numbers_at_the_edge_of_their_range_are_fine() -> None:
 @settings(max_examples=50, deadline=None)
 def test_a_long_answer_opens_without_contrast_and_goes_on_with_it(case: Case) -> None:
     long = Posterior().for_long()
-    assert long == Posterior(opening=0.0, together=4)
+    assert long == Posterior(opening=0.0, least=0.0, together=4)
     log_probs = case.tensor()
-    plain = Posterior(beta=0.0, gamma=0.0)
+    plain = Posterior(beta=0.0, gamma=0.0, least=0.0)
     first, later = case.state(), case.state()
     first.evidence = None
     assert_close(long.fuse(log_probs, first).log_probs, plain.fuse(log_probs, first).log_probs)
     later.evidence = torch.full_like(log_probs[:, 1:, 0], 1 / case.n)
-    assert_close(long.fuse(log_probs, later).log_probs, Posterior().fuse(log_probs, later).log_probs)
+    assert_close(long.fuse(log_probs, later).log_probs, Posterior(least=0.0).fuse(log_probs, later).log_probs)
 
 
 @each_rule
@@ -1048,14 +1049,15 @@ def test_a_number_that_is_given_stays_in_long_answers(rule: FusionRule) -> None:
         name: values_of(rule.for_long())[name] for name, value in numbers.items() if value is not None
     } == {name: value for name, value in numbers.items() if value is not None}
     assert rule.for_long().for_long() == rule.for_long()
-    assert Posterior(opening=0.5, together=0).for_long() == Posterior(opening=0.5, together=0)
-    assert Posterior(opening=0.5).for_long().apart() == Posterior(opening=0.5, together=0)
+    some = Posterior(opening=0.5, least=0.1, together=0)
+    assert some.for_long() == some
+    assert Posterior(opening=0.5, least=0.1).for_long().apart() == some
 
 
 def test_a_label_has_the_numbers_that_are_not_the_usual_ones() -> None:
     assert [kind().label for kind in RULES.values()] == list(RULES)
     assert Posterior(epsilon=0.2, focus=0).label == "posterior(epsilon=0.2,focus=0)"
-    assert Posterior().for_long().label == "posterior(opening=0,together=4)"
+    assert Posterior().for_long().label == "posterior(least=0,opening=0,together=4)"
     assert Mean(beta=0).label == "mean(beta=0)"
 
 

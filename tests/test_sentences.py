@@ -171,7 +171,7 @@ def test_likelihoods_over_a_shortlist_compare(make_nbce: Make) -> None:
 
 def test_refusal_of_a_sentence_counts_in_its_row(make_nbce: Make) -> None:
     nbce = make_nbce(prompt=REFUSING)
-    request = nbce.request(QUESTION, PASSAGES, fusion=Posterior(focus=1.0))
+    request = nbce.request(QUESTION, PASSAGES, fusion=Posterior(focus=1.0, least=0.0))
     _, log_probs, prompted = read(nbce, request)
     rows = row_prompts(nbce, QUESTION, [*PASSAGES, *by_sentences("ferry", "船")])
     wanted = brute_state(nbce, rows, QUESTION)
@@ -212,7 +212,7 @@ def test_questions_of_a_batch_choose_for_themselves(make_nbce: Make) -> None:
         nbce.request(QUESTION, scored, fusion=Posterior(focus=0.0)),
         nbce.request("When?", PASSAGES[2:], fusion=Posterior(focus=1.0)),
         nbce.request(QUESTION, scored, fusion="experts"),
-        nbce.request(QUESTION, scored, fusion=Posterior(focus=1.0)),
+        nbce.request(QUESTION, scored, fusion=Posterior(focus=1.0, least=0.0)),
         nbce.request(QUESTION, scored, fusion=Posterior(beta=0.5)),
         nbce.request(QUESTION, []),
     ]

@@ -141,7 +141,7 @@ def ask_command(
         typer.Option(
             "--plot",
             metavar="FILE",
-            help="Draw the evidence: .png, .svg, .pdf. Extra [plot].",
+            help="Draw the evidence: .png, .svg, .pdf. Extra \\[plot].",
             show_default=False,
         ),
     ] = None,

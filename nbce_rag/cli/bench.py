@@ -47,7 +47,7 @@ def bench_command(
     dtype: DtypeOption = None,
     peers: Annotated[
         bool,
-        typer.Option("--peers", help="Also llama.cpp on the concatenated prompt (extra [llama-cpp])."),
+        typer.Option("--peers", help="Also llama.cpp on the concatenated prompt (extra \\[llama-cpp])."),
     ] = False,
     json_file: Annotated[
         Path | None,

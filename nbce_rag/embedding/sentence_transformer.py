@@ -15,6 +15,7 @@ import numpy as np
 from ..checks import check_count
 from ..errors import InputError, MissingDependencyError, ModelError
 from ..files import expand_home
+from ..openmp import give_back_team
 from .embedder import Vectors, check_vectors
 
 if TYPE_CHECKING:
@@ -163,6 +164,7 @@ class SentenceTransformerEmbedder:
             vectors = encode(
                 texts, prompt_name=prompt_name, batch_size=self.batch_size, show_progress_bar=False
             )
+        give_back_team()
         return check_vectors(vectors, texts, self._name)
 
     def _load(self) -> SentenceTransformer:

@@ -207,7 +207,11 @@ def _dissenting(engine: Engine, answer: Answer) -> bool:
     request = answer.request
     if request is None or not request.options.conflicts or not _can_conflict(engine, answer, request):
         return False
-    places = _weighty(answer)
+    # The words of passages are looked up, which takes milliseconds, only where the tokens leave it open.
+    return _denies(answer, _comparable(answer)) and _denies(answer, _weighty(answer))
+
+
+def _denies(answer: Answer, places: Sequence[int]) -> bool:
     return len(places) > 1 and any(
         max(given, default=-math.inf) >= _LIKELY and min(given) < _DENIED
         for token in answer.tokens
@@ -239,14 +243,19 @@ def _can_conflict(engine: Engine, answer: Answer, request: Request) -> bool:
     )
 
 
-def _weighty(answer: Answer) -> list[int]:
-    """The passages that matter and are about the question, the weightiest first."""
+def _comparable(answer: Answer) -> list[int]:
+    """The passages that matter, the weightiest first."""
     if answer.request is None or not answer.passages:
         return []
     prior = prior_of(answer.request.options.rule, answer.passages)
     ranked = sorted(range(len(prior)), key=lambda place: -prior[place])
     least = max(_SHARE, _COMPARABLE * prior[ranked[0]])
-    places = [place for place in ranked if prior[place] >= least]
+    return [place for place in ranked if prior[place] >= least]
+
+
+def _weighty(answer: Answer) -> list[int]:
+    """Those of them that are about the question."""
+    places = _comparable(answer)
     held = {place: held_share(answer.question, whole_text(answer.passages[place])) for place in places}
     most = max(held.values(), default=0.0)
     return [place for place in places if most >= _HELD and held[place] >= _ABOUT * most][:_PASSAGES]

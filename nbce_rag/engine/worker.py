@@ -23,6 +23,7 @@ from ..decoding.budget import Size, joins
 from ..decoding.reader import ReadBatch, read_in_pieces
 from ..errors import AnswerTimeoutError, StreamError
 from ..models.model import Model
+from ..openmp import give_back_team
 from .batch import Batch
 from .jobs import Job
 from .waiting import WaitingJobs
@@ -123,6 +124,8 @@ class Worker:
         """
         if not jobs:
             return
+        if not self.is_here:
+            give_back_team()  # of a caller that has embedded, or loaded a model, and now waits
         with self._lock:
             for job in jobs:
                 (self._waiting.add_first if first else self._waiting.add)(job)
@@ -328,6 +331,7 @@ def _serve(
         if stop.is_set():
             return
         del worker
+        give_back_team()
 
 
 _workers: weakref.WeakSet[Worker] = weakref.WeakSet()

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Posterior"]
 
+_LEAST = 0.03
+
 
 @dataclass(frozen=True)
 class Posterior(FusionRule):
@@ -51,7 +53,8 @@ class Posterior(FusionRule):
         cutoff: tokens less probable than cutoff times the best are excluded, in [0, 1].
         focus: share of the prior whose passages are read by sentences too, in [0, 1].
         least: rows whose prior is less than this share of the largest have none, so that they are read for
-            the first token alone; in [0, 1].
+            the first token alone; in [0, 1]. None is 0 where a long answer is asked for (`for_long`), since
+            it moves from passage to passage, and 0.03 elsewhere.
         together: how many of the best passages one further row reads together, as one prompt would; 0 and 1
             are none, None is 4 where a long answer is asked for (`for_long`), and 0 elsewhere.
         extract: share of the prior of one further row, which reads the sentences nearest the question of all
@@ -66,7 +69,7 @@ class Posterior(FusionRule):
     epsilon: float = number(0.05, SHARE, grid=(0.0, 0.02, 0.05, 0.2, 1.0))
     cutoff: float = number(0.05, SHARE, grid=(0.0, 0.05, 0.1, 0.3))
     focus: float = number(0.5, FOCUS, grid=(0.0, 0.3, 0.5, 0.8))
-    least: float = number(0.0, SHARE, grid=(0.0, 0.01, 0.03, 0.1))
+    least: float | None = number(None, SHARE, grid=(0.0, 0.01, 0.03, 0.1))
     opening: float | None = number(None, SHARE, grid=(0.0, 0.5, 1.0))
     together: float | None = number(None, Range(0, note="0 for none"), grid=(0, 2, 4, 8))
     extract: float = number(0.0, Range(0, 0.95, note="0 for none"), grid=(0.0, 0.2, 0.5, 0.8))
@@ -87,6 +90,7 @@ class Posterior(FusionRule):
         return replace(
             self,
             opening=0.0 if self.opening is None else self.opening,
+            least=0.0 if self.least is None else self.least,
             together=4 if self.together is None else self.together,
         )
 
@@ -115,8 +119,9 @@ class Posterior(FusionRule):
         rows, baseline = log_probs[:, 1:], log_probs[:, 0]
         if "log_prior" not in state.memory:
             log_prior = self.log_prior(state, rows[..., 0])
-            if self.least:
-                lowest = log_prior.amax(-1, keepdim=True) + math.log(self.least)
+            least = _LEAST if self.least is None else self.least
+            if least:
+                lowest = log_prior.amax(-1, keepdim=True) + math.log(least)
                 log_prior = log_prior.masked_fill(log_prior < lowest, NEG_INF)
             state.memory["log_prior"] = log_prior
         weights = state.memory["log_prior"].softmax(-1)  # anew where passages were dropped
@@ -129,8 +134,8 @@ class Posterior(FusionRule):
         if self.cutoff == 0 or rows.device.type != "cpu":
             log_p = (rows + weights.log()[..., None]).logsumexp(1)
             if self.cutoff:
-                least = log_p.amax(-1, keepdim=True) + math.log(self.cutoff)
-                log_p = log_p.masked_fill(log_p < least, NEG_INF)
+                lowest = log_p.amax(-1, keepdim=True) + math.log(self.cutoff)
+                log_p = log_p.masked_fill(log_p < lowest, NEG_INF)
             fused = contrast(log_p, baseline, beta)
             if lifts:
                 fused = fused + gamma * _lift(log_p, rows.movedim(1, -1), weights[:, None])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from ..checks import check_count
 from ..errors import InputError, ModelError
+from ..openmp import give_back_team
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -63,6 +64,7 @@ class CrossEncoderReranker:
                 show_progress_bar=False,
                 activation_fn=torch.nn.Sigmoid(),
             )
+        give_back_team()
         if getattr(scores, "ndim", 1) != 1:
             raise ModelError(f"{self.model} gives several scores for a pair: give a model with one label.")
         return [float(score) for score in scores]

@@ -216,6 +216,27 @@ def test_what_cannot_be_recorded_is_launched_anew_and_said(folder: Folder) -> No
     assert_same(nbce.answer(QUESTION, PASSAGES, max_tokens=20), expected)  # and not tried again
 
 
+def test_rows_without_memory_for_a_recording_leave_it_to_others(folder: Folder) -> None:
+    options = {"prompt_lookup_num_tokens": 0, "max_tokens": 20}
+    expected = engine(folder("llama"), "cpu").answer(QUESTION, PASSAGES, **options)
+    with StrictDevice(float64=False) as device:
+        player = Player(device)
+        attempts: list[int] = []
+
+        def short_at_first(step: Callable[[], None]) -> Callable[[], None]:
+            attempts.append(len(attempts))
+            if len(attempts) == 1:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return player(step)
+
+        here = with_player(engine(folder("llama"), "strict"), short_at_first)
+        assert_same(here.answer(QUESTION, PASSAGES, **options), expected)
+        assert player.played == 0
+        assert_same(here.answer(QUESTION, PASSAGES, **options), expected)
+    assert player.recorded == 1
+    assert player.played > 0
+
+
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])  # the second sees tensors that share memory
 def test_a_step_compiles_whole_and_once(folder: Folder, backend: str) -> None:
     options = {"prompt_lookup_num_tokens": 0, "max_tokens": 16, "sleep": False}

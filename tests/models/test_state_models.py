@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -127,6 +128,35 @@ def test_a_step_that_fails_changes_no_state(
         rows.step(new)
     monkeypatch.setattr(rows, "_forward", forward)
     torch.testing.assert_close(rows.step(new), twin.step(new), atol=1e-6, rtol=0)
+
+
+def test_a_step_for_which_stores_give_way_is_done_from_the_beginning(
+    loaded: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = loaded("lfm2")
+    prompt = RowPrompt(((3, 4), (5, 6, 7)), (8, 9))
+    rows, _ = model.open([prompt], 8)
+    twin, _ = model.open([prompt], 8)
+    forward: Any = rows._forward
+    failures: list[int] = []
+
+    def failing(cache: Any, ids: Any) -> Any:
+        log_probs = forward(cache, ids)
+        if not failures:
+            failures.append(len(ids))
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return log_probs
+
+    def twice(device: Any, work: Callable[[], Any]) -> Any:
+        with contextlib.suppress(torch.OutOfMemoryError):
+            return work()
+        return work()
+
+    monkeypatch.setattr(rows, "_forward", failing)
+    monkeypatch.setattr("nbce_rag.models.transformers.rows.with_room", twice)
+    new = torch.tensor([[10, 11], [12, 13]])
+    torch.testing.assert_close(rows.step(new), twin.step(new), atol=1e-6, rtol=0)
+    assert failures
 
 
 def test_what_an_earlier_step_appended_stays(loaded: Callable[[str], Any]) -> None:

@@ -19,6 +19,7 @@ from .contexts import keep_context, read_anew, stored_contexts
 from .forward import check_numbers, forward
 from .memory import RowMemory
 from .rows import CachedRows, Recording
+from .staging import with_room
 from .state_rows import StateRows
 from .static_step import PlayedStep, can_be_static
 from .suffix import read_suffix
@@ -119,7 +120,11 @@ def _recording(model: LoadedModel) -> Recording | None:
         if model.recording_failed:
             return None
         try:
-            return PlayedStep(model, memory, recorder, compiled=model.compiled)
+            return with_room(
+                model.layout.device, lambda: PlayedStep(model, memory, recorder, compiled=model.compiled)
+            )
+        except torch.OutOfMemoryError:
+            return None  # other rows may leave more memory
         except RuntimeError as error:
             model.recording_failed.append(str(error))
             warn(

@@ -7,6 +7,7 @@ what they had accepted since is read again together with the next tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Self
 
 import torch
@@ -15,7 +16,6 @@ from torch import Tensor
 from ...errors import InputError
 from ..model import Rows
 from ..row_numbers import distinct_rows
-from .caches import row_cache
 from .memory import RowMemory, run_of
 from .rows import CachedRows, Forward, Recording, in_order
 
@@ -55,8 +55,8 @@ class StateRows(CachedRows):
         try:
             for (read, _), places in places_by_state.items():
                 tokens = torch.tensor([[*waiting[place], *ids[place].tolist()] for place in places])
-                cache = row_cache(self.memory, [chosen[place] for place in places], read)
-                parts.append(self._forward(cache, tokens)[:, -ids.shape[1] :])
+                work = partial(self._read_whole, [chosen[place] for place in places], read, tokens)
+                parts.append(self._with_room(work)[:, -ids.shape[1] :])
         except BaseException:
             self.memory.restore(run_of(chosen))
             for row, before in zip(chosen, waiting, strict=True):  # what was marked for the last step is gone
@@ -68,6 +68,13 @@ class StateRows(CachedRows):
             self._ends[row] += len(new)
             self._state_ends[row] = self._ends[row]
         return in_order(parts, places_by_state.values())
+
+    def _read_whole(self, rows: list[int], end: int, ids: Tensor) -> Tensor:
+        try:
+            return self._read(rows, end, ids)
+        except torch.OutOfMemoryError:
+            self.memory.restore(run_of(rows))  # some layers' states went on, and it is done once more
+            raise
 
     def rewind(self, tokens: int, rows: Sequence[int] | None = None) -> None:
         """See `nbce_rag.models.model.Rows.rewind`."""
