@@ -1,9 +1,9 @@
 """OpenMP's threads, of which every thread that computes has a team of its own.
 
-GNU's runtime counts the threads of all teams. While they are more than the processors, a team waits asleep for
-its next piece of work (https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSPINCOUNT.html), and to wake it takes
-longer than most products of a decoding step. So a thread that has computed, and leaves the rest to another one,
-gives its team back; it gets the next one, in less than a millisecond, when it computes again.
+GNU's runtime counts the threads of all teams. While they are more than the processors, a team waits asleep
+for its next piece of work (https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSPINCOUNT.html), and to wake it
+takes longer than most products of a decoding step. So a thread that has computed, and leaves the rest to
+another one, gives its team back; it gets the next one, in less than a millisecond, when it computes again.
 """
 
 from __future__ import annotations

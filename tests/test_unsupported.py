@@ -325,6 +325,12 @@ def test_neighbours_are_one_and_others_apart() -> None:
     assert [word.text for word in apart.unsupported] == ["1908", "1909"]
 
 
+def test_underscores_of_a_title_are_blanks() -> None:
+    page = Passage("The city lies in a valley.", id="page", title="Fresno,_California")
+    answer = an_answer("Fresno, California", [page], [(1.0,)])
+    assert count_cited_words(answer.text, answer.citations, answer.passages) == (2, 2, 2)
+
+
 def test_counts_of_what_is_looked_up() -> None:
     answer = an_answer("Runa Tolliver, 7 turns, 1908", [MANUAL], [(1.0,)])
     assert count_cited_words(answer.text, answer.citations, answer.passages) == (4, 3, 2)

@@ -122,7 +122,7 @@ def benchmark(
                     runs.setdefault(name, []).append(timed)
                     peaks.setdefault(name, []).append(peak.bytes)
     figures = {
-        name: _figures(timed, max(peaks[name]), plain.kv_bytes, tokens) for name, timed in runs.items()
+        name: _figures(timed, max(peaks[name]), plain.kv_bytes) for name, timed in runs.items()
     }
     answers = {timed.ids for name in _OURS for timed in runs[name]}
     return {
@@ -258,8 +258,9 @@ def _answer(nbce: NBCE, work: Workload, tokens: int, drafts: int) -> Timing:
     return Timing(total - after, total, ids, usage.row_steps, usage.slept_row_steps)
 
 
-def _figures(runs: list[Timing], peak: int, kv_bytes: int, tokens: int) -> dict[str, Any]:
-    seconds = statistics.median((run.total - run.first) / (tokens - 1) for run in runs)
+def _figures(runs: list[Timing], peak: int, kv_bytes: int) -> dict[str, Any]:
+    # An answer that goes round in circles is ended before it has all of its tokens.
+    seconds = statistics.median((run.total - run.first) / max(1, len(run.ids) - 1) for run in runs)
     first = statistics.median(run.first for run in runs)
     return {
         "ttft_s": first,

@@ -164,9 +164,14 @@ class _Lookup:
         return self._words[place]
 
     def is_verbatim(self, word: str, place: int) -> bool:
-        """Whether a passage's title or text has a word letter by letter, but for case and width."""
+        """Whether a passage's title or text has a word letter by letter, but for case and width.
+
+        Titles of pages have underscores for blanks ("Super_Bowl_50").
+        """
         if place not in self._folded:
-            self._folded[place] = FoldedText(whole_text(self._passages[place]))
+            passage = self._passages[place]
+            title = (passage.title or "").replace("_", " ")
+            self._folded[place] = FoldedText(f"{title}\n{whole_text(passage)}")
         return self._folded[place].holds(word)
 
     def places(self, citation: Citation) -> list[int]:

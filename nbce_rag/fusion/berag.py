@@ -23,8 +23,8 @@ class Berag(FusionRule):
     stay, at least one (ties to the lower index), q is renormalised over them, and the others never count
     again. The first q is their trained prior; without one softmax_k(s_k / tau), and uniform without scores.
 
-    It is `Posterior(beta=0, gamma=0, alpha=0, epsilon=0, cutoff=0, focus=0)` with pruning, except that
-    `posterior` also weighs rows by their refusals.
+    It is `Posterior(beta=0, gamma=0, alpha=0, epsilon=0, cutoff=0, focus=0, least=0)` with pruning, except
+    that `posterior` also weighs rows by their refusals.
 
     Args:
         tau: temperature of the retrieval scores, at least 0.0001; ours.
