@@ -177,6 +177,8 @@ def test_a_look_is_usual_where_half_of_the_passages_are_enough(index: PassageInd
     assert ids(index.search(QUESTION, 8, look=None)) == looked
     assert ids(index.search(QUESTION, 7, look=None)) == plain[:7]
     assert ids(index.search(QUESTION, 8, look=None, mmr=1.0)) == plain
+    hybrid = [ids(index.search(QUESTION, 8, mode="hybrid", look=look)) for look in (None, False)]
+    assert hybrid[0] == hybrid[1]
     scores = index.search(
         QUESTION, 8, look=None, rerank=lambda _, texts: [float(len(text)) for text in texts]
     )

@@ -163,8 +163,8 @@ def _looks(k: int, search: Mapping[str, Any]) -> bool:
     """Whether a search for k passages has a second look, as `Rag` searches."""
     from ..index.search import SearchRequest
 
-    choice = SearchRequest(k, mmr=search.get("mmr"), rerank=search.get("rerank"), look=search.get("look"))
-    return choice.looks("?")
+    some = {name: search[name] for name in ("mode", "mmr", "rerank") if search.get(name) is not None}
+    return SearchRequest(k, look=search.get("look"), **some).looks("?")
 
 
 def _label(value: Any) -> str:

@@ -99,9 +99,8 @@ class SearchRequest:
         """Whether there is a second look, of a query in these words."""
         if self.look is not None:
             return self.look and self.k > 1
-        return (
-            self.k >= _LOOKS_FROM and self.mmr is None and self.rerank is None and bool((text or "").strip())
-        )
+        is_plain = self.mode == "vector" and self.mmr is None and self.rerank is None
+        return self.k >= _LOOKS_FROM and is_plain and bool((text or "").strip())
 
 
 class Searcher:
