@@ -121,9 +121,7 @@ def benchmark(
                 if turn:  # the first round warms up
                     runs.setdefault(name, []).append(timed)
                     peaks.setdefault(name, []).append(peak.bytes)
-    figures = {
-        name: _figures(timed, max(peaks[name]), plain.kv_bytes) for name, timed in runs.items()
-    }
+    figures = {name: _figures(timed, max(peaks[name]), plain.kv_bytes) for name, timed in runs.items()}
     answers = {timed.ids for name in _OURS for timed in runs[name]}
     return {
         "machine": describe(plain.device),
