@@ -97,7 +97,11 @@ def test_the_concatenated_prompt_is_generate(make_nbce: Make, tiny_folder: Calla
 
 
 def test_an_answer_that_ended_early_is_divided_by_its_own_tokens() -> None:
-    runs = [Timing(1.0, 4.0, (1, 2, 3, 4), 3, 0), Timing(2.0, 2.5, (1,), 0, 0), Timing(1.0, 9.0, (1, 2), 1, 0)]
+    runs = [
+        Timing(1.0, 4.0, (1, 2, 3, 4), 3, 0),
+        Timing(2.0, 2.5, (1,), 0, 0),
+        Timing(1.0, 9.0, (1, 2), 1, 0),
+    ]
     figures = run._figures(runs, 0, 1)
     assert figures["ms_per_token"] == 1000.0
     assert figures["answer_s"]["64"] == 64.0
