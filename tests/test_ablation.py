@@ -158,7 +158,7 @@ def test_against_a_slow_reference(
 ) -> None:
     table = random_table(259, seed=seed)
     model: Any = TableModel(table, vocab_size=259, tokenizer=PlainTokenizer(chat=False))
-    rule = Posterior(beta=beta, epsilon=epsilon, focus=focus)
+    rule = Posterior(beta=beta, epsilon=epsilon, focus=focus, least=0.0)
     nbce = NBCE(model, prompt=TEMPLATE, fusion=rule, kv_store=False)
     passages = [Passage(f"Text {n} is here. Two.", id=str(n)) for n in range(count)]
     answer = nbce.attribute("Why?", passages, text)

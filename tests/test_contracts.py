@@ -28,6 +28,7 @@ GROUND = {
     "files",
     "folding",
     "noncharacters",
+    "openmp",
     "options",
     "passages",
     "request",

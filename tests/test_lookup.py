@@ -236,7 +236,8 @@ def test_rows_that_do_not_matter_are_dropped_and_the_answer_says_so(make_nbce: M
 @pytest.mark.parametrize("rule", ["min-entropy", "mean", "max", "experts", "posterior"])
 @pytest.mark.parametrize("drafts", [0, 8])
 def test_every_rule_goes_on_with_fewer_rows(rule: str, drafts: int, make_nbce: Make) -> None:
-    nbce = make_nbce("gemma3", prompt=TEMPLATE, fusion=rule, prompt_lookup_num_tokens=drafts)
+    fusion = Posterior(least=0.0) if rule == "posterior" else rule  # its rows would not be read anyway
+    nbce = make_nbce("gemma3", prompt=TEMPLATE, fusion=fusion, prompt_lookup_num_tokens=drafts)
     passages = [p for p in PASSAGES for _ in range(2)]
     scores = [0.9, 0.1, 0.2, 0.1] + [0.0] * len(passages)
     ranked = [

@@ -320,13 +320,13 @@ class TestStyle:
         def shown(**options: Any) -> str:
             return nbce.answer("Who?", passages, **options).fusion
 
-        assert shown(style="long") == "posterior(opening=0,together=4)"
+        assert shown(style="long") == "posterior(least=0,opening=0,together=4)"
         assert shown(style="short") == "posterior"
-        assert shown() == ("posterior(opening=0,together=4)" if chat else "posterior")
-        assert shown(style="long", fusion=Posterior(opening=1)) == "posterior(opening=1,together=4)"
+        assert shown() == ("posterior(least=0,opening=0,together=4)" if chat else "posterior")
+        assert shown(style="long", fusion=Posterior(opening=1)) == "posterior(least=0,opening=1,together=4)"
         assert (
             shown(style="long", fusion=Posterior(epsilon=0.2))
-            == "posterior(epsilon=0.2,opening=0,together=4)"
+            == "posterior(epsilon=0.2,least=0,opening=0,together=4)"
         )
         assert shown(style="long", fusion="experts") == "experts"
         own = make_nbce(chat=chat, max_tokens=2, prompt=PromptTemplate.for_chat("short") if chat else None)
@@ -336,7 +336,7 @@ class TestStyle:
         assert [token.id for token in usual.tokens] == [token.id for token in pinned[0].tokens]
         streamed = list(nbce.stream("Who?", passages, style="long"))[-1].answer
         assert streamed is not None
-        assert streamed.fusion == "posterior(opening=0,together=4)"
+        assert streamed.fusion == "posterior(least=0,opening=0,together=4)"
 
     def test_another_engine_keeps_the_wording_and_what_else_is_not_named(
         self, make_nbce: Callable[..., NBCE]

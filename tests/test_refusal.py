@@ -55,7 +55,7 @@ def test_min_entropy_refuses_where_the_default_answers(nbce: NBCE, place: int) -
     assert refused.text == REFUSAL
     assert refused.finish_reason == "stop"  # the rule does not know
     answer = nbce.answer(QUESTION, passages)
-    assert answer.fusion == "posterior(opening=0,together=4)"
+    assert answer.fusion == "posterior(least=0,opening=0,together=4)"
     assert answer.text == "seven blue apples"
     assert answer.finish_reason == "stop"
     assert [c.passage_id for c in answer.citations] == ["zeta"]

@@ -70,7 +70,7 @@ def test_choices_do_not_disturb_each_other(make_nbce: Make) -> None:
 
 
 def test_the_answer_given_greedily_scores_what_its_tokens_said(make_nbce: Make) -> None:
-    nbce = make_nbce(prompt=TEMPLATE, fusion=Posterior(gamma=0, cutoff=0), max_tokens=5)
+    nbce = make_nbce(prompt=TEMPLATE, fusion=Posterior(gamma=0, cutoff=0, least=0), max_tokens=5)
     compared = 0
     for number in range(60):
         question = f"What is {number}?"
