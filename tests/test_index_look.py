@@ -109,7 +109,7 @@ def test_a_look_needs_words(index: PassageIndex) -> None:
     assert "birth" in ids(index.search(vector, 4, text=QUESTION, look=True))
     with pytest.raises(InputError, match=r"a second look.*give text="):
         index.search(vector, 4, look=True)
-    with pytest.raises(InputError, match="look must be True or False, got 'yes'"):
+    with pytest.raises(InputError, match="look must be True, False or None, got 'yes'"):
         index.search(QUESTION, look="yes")  # type: ignore[arg-type]
 
 
@@ -168,3 +168,20 @@ def test_chinese_is_looked_for(place: Path | str) -> None:
         made.add([Passage(text, id=str(n)) for n, text in enumerate(texts)])
         question = "潮汐发动机的设计者生于哪里？"
         assert "1" in ids(made.search(question, 4, mode="words", look=True))
+
+
+def test_a_look_is_usual_where_half_of_the_passages_are_enough(index: PassageIndex) -> None:
+    index.add(Passage(f"The gulls cry {number}.", id=f"gulls-{number}") for number in range(9))
+    looked, plain = (ids(index.search(QUESTION, 8, look=look)) for look in (True, False))
+    assert looked != plain == ids(index.search(QUESTION, 8))
+    assert ids(index.search(QUESTION, 8, look=None)) == looked
+    assert ids(index.search(QUESTION, 7, look=None)) == plain[:7]
+    assert ids(index.search(QUESTION, 8, look=None, mmr=1.0)) == plain
+    hybrid = [ids(index.search(QUESTION, 8, mode="hybrid", look=look)) for look in (None, False)]
+    assert hybrid[0] == hybrid[1]
+    scores = index.search(
+        QUESTION, 8, look=None, rerank=lambda _, texts: [float(len(text)) for text in texts]
+    )
+    assert len(scores) == 8
+    vector = index.embedder.embed([QUESTION])[0]
+    assert ids(index.search(vector, 8, look=None)) == ids(index.search(vector, 8))

@@ -36,7 +36,8 @@ class PassageRetriever(BaseRetriever):
         fetch_k, lambda_mult: for "mmr"; `fetch_k` also for `rerank`.
         balance: weight of meaning in "hybrid".
         rerank: as in `PassageIndex.search`; its scores are what is written.
-        look: as in `PassageIndex.search`: a second look from the best passage, for questions that take two.
+        look: as in `PassageIndex.search`: a second look from the best passage, for questions that take
+            two; None looks where `k` is 8 or more.
         score_key: where the score is written.
     """
 
@@ -51,7 +52,7 @@ class PassageRetriever(BaseRetriever):
     lambda_mult: float = Field(default=0.5, ge=0, le=1)
     balance: float = Field(default=0.5, ge=0, le=1)
     rerank: Any = None
-    look: bool = False
+    look: bool | None = None
     score_key: str = SCORE_KEY
 
     @field_validator("store", mode="before")

@@ -30,7 +30,7 @@ class PassageRetriever(BaseRetriever):
         filters, node_ids, doc_ids: what a node must meet.
         mode: "default", "mmr", "hybrid" or "text_search".
         mmr_threshold, alpha: see `llama_index_nbce.selection.search`.
-        min_score, rerank, look: as in `PassageIndex.search`.
+        min_score, rerank, look: as in `PassageIndex.search`; without a word, `look` is None there.
         **options: of every LlamaIndex retriever, such as `callback_manager`.
     """
 
@@ -47,7 +47,7 @@ class PassageRetriever(BaseRetriever):
         alpha: float | None = None,
         min_score: float | None = None,
         rerank: RerankerLike | None = None,
-        look: bool = False,
+        look: bool | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)

@@ -134,7 +134,7 @@ LookOption = Annotated[
     typer.Option(
         "--look/--no-look",
         help="Look on from the best passage, for questions that take two.",
-        show_default="no-look",
+        show_default="look, from 8 passages on",
     ),
 ]
 MinScoreOption = Annotated[

@@ -396,7 +396,7 @@ def _timed_piece(piece: Piece, seconds: float) -> Piece:
 
 def _checked_search(index: PassageIndex, search: Mapping[str, Any]) -> dict[str, Any]:
     """Options for many searches, after a search for nothing, which checks them."""
-    options = dict(search)
+    options = {"look": None, **search}
     if options.get("rerank") is not None:
         from ..index.reranking import resolve_reranker
 

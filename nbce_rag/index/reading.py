@@ -49,7 +49,7 @@ class IndexReader:
         mmr: float | None = None,
         rerank: RerankerLike | None = None,
         fetch_k: int | None = None,
-        look: bool = False,
+        look: bool | None = False,
         generated: bool = False,
         options: Mapping[str, int] | None = None,
     ) -> list[Passage]:
@@ -81,7 +81,8 @@ class IndexReader:
             look: Keep the better half of what was found, and put in place of the rest what the best passage
                 leads to: passages with the names in it that the query does not have, and with the words of
                 the query that it does not have, by BM25 (`nbce_rag.index.look`). For questions that take two
-                passages. It takes some 3 ms, and does nothing for k = 1.
+                passages. It takes some 3 ms, and does nothing for k = 1. None looks where single passages
+                were not seen to suffer: for k of 8 or more by "vector", with neither `mmr` nor `rerank`.
             generated: Also find passages whose metadata say `origin: generated`. A condition on `origin`
                 does so too.
             options: Of the FAISS index: `nprobe`, `efSearch`; default: as they were tuned.

@@ -30,6 +30,7 @@ _MODES = ("vector", "words", "hybrid")
 _DEPTH = 50  # of each ranking that is fused, at least
 _ATTEMPTS = 3
 _FETCH = 4  # times k: what is reranked or made to differ
+_LOOKS_FROM = 8  # passages; of fewer, the half that gives way holds the only gold one too often
 _MOST = 1 << 31  # passages; SQLite and FAISS count no further than 2**63
 _SHARE = Range(0, 1)
 _COSINE = Range(-1, 1)
@@ -45,7 +46,7 @@ class SearchOptions(TypedDict, total=False):
     mmr: float | None
     rerank: RerankerLike | None
     fetch_k: int | None
-    look: bool
+    look: bool | None
     generated: bool
     options: Mapping[str, int] | None
 
@@ -69,7 +70,7 @@ class SearchRequest:
     generated: bool = False
     options: Mapping[str, int] | None = None
     balance: float = 0.5
-    look: bool = False
+    look: bool | None = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "k", min(check_count("k", self.k), _MOST))
@@ -83,8 +84,8 @@ class SearchRequest:
         if self.mmr is not None:
             check_argument("mmr", self.mmr, _SHARE)
         check_argument("balance", self.balance, _SHARE)
-        if not isinstance(self.look, bool):
-            raise InputError(f"look must be True or False, got {self.look!r}.")
+        if self.look is not None and not isinstance(self.look, bool):
+            raise InputError(f"look must be True, False or None, got {self.look!r}.")
         if self.min_score is not None:
             check_argument("min_score", self.min_score, _COSINE, "it is a cosine")
 
@@ -93,6 +94,13 @@ class SearchRequest:
         """How many are found before they are reranked, made to differ, or dropped by their score."""
         is_choice = self.mmr is not None or self.rerank is not None
         return max(self.k, self.fetch_k or (_FETCH * self.k if is_choice else self.k))
+
+    def looks(self, text: str | None) -> bool:
+        """Whether there is a second look, of a query in these words."""
+        if self.look is not None:
+            return self.look and self.k > 1
+        is_plain = self.mode == "vector" and self.mmr is None and self.rerank is None
+        return self.k >= _LOOKS_FROM and is_plain and bool((text or "").strip())
 
 
 class Searcher:
@@ -139,7 +147,7 @@ class Searcher:
             if reranker is not None:
                 passages = sorted(_reranked(reranker, text or "", passages), key=_by_score)
             passages = _at_least(request.min_score, passages)
-            if request.look and passages and request.k > 1:
+            if passages and request.looks(text):
                 # After the reranker, which reads texts for long, and the index is not held up meanwhile.
                 second = self._look(query, text or "", passages, choice, request)
                 if reranker is not None:
