@@ -64,7 +64,8 @@ class Rag:
         index: An index that is open.
         nbce: An engine; its options are the defaults of every answer.
         **search: Defaults of every search: `k`, `where`, and others of `PassageIndex.search`. A reranker that
-            is named here is loaded once.
+            is named here is loaded once. `look` is None without a word: eight passages or more that are found
+            by meaning alone are looked on from.
 
     Raises:
         InputError: Unknown or impossible options of a search.
