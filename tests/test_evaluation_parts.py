@@ -44,6 +44,7 @@ def test_what_is_said_to_each_part(make_nbce: Make) -> None:
     lines = replace(answer, parts=(), text="1. Ada\n\n2) at eight", tokens=(), citations=())
     assert [answer_to(lines, part, 2).text for part in (0, 1)] == ["Ada", "at eight"]
     assert answer_to(lines, 1, 3).text == lines.text  # not a line for each: all of it
+    assert answer_to(answer, 1, 3) == answer  # asked in other parts
 
 
 def test_a_run_over_joined_questions(make_nbce: Make, tmp_path: Path) -> None:

@@ -34,6 +34,11 @@ def texts(question: str) -> list[str]:
     [
         ("Who runs the ferry? Where is the museum?", ["Who runs the ferry?", "Where is the museum?"]),
         ("1. Who?\n2. Where is 3.5?", ["Who?", "Where is 3.5?"]),
+        (
+            "1. Who runs the ferry\n2. Where is Brill?\n3. When is noon?",
+            ["Who runs the ferry", "Where is Brill?", "When is noon?"],
+        ),
+        ("1. Who is the mayor?\n2. Ada\n3. Bo", []),
         ("On Brill:\n- Who is mayor?\n\n- Where?!", ["On Brill:\nWho is mayor?", "On Brill:\nWhere?!"]),
         ("Name:\n a) the captain\n b) the year", ["Name:\nthe captain", "Name:\nthe year"]),
         ("谁经营渡轮？博物馆在哪里？", ["谁经营渡轮？", "博物馆在哪里？"]),

@@ -56,7 +56,7 @@ def joined_passages(
 def answer_to(answer: Answer, part: int, count: int) -> Answer:
     """What an answer says to one of its parts.
 
-    The answer to the part, where it was asked apart; else the line that stands in its place if there is one
+    The answer to the part, where each was asked apart; else the line that stands in its place if there is one
     line for each, and else all of it, so that a method that does not keep to lines loses nothing.
 
     Args:
@@ -64,7 +64,7 @@ def answer_to(answer: Answer, part: int, count: int) -> Answer:
         part: from 0.
         count: how many parts there are.
     """
-    if answer.parts:
+    if len(answer.parts) == count:
         return answer.parts[part]
     lines = [match for match in re.finditer(r"[^\n]+", answer.text) if match[0].strip()]
     if len(lines) != count:

@@ -79,7 +79,10 @@ def parts_of(question: str) -> tuple[Part, ...]:
 
 
 def _items(question: str) -> _Asked | None:
-    """The items of a list of lines, none of which stands behind a question that they answer."""
+    """The items of a list of lines, none of which stands behind a question that they answer.
+
+    Where nothing stands before the list, a few of its items may lack their question mark.
+    """
     lines = [line for line in question.splitlines() if line.strip()]
     items = [_ITEM.fullmatch(line) for line in lines]
     start = next((place for place, item in enumerate(items) if item), len(items))
@@ -87,7 +90,8 @@ def _items(question: str) -> _Asked | None:
         return None
     preamble = "\n".join(line.strip() for line in lines[:start])
     found = [(item[1], item[2].strip()) for item in items[start:] if item]
-    if not all(_asks(text) for _, text in found) and (not preamble or _END.search(preamble)):
+    asking = sum(_asks(text) for _, text in found)
+    if asking < len(found) and (_END.search(preamble) if preamble else 2 * asking <= len(found)):
         return None
     return _Asked(_line(preamble), found)
 
