@@ -179,9 +179,11 @@ def test_a_look_is_usual_where_half_of_the_passages_are_enough(index: PassageInd
     assert ids(index.search(QUESTION, 8, look=None, mmr=1.0)) == plain
     hybrid = [ids(index.search(QUESTION, 8, mode="hybrid", look=look)) for look in (None, False)]
     assert hybrid[0] == hybrid[1]
-    scores = index.search(
-        QUESTION, 8, look=None, rerank=lambda _, texts: [float(len(text)) for text in texts]
-    )
-    assert len(scores) == 8
+
+    def rerank(_: str, texts: Sequence[str]) -> list[float]:
+        return [float(len(text)) for text in texts]
+
+    reranked = [ids(index.search(QUESTION, 8, look=look, rerank=rerank)) for look in (None, False)]
+    assert reranked[0] == reranked[1]
     vector = index.embedder.embed([QUESTION])[0]
     assert ids(index.search(vector, 8, look=None)) == ids(index.search(vector, 8))

@@ -99,9 +99,7 @@ class PassageSearch(VectorStore):
             return await asyncio.to_thread(self.similarity_search_with_score, **arguments)
         text = arguments.pop("query")
         vector = await self._embedding.aembed_query(text)
-        needs_text = arguments.get("look") or arguments.get("rerank") is not None
-        if needs_text or arguments.get("mode", "vector") != "vector":
-            arguments.setdefault("text", text)
+        arguments.setdefault("text", text)  # for words, a reranker, a second look
         return await asyncio.to_thread(self.similarity_search_with_score_by_vector, vector, **arguments)
 
     async def asimilarity_search_by_vector(

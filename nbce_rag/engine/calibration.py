@@ -138,7 +138,7 @@ def settings_of(
     usual = vars(SearchRequest(1))
     options = request.options
     rule = options.rule
-    looks = _looks(k, search)
+    search = _resolved(k, search)
     return {
         "model": engine.model.name,
         "weights": engine.model.fingerprint,
@@ -153,18 +153,17 @@ def settings_of(
         **{
             name: _label(value)
             for name, value in sorted(search.items())
-            if name not in ("k", "where", "ids", "look") and value is not None and value != usual.get(name)
+            if name not in ("k", "where", "ids") and value is not None and value != usual.get(name)
         },
-        **({"look": _label(looks)} if looks else {}),
     }
 
 
-def _looks(k: int, search: Mapping[str, Any]) -> bool:
-    """Whether a search for k passages has a second look, as `Rag` searches."""
+def _resolved(k: int, search: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a search for k passages that say whether it has a second look, as `Rag` searches."""
     from ..index.search import SearchRequest
 
     some = {name: search[name] for name in ("mode", "mmr", "rerank") if search.get(name) is not None}
-    return SearchRequest(k, look=search.get("look"), **some).looks("?")
+    return {**search, "look": SearchRequest(k, look=search.get("look"), **some).looks("?")}
 
 
 def _label(value: Any) -> str:
@@ -207,7 +206,7 @@ def _over_passages(
     removed: _Pairs = []
     given: _Pairs = []
     lost = 0
-    further = {**{name: value for name, value in search.items() if name != "k"}, "look": _looks(k, search)}
+    further = {name: value for name, value in _resolved(k, search).items() if name != "k"}
     for case, hits in zip(cases, index.search_batch([c.question for c in cases], k, **further), strict=True):
         if not case.answerable:
             given.append((case, hits))

@@ -151,9 +151,9 @@ def _doubts(engine: Engine, answer: Answer, begun: float) -> list[Request]:
         begun: when, by `time.monotonic`; what its `max_seconds` leave is not exceeded.
     """
     request = answer.request
-    if request is None or not _dissenting(engine, answer):
+    places = _dissenting(engine, answer)
+    if request is None or not places:
         return []
-    places = _weighty(answer)
     left = request.options.max_seconds
     if left is not None:
         left -= time.monotonic() - begun
@@ -202,13 +202,16 @@ def _conflict(engine: Engine, answer: Answer, alone: Sequence[Answer]) -> Confli
     return Conflict(answer.question, (first, *others))
 
 
-def _dissenting(engine: Engine, answer: Answer) -> bool:
-    """Whether a passage that matters finds a token of the answer improbable that another has."""
+def _dissenting(engine: Engine, answer: Answer) -> list[int]:
+    """The passages that matter, if one of them finds a token of the answer improbable that another has."""
     request = answer.request
     if request is None or not request.options.conflicts or not _can_conflict(engine, answer, request):
-        return False
+        return []
     # The words of passages are looked up, which takes milliseconds, only where the tokens leave it open.
-    return _denies(answer, _comparable(answer)) and _denies(answer, _weighty(answer))
+    if not _denies(answer, _comparable(answer)):
+        return []
+    places = _weighty(answer)
+    return places if _denies(answer, places) else []
 
 
 def _denies(answer: Answer, places: Sequence[int]) -> bool:

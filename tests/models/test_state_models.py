@@ -109,13 +109,16 @@ def test_stored_contexts_stay_as_they_are_while_rows_go_on(loaded: Callable[[str
     assert all(torch.equal(packed[ids][name], tensor) for name, tensor in before.items())
 
 
+def rows_of(model: Any) -> Any:
+    """Two rows with room for 8 tokens."""
+    rows, _ = model.open([RowPrompt(((3, 4), (5, 6, 7)), (8, 9))], 8)
+    return rows
+
+
 def test_a_step_that_fails_changes_no_state(
     loaded: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = loaded("lfm2")
-    prompt = RowPrompt(((3, 4), (5, 6, 7)), (8, 9))
-    rows, _ = model.open([prompt], 8)
-    twin, _ = model.open([prompt], 8)
+    rows, twin = (rows_of(loaded("lfm2")) for _ in range(2))
     forward: Any = rows._forward
 
     def failing(cache: Any, ids: Any) -> Any:
@@ -133,10 +136,7 @@ def test_a_step_that_fails_changes_no_state(
 def test_a_step_for_which_stores_give_way_is_done_from_the_beginning(
     loaded: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = loaded("lfm2")
-    prompt = RowPrompt(((3, 4), (5, 6, 7)), (8, 9))
-    rows, _ = model.open([prompt], 8)
-    twin, _ = model.open([prompt], 8)
+    rows, twin = (rows_of(loaded("lfm2")) for _ in range(2))
     forward: Any = rows._forward
     failures: list[int] = []
 
@@ -160,7 +160,7 @@ def test_a_step_for_which_stores_give_way_is_done_from_the_beginning(
 
 
 def test_what_an_earlier_step_appended_stays(loaded: Callable[[str], Any]) -> None:
-    rows, _ = loaded("qwen3_5").open([RowPrompt(((3, 4), (5, 6, 7)), (8, 9))], 8)
+    rows = rows_of(loaded("qwen3_5"))
     rows.step(torch.tensor([[10, 11], [12, 13]]))
     rows.step(torch.tensor([[14], [15]]))
     with pytest.raises(InputError, match="those of the last step"):
